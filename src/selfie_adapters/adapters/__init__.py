@@ -1,0 +1,16 @@
+"""Adapters: tiny maps R^d → R^d from a vector to a soft token, and their files."""
+
+from selfie_adapters.adapters.base import Adapter, TrainingRecord
+from selfie_adapters.adapters.binding import Binding
+from selfie_adapters.adapters.checkpoint import find_adapter_file, load_adapter
+from selfie_adapters.adapters.kinds import KINDS, create_adapter
+
+__all__ = [
+    "KINDS",
+    "Adapter",
+    "Binding",
+    "TrainingRecord",
+    "create_adapter",
+    "find_adapter_file",
+    "load_adapter",
+]

@@ -1,0 +1,152 @@
+"""The two containers an adapter file comes in, read without trust: `.safetensors` and `.pt`.
+
+Both give the same pair: a header of named values and the tensors by name. What the header means
+is `checkpoint`'s business; here it is only told whether a file is an adapter file at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from selfie_adapters.errors import AdapterError
+
+SUFFIXES = (".safetensors", ".pt")
+Header = dict[str, Any]
+Tensors = dict[str, Tensor]
+
+EXPECTED = (
+    "An adapter file is expected: header keys config_json (with a projection section) or "
+    "projection_type, and tensors such as log_scale and bias."
+)
+EXPECTED_PT = (
+    "An adapter file is expected: a dictionary with projection_state (the tensors), config and "
+    "model_dim."
+)
+
+
+def read_container(path: Path) -> tuple[Header, Tensors]:
+    """Header and tensors of an adapter file; tensors on the CPU, not sharing the file's memory.
+
+    Raises AdapterError if the file is cut off, is no adapter file (saying what it looks like), or
+    asks for code to be run.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path)
+    if suffix == ".pt":
+        return _read_pt(path)
+    raise AdapterError(f'{path}: adapter files end in .safetensors or .pt, not "{path.suffix}".')
+
+
+def is_adapter_file(path: Path) -> bool:
+    """Whether `path` is a readable adapter file, told from its header; never raises."""
+    # Any failure of the readers means "no"; a broken file is told about when it is asked for.
+    with contextlib.suppress(Exception):
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(str(path), framework="pt") as file:
+                return _has_adapter_header(file.metadata())
+        if path.suffix.lower() == ".pt":
+            with _quiet():  # memory-mapped: a large vector file in the folder is not read
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return isinstance(content, dict) and "projection_state" in content
+    return False
+
+
+def _has_adapter_header(metadata: dict[str, str] | None) -> bool:
+    return bool(metadata) and ("config_json" in metadata or "projection_type" in metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[Header, Tensors]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            # before any tensor is read: the file may be a shard of many gigabytes
+            if not _has_adapter_header(metadata):
+                raise AdapterError(f"{path}: this looks like {_likeness(names)}. {EXPECTED}")
+            # cloned, because safetensors hands out views of the mapped file
+            return dict(metadata), {name: file.get_tensor(name).clone() for name in names}
+    except SafetensorError as error:
+        raise AdapterError(
+            f"{path}: cut off, or not a safetensors file ({error}). Copy or download it again."
+        ) from error
+
+
+def _likeness(names: list[str]) -> str:
+    """What a safetensors file without an adapter header looks like, judged by its tensor names."""
+    text = " ".join(names)
+    if "lora_" in text:
+        return "LoRA weights (PEFT), which change a language model's own layers"
+    if re.search(r"\b(layers|h|blocks)\.\d+\.|embed_tokens|lm_head", text):
+        return f"weights of a language model ({len(names)} tensors, such as {names[0]})"
+    if "W_dec" in names or "W_enc" in names:
+        return "a sparse autoencoder (SAE)"
+    if names and all(re.fullmatch(r"layer_\d+", name) for name in names):
+        return f"mean vectors, one a layer ({len(names)} tensors, such as {names[0]})"
+    if set(names) & {"log_scale", "U", "V"}:
+        return "an adapter's tensors that lost their header"
+    if len(names) == 1:
+        return f"a file of vectors (one tensor, {names[0]})"
+    shown = ", ".join(names[:3]) or "none"
+    return f"a safetensors file of something else ({len(names)} tensors: {shown})"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns about unusual pickles before it refuses them; the refusal says enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _read_pt(path: Path) -> tuple[Header, Tensors]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    # torch.save writes a zip archive, formerly a bare pickle; a web page saved as .pt is neither
+    if start != b"PK" and start[:1] != b"\x80":
+        raise AdapterError(
+            f"{path}: cut off, or not a file written by torch.save (it begins with {start!r}). "
+            "Copy or download it again."
+        )
+    try:
+        with _quiet():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        asks = f"asks to load {wanted[1]}" if wanted else "holds more than tensors and plain values"
+        raise AdapterError(
+            f"{path}: refused, nothing in it was run. It {asks}, and loading that could run any "
+            "code. Ask its maker for a .safetensors file."
+        ) from error
+    # torch's reader meets damaged bytes with whichever error they happen to lead it to
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".split(". ")[0].rstrip(": ")
+        raise AdapterError(
+            f"{path}: cut off, or not a file written by torch.save ({said}). "
+            "Copy or download it again."
+        ) from error
+    if isinstance(content, Tensor):
+        shape = list(content.shape)
+        raise AdapterError(
+            f"{path}: this looks like a file of vectors (one tensor of shape {shape}). "
+            f"{EXPECTED_PT}"
+        )
+    if not isinstance(content, dict) or "projection_state" not in content:
+        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else ""
+        what = f"a dictionary with the keys {keys}" if keys else f"a {type(content).__name__}"
+        raise AdapterError(f"{path}: holds {what}. {EXPECTED_PT}")
+    tensors = content["projection_state"]
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        raise AdapterError(f"{path}: projection_state must hold tensors by name. {EXPECTED_PT}")
+    return {key: value for key, value in content.items() if key != "projection_state"}, tensors

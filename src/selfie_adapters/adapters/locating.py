@@ -1,0 +1,59 @@
+"""From what a person names (a file, a folder, a hub path) to one adapter file on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
+from selfie_adapters.errors import AdapterError
+from selfie_adapters.files import existing_file
+
+
+def find_adapter_file(path_or_repo: str | Path) -> Path:
+    """The local file behind a file path, a folder that holds exactly one adapter file, or a hub
+    path `owner/repo/file.safetensors` (downloaded to the hub's own cache, or found there).
+
+    What exists on disk wins over the hub. Raises MissingFileError for a local path that does not
+    exist, AdapterError for a folder with none or several adapter files and for a hub path that
+    cannot be had.
+    """
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        return _only_adapter_in(path)
+    parts = str(path_or_repo).split("/")
+    if path.exists() or not _is_hub_path(parts) or path.parent.is_dir():
+        return existing_file(path)
+    return _from_hub("/".join(parts[:2]), "/".join(parts[2:]))
+
+
+def _is_hub_path(parts: list[str]) -> bool:
+    plain = all(part and part[0] not in ".~" for part in parts)
+    return plain and len(parts) >= 3 and parts[-1].lower().endswith(SUFFIXES)
+
+
+def _only_adapter_in(folder: Path) -> Path:
+    candidates = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    adapters = [path for path in candidates if is_adapter_file(path)]
+    if len(adapters) == 1:
+        return adapters[0]
+    if adapters:
+        names = ", ".join(path.name for path in adapters)
+        raise AdapterError(f"{folder}: holds {len(adapters)} adapter files; name one of: {names}.")
+    seen = f" Not adapters: {', '.join(p.name for p in candidates[:5])}." if candidates else ""
+    raise AdapterError(f"{folder}: holds no adapter file (.safetensors or .pt).{seen}")
+
+
+def _from_hub(repo: str, filename: str) -> Path:
+    import huggingface_hub  # only this path needs it
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo, filename))
+    # every error of the hub's client is one of these: not there, not allowed, no net, bad name
+    except (OSError, ValueError) as error:
+        said = str(error).strip().splitlines()
+        offline = " HF_HUB_OFFLINE is set." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
+        raise AdapterError(
+            f"{repo}/{filename}: there is no such local file, and the file {filename} of the hub "
+            f"repository {repo} could not be had ({said[0] if said else type(error).__name__})."
+            f"{offline} Check the name, or download it elsewhere and give the local path."
+        ) from error

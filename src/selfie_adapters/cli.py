@@ -1,0 +1,80 @@
+"""The command table. It imports no torch: each command's module is loaded when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App
+
+from selfie_adapters.errors import SelfieError
+
+COMMANDS = "selfie_adapters.commands"
+
+app = App(
+    name="selfie",
+    help="Ask a language model what its own vectors mean.",
+    version=lambda: __import__("importlib.metadata").metadata.version("selfie-adapters"),
+)
+
+
+def _group(name: str, help: str) -> App:
+    group = App(name=name, help=help)
+    app.command(group)
+    return group
+
+
+app.command(
+    f"{COMMANDS}.demo:demo",
+    name="demo",
+    help="Real model, real concepts: capture, train, label, compare with controls, report.",
+)
+app.command(
+    f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
+)
+app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
+
+_data = _group("data", "Look at and check training files.")
+_data.command(
+    f"{COMMANDS}.data:inspect",
+    name="inspect",
+    help="Sections, splits, labels, norms, and everything that is wrong.",
+)
+
+_prepare = _group("prepare", "Make training files.")
+_prepare.command(
+    f"{COMMANDS}.prepare:topics",
+    name="topics",
+    help="Topic vectors from prompts or names, with their labels.",
+)
+
+_adapter = _group("adapter", "Look at adapter files.")
+_adapter.command(
+    f"{COMMANDS}.adapter:show",
+    name="show",
+    help="Kind, size, scale, singular values, training record, binding.",
+)
+
+_prompt = _group("prompt", "Look at soft prompts.")
+_prompt.command(
+    f"{COMMANDS}.prompt:show", name="show", help="The prompt's tokens with the sites marked."
+)
+
+
+def main() -> None:
+    """Entry point of `selfie`: errors made on purpose become one red line, never a traceback."""
+    from rich.console import Console
+
+    try:
+        app()
+    except SelfieError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped", style="yellow")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

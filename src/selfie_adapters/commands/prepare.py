@@ -1,0 +1,65 @@
+"""`selfie prepare …`: make training files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+
+def topics(
+    source: str,
+    *,
+    model: str,
+    layers: Annotated[list[int], Parameter(consume_multiple=True, negative=())],
+    out: str,
+    question: str = "Tell me about {}.",
+    chat: Literal["template", "bare", "none"] = "template",
+    position: int = -1,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    dtype: str = "auto",
+) -> None:
+    """Capture topic vectors and write them with their labels as a training file.
+
+    Parameters
+    ----------
+    source
+        JSONL or CSV with name or prompt, and labels; or the word concepts for the project's own.
+    model
+        Hub id, local folder, .gguf file, or demo.
+    layers
+        Blocks whose output is taken, zero-based; one section of the file each.
+    out
+        Training file to write (.json or .json.gz); vectors and mean go beside it.
+    question
+        What a name is put into.
+    chat
+        The tokenizer's own chat template, a bare turn without system prompt, or none.
+    position
+        Token of the text, from the end when negative.
+    val_fraction
+        Share of the topics that is held out.
+    seed
+        Seed of the split.
+    dtype
+        Number format of the model: auto, bfloat16, float16, float32.
+    """
+    from rich.progress import Progress
+
+    from selfie_adapters.model import load_model
+    from selfie_adapters.sources import read_topics
+    from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+    from selfie_adapters.sources.topics import packaged_topics
+
+    rows = packaged_topics() if source == "concepts" else read_topics(source)
+    settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
+    console = Console()
+    loaded = load_model(model, dtype)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("vectors", total=len(rows))
+        path = write_topic_dataset(
+            loaded, rows, settings, out, lambda done: progress.advance(task, done)
+        )
+    console.print(f"{len(rows)} topics: {path}", highlight=False, markup=False)

@@ -1,0 +1,329 @@
+"""The training configuration: the published YAML keys, checked, with one default each.
+
+A configuration is one frozen object; it is written whole into the run folder, so nothing else
+reads a default anywhere. Unknown keys are refused with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from selfie_adapters.errors import ConfigError, nearest
+from selfie_adapters.files import existing_file
+
+AdapterKind = Literal[
+    "identity",
+    "scale_only",
+    "scalar_affine",
+    "low_rank_only",
+    "scalar_affine_plus_low_rank",
+    "full_rank",
+]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, attribute docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class ModelSection(Section):
+    name: str
+    """Hub id, local folder, .gguf file, or "demo"."""
+    device_map: str | dict[str, int | str] | None = None
+    """Passed to transformers; null puts the whole model on the first GPU, else the CPU."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the frozen weights; auto takes bfloat16 where it is faster."""
+    enable_gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, less memory."""
+    load_in_8bit: bool = False
+    """Quantise the frozen weights to 8 bits."""
+
+
+class Ratio(Section):
+    """One group of a dataset mixture."""
+
+    datasets: str | list[str]
+    """dataset_name (all its layers) or dataset_name@l{layer}; several make one group."""
+    ratio: Positive
+    """Share of the group in an epoch, relative to the other groups."""
+
+
+class DataSection(Section):
+    labels_file: str
+    """Training file (.json or .json.gz), see docs/formats.md."""
+    batch_size: Count = 80
+    """Examples a batch."""
+    shuffle: bool = True
+    """A new order of the examples each epoch, drawn from the seed."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
+    strip_labels: bool = False
+    """Remove blanks around labels."""
+    eos_token: str | None = None
+    """Token that ends the answer after its closing quote; null takes the chat format's own."""
+    train_dataset_ratios: list[Ratio] | None = None
+    """Mixture of datasets for training; null takes everything as it is."""
+    val_dataset_ratios: list[Ratio] | None = None
+    """Mixture of datasets for validation."""
+    resample_each_epoch: bool = True
+    """Draw the larger groups of a mixture anew each epoch."""
+    debug_dataset_mixing: bool = False
+    """Print how many examples each dataset gives."""
+
+
+class ProjectionSection(Section):
+    type: AdapterKind = "scalar_affine"
+    """Kind of adapter."""
+    normalize_input: bool = True
+    """Scale vectors to unit norm first."""
+    init_scale: Positive = 30.0
+    """Scale at the start, in units of the vector."""
+    low_rank_rank: Count | None = None
+    """Rank r of the low-rank part; needed by the low-rank kinds, without meaning for the others."""
+    low_rank_init_factor: NotNegative = 0.01
+    """Size of the low-rank part at the start, relative to init_scale."""
+
+    @model_validator(mode="after")
+    def _rank_where_it_is_needed(self) -> ProjectionSection:
+        if "low_rank" in self.type and self.low_rank_rank is None:
+            raise ValueError(f"type {self.type} needs low_rank_rank, for example 16")
+        return self
+
+
+class SoftPromptSection(Section):
+    template: str | None = None
+    """The fixed question with the placeholder; null takes the built-in one for the tokenizer."""
+    reserved_token: str | None = None
+    """The placeholder: one existing token that each soft token replaces."""
+
+
+class TrainingSection(Section):
+    learning_rate: Positive = 0.01
+    """Peak learning rate."""
+    scale_learning_rate: Positive | None = None
+    """Rate of log_scale alone; null takes learning_rate."""
+    direction_learning_rate: Positive | None = None
+    """Rate of U, V and weight alone; null takes learning_rate."""
+    bias_learning_rate: Positive | None = None
+    """Rate of the bias alone; null takes learning_rate."""
+    optimizer_type: Literal["adamw", "sgd_momentum"] = "adamw"
+    """Optimizer."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay; log_scale is never decayed."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd_momentum."""
+    num_epochs: Count = 2
+    """Passes over the training examples."""
+    max_steps: Count | None = None
+    """Stop after so many optimizer steps; the schedule ends there too."""
+    gradient_accumulation_steps: Count = 1
+    """Batches an optimizer step."""
+    gradient_clip_norm: Positive = 0.5
+    """Largest gradient norm over all of the adapter's parameters."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread over the vocabulary; in training only."""
+    max_loss: Positive = 100.0
+    """Each token's loss is clamped here, in nats."""
+    scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Optimizer steps over which the rate rises from nearly 0."""
+    validation_every_n_steps: Count = 50
+    """Optimizer steps between validations."""
+    val_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the validation examples that is used."""
+    checkpoint_every_n_steps: Count = 100
+    """Optimizer steps between checkpoints."""
+    checkpoint_dir: str = "runs"
+    """Folder of run folders; this run's is checkpoint_dir/experiment_name."""
+    save_final_checkpoint: bool = True
+    """Write adapter_final at the end."""
+    resume_from_checkpoint: str | None = None
+    """Checkpoint to go on from."""
+
+
+class LoggingSection(Section):
+    use_mlflow: bool = False
+    """Mirror metrics to mlflow."""
+    mlflow_tracking_uri: str | None = None
+    """Where mlflow keeps its runs."""
+    mlflow_experiment_name: str | None = None
+    """Experiment in mlflow; null takes experiment_name."""
+    use_wandb: bool = False
+    """Mirror metrics to Weights & Biases."""
+    wandb_project: str | None = None
+    """Project in wandb."""
+    wandb_entity: str | None = None
+    """Team or user in wandb."""
+    wandb_run_name: str | None = None
+    """Run name in wandb; null takes experiment_name."""
+    log_every_n_steps: Count = 1
+    """Optimizer steps between rows of metrics.jsonl."""
+    log_sample_generations: bool = False
+    """Write a few labels during training."""
+    log_generations_every_n_steps: Count = 100
+    """Optimizer steps between those labels."""
+    log_singular_values_every_n_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps between singular values of the low-rank part; null for never."""
+
+
+class TrainConfig(Section):
+    """One training run. The sections and keys are those of the published configurations."""
+
+    experiment_name: str = "experiment"
+    """Name of the run and of its folder."""
+    seed: int = 42
+    """Seed of initial values, order of examples, and validation subset."""
+    model: ModelSection
+    data: DataSection
+    projection: ProjectionSection = ProjectionSection()
+    soft_prompt: SoftPromptSection = SoftPromptSection()
+    training: TrainingSection = TrainingSection()
+    logging: LoggingSection = LoggingSection()
+
+    @field_validator("experiment_name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if not name.strip() or name in {".", ".."} or "/" in name or "\\" in name:
+            raise ValueError("a name of one folder is expected, without slashes")
+        return name
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file, change it by `overrides` ("training.learning_rate=0.02"), and check it.
+
+    A relative data.labels_file counts from the current folder, or else from the file's own.
+    Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
+    """
+    file = existing_file(path)
+    values = _read_yaml(file)
+    for override in overrides:
+        _apply(values, override)
+    values.setdefault("experiment_name", file.stem)
+    # A section that is present but empty reads as null.
+    for name in ("projection", "soft_prompt", "training", "logging"):
+        if name in values and values[name] is None:
+            values[name] = {}
+    try:
+        config = TrainConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {line}" for line in _problems(error))
+        raise ConfigError(f"{file}:\n{problems}") from error
+    labels = Path(config.data.labels_file).expanduser()
+    beside = file.parent / labels
+    if not labels.is_absolute() and not labels.exists() and beside.exists():
+        data = config.data.model_copy(update={"labels_file": str(beside)})
+        config = config.model_copy(update={"data": data})
+    return config
+
+
+def dump_config(config: TrainConfig) -> str:
+    """YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice and reads 1e-2 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"line {line}: the key {name} is written twice. Keep one.")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{file}, {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{file}{place}: not valid YAML ({reason}).") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else type(values).__name__
+        raise ConfigError(
+            f"{file}: sections such as model: and data: are expected, found {found}. "
+            "See training/configs for complete files."
+        )
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"--set {override}: key=value is expected, for example --set training.max_steps=10."
+        )
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not valid YAML.") from error
+    known = list(_dotted_keys(TrainConfig))
+    key = key.strip()
+    if key not in known:
+        raise ConfigError(f"--set {override}: unknown key {key}. {nearest(key, known)}")
+    *sections, last = key.split(".")
+    place = values
+    for section in sections:
+        if not isinstance(place.get(section), dict):
+            place[section] = {}
+        place = place[section]
+    place[last] = value
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _dotted_keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        found = problem.get("input")
+        if problem["type"] == "extra_forbidden":
+            hint = nearest(str(problem["loc"][-1]), _keys_beside(problem["loc"]))
+            yield f"{place}: unknown key. {hint}"
+        elif problem["type"] == "missing":
+            yield f"{place}: missing. Add it."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(found, dict) else f", found {found!r}"
+            if isinstance(found, float) and not math.isfinite(found):
+                shown = f", found {found}"
+            yield f"{place}: {message}{shown}."
+
+
+def _keys_beside(place: tuple[str | int, ...]) -> list[str]:
+    """Valid keys of the section in which the last part of `place` stands."""
+    section: type[BaseModel] = TrainConfig
+    for part in place[:-1]:
+        field = section.model_fields.get(str(part))
+        if part in {"train_dataset_ratios", "val_dataset_ratios"}:
+            return list(Ratio.model_fields)
+        if field is None or not isinstance(field.annotation, type):
+            break
+        section = field.annotation
+    return list(section.model_fields)

@@ -1,0 +1,224 @@
+"""Training files as datasets: sections of memory-mapped vectors with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.dataset.document import read_document, write_document
+from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
+from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
+from selfie_adapters.errors import DataError, SelfieError
+from selfie_adapters.files import existing_file
+
+_SHOWN = 5  # problems in the message of an error; `selfie data inspect` shows more
+
+
+@dataclass(frozen=True)
+class Section:
+    """Labelled vectors of one dataset and layer. metadata is kept whole, extra keys too."""
+
+    metadata: dict[str, Any]
+    vectors: Tensor  # [rows, d_model], memory-mapped when it was read from a file
+    items: Sequence[Item]
+
+    @property
+    def name(self) -> str:
+        return self.metadata["dataset_name"]
+
+    @property
+    def layer(self) -> int:
+        return self.metadata["layer"]
+
+    @property
+    def id(self) -> str:
+        """How a mixture names it: dataset_name@l{layer}."""
+        return f"{self.name}@l{self.layer}"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training examples of a split in file order: one a (vector, label)."""
+
+    labels: list[str]
+    section: Tensor  # [n], position in `VectorLabelDataset.sections`
+    row: Tensor  # [n], row of that section's vectors
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class LabelledVector:
+    """One vector with all its labels."""
+
+    section: int
+    row: int
+    labels: Sequence[str]
+    split: Split
+
+
+@dataclass(frozen=True)
+class VectorLabelDataset:
+    """A training file. Vectors stay on disk until they are gathered."""
+
+    sections: Sequence[Section]
+
+    @cached_property
+    def d_model(self) -> int:
+        return self.sections[0].vectors.shape[1]
+
+    def examples(self, split: Split) -> Examples:
+        """Every (vector, label) of `split`."""
+        labels, sections, rows = [], [], []
+        for number, section in enumerate(self.sections):
+            for item in section.items:
+                if item.split == split:
+                    labels.extend(item.labels)
+                    sections.extend([number] * len(item.labels))
+                    rows.extend([item.index] * len(item.labels))
+        return Examples(
+            labels, torch.tensor(sections, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
+        )
+
+    def labelled(self, split: Split | None = None) -> list[LabelledVector]:
+        """Every labelled vector of `split` (None: of both), with all its labels."""
+        return [
+            LabelledVector(number, item.index, item.labels, item.split)
+            for number, section in enumerate(self.sections)
+            for item in section.items
+            if split in (None, item.split)
+        ]
+
+    def gather(self, section: Tensor, row: Tensor) -> Tensor:
+        """Vectors at (section[i], row[i]): [n, d_model], float32, a copy in memory."""
+        result = torch.empty(len(row), self.d_model)
+        for number, source in enumerate(self.sections):
+            here = section == number
+            if bool(here.any()):
+                result[here] = source.vectors[row[here]].float()
+        return result
+
+
+def load_dataset(labels_file: str | Path) -> VectorLabelDataset:
+    """Read a training file (.json or .json.gz) and map its vectors.
+
+    A relative `filename` counts from the JSON's folder. Raises MissingFileError, or DataError that
+    names file, section, item and fix; only the first problems are listed.
+    """
+    sections, found = read_sections(labels_file)
+    if found:
+        shown = "\n".join(f"  - {problem}" for problem in found[:_SHOWN])
+        more = len(found) - _SHOWN
+        rest = f"\n  … and {more} more: selfie data inspect {labels_file}" if more > 0 else ""
+        raise DataError(f"{labels_file}:\n{shown}{rest}")
+    return VectorLabelDataset(sections)
+
+
+def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]]:
+    """The sections that can be read, and everything that is wrong with the file.
+
+    Raises only where there is nothing to look at: no such file, or not JSON.
+    """
+    file = existing_file(labels_file)
+    document = read_document(file)
+    found = list(_labels_only(file, document)) or list(problems(document))
+    if found:
+        return [], found
+    sections: list[Section] = []
+    for number, raw in enumerate(document):
+        place = section_place(number, raw["metadata"])
+        items = [Item(item["index"], item["labels"], item["split"]) for item in raw["vectors"]]
+        vector_file = file.parent / Path(raw["metadata"]["filename"]).expanduser()
+        try:
+            vectors = open_vectors(vector_file)
+        except SelfieError as error:
+            found.append(
+                Problem(f"{place}, metadata.filename", str(error), "Paths count from the JSON.")
+            )
+            continue
+        sections.append(Section(raw["metadata"], vectors, items))
+        found.extend(_row_problems(place, sections[-1], vector_file))
+    widths = {section.id: section.vectors.shape[1] for section in sections}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        found.append(
+            Problem("sections", f"vectors of different width: {listed}", "One model a file.")
+        )
+    return sections, found
+
+
+def save_dataset(labels_file: str | Path, sections: Sequence[Section]) -> None:
+    """Write vectors (beside the JSON, under each section's `filename`), then the JSON itself.
+
+    Raises DataError, and writes nothing, if the result could not be read back.
+    """
+    document = [
+        {"metadata": section.metadata, "vectors": [item._asdict() for item in section.items]}
+        for section in sections
+    ]
+    if wrong := next(problems(document), None):
+        raise DataError(f"{labels_file}: {wrong}")
+    folder = Path(labels_file).parent
+    for section in sections:
+        save_vectors(folder / section.metadata["filename"], section.vectors)
+    write_document(labels_file, document)
+
+
+def _row_problems(place: str, section: Section, vector_file: Path) -> Iterator[Problem]:
+    count = section.vectors.shape[0]
+    inside = []
+    for number, item in enumerate(section.items):
+        if item.index < count:
+            inside.append((item.index, number))
+        else:
+            yield Problem(
+                f"{place}, item {number}, index",
+                f"{item.index} is out of range, {vector_file} has {count} rows",
+                f"Use 0 to {count - 1}.",
+            )
+    numbers = dict(inside)
+    rows = torch.tensor([row for row, _ in inside], dtype=torch.int64)
+    for row, what in bad_rows(section.vectors, rows):
+        yield Problem(
+            f"{place}, item {numbers[row]}, index",
+            f"row {row} of {vector_file} is {what}",
+            "Leave it out of the labels.",
+        )
+
+
+def _labels_only(file: Path, document: Any) -> Iterator[Problem]:
+    """A published label file has sections without `filename`: labels whose vectors are not made."""
+    if not isinstance(document, list) or not document:
+        return
+    for number, section in enumerate(document):
+        metadata = section.get("metadata") if isinstance(section, dict) else None
+        if not isinstance(metadata, dict) or "filename" in metadata or not section.get("vectors"):
+            return
+        release, sae = _sae_of(metadata)
+        yield Problem(
+            section_place(number, metadata),
+            "labels only: there is no filename, so the vectors are missing",
+            "Make them from the SAE: selfie prepare sae "
+            f"--release {release} --sae-id {sae} --labels-json {file} --output-dir data "
+            f"--output-name {file.name.removesuffix('.gz').removesuffix('.json')}",
+        )
+
+
+def _sae_of(metadata: dict[str, Any]) -> tuple[str, str]:
+    """SAELens release and id as far as the metadata tells."""
+    name = str(metadata.get("dataset_name", ""))
+    known = metadata.get("saelens_release"), metadata.get("saelens_sae_id")
+    layer = metadata.get("layer", "…")
+    guesses = {
+        "Goodfire/Llama-3.1-8B": "goodfire-llama-3.1-8b-instruct",
+        "Goodfire/Llama-3.3-70B": "goodfire-llama-3.3-70b-instruct",
+    }
+    guess = next((r for start, r in guesses.items() if name.startswith(start)), "RELEASE")
+    return str(known[0] or guess), str(known[1] or f"layer_{layer}")

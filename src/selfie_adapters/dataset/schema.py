@@ -1,0 +1,178 @@
+"""The training format: sections of metadata and labelled rows. Every rule is checked here, once.
+
+`problems` says everything that is wrong; whoever must not go on raises the first, whoever
+inspects shows all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from selfie_adapters.errors import nearest
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+ITEM_KEYS = ("index", "labels", "split")
+METADATA_KEYS: dict[str, type] = {
+    "dataset_name": str,
+    "filename": str,
+    "layer": int,
+    "source": str,
+    "vector_type": str,
+}
+
+
+class Item(NamedTuple):
+    """One labelled row of the vector file."""
+
+    index: int
+    labels: list[str]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it stands, what was found, and what to do about it."""
+
+    place: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.found}. {self.fix}"
+
+
+def section_place(number: int, metadata: Any) -> str:
+    """How messages name a section: its number from 0, and its name where it has one."""
+    name = metadata.get("dataset_name") if isinstance(metadata, dict) else None
+    return f"section {number}" + (f' ("{name}")' if isinstance(name, str) else "")
+
+
+def problems(document: Any) -> Iterator[Problem]:
+    """Everything in a decoded training file that breaks the format; vectors are not looked at."""
+    if not isinstance(document, list):
+        keys = f" with keys {', '.join(list(document)[:4])}" if isinstance(document, dict) else ""
+        yield Problem(
+            "top level",
+            f"{_kind(document)}{keys} where a list of sections is expected",
+            'Write [{"metadata": {…}, "vectors": […]}].',
+        )
+        return
+    if not document:
+        yield Problem("top level", "an empty list", "Give at least one section.")
+    for number, section in enumerate(document):
+        yield from _section_problems(number, section)
+
+
+def _section_problems(number: int, section: Any) -> Iterator[Problem]:
+    if not isinstance(section, dict):
+        yield Problem(
+            f"section {number}",
+            f"{_kind(section)} where an object is expected",
+            "See docs/formats.md.",
+        )
+        return
+    metadata = section.get("metadata")
+    place = section_place(number, metadata)
+    yield from _missing(place, section, ("metadata", "vectors"))
+    if "metadata" in section:
+        yield from _metadata_problems(place, metadata)
+    if "vectors" in section:
+        yield from _item_problems(place, section["vectors"])
+
+
+def _metadata_problems(place: str, metadata: Any) -> Iterator[Problem]:
+    if not isinstance(metadata, dict):
+        yield Problem(f"{place}, metadata", f"{_kind(metadata)}", "An object is expected.")
+        return
+    yield from _missing(f"{place}, metadata", metadata, tuple(METADATA_KEYS))
+    for key, kind in METADATA_KEYS.items():
+        value = metadata.get(key)
+        if key in metadata and (not isinstance(value, kind) or isinstance(value, bool)):
+            expected = {str: "a text", int: "a whole number"}[kind]
+            yield Problem(
+                f"{place}, metadata.{key}", f"{value!r:.60} is {_kind(value)}", f"Write {expected}."
+            )
+
+
+def _item_problems(place: str, items: Any) -> Iterator[Problem]:
+    if not isinstance(items, list):
+        yield Problem(f"{place}, vectors", f"{_kind(items)}", "A list of items is expected.")
+        return
+    first_with: dict[int, int] = {}
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            yield Problem(
+                f"{place}, item {number}",
+                f"{_kind(item)} where an object is expected",
+                'Write {"index": …, "labels": […], "split": "train"}.',
+            )
+            continue
+        index, labels, split = item.get("index"), item.get("labels"), item.get("split")
+        # The common case first: 131k items must pass in a moment.
+        if not (
+            type(index) is int
+            and index >= 0
+            and index not in first_with
+            and (split == "train" or split == "val")
+            and type(labels) is list
+            and labels
+            and all(type(label) is str and label.strip() for label in labels)
+        ):
+            yield from _one_item_problems(f"{place}, item {number}", item, first_with)
+        if type(index) is int:
+            first_with.setdefault(index, number)
+
+
+def _one_item_problems(
+    place: str, item: dict[str, Any], first_with: dict[int, int]
+) -> Iterator[Problem]:
+    yield from _missing(place, item, ITEM_KEYS)
+    index, labels, split = item.get("index"), item.get("labels"), item.get("split")
+    if "index" in item:
+        if type(index) is not int:
+            yield Problem(
+                f"{place}, index", f"{index!r:.40} is {_kind(index)}", "Write a row number."
+            )
+        elif index < 0:
+            yield Problem(f"{place}, index", f"{index} is negative", "Rows count from 0.")
+        elif index in first_with:
+            yield Problem(
+                f"{place}, index",
+                f"{index} stands in item {first_with[index]} already",
+                "Put all labels of a row into one item.",
+            )
+    if "split" in item and split not in SPLITS:
+        hint = nearest(split, SPLITS) if isinstance(split, str) else 'Write "train" or "val".'
+        yield Problem(f"{place}, split", f"{split!r:.40} is neither train nor val", hint)
+    if "labels" in item:
+        if not isinstance(labels, list):
+            yield Problem(f"{place}, labels", f"{_kind(labels)}", "Write a list of texts.")
+        elif not labels:
+            yield Problem(
+                f"{place}, labels", "an empty list", "Give a label or leave the item out."
+            )
+        else:
+            for label in labels:
+                if not isinstance(label, str) or not label.strip():
+                    what = "a blank text" if isinstance(label, str) else _kind(label)
+                    yield Problem(
+                        f"{place}, labels", f"{label!r:.40} is {what}", "Every label is a text."
+                    )
+
+
+def _missing(place: str, mapping: dict[str, Any], keys: tuple[str, ...]) -> Iterator[Problem]:
+    for key in keys:
+        if key not in mapping:
+            spare = [other for other in mapping if other not in keys]
+            close = [other for other in spare if key in nearest(str(other), keys)[:40]]
+            hint = f'Did you mean it by "{close[0]}"?' if close else "Add it."
+            yield Problem(place, f'the key "{key}" is missing', hint)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    names |= {int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,135 @@
+"""Vector files: one 2-D tensor, row = index, memory-mapped; nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from selfie_adapters.errors import DataError
+from selfie_adapters.files import atomic_path, existing_file
+
+_ROWS_AT_ONCE = 8192
+
+
+def open_vectors(path: str | Path) -> Tensor:
+    """The 2-D float tensor in a `.pt`, `.safetensors` or `.npy` file: [rows, d_model].
+
+    Memory-mapped: only rows that are read are loaded. Raises MissingFileError, or DataError if
+    there is not exactly one 2-D tensor, or if a `.pt` asks for code execution.
+    """
+    file = existing_file(path)
+    readers = {
+        ".pt": _from_pt,
+        ".pth": _from_pt,
+        ".safetensors": _from_safetensors,
+        ".npy": _from_npy,
+    }
+    reader = readers.get(file.suffix)
+    if reader is None:
+        raise DataError(f"{file}: vectors are read from .pt, .safetensors and .npy files.")
+    tensors = reader(file)
+    flat = {name: t for name, t in tensors.items() if t.ndim == 2}
+    if len(flat) != 1:
+        found = ", ".join(f"{name} {list(t.shape)}" for name, t in tensors.items()) or "no tensor"
+        raise DataError(f"{file}: one 2-D tensor [rows, d_model] is expected, found {found}.")
+    (tensor,) = flat.values()
+    if not tensor.is_floating_point():
+        raise DataError(f"{file}: the tensor holds {tensor.dtype}; floating point is expected.")
+    return tensor
+
+
+def save_vectors(path: str | Path, vectors: Tensor) -> None:
+    """Write one 2-D tensor as `.safetensors` (key "vectors") or `.pt`, whole or not at all."""
+    contiguous = vectors.detach().cpu().contiguous()
+    with atomic_path(path) as temporary:
+        if Path(path).suffix == ".safetensors":
+            save_file({"vectors": contiguous}, temporary)
+        else:
+            torch.save(contiguous.clone(), temporary)
+
+
+def bad_rows(vectors: Tensor, rows: Tensor) -> list[tuple[int, str]]:
+    """(row, reason) for each of `rows` that holds NaN or infinity, or zeros alone; in chunks."""
+    found: list[tuple[int, str]] = []
+    for chunk in rows.split(_ROWS_AT_ONCE):
+        values = vectors[chunk].float()
+        # A row's largest magnitude tells all: NaN, infinity or zero.
+        largest = values.abs().amax(dim=1)
+        for position in (~(largest > 0) | ~torch.isfinite(largest)).nonzero().flatten().tolist():
+            what = "all zeros" if largest[position] == 0 else "NaN or infinity"
+            found.append((int(chunk[position]), what))
+    return found
+
+
+def row_norms(vectors: Tensor, rows: Tensor) -> Tensor:
+    """L2 norms of `rows`: [rows], float32; in chunks."""
+    if not rows.numel():
+        return torch.empty(0)
+    return torch.cat([vectors[part].float().norm(dim=1) for part in rows.split(_ROWS_AT_ONCE)])
+
+
+def _from_pt(file: Path) -> dict[str, Tensor]:
+    try:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            # The format before torch 1.6 is no zip archive and cannot be mapped.
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{file}: not a plain tensor file: reading it would execute code, or it is damaged. "
+            "Save the tensor itself: torch.save(tensor, path)."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{file}: cannot be read as a torch file ({_first_line(error)})."
+        ) from error
+    return dict(_tensors_in(content))
+
+
+def _tensors_in(content: Any, name: str = "tensor"):
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _tensors_in(value, str(key))
+    elif isinstance(content, (list, tuple)):
+        for position, value in enumerate(content):
+            yield from _tensors_in(value, f"{name}[{position}]")
+
+
+def _from_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            # Shapes first, so that a wrong file of many tensors is not read to be refused.
+            names = list(opened.keys())
+            if len(names) > 64:
+                raise DataError(
+                    f"{file}: {len(names)} tensors; this looks like a model, not vectors."
+                )
+            return {name: opened.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise DataError(f"{file}: not a safetensors file ({_first_line(error)}).") from error
+
+
+def _from_npy(file: Path) -> dict[str, Tensor]:
+    try:
+        array = np.load(file, mmap_mode="c", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{file}: not a plain .npy array ({_first_line(error)}).") from error
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{file}: the array holds {array.dtype}; floating point is expected.")
+    return {"array": torch.from_numpy(array)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

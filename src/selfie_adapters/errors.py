@@ -1,0 +1,76 @@
+"""Every error this project raises on purpose.
+
+Each class is also the standard-library error a caller would expect, so `except ValueError` and
+`except SelfieError` both work. A message names the file (or option), the place in it, what was
+found, what was expected, and the fix; the command line prints it as one red line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SelfieError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class MissingFileError(SelfieError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+    # OSError formats itself from errno; the message is all there is to say here.
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DataError(SelfieError, ValueError):
+    """A training file, label file or vector file says something it must not."""
+
+
+class ConfigError(SelfieError, ValueError):
+    """A configuration key or value is wrong."""
+
+
+class AdapterError(SelfieError, ValueError):
+    """An adapter file or adapter option is wrong."""
+
+
+class BindingError(AdapterError):
+    """An adapter meets a model or prompt it was not trained with (invariant 4)."""
+
+
+class ModelError(SelfieError, ValueError):
+    """A model cannot be loaded, or has a structure that is not known here."""
+
+
+class PromptError(SelfieError, ValueError):
+    """A prompt template, placeholder or injection does not fit the tokenizer or the model."""
+
+
+class TrainingError(SelfieError, RuntimeError):
+    """Training cannot go on; what was written so far stays."""
+
+
+class MissingExtraError(SelfieError, ImportError):
+    """An optional dependency is missing; the message holds the install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed. "
+            f"Run: pip install 'selfie-adapters[{extra}]'"
+        )
+        # Exceptions are rebuilt from `args` when they cross a process boundary.
+        self._made_of = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return type(self), self._made_of
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A sentence that offers the valid choice nearest to `word`, or lists a few of them."""
+    known = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f'Did you mean "{close[0]}"?'
+    shown = ", ".join(known[:12])
+    return f"Valid choices: {shown}{', …' if len(known) > 12 else ''}."

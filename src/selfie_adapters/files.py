@@ -1,0 +1,111 @@
+"""Files that appear whole or not at all, JSON lines that survive a kill, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.errors import DataError, MissingFileError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` only if the block succeeds.
+
+    The temporary file is on the same filesystem, so the rename is atomic; it is flushed to disk
+    first, so a power cut leaves the old file or the new one, never half of one.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; give the result the permissions a plain open() would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
+    """Append one row; a reader sees the whole line or a torn last line, which `read_jsonl` drops."""
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Read rows; a torn last line (the writer was killed in the middle of it) is dropped.
+
+    Raises MissingFileError if there is no such file, DataError naming the line for a bad line
+    that is not the last one.
+    """
+    source = existing_file(path)
+    text = source.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the writer was cut off
+                break
+            raise DataError(
+                f"{source}, line {number}: not JSON ({error.msg}). Each line must be one JSON object."
+            ) from error
+    return rows
+
+
+def existing_file(path: str | Path) -> Path:
+    """`path` as a Path, if it is a file; otherwise MissingFileError with names like it nearby."""
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise MissingFileError(f"{file} is a folder; a file is expected.")
+    import difflib
+
+    hint = f"The folder {file.parent} does not exist."
+    if file.parent.is_dir():
+        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()], n=3)
+        hint = f"Nearby: {', '.join(near)}." if near else "Check the path."
+    raise MissingFileError(f"{file}: no such file. {hint}")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with existing_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """This project's folder in the user's cache: $SELFIE_CACHE, else $XDG_CACHE_HOME/selfie."""
+    if own := os.environ.get("SELFIE_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "selfie"

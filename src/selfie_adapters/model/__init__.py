@@ -1,0 +1,19 @@
+"""The frozen language model: loading, soft prompts, injection, shared prefix, capture."""
+
+from selfie_adapters.model.capture import capture
+from selfie_adapters.model.fingerprint import bind
+from selfie_adapters.model.injection import injected
+from selfie_adapters.model.loading import FrozenModel, load_model
+from selfie_adapters.model.prefix import SharedPrefix
+from selfie_adapters.model.prompt import BoundPrompt, SoftPrompt
+
+__all__ = [
+    "BoundPrompt",
+    "FrozenModel",
+    "SharedPrefix",
+    "SoftPrompt",
+    "bind",
+    "capture",
+    "injected",
+    "load_model",
+]

@@ -1,0 +1,67 @@
+"""Read the output of chosen blocks at chosen positions, and stop the forward pass after the last.
+
+Hooks on the blocks, never `output_hidden_states`: its last entry is taken after the final norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.model.blocks import check_layer
+from selfie_adapters.model.loading import FrozenModel
+
+
+class _LastLayerReached(Exception):
+    """Ends the forward pass early; never leaves this module."""
+
+
+@torch.inference_mode()
+def capture(
+    model: FrozenModel,
+    ids: Tensor,
+    layers: Sequence[int],
+    positions: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+) -> Tensor:
+    """Outputs of blocks `layers` for a batch of token ids.
+
+    ids: [batch, tokens]. positions: [batch] gives one position a row and returns
+    [batch, layers, d_model]; None returns every position, [batch, layers, tokens, d_model].
+    Values are in the model's dtype. Raises ModelError for a layer that does not exist.
+    """
+    order = [check_layer(layer, model.n_layers) for layer in layers]
+    last = max(order)
+    rows = torch.arange(ids.shape[0], device=model.device)
+    taken: dict[int, Tensor] = {}
+
+    def hook_for(layer: int):
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if positions is None:
+                taken[layer] = hidden
+            else:
+                taken[layer] = hidden[rows.to(hidden.device), positions.to(hidden.device)]
+            if layer == last:
+                raise _LastLayerReached
+
+        return hook
+
+    handles = [model.blocks[layer].register_forward_hook(hook_for(layer)) for layer in set(order)]
+    try:
+        model.network(
+            input_ids=ids.to(model.device),
+            attention_mask=None if attention_mask is None else attention_mask.to(model.device),
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+        )
+    except _LastLayerReached:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack([taken[layer].to(model.device) for layer in order], dim=1)

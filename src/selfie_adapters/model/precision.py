@@ -1,0 +1,73 @@
+"""Which number format the frozen weights take, where the user says "auto"."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from selfie_adapters.errors import ModelError, nearest
+from selfie_adapters.files import cache_dir, write_json
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+# bfloat16 must win clearly: many CPUs emulate it, some slower than float32.
+_CLEAR_GAIN = 1.2
+
+
+def resolve_dtype(dtype: str | torch.dtype, device_map: Any) -> torch.dtype:
+    """A torch dtype from a dtype, its name, or "auto". Raises ModelError for another name."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise ModelError(f'dtype "{dtype}" is not known. {nearest(dtype, ["auto", *DTYPES])}')
+    if str(device_map) != "cpu":
+        return torch.bfloat16
+    return torch.bfloat16 if bfloat16_pays_on_this_cpu() else torch.float32
+
+
+def bfloat16_pays_on_this_cpu() -> bool:
+    """Measured once a machine and torch version (a tenth of a second), then remembered."""
+    record = cache_dir() / "cpu_bfloat16.json"
+    machine = f"{platform.machine()} {_cpu_name()} threads={torch.get_num_threads()}"
+    key = f"{machine} torch={torch.__version__}"
+    known: dict[str, float] = {}
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        return float(known[key]) >= _CLEAR_GAIN
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    gain = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+    try:
+        write_json(record, {**(known if isinstance(known, dict) else {}), key: round(gain, 2)})
+    except OSError:  # a read-only home only costs the measurement again
+        pass
+    return gain >= _CLEAR_GAIN
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Median time of a matrix product of the size that a small model's layers have."""
+    left = torch.randn(512, 1024).to(dtype)
+    right = torch.randn(1024, 2048).to(dtype)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  (not a real file)
+            return next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,36 @@
+"""The prompt before its first placeholder never changes: compute its keys and values once.
+
+The cache object is changed by each forward pass, so every batch gets a copy of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import Cache
+
+from selfie_adapters.model.loading import FrozenModel
+
+
+class SharedPrefix:
+    """Keys and values of the tokens that all rows of all batches begin with."""
+
+    def __init__(self, model: FrozenModel, ids: tuple[int, ...]) -> None:
+        """`ids` may be empty (a prompt that begins with its placeholder): then nothing is shared."""
+        self.length = len(ids)
+        self._cache: Cache | None = None
+        if ids:
+            tokens = torch.tensor([ids], device=model.device)
+            with torch.no_grad():
+                # logits_to_keep=1: the prefix's logits are of no use to anyone
+                output = model.network(input_ids=tokens, use_cache=True, logits_to_keep=1)
+            self._cache = output.past_key_values
+
+    def for_batch(self, rows: int) -> Cache | None:
+        """A fresh cache that holds the prefix `rows` times, ready to be extended; None if empty."""
+        if self._cache is None:
+            return None
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(rows)
+        return cache

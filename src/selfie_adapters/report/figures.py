@@ -1,0 +1,83 @@
+"""Figures as SVG text, to be put into a page that needs no other file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from selfie_adapters.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from selfie_adapters.evaluation import ConditionResult
+
+# Blue for what was trained, grey for what it has to beat: told apart without colour, too.
+TRAINED, CONTROL = "#2563a8", "#a3a8ae"
+
+
+def loss_curve(
+    steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
+) -> str:
+    """Training loss a step and validation losses, nats a token."""
+    figure, axes = _figure(6.4, 3.0)
+    axes.plot(steps, losses, color=CONTROL, linewidth=1, label="training batch")
+    if validations:
+        x, y = zip(*validations, strict=True)
+        axes.plot(x, y, "o-", color=TRAINED, label="held-out labels")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss, nats a token")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
+    """Held-out loss and recall at 1 of every condition, with 95 % intervals."""
+    figure, (left, right) = _figure(8.4, 3.0, columns=2)
+    names = [result.condition for result in results]
+    colours = [TRAINED if name == "trained" else CONTROL for name in names]
+    for axes, intervals, title in (
+        (left, [r.loss for r in results], "loss of the name, nats a token (lower is better)"),
+        (right, [r.gain_at_1 for r in results], f"right name first of {candidates}, by gain"),
+    ):
+        means = [interval.mean for interval in intervals]
+        spread = [
+            [interval.mean - interval.low for interval in intervals],
+            [interval.high - interval.mean for interval in intervals],
+        ]
+        axes.barh(names, means, xerr=spread, color=colours, capsize=3)
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize=9, loc="left")
+    right.axvline(1 / candidates, color="#333333", linewidth=0.8, linestyle=":")
+    right.set_xlim(0, 1)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float, columns: int = 1):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report", "Drawing figures") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns)
+    for one in [axes] if columns == 1 else axes:
+        _plain(one)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib as mpl
+
+    # A fixed salt and no date: the same numbers give the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "selfie", "svg.fonttype": "path"}):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

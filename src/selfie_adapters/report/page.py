@@ -1,0 +1,31 @@
+"""One self-contained HTML page: no script, no outside request, everything escaped."""
+
+from __future__ import annotations
+
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.files import write_text
+
+
+def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
+    """Fill `templates/{template}.html` with `values` and write it, whole or not at all.
+
+    Texts are escaped; figures, which this project draws itself, are marked safe in the template.
+    Raises MissingExtraError without jinja2.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "Writing a report page") from error
+    folder = package_files("selfie_adapters.report") / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(path, environment.get_template(f"{template}.html").render(values))

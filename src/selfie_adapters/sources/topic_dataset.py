@@ -1,0 +1,72 @@
+"""From topics to a training file: capture, centre, split, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
+from selfie_adapters.files import atomic_path
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.sources.topics import Chat, Topic, topic_texts, topic_vectors
+
+QUESTION = "Tell me about {}."
+
+
+@dataclass(frozen=True)
+class TopicSettings:
+    """Where a topic's vector is taken: output of block `layer`, token `position` of the text."""
+
+    layers: tuple[int, ...]
+    question: str = QUESTION
+    chat: Chat = "template"
+    position: int = -1
+    val_fraction: float = 0.1
+    seed: int = 42
+
+
+def write_topic_dataset(
+    model: FrozenModel,
+    topics: Sequence[Topic],
+    settings: TopicSettings,
+    labels_file: str | Path,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> Path:
+    """Capture the topics' vectors and write a training file with one section a layer.
+
+    Beside `{name}.json` come `{name}_l{layer}.safetensors` (vectors minus the mean over training
+    topics) and `{name}_mean.safetensors` (that mean, keys `layer_{layer}`, to be subtracted from
+    whatever is labelled later). Returns the path of the training file.
+    """
+    path = Path(labels_file)
+    name = path.name.removesuffix(".gz").removesuffix(".json")
+    texts = topic_texts(model, topics, settings.question, settings.chat)
+    captured = topic_vectors(model, texts, settings.layers, settings.position, progress)
+    train, val = split_indices(range(len(topics)), settings.val_fraction, settings.seed)
+    split = {**dict.fromkeys(train, "train"), **dict.fromkeys(val, "val")}
+    means = captured[train].mean(dim=0)  # [layers, d_model]; held-out topics stay out of it
+    items = [Item(i, list(topics[i].labels), split[i]) for i in [*train, *val]]
+    sections = []
+    for column, layer in enumerate(settings.layers):
+        metadata = {
+            "dataset_name": name,
+            "filename": f"{name}_l{layer}.safetensors",
+            "layer": layer,
+            "source": "topics",
+            "vector_type": "topic",
+            "model": model.name,
+            "model_dim": model.d_model,
+            "question": settings.question,
+            "chat": settings.chat,
+            "position": settings.position,
+            "mean_file": f"{name}_mean.safetensors",
+        }
+        sections.append(Section(metadata, captured[:, column] - means[column], items))
+    with atomic_path(path.parent / f"{name}_mean.safetensors") as temporary:
+        tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
+        save_file(tensors, temporary)
+    save_dataset(path, sections)
+    return path

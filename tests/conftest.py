@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from tiny import GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The published code's numbers on the golden model."""
+    return json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def golden_dir():
+    return GOLDEN
