@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files import read_jsonl
@@ -63,7 +63,7 @@ def test_losses_and_gradients(name, which, cases, model, vectors, golden, golden
         max_loss=expected["max_loss"],
     )
     torch.testing.assert_close(losses, torch.tensor(expected["per_example"]), rtol=2e-5, atol=0)
-    assert float(losses.mean()) == pytest.approx(expected["loss"], rel=1e-5)
+    assert float(losses.mean().detach()) == pytest.approx(expected["loss"], rel=1e-5)
     losses.mean().backward()
     assert set(expected["grad_norm"]) == {name for name, _ in adapter.named_parameters()}
     for parameter, value in adapter.named_parameters():
@@ -143,8 +143,3 @@ def test_trajectories(which, golden, golden_dir, model, tmp_path):
     for name, value in expected["final"].items():
         found = dict(adapter.named_parameters())[name].detach().flatten()[: len(value)]
         torch.testing.assert_close(found, torch.tensor(value), rtol=1e-4, atol=2e-6)
-
-
-def test_scalar_affine_starts_as_published():
-    adapter = create_adapter("scalar_affine", 4, init_scale=2.0)
-    assert float(dict(adapter.named_parameters())["log_scale"]) == pytest.approx(0.6931472)

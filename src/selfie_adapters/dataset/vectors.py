@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,20 @@ def row_norms(vectors: Tensor, rows: Tensor) -> Tensor:
 
 
 def _from_pt(file: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on pickle protocols help nobody here
+        return dict(_tensors_in(_load_pt(file)))
+
+
+def _load_pt(file: Path) -> Any:
     try:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
             # The format before torch 1.6 is no zip archive and cannot be mapped.
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{file}: not a plain tensor file: reading it would execute code, or it is damaged. "
@@ -93,7 +100,6 @@ def _from_pt(file: Path) -> dict[str, Tensor]:
         raise DataError(
             f"{file}: cannot be read as a torch file ({_first_line(error)})."
         ) from error
-    return dict(_tensors_in(content))
 
 
 def _tensors_in(content: Any, name: str = "tensor"):

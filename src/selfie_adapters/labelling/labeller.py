@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.adapters.base import unit_norm
+from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.labelling.sampling import next_tokens, row_seed, row_uniforms
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind, injected
 
@@ -20,7 +21,7 @@ CLOSING_QUOTE = '"'
 class Label:
     """One answer about one vector.
 
-    text: the label, up to the closing quote, blanks around it removed. raw: all that was written.
+    text: the label, up to the closing quote, blanks around it removed. raw: all that was written but special tokens.
     log_prob: sum over the `tokens` tokens written, in nats. ended: the model closed the quote or
     ended its turn; otherwise it was cut at max_new_tokens.
     """
@@ -69,7 +70,11 @@ class Labeller:
         self.model = model
         self.adapter = adapter
         self.prompt: BoundPrompt = prompt.bind(model.tokenizer)
-        adapter.check_width(model.d_model, f"the model {model.name}")
+        if adapter.dim != model.d_model:
+            raise AdapterError(
+                f"the adapter maps vectors of width {adapter.dim}; the model {model.name} has "
+                f"d_model {model.d_model}. Use the model the adapter was trained with."
+            )
         if check and adapter.binding is not None:
             adapter.binding.check(bind(model, self.prompt, adapter.binding.layer))
         self._prefix = SharedPrefix(model, self.prompt.prefix_ids)
@@ -83,7 +88,7 @@ class Labeller:
         """
         values = vectors.float()
         if self.adapter.normalize_input:
-            values = values / (values.norm(dim=-1, keepdim=True) + 1e-8)
+            values = unit_norm(values)
         factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
         with torch.no_grad():
             return self.adapter.transform(values * factor, normalize_input=False)
@@ -177,8 +182,11 @@ class Labeller:
         return written
 
     def _finish(self, row: _Row, ids: list[int]) -> Label:
-        kept = ids[:-1] if ids and ids[-1] == self.prompt.end_id else ids
-        raw = str(self.model.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+        raw = str(
+            self.model.tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
         text = raw.split(CLOSING_QUOTE, 1)[0].strip()
         return Label(text, raw, row.scale, row.sample, row.seed, row.log_prob, len(ids), row.ended)
 

@@ -1,0 +1,77 @@
+"""`selfie data …`: look at training files."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from selfie_adapters.dataset.inspection import Inspection, Spread
+
+_SHOWN = 20
+
+
+def inspect(file: str, *, json: bool = False) -> None:
+    """Show what a training file holds and everything that is wrong with it.
+
+    Exit code 1 if something is wrong.
+
+    Parameters
+    ----------
+    file
+        Training file (.json or .json.gz).
+    json
+        Print one JSON object instead.
+    """
+    from selfie_adapters.dataset.inspection import inspect_file
+
+    found = inspect_file(file)
+    if json:
+        print(json_module.dumps(found.as_dict(), ensure_ascii=False))  # noqa: T201
+    else:
+        _print(found)
+    if found.problems:
+        sys.exit(1)
+
+
+def _print(found: Inspection) -> None:
+    console = Console()
+    for section in found.sections:
+        table = Table(title=escape(section.name), show_header=False, title_justify="left")
+        rows = [
+            (
+                "vectors",
+                "missing" if section.rows is None else f"{section.rows} × {section.d_model}",
+            ),
+            ("labelled", f"{section.labelled} ({section.train} train, {section.val} val)"),
+            ("labels", f"{section.labels} ({section.distinct_labels} distinct)"),
+            ("labels a vector", _spread(section.labels_a_vector, "{:.2f}")),
+            ("label length", _spread(section.label_length, "{:.1f}", " characters")),
+            ("vector norm", _spread(section.norm, "{:.4g}")),
+            (
+                "most repeated",
+                "; ".join(f"{label!r:.60} {n} times" for label, n in section.most_repeated)
+                or "none",
+            ),
+        ]
+        for key, value in rows:
+            table.add_row(key, escape(value))
+        console.print(table)
+    for problem in found.problems[:_SHOWN]:
+        console.print(f"[red]✗[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+    if len(found.problems) > _SHOWN:
+        console.print(f"[red]… and {len(found.problems) - _SHOWN} more[/]", highlight=False)
+    if not found.problems:
+        console.print("[green]✓[/] nothing is wrong", highlight=False)
+
+
+def _spread(spread: Spread | None, form: str, unit: str = "") -> str:
+    if spread is None:
+        return "–"
+    least, mean, greatest = (form.format(x) for x in (spread.least, spread.mean, spread.greatest))
+    return f"mean {mean}, from {least} to {greatest}{unit}"

@@ -1,0 +1,121 @@
+"""What a training file holds, in numbers, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfie_adapters.dataset.document import read_document
+from selfie_adapters.dataset.load import Section, read_sections
+from selfie_adapters.dataset.schema import Problem
+from selfie_adapters.dataset.vectors import row_norms
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, mean and greatest of some numbers."""
+
+    least: float
+    mean: float
+    greatest: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float] | torch.Tensor) -> Spread | None:
+        values = torch.as_tensor(numbers, dtype=torch.float64)
+        if not values.numel():
+            return None
+        return cls(float(values.min()), float(values.mean()), float(values.max()))
+
+
+@dataclass(frozen=True)
+class SectionSummary:
+    """Numbers of one section. Labels are counted in characters; norms are of labelled rows."""
+
+    name: str
+    rows: int | None
+    d_model: int | None
+    labelled: int
+    train: int
+    val: int
+    labels: int
+    distinct_labels: int
+    labels_a_vector: Spread | None
+    label_length: Spread | None
+    norm: Spread | None
+    most_repeated: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    file: str
+    sections: list[SectionSummary]
+    problems: list[Problem]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "sections": [asdict(section) for section in self.sections],
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+def inspect_file(labels_file: str | Path) -> Inspection:
+    """Look at a training file without refusing it.
+
+    Raises only where there is nothing to look at: no such file, or not JSON.
+    """
+    sections, problems = read_sections(labels_file)
+    if sections:
+        summaries = [_summary(s.id, s.items, s) for s in sections]
+    else:  # broken, or labels alone: say what the labels tell
+        summaries = list(_label_summaries(read_document(labels_file)))
+    return Inspection(str(labels_file), summaries, problems)
+
+
+def _label_summaries(document: Any):
+    for raw in document if isinstance(document, list) else []:
+        metadata, items = (
+            (raw.get("metadata"), raw.get("vectors")) if isinstance(raw, dict) else (None, None)
+        )
+        if not isinstance(metadata, dict) or not isinstance(items, list):
+            continue
+        name = f"{metadata.get('dataset_name', '?')}@l{metadata.get('layer', '?')}"
+        sound = [
+            item
+            for item in items
+            if isinstance(item, dict)
+            and isinstance(item.get("labels"), list)
+            and all(isinstance(label, str) for label in item["labels"])
+        ]
+        yield _summary(name, [(i.get("index"), i["labels"], i.get("split")) for i in sound], None)
+
+
+def _summary(name: str, items: Sequence[Any], section: Section | None) -> SectionSummary:
+    """items: (index, labels, split) of each."""
+    labels = [label for _, group, _ in items for label in group]
+    counts = Counter(labels)
+    splits = Counter(split for _, _, split in items)
+    norm = None
+    if section is not None:
+        inside = [item.index for item in section.items if item.index < section.vectors.shape[0]]
+        norms = row_norms(section.vectors, torch.tensor(inside, dtype=torch.int64))
+        norm = Spread.of(norms[torch.isfinite(norms)])
+    return SectionSummary(
+        name=name,
+        rows=None if section is None else section.vectors.shape[0],
+        d_model=None if section is None else section.vectors.shape[1],
+        labelled=len(items),
+        train=splits["train"],
+        val=splits["val"],
+        labels=len(labels),
+        distinct_labels=len(counts),
+        labels_a_vector=Spread.of([float(len(group)) for _, group, _ in items]),
+        label_length=Spread.of([float(len(label)) for label in labels]),
+        norm=norm,
+        most_repeated=[(label, n) for label, n in counts.most_common(3) if n > 1],
+    )

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selfie_adapters.adapters import create_adapter
+from selfie_adapters.labelling import CandidateScores, score_candidates
+from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.training import label_losses
+from tiny import FAMILIES, golden_tokenizer, tiny_network
+
+LABELS = ["cat", "x", "a much longer label than the others", "naïve", "dog house"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return FrozenModel(tiny_network(request.param), golden_tokenizer(), request.param)
+
+
+def test_every_pair_equals_the_training_loss_of_that_pair(model):
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    adapter = create_adapter("identity", 32, normalize_input=False)
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    scores = score_candidates(model, prompt.bind(model.tokenizer), vectors, LABELS)
+    assert scores.log_probs.shape == (3, 5)
+    for row in range(3):
+        with torch.no_grad():
+            losses = label_losses(model, prompt, adapter, vectors[[row] * 5], LABELS)
+        torch.testing.assert_close(-scores.per_token()[row], losses, rtol=2e-4, atol=2e-5)
+
+
+def test_scores_do_not_depend_on_how_many_are_scored_at_once(model, monkeypatch):
+    import selfie_adapters.labelling.ranking as ranking
+
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    expected = score_candidates(model, prompt, vectors, LABELS).log_probs
+    monkeypatch.setattr(ranking, "_ROWS_AT_ONCE", 2)
+    found = score_candidates(model, prompt, vectors, LABELS).log_probs
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gain_is_the_difference_from_the_zero_vector_a_token():
+    scores = CandidateScores(torch.tensor([[-4.0, -9.0]]), torch.tensor([2, 3]))
+    zero = CandidateScores(torch.tensor([[-6.0, -6.0]]), torch.tensor([2, 3]))
+    assert scores.per_token().tolist() == [[-2.0, -3.0]]
+    assert scores.gain(zero).tolist() == [[1.0, -1.0]]
