@@ -5,7 +5,7 @@
 
 Plain, as the published trainer does it: the whole template and the label padded to the longest for
 every row, logits at every position, a Python loop over rows for the loss, gradient checkpointing,
-and the library's default attention. `--plain-without checkpointing` leaves that out.
+and the library's default attention. `--no-checkpointing` leaves the recomputation out.
 Both run in this process, turn by turn, on the same labels; medians and their ratio are printed.
 The floor is the step's floating-point operations (DESIGN §5) over the rate of a large matrix
 product in the same dtype, measured in the same run.
@@ -18,7 +18,11 @@ import json
 import platform
 import resource
 import statistics
+import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -34,7 +38,7 @@ LENGTHS = Path(__file__).with_name("goodfire_label_lengths.json")
 
 
 def labels_of_published_lengths(model: FrozenModel, end_id: int, count: int) -> LabelTokens:
-    """Random token ids with the lengths of the published Goodfire labels (a committed histogram)."""
+    """Random token ids with the lengths of published Goodfire labels (a committed histogram)."""
     counts = json.loads(LENGTHS.read_text(encoding="utf-8"))["counts"]
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([int(length) for length in counts])
@@ -109,15 +113,13 @@ def matrix_rate(model: FrozenModel) -> float:
     """Floating-point operations a second of a large product in the model's dtype: the best of 5."""
     size = 2048 if model.device.type == "cpu" else 8192
     a = torch.randn(size, size, device=model.device).to(model.dtype)
-    return 2.0 * size**3 / min(_timed(lambda: a @ a, model) for _ in range(6))
-
-
-def _timed(step, model: FrozenModel) -> float:
-    started = time.perf_counter()
-    step()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ a
+        wait_for(model)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * size**3 / best
 
 
 def machine() -> str:
@@ -139,29 +141,34 @@ def measure(model: FrozenModel, batch: int, rounds: int, checkpointing: bool) ->
     vectors = torch.randn(
         batch * (rounds + 1), model.d_model, generator=torch.Generator().manual_seed(1)
     )
-    ours_seconds, plain_seconds, differences = [], [], []
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    differences = []
+    labels = every
     for index in range(rounds + 1):  # the first warms both up
         rows = torch.arange(index * batch, (index + 1) * batch)
-        starts = every.starts[rows]
-        begin, end = int(starts[0]), int(starts[-1] + every.lengths[rows[-1]])
-        labels = LabelTokens(every.ids[begin:end], starts - begin, every.lengths[rows])
+        labels = some_labels(every, rows)
+        some_vectors = vectors[rows]
         losses, gradients = {}, {}
         for name in ("plain", "ours") if index % 2 else ("ours", "plain"):
             adapter.zero_grad()
+            started = time.perf_counter()
             if name == "plain":
-                _as_published(model, checkpointing)
-                take = lambda: plain_step(model, prompt, adapter, vectors[rows], labels)  # noqa: E731
+                with as_published(model, checkpointing):
+                    losses[name] = plain_step(model, prompt, adapter, some_vectors, labels)
             else:
-                take = lambda: our_step(objective, adapter, vectors[rows], labels)  # noqa: E731
-            seconds = _timed(lambda name=name, take=take: losses.__setitem__(name, take()), model)
-            _as_ours(model)
-            gradients[name] = adapter.bias.grad.clone()  # type: ignore[union-attr]
+                losses[name] = our_step(objective, adapter, some_vectors, labels)
+            wait_for(model)
             if index:
-                (plain_seconds if name == "plain" else ours_seconds).append(seconds)
+                seconds[name].append(time.perf_counter() - started)
+            gradients[name] = dict(adapter.named_parameters())["bias"].grad.clone()
         differences.append(abs(losses["ours"] - losses["plain"]) / losses["plain"])
         apart = (gradients["ours"] - gradients["plain"]).norm() / gradients["plain"].norm()
-        print_progress(index, rounds, losses, float(apart))
-    ours, plain = statistics.median(ours_seconds), statistics.median(plain_seconds)
+        print(
+            f"round {index}/{rounds}: loss ours {losses['ours']:.5f}, plain {losses['plain']:.5f}; "
+            f"gradient of the bias {float(apart):.1e} apart",
+            file=sys.stderr,
+        )
+    ours, plain = statistics.median(seconds["ours"]), statistics.median(seconds["plain"])
     floor = step_flop(model, prompt, labels) / matrix_rate(model)
     return {
         "ratio": round(plain / ours, 2),
@@ -182,29 +189,32 @@ def measure(model: FrozenModel, batch: int, rounds: int, checkpointing: bool) ->
     }
 
 
-def _as_published(model: FrozenModel, checkpointing: bool) -> None:
+@contextmanager
+def as_published(model: FrozenModel, checkpointing: bool) -> Iterator[None]:
     """What the plain way runs with: the library's default attention, and checkpointing if asked."""
+    ours = model.network.config._attn_implementation
     model.network.set_attn_implementation("sdpa")
     if checkpointing:
         model.network.gradient_checkpointing_enable({"use_reentrant": False})
         model.network.train()  # transformers checkpoints in training mode only; there is no dropout
-
-
-def _as_ours(model: FrozenModel) -> None:
-    model.network.set_attn_implementation("eager" if model.device.type == "cpu" else "sdpa")
-    if model.network.is_gradient_checkpointing:
+    try:
+        yield
+    finally:
         model.network.gradient_checkpointing_disable()
-    model.network.eval()
+        model.network.eval()
+        model.network.set_attn_implementation(ours)
 
 
-def print_progress(index: int, rounds: int, losses: dict[str, float], apart: float) -> None:
-    import sys
+def some_labels(labels: LabelTokens, rows: Tensor) -> LabelTokens:
+    """The labels `rows` (neighbours) on their own."""
+    starts, lengths = labels.starts[rows], labels.lengths[rows]
+    begin, end = int(starts[0]), int(starts[-1] + lengths[-1])
+    return LabelTokens(labels.ids[begin:end], starts - begin, lengths)
 
-    print(
-        f"round {index}/{rounds}: loss ours {losses['ours']:.5f}, plain {losses['plain']:.5f}; "
-        f"gradient of the bias {apart:.1e} apart",
-        file=sys.stderr,
-    )
+
+def wait_for(model: FrozenModel) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def main() -> None:
@@ -216,6 +226,7 @@ def main() -> None:
     parser.add_argument("--no-checkpointing", action="store_true", help="in the plain way")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # transformers renames checkpointing
     model = load_model(options.model, options.dtype)
     result = measure(model, options.batch, options.rounds, not options.no_checkpointing)
     if options.json:

@@ -51,7 +51,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
-    """Append one row; a reader sees the whole line or a torn last line, which `read_jsonl` drops."""
+    """Append one row; a writer killed in it leaves a torn last line, which `read_jsonl` drops."""
     line = json.dumps(row, ensure_ascii=False) + "\n"
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(line)
@@ -76,7 +76,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             if number == len(lines):  # no newline after it: the writer was cut off
                 break
             raise DataError(
-                f"{source}, line {number}: not JSON ({error.msg}). Each line must be one JSON object."
+                f"{source}, line {number}: not JSON ({error.msg}). Each line is one JSON object."
             ) from error
     return rows
 

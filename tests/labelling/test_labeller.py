@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def _steered(pieces: list[int], end: int) -> FrozenModel:
         network.model.norm.weight.fill_(1.0)
         head = torch.zeros(261, 32)
         chain = [1, *pieces, end]  # the prompt ends with the token for a double quote, id 1
-        for now, following in zip(chain, chain[1:], strict=False):
+        for now, following in pairwise(chain):
             head[following] += table[now] / table[now].norm() * 50
         network.lm_head.weight.copy_(head)
     return FrozenModel(network, golden_tokenizer(), "steered")

@@ -80,26 +80,29 @@ def label(
     console = Console()
     wanted = scales or [1.0]
     written = 0
-    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("labels", total=count * len(wanted) * samples)
-            for start in range(0, count, batch_size):
-                stop = min(start + batch_size, count)
-                answers = labeller.label(
-                    source.vectors(start, stop),
-                    wanted,
-                    samples,
-                    temperature,
-                    top_p,
-                    max_new_tokens,
-                    seed,
-                    batch_size,
-                    first_index=start,
-                    progress=lambda rows: progress.advance(task, rows),
-                )
-                for place, labels in enumerate(answers, start=start):
-                    for answer in labels:
-                        row = {**source.identity(place), **asdict(answer)}
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        written += 1
+    with (
+        atomic_path(out) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+        Progress(console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("labels", total=count * len(wanted) * samples)
+        for start in range(0, count, batch_size):
+            stop = min(start + batch_size, count)
+            answers = labeller.label(
+                source.vectors(start, stop),
+                wanted,
+                samples,
+                temperature,
+                top_p,
+                max_new_tokens,
+                seed,
+                batch_size,
+                first_index=start,
+                progress=lambda rows: progress.advance(task, rows),
+            )
+            for place, labels in enumerate(answers, start=start):
+                for answer in labels:
+                    row = {**source.identity(place), **asdict(answer)}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    written += 1
     console.print(f"{written} labels for {count} vectors: {out}", highlight=False, markup=False)

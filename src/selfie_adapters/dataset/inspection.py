@@ -71,7 +71,9 @@ def inspect_file(labels_file: str | Path) -> Inspection:
     """
     sections, problems = read_sections(labels_file)
     if sections:
-        summaries = [_summary(s.id, s.items, s) for s in sections]
+        summaries = [
+            _summary(s.id, [(i.index, i.labels, i.split) for i in s.items], s) for s in sections
+        ]
     else:  # broken, or labels alone: say what the labels tell
         summaries = list(_label_summaries(read_document(labels_file)))
     return Inspection(str(labels_file), summaries, problems)

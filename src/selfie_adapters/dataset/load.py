@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def save_dataset(labels_file: str | Path, sections: Sequence[Section]) -> None:
     Raises DataError, and writes nothing, if the result could not be read back.
     """
     document = [
-        {"metadata": section.metadata, "vectors": [item._asdict() for item in section.items]}
+        {"metadata": section.metadata, "vectors": [asdict(item) for item in section.items]}
         for section in sections
     ]
     if wrong := next(problems(document), None):

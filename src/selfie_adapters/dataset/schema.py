@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from selfie_adapters.errors import nearest
 
@@ -24,7 +24,8 @@ METADATA_KEYS: dict[str, type] = {
 }
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Item:
     """One labelled row of the vector file."""
 
     index: int

@@ -21,8 +21,8 @@ CLOSING_QUOTE = '"'
 class Label:
     """One answer about one vector.
 
-    text: the label, up to the closing quote, blanks around it removed. raw: all that was written but special tokens.
-    log_prob: sum over the `tokens` tokens written, in nats. ended: the model closed the quote or
+    text: the label, up to the closing quote, blanks around it removed. raw: all that was written
+    but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model closed the quote or
     ended its turn; otherwise it was cut at max_new_tokens.
     """
 

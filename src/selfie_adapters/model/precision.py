@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,18 +39,21 @@ def bfloat16_pays_on_this_cpu() -> bool:
     record = cache_dir() / "cpu_bfloat16.json"
     machine = f"{platform.machine()} {_cpu_name()} threads={torch.get_num_threads()}"
     key = f"{machine} torch={torch.__version__}"
-    known: dict[str, float] = {}
+    known = _remembered(record)
+    if key not in known:
+        known[key] = round(_product_seconds(torch.float32) / _product_seconds(torch.bfloat16), 2)
+        with contextlib.suppress(OSError):  # a read-only home only costs the measurement again
+            write_json(record, known)
+    return known[key] >= _CLEAR_GAIN
+
+
+def _remembered(record: Path) -> dict[str, float]:
+    """Gains measured before; a file that cannot be used counts as none."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        return float(known[key]) >= _CLEAR_GAIN
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    gain = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
-    try:
-        write_json(record, {**(known if isinstance(known, dict) else {}), key: round(gain, 2)})
-    except OSError:  # a read-only home only costs the measurement again
-        pass
-    return gain >= _CLEAR_GAIN
+        return {str(key): float(gain) for key, gain in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _product_seconds(dtype: torch.dtype) -> float:
@@ -58,7 +63,7 @@ def _product_seconds(dtype: torch.dtype) -> float:
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
-        left @ right
+        torch.matmul(left, right)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 

@@ -17,7 +17,7 @@ class SharedPrefix:
     """Keys and values of the tokens that all rows of all batches begin with."""
 
     def __init__(self, model: FrozenModel, ids: tuple[int, ...]) -> None:
-        """`ids` may be empty (a prompt that begins with its placeholder): then nothing is shared."""
+        """`ids` may be empty (the prompt begins with its placeholder): then nothing is shared."""
         self.length = len(ids)
         self._cache: Cache | None = None
         if ids:

@@ -61,8 +61,8 @@ _FAMILIES = {
 class BoundPrompt:
     """A prompt as the token ids of one tokenizer.
 
-    `sites` are the placeholder's positions in `ids`; `end` is the text that ends an answer after
-    its closing quote and `end_id` its id. `prefix_ids` and `suffix_ids` split `ids` before the first site.
+    `sites` are the placeholder's positions in `ids`; `end_id` is the token that ends an answer
+    after its closing quote. `prefix_ids` and `suffix_ids` split `ids` before the first site.
     """
 
     prompt: SoftPrompt
@@ -141,8 +141,7 @@ class SoftPrompt:
     def _single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
         ids = encode(tokenizer, text)
         if len(ids) != 1:
-            free = [t for t in tokenizer.all_special_tokens if len(encode(tokenizer, t)) == 1]
-            free += [str(t) for t in tokenizer.get_added_vocab() if t not in free]
+            free = [str(token) for token in tokenizer.added_tokens_decoder.values()]
             raise PromptError(
                 f'"{text}" is {len(ids)} tokens for {tokenizer.name_or_path}; one is needed. '
                 f"Single special tokens of this tokenizer: {', '.join(free[:12])}."
@@ -171,19 +170,20 @@ def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of `text`, special tokens recognised, none added (invariant 3)."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of `token` if it is in the vocabulary as one piece."""
-    return tokenizer.get_vocab().get(token)
+    found = tokenizer.get_vocab().get(token)
+    return None if found is None else int(found)
 
 
 def _check_begin_token(
     tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], template: str
 ) -> None:
     begin = tokenizer.bos_token_id
-    if begin is None:
+    if not isinstance(begin, int):
         return
     usual = _usual_begin_tokens(tokenizer, begin)
     if not usual:

@@ -46,9 +46,11 @@ def write_topic_dataset(
     texts = topic_texts(model, topics, settings.question, settings.chat)
     captured = topic_vectors(model, texts, settings.layers, settings.position, progress)
     train, val = split_indices(range(len(topics)), settings.val_fraction, settings.seed)
-    split = {**dict.fromkeys(train, "train"), **dict.fromkeys(val, "val")}
+    held_out = set(val)
     means = captured[train].mean(dim=0)  # [layers, d_model]; held-out topics stay out of it
-    items = [Item(i, list(topics[i].labels), split[i]) for i in [*train, *val]]
+    items = [
+        Item(i, list(topics[i].labels), "val" if i in held_out else "train") for i in [*train, *val]
+    ]
     sections = []
     for column, layer in enumerate(settings.layers):
         metadata = {

@@ -189,7 +189,7 @@ def topic_vectors(
     return result
 
 
-def _common_prefix(rows: Sequence[Sequence[int]], limit: int) -> int:
+def _common_prefix(rows: list[list[int]], limit: int) -> int:
     """How many tokens all rows begin with, at most `limit` (at least one token must be left)."""
     first, last = min(rows), max(rows)
     length = 0

@@ -14,9 +14,9 @@ from selfie_adapters.model import BoundPrompt
 
 CLOSING_QUOTE = '"'
 
-# A batch is worked off in parts of about this many tokens, longest rows first. On a CPU small parts stay
-# in the cache (SmolLM2, 2 cores: 64 rows in parts of 16 to 32 rows run 1.25 times as fast as in one);
-# a GPU wants large products.
+# A batch is worked off in parts of about this many tokens, longest rows first. On a CPU small parts
+# stay in its cache (SmolLM2, 2 cores: 64 rows in parts of 16 to 32 rows run 1.25 times as fast as
+# in one); a GPU wants large products.
 TOKENS_A_PART = {"cpu": 1024, "cuda": 32768}
 
 

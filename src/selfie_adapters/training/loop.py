@@ -157,7 +157,7 @@ class _Trainer:
         return self.run.path
 
     def _steps(self) -> None:
-        settings, logging = self.config.training, self.config.logging
+        settings = self.config.training
         optimizer = make_optimizer(self.adapter, settings)
         schedule = make_schedule(optimizer, settings, self.total_steps)
         parameters = list(self.adapter.parameters())
@@ -228,7 +228,10 @@ class _Trainer:
         return order
 
     def _backward(self, batch: Tensor, weight: float) -> tuple[float, int, int]:
-        """Add the gradient of `weight` times the batch's mean loss; loss, clamped, target tokens."""
+        """Add the gradient of `weight` times the batch's mean loss.
+
+        Returns the mean loss, and how many target tokens were clamped and how many there were.
+        """
         vectors = self.train_split.vectors(self.dataset, batch)
         losses, clamped, tokens = [], 0, 0
         for part in self.objective.parts(self.train_split.tokens, batch):

@@ -19,14 +19,16 @@ class _TokenLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         losses, normalisers = [], []
         for block, wanted in _blocks(logits, targets):
-            values = block.float()
-            normaliser = values.logsumexp(dim=-1)
+            largest = block.amax(dim=-1, keepdim=True).float()
+            values = block.float() - largest  # large logits lose no digits in the difference below
             right = values.gather(1, wanted.unsqueeze(1)).squeeze(1)
+            mean = values.mean(dim=-1) if smoothing else None
+            normaliser = values.exp_().sum(dim=-1).log_()
             loss = normaliser - right
-            if smoothing:
-                loss = (1 - smoothing) * loss + smoothing * (normaliser - values.mean(dim=-1))
+            if mean is not None:
+                loss = (1 - smoothing) * loss + smoothing * (normaliser - mean)
             losses.append(loss)
-            normalisers.append(normaliser)
+            normalisers.append(normaliser + largest.squeeze(1))
         ctx.save_for_backward(logits, targets, torch.cat(normalisers))
         ctx.smoothing = smoothing
         return torch.cat(losses)
@@ -41,7 +43,7 @@ class _TokenLoss(torch.autograd.Function):
             rows = slice(at, at + block.shape[0])
             at += block.shape[0]
             # d loss / d logit = softmax - (1 - smoothing) * onehot - smoothing / vocabulary
-            slope = block.float().sub_(normalisers[rows].unsqueeze(1)).exp_()
+            slope = (block.float() - normalisers[rows].unsqueeze(1)).exp_()
             if ctx.smoothing:
                 slope -= ctx.smoothing / logits.shape[1]
             hot = torch.full_like(wanted, ctx.smoothing - 1, dtype=slope.dtype).unsqueeze(1)
@@ -64,4 +66,4 @@ def token_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) 
     With smoothing s: (1 - s) · CE(target) + s · mean over the vocabulary of CE, as
     `torch.nn.functional.cross_entropy(label_smoothing=s)` defines it.
     """
-    return _TokenLoss.apply(logits, targets, label_smoothing)  # type: ignore[return-value]
+    return _TokenLoss.apply(logits, targets, label_smoothing)

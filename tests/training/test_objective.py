@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import selfie_adapters.training.objective as objective_module
+from selfie_adapters.adapters import create_adapter
+from selfie_adapters.errors import DataError, PromptError
+from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.training import Objective, label_losses
+from selfie_adapters.training.batches import build_batch, split_by_length, tokenise_labels
+from selfie_adapters.training.token_loss import token_losses
+from tiny import FAMILIES, golden_tokenizer, tiny_network
+
+LABELS = ["cat", "a longer label", "é", "x" * 30, "the end"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return FrozenModel(tiny_network(request.param), golden_tokenizer(), request.param)
+
+
+def plain_losses(model, prompt, soft, labels):
+    """The whole template and one label at a time, all logits, torch's own loss."""
+    losses = []
+    for row, label in enumerate(labels):
+        label_ids = model.tokenizer(label + '"', add_special_tokens=False)["input_ids"]
+        label_ids = [*label_ids, prompt.end_id]
+        ids = torch.tensor([[*prompt.ids, *label_ids]])
+        handle = model.embedding.register_forward_hook(
+            lambda _m, args, out, row=row: torch.where(
+                (args[0] == prompt.placeholder_id).unsqueeze(-1), soft[row], out
+            )
+        )
+        logits = model.network(input_ids=ids, use_cache=False).logits[0]
+        handle.remove()
+        at = len(prompt.ids) - 1
+        predicted = logits[at : at + len(label_ids)]
+        losses.append(cross_entropy(predicted, torch.tensor(label_ids)))
+    return torch.stack(losses)
+
+
+def test_losses_and_gradients_equal_the_plain_way(model):
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    bound = prompt.bind(model.tokenizer)
+    adapter = create_adapter("scalar_affine", 32, init_scale=3.0)
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    ours = label_losses(model, prompt, adapter, vectors, LABELS)
+    ours.mean().backward()
+    gradient = adapter.bias.grad.clone()
+    adapter.zero_grad()
+    plain = plain_losses(model, bound, adapter.transform(vectors), LABELS)
+    plain.mean().backward()
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    assert (gradient - adapter.bias.grad).norm() <= 1e-5 * adapter.bias.grad.norm()
+    assert all(weight.grad is None for weight in model.network.parameters())
+
+
+def test_older_transformers_without_masks_of_logits_give_the_same(model, monkeypatch):
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    adapter = create_adapter("identity", 32)
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    expected = label_losses(model, prompt, adapter, vectors, LABELS)
+    monkeypatch.setattr(objective_module, "MASK_OF_LOGITS", False)
+    found = label_losses(model, prompt, adapter, vectors, LABELS)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_prompt_that_begins_with_its_placeholder_shares_nothing_and_works():
+    model = FrozenModel(tiny_network("gpt_neox"), golden_tokenizer(), "tiny")
+    model.tokenizer.chat_template = None
+    model.tokenizer.bos_token = None
+    prompt = SoftPrompt('<|reserved_special_token_0|> means "', "<|reserved_special_token_0|>")
+    bound = prompt.bind(model.tokenizer)
+    assert bound.prefix_ids == ()
+    adapter = create_adapter("identity", 32)
+    vectors = torch.randn(5, 32)
+    ours = label_losses(model, prompt, adapter, vectors, LABELS)
+    plain = plain_losses(model, bound, adapter.transform(vectors), LABELS)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_label_cannot_pose_as_the_placeholder_or_end_the_turn():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    text = "<|reserved_special_token_0|> <|eot_id|>"
+    tokens = tokenise_labels(model.tokenizer, [text], bound.end_id)
+    ids = tokens.ids.tolist()
+    assert len(ids) == len(text) + 2  # one id a byte, the quote, the end
+    assert bound.placeholder_id not in ids
+    assert ids.count(bound.end_id) == 1
+    loss = label_losses(
+        model,
+        SoftPrompt.for_tokenizer(model.tokenizer),
+        create_adapter("identity", 32),
+        torch.ones(1, 32),
+        [text],
+    )
+    assert loss.isfinite().all()
+
+
+def test_a_batch_holds_prompt_and_labels_in_their_places():
+    tokenizer = golden_tokenizer()
+    bound = SoftPrompt.for_tokenizer(tokenizer).bind(tokenizer)
+    tokens = tokenise_labels(tokenizer, ["ab", "c"], bound.end_id)
+    batch = build_batch(bound, tokens, torch.tensor([1, 0]))
+    a, b, c, quote = tokenizer('abc"', add_special_tokens=False)["input_ids"]
+    suffix = list(bound.suffix_ids)
+    assert batch.ids.tolist() == [
+        [*suffix, c, quote, bound.end_id],  # the last of them is padding
+        [*suffix, a, b, quote],
+    ]
+    assert batch.targets.tolist() == [c, quote, bound.end_id, a, b, quote, bound.end_id]
+    assert batch.target_rows.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert batch.keep.sum(dim=1).tolist() == [3, 4]
+    assert batch.keep.nonzero()[0].tolist() == [0, len(suffix) - 1]
+
+
+def test_parts_are_sorted_complete_and_within_the_token_limit():
+    lengths = torch.tensor([3, 9, 4, 4, 20, 1, 7])
+    parts = split_by_length(lengths, overhead=5, tokens=30)
+    assert sorted(torch.cat(parts).tolist()) == list(range(7))
+    for part in parts:
+        width = int(lengths[part].max()) + 5
+        assert len(part) == 1 or len(part) * width <= 30
+    flat = lengths[torch.cat(parts)].tolist()
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_a_row_longer_than_the_limit_is_a_part_of_its_own():
+    assert [p.tolist() for p in split_by_length(torch.tensor([50, 2]), 1, 10)] == [[0], [1]]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_token_losses_and_their_gradient_are_torchs(smoothing):
+    generator = torch.Generator().manual_seed(0)
+    ours = (torch.randn(50, 70_001, generator=generator) * 5).requires_grad_()
+    targets = torch.randint(70_001, (50,), generator=generator)
+    weights = torch.rand(50, generator=generator)
+    losses = token_losses(ours, targets, smoothing)
+    (losses * weights).sum().backward()
+    theirs = ours.detach().clone().requires_grad_()
+    expected = cross_entropy(theirs, targets, reduction="none", label_smoothing=smoothing)
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_token_losses_of_bfloat16_logits_are_taken_in_float32():
+    logits = torch.tensor([[100.0, 100.5, 0.0]], dtype=torch.bfloat16)
+    expected = cross_entropy(logits.float(), torch.tensor([1]))
+    assert float(token_losses(logits, torch.tensor([1]))) == pytest.approx(float(expected))
+
+
+def test_clamped_tokens_give_no_gradient():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    adapter = create_adapter("scalar_affine", 32)
+    losses = label_losses(model, prompt, adapter, torch.ones(1, 32), ["abc"], max_loss=1e-3)
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([1e-3])
+    assert float(adapter.bias.grad.norm()) == 0.0
+
+
+def test_as_many_labels_as_vectors_are_demanded():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    with pytest.raises(DataError, match="2 labels for 1 vectors"):
+        label_losses(model, prompt, create_adapter("identity", 32), torch.ones(1, 32), ["a", "b"])
+    with pytest.raises(DataError, match="label 0 is empty"):
+        label_losses(model, prompt, create_adapter("identity", 32), torch.ones(1, 32), [""])
+
+
+def test_an_end_token_of_several_tokens_is_refused():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    with pytest.raises(PromptError, match='"stop" is 4 tokens'):
+        label_losses(
+            model, prompt, create_adapter("identity", 32), torch.ones(1, 32), ["a"], "stop"
+        )
+
+
+def test_an_objective_is_reusable_and_keeps_the_order_of_its_rows():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    objective = Objective(model, bound)
+    tokens = tokenise_labels(model.tokenizer, LABELS, bound.end_id)
+    soft = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    chosen = torch.tensor([3, 0, 4, 1, 2])
+    with torch.no_grad():
+        mixed = objective.all_losses(soft[chosen], tokens, chosen).per_example
+        single = [objective.all_losses(soft[[i]], tokens, torch.tensor([i])) for i in range(5)]
+    expected = torch.cat([one.per_example for one in single])[chosen]
+    torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-6)
