@@ -22,8 +22,8 @@ class Label:
     """One answer about one vector.
 
     text: the label, up to the closing quote, blanks around it removed. raw: all that was written
-    but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model closed the quote or
-    ended its turn; otherwise it was cut at max_new_tokens.
+    but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model
+    closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
     """
 
     text: str

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, TrainingRecord, create_adapter
+from selfie_adapters.adapters import KINDS, Adapter, TrainingRecord, create_adapter
 from selfie_adapters.config import Ratio, TrainConfig, dump_config
 from selfie_adapters.dataset import Examples, VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
@@ -57,12 +57,14 @@ def train(
     """
     _refuse_unsupported(config)
     dataset = dataset or load_dataset(config.data.labels_file)
-    folder = Path(config.training.checkpoint_dir) / config.experiment_name
-    run = RunFolder.create(folder, dump_config(config), overwrite)
+    run = RunFolder(Path(config.training.checkpoint_dir) / config.experiment_name)
+    run.check_free(overwrite)
     if model is None:
         model = load_model(config.model.name, config.model.dtype, config.model.device_map)
     tracker = Tracker(run.metrics, console, config.logging.log_every_n_steps)
-    return _Trainer(config, model, dataset, run, tracker).run_all()
+    trainer = _Trainer(config, model, dataset, run, tracker)
+    run.begin(dump_config(config))  # only now: what cannot start leaves no folder behind
+    return trainer.run_all()
 
 
 def bound_prompt(config: TrainConfig, model: FrozenModel) -> BoundPrompt:
@@ -100,12 +102,14 @@ class _Trainer:
         if not len(self.train_split):
             raise DataError(f'{config.data.labels_file}: no vector has the split "train".')
         projection = config.projection
+        # Published configurations name a rank beside kinds that have none.
+        rank = projection.low_rank_rank if KINDS[projection.type].takes_rank else None
         self.adapter = create_adapter(
             projection.type,
             model.d_model,
             normalize_input=projection.normalize_input,
             init_scale=projection.init_scale,
-            low_rank_rank=projection.low_rank_rank,
+            low_rank_rank=rank,
             low_rank_init_factor=projection.low_rank_init_factor,
             seed=config.seed,
         )

@@ -33,19 +33,18 @@ class RunFolder:
         """Path of the adapter `which`: last, best or final."""
         return self.path / f"adapter_{which}.safetensors"
 
-    @classmethod
-    def create(cls, path: str | Path, config_yaml: str, overwrite: bool = False) -> RunFolder:
-        """A fresh run folder with its config. Raises ConfigError if a run lives there already."""
-        folder = cls(Path(path))
-        mine = ["metrics.jsonl", "failed_batch.json"]
-        mine += [folder.adapter(which).name for which in ("last", "best", "final")]
-        if (folder.path / "config.yaml").exists():
-            if not overwrite:
-                raise ConfigError(
-                    f"{folder.path} holds a run already. Give another "
-                    "training.checkpoint_dir or experiment_name, or pass --overwrite."
-                )
-            for name in mine:
-                (folder.path / name).unlink(missing_ok=True)
-        write_text(folder.path / "config.yaml", config_yaml)
-        return folder
+    def check_free(self, overwrite: bool) -> None:
+        """Raise ConfigError if a run lives here already and must not be replaced."""
+        if not overwrite and (self.path / "config.yaml").exists():
+            raise ConfigError(
+                f"{self.path} holds a run already. Give another training.checkpoint_dir or "
+                "experiment_name, or pass --overwrite."
+            )
+
+    def begin(self, config_yaml: str) -> None:
+        """Remove what an earlier run left and write the configuration of this one."""
+        mine = [self.metrics, self.failed_batch]
+        mine += [self.adapter(which) for which in ("last", "best", "final")]
+        for file in mine:
+            file.unlink(missing_ok=True)
+        write_text(self.path / "config.yaml", config_yaml)

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from selfie_adapters.adapters import load_adapter
+from selfie_adapters.config import TrainConfig, load_config
+from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.errors import ConfigError, DataError, TrainingError
+from selfie_adapters.files import read_jsonl
+from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.training import label_losses, train
+from selfie_adapters.training.loop import _Trainer
+from tiny import golden_tokenizer, tiny_network
+
+
+@pytest.fixture
+def model():
+    return FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "toy.json"
+    generator = torch.Generator().manual_seed(0)
+    sections = []
+    for name, layer, count in (("a", 1, 20), ("b", 1, 10), ("b", 2, 6)):
+        metadata = {
+            "dataset_name": name,
+            "filename": f"{name}{layer}.safetensors",
+            "layer": layer,
+            "source": "test",
+            "vector_type": "random",
+        }
+        items = [
+            Item(i, [f"{name} number {i}"], "val" if i % 5 == 4 else "train") for i in range(count)
+        ]
+        sections.append(Section(metadata, torch.randn(count, 32, generator=generator), items))
+    save_dataset(path, sections)
+    return path
+
+
+def config_for(data, **changes):
+    sections = {
+        "experiment_name": "run",
+        "model": {"name": "tiny"},
+        "data": {"labels_file": str(data), "batch_size": 5},
+        "projection": {"type": "scalar_affine", "init_scale": 3.0},
+        "training": {
+            "num_epochs": 2,
+            "warmup_steps": 2,
+            "validation_every_n_steps": 4,
+            "checkpoint_dir": str(data.parent / "runs"),
+        },
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[section] = value
+    return TrainConfig.model_validate(sections)
+
+
+def rows_of(run, event):
+    return [row for row in read_jsonl(run / "metrics.jsonl") if row["event"] == event]
+
+
+def test_a_run_folder_holds_config_metrics_and_adapters(data, model):
+    config = config_for(data)
+    run = train(config, model)
+    assert load_config(run / "config.yaml") == config
+    steps = rows_of(run, "step")
+    # 29 training examples, batches of 5: 6 a pass, the last of 4
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    assert [row["examples"] for row in steps] == [5, 5, 5, 5, 5, 4] * 2
+    assert [row["step"] for row in rows_of(run, "validation")] == [4, 8, 12]
+    final = load_adapter(run / "adapter_final.safetensors")
+    assert final.record.global_step == 12
+    assert final.binding is not None
+    assert final.binding.layer is None  # layers 1 and 2 are mixed
+    best = min(rows_of(run, "validation"), key=lambda row: row["val_loss"])
+    stored = load_adapter(run / "adapter_best.safetensors")
+    assert stored.record.global_step == best["step"]
+    assert stored.record.best_val_loss == pytest.approx(best["val_loss"])
+
+
+def test_the_validation_loss_is_the_mean_over_held_out_labels(data, model):
+    run = train(config_for(data, training__label_smoothing=0.2), model)
+    dataset = load_dataset(data)
+    val = dataset.examples("val")
+    with torch.no_grad():
+        losses = label_losses(
+            model,
+            SoftPrompt.for_tokenizer(model.tokenizer),
+            load_adapter(run / "adapter_final.safetensors"),
+            dataset.gather(val.section, val.row),
+            val.labels,
+        )
+    assert rows_of(run, "validation")[-1]["val_loss"] == pytest.approx(
+        float(losses.mean()), rel=1e-5
+    )
+
+
+def test_training_learns_what_can_be_learnt(data, model):
+    run = train(config_for(data, training__num_epochs=12, training__learning_rate=0.05), model)
+    losses = [row["loss"] for row in rows_of(run, "step")]
+    assert sum(losses[-6:]) / 6 < sum(losses[:6]) / 6 - 0.2
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(data, model):
+    finals = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        run = train(config_for(data, experiment_name=name, seed=seed), model)
+        finals.append(load_adapter(run / "adapter_final.safetensors").bias.detach())
+    assert torch.equal(finals[0], finals[1])
+    assert not torch.equal(finals[0], finals[2])
+
+
+def test_a_run_is_not_overwritten_unless_asked(data, model):
+    config = config_for(data, training__max_steps=2)
+    run = train(config, model)
+    before = (run / "adapter_final.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="holds a run already.*--overwrite"):
+        train(config, model)
+    assert (run / "adapter_final.safetensors").read_bytes() == before
+    train(config, model, overwrite=True)
+    assert [row["step"] for row in rows_of(run, "step")] == [1, 2]
+
+
+def test_max_steps_ends_training_and_its_schedule(data, model):
+    run = train(config_for(data, training__max_steps=5), model)
+    rates = [row["learning_rates"]["bias"] for row in rows_of(run, "step")]
+    # warm-up 1e-8, 0.005; then a cosine over the 3 steps left: cos 0, cos π/3, cos 2π/3
+    assert rates == pytest.approx([1e-8, 0.00500000, 0.01, 0.0075, 0.0025], rel=1e-4)
+
+
+def test_a_short_last_group_of_accumulated_batches_is_used(data, model):
+    run = train(config_for(data, training__gradient_accumulation_steps=4), model)
+    steps = rows_of(run, "step")
+    assert [len(row["batch_losses"]) for row in steps] == [4, 2, 4, 2]
+    assert [row["examples"] for row in steps] == [20, 9, 20, 9]
+
+
+def test_separate_learning_rates_reach_their_parameters(data, model):
+    config = config_for(
+        data,
+        projection={"type": "scalar_affine_plus_low_rank", "low_rank_rank": 2},
+        training__scale_learning_rate=0.1,
+        training__direction_learning_rate=0.2,
+        training__bias_learning_rate=0.3,
+        training__warmup_steps=0,
+        training__max_steps=1,
+    )
+    (row,) = rows_of(train(config, model), "step")
+    assert row["learning_rates"] == pytest.approx({"scale": 0.1, "direction": 0.2, "bias": 0.3})
+
+
+def test_an_identity_baseline_is_validated_and_written(data, model):
+    run = train(config_for(data, projection={"type": "identity"}), model)
+    assert rows_of(run, "step") == []
+    assert len(rows_of(run, "validation")) == 1
+    assert load_adapter(run / "adapter_final.safetensors").kind == "identity"
+
+
+def test_a_rank_beside_a_kind_without_one_is_let_be(data, model):
+    projection = {"type": "scalar_affine", "low_rank_rank": 16}
+    train(config_for(data, projection=projection, training__max_steps=1), model)
+
+
+def test_mixtures_take_their_shares_each_epoch(data, model):
+    ratios = [{"datasets": "a", "ratio": 2.0}, {"datasets": "b@l2", "ratio": 1.0}]
+    config = config_for(data, data__train_dataset_ratios=ratios)
+    run = train(config, model)
+    # b@l2 has 5 training examples (0 to 3 and 5), so a gives 10 of its 16
+    assert [row["examples"] for row in rows_of(run, "step")] == [5, 5, 5] * 2
+
+
+def test_a_mixture_of_nothing_is_refused_with_the_nearest(data, model):
+    config = config_for(data, data__train_dataset_ratios=[{"datasets": "bb@l2", "ratio": 1.0}])
+    with pytest.raises(DataError, match='Did you mean "b@l2"'):
+        train(config, model)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_nothing_lost(
+    data, model, monkeypatch
+):
+    clean = train(config_for(data, experiment_name="clean", training__max_steps=3), model)
+    original = _Trainer._backward
+
+    def poisoned(self, batch, weight):
+        if self.step == 3:
+            with torch.no_grad():  # as if an earlier update had run away
+                kept = self.adapter.bias.clone()
+                self.adapter.bias.fill_(float("nan"))
+            try:
+                return original(self, batch, weight)
+            finally:
+                self.adapter.bias.data.copy_(kept)
+        return original(self, batch, weight)
+
+    monkeypatch.setattr(_Trainer, "_backward", poisoned)
+    with pytest.raises(TrainingError, match=r"step 4: the loss is not finite .*failed_batch.json"):
+        train(config_for(data, training__scheduler_type="constant"), model)
+    run = data.parent / "runs/run"
+    failed = json.loads((run / "failed_batch.json").read_text())
+    assert failed["step"] == 4
+    assert {"dataset", "index", "label"} == set(failed["examples"][0])
+    labels = {label for split in ("train",) for label in load_dataset(data).examples(split).labels}
+    assert {example["label"] for example in failed["examples"]} <= labels
+    assert [row["step"] for row in rows_of(run, "step")] == [1, 2, 3]
+    last = load_adapter(run / "adapter_last.safetensors")
+    assert last.record.global_step == 3
+    assert last.bias.isfinite().all()
+    assert clean.exists()
+
+
+def test_stopping_by_hand_keeps_the_adapter_so_far(data, model, monkeypatch):
+    original = _Trainer._backward
+
+    def stopped(self, batch, weight):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return original(self, batch, weight)
+
+    monkeypatch.setattr(_Trainer, "_backward", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(config_for(data), model)
+    run = data.parent / "runs/run"
+    assert load_adapter(run / "adapter_last.safetensors").record.global_step == 2
+
+
+def test_vectors_of_another_model_are_refused(data):
+    other = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    dataset = load_dataset(data)
+    narrow = torch.randn(20, 31)
+    section = Section(dataset.sections[0].metadata, narrow, dataset.sections[0].items)
+    save_dataset(data, [section])
+    with pytest.raises(DataError, match="width 31; the model tiny has d_model 32"):
+        train(config_for(data), other)
+
+
+def test_a_file_without_training_rows_is_refused(data, model):
+    dataset = load_dataset(data)
+    items = [Item(0, ["x"], "val")]
+    save_dataset(data, [Section(dataset.sections[0].metadata, dataset.sections[0].vectors, items)])
+    with pytest.raises(DataError, match='no vector has the split "train"'):
+        train(config_for(data), model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model__load_in_8bit", True), ("training__resume_from_checkpoint", "x.pt")],
+)
+def test_settings_that_are_not_built_yet_stop_the_run(data, model, key, value):
+    config = config_for(data, **{key: value})
+    with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')}: not supported"):
+        train(config, model)
+    assert not (data.parent / "runs").exists()
+
+
+def test_labels_are_stripped_only_when_asked(data, model):
+    dataset = load_dataset(data)
+    vectors = dataset.sections[0].vectors
+    losses = []
+    for strip in (False, True):
+        items = [Item(0, [" cat "], "train"), Item(1, [" cat "], "val")]
+        save_dataset(data, [Section(dataset.sections[0].metadata, vectors.clone(), items)])
+        config = config_for(
+            data,
+            experiment_name=f"strip-{strip}",
+            data__strip_labels=strip,
+            projection={"type": "identity"},
+        )
+        losses.append(rows_of(train(config, model), "validation")[0]["val_loss"])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
