@@ -26,6 +26,8 @@ TEMPLATE = (
     '<|im_start|>assistant\nThe meaning of "<reponame>" is "'
 )
 PLACEHOLDER = "<reponame>"
+RANK = 32
+LEARNING_RATE = 0.03
 HELD_OUT = 400
 CANDIDATES = 60
 
@@ -96,11 +98,15 @@ def _capture(console: Console, model: Any, size: _Size, folder: Path) -> Path:
     import random
 
     from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
-    from selfie_adapters.sources.topics import packaged_topics
+    from selfie_adapters.sources.topics import Topic, packaged_topics
 
     topics = packaged_topics()
     random.Random(0).shuffle(topics)
-    topics = topics[: size.topics]
+    # Names and synonyms, without the glosses: twice as quick a step, and names are what is asked.
+    topics = [
+        Topic(tuple(label for label in topic.labels if ", " not in label), name=topic.name)
+        for topic in topics[: size.topics]
+    ]
     settings = TopicSettings((LAYER,), chat="bare", val_fraction=size.held_out / len(topics))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("vectors", total=len(topics))
@@ -123,10 +129,14 @@ def _train(console: Console, model: Any, size: _Size, folder: Path, labels_file:
             "experiment_name": "run",
             "model": {"name": "demo"},
             "data": {"labels_file": str(labels_file), "batch_size": 64},
-            "projection": {"type": "scalar_affine", "init_scale": 5.0},
+            "projection": {
+                "type": "scalar_affine_plus_low_rank",
+                "low_rank_rank": RANK,
+                "init_scale": 5.0,
+            },
             "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
             "training": {
-                "learning_rate": 0.01,
+                "learning_rate": LEARNING_RATE,
                 "num_epochs": 2,
                 "max_steps": size.steps,
                 "validation_every_n_steps": max(1, size.steps // 4),

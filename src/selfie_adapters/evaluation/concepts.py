@@ -19,9 +19,8 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.evaluation.controls import (
     UNTRAINED_SCALES,
     random_vectors,
-    shuffled_vectors,
+    shuffle_order,
     untrained_adapter,
-    zero_vectors,
 )
 from selfie_adapters.evaluation.retrieval import hits_at
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean
@@ -53,12 +52,15 @@ class ConditionResult:
 
 @dataclass(frozen=True)
 class _Condition:
+    """soft_tokens: [n, d_model], what each vector becomes; zero_token: [d_model], the zero's."""
+
     name: str
     meaning: str
-    soft_tokens: Tensor  # [n, d_model]
-    zero_token: Tensor  # [d_model], what the zero vector becomes
+    soft_tokens: Tensor
+    zero_token: Tensor
 
 
+@torch.no_grad()
 def compare_with_controls(
     model: FrozenModel,
     prompt: BoundPrompt,
@@ -74,83 +76,84 @@ def compare_with_controls(
 
     vectors: [n, d_model], raw; names: n texts. Retrieval uses the first
     group_size · retrieval_groups concepts. The untrained scale is the one with the lowest loss on
-    these very concepts, which favours that control.
+    these very concepts, which favours that control. Shuffling stays within a retrieval group.
     """
     objective = Objective(model, prompt)
     tokens = tokenise_labels(model.tokenizer, names, prompt.end_id)
     everyone = torch.arange(len(names))
 
-    @torch.no_grad()
     def losses(soft: Tensor) -> np.ndarray:
         return objective.all_losses(soft, tokens, everyone).per_example.cpu().numpy()
 
     used = group_size * retrieval_groups
     groups = [slice(start, start + group_size) for start in range(0, used, group_size)]
-    shuffled = vectors.clone()
-    for group in [*groups, slice(used, None)]:  # within a group, so that retrieval stays possible
-        if len(vectors[group]) > 1:
-            shuffled[group] = shuffled_vectors(vectors[group], seed)
+    order = torch.arange(len(names))  # shuffled: concept i gets the vector of concept order[i]
+    for group in [*groups, slice(used, None)]:
+        if len(order[group]) > 1:
+            order[group] = order[group][shuffle_order(len(order[group]), seed)]
 
     progress("untrained scales")
-    sweep = {scale: untrained_adapter(model.d_model, scale) for scale in UNTRAINED_SCALES}
-    with torch.no_grad():
-        tried = {
-            scale: float(losses(plain.transform(vectors)).mean()) for scale, plain in sweep.items()
-        }
-        best = min(tried, key=lambda scale: tried[scale])
-        zero = adapter.transform(zero_vectors(vectors))
-        others = ", ".join(f"{scale:g}: {loss:.2f}" for scale, loss in tried.items())
-        conditions = [
-            _Condition("trained", "the trained adapter", adapter.transform(vectors), zero[0]),
-            _Condition("zero vector", "the trained adapter's bias alone", zero, zero[0]),
-            _Condition(
-                "shuffled",
-                "the trained adapter on another concept's vector",
-                adapter.transform(shuffled),
-                zero[0],
-            ),
-            _Condition(
-                "random",
-                "the trained adapter on random directions",
-                adapter.transform(random_vectors(vectors, seed)),
-                zero[0],
-            ),
-            _Condition(
-                "untrained",
-                f"unit vector × {best:g}, the best of the scales (loss at {others})",
-                sweep[best].transform(vectors),
-                sweep[best].transform(zero_vectors(vectors[:1]))[0],
-            ),
-        ]
-    results = []
+    plain = {scale: untrained_adapter(model.d_model, scale) for scale in UNTRAINED_SCALES}
+    tried = {scale: float(losses(a.transform(vectors)).mean()) for scale, a in plain.items()}
+    best = min(tried, key=lambda scale: tried[scale])
+    others = ", ".join(f"{scale:g}: {loss:.2f}" for scale, loss in tried.items())
+
+    trained = adapter.transform(vectors)
+    zero = adapter.transform(torch.zeros_like(vectors))
+    untrained_zero = plain[best].transform(torch.zeros_like(vectors[0]))
+    conditions = [
+        _Condition("trained", "the trained adapter", trained, zero[0]),
+        _Condition("zero vector", "the trained adapter's bias alone", zero, zero[0]),
+        _Condition(
+            "shuffled", "the trained adapter on another concept's vector", trained[order], zero[0]
+        ),
+        _Condition(
+            "random",
+            "the trained adapter on random directions",
+            adapter.transform(random_vectors(vectors, seed)),
+            zero[0],
+        ),
+        _Condition(
+            "untrained",
+            f"unit vector × {best:g}, the best of the scales (loss at {others})",
+            plain[best].transform(vectors),
+            untrained_zero,
+        ),
+    ]
+    results: list[ConditionResult] = []
+    trained_scores: list[CandidateScores] = []
     for condition in conditions:
         progress(condition.name)
-        by_likelihood, by_gain = [], []
-        for group in groups:
-            scores, at_zero = _scores(model, prompt, condition, names[group], group)
-            by_likelihood.append(scores.per_token())
-            by_gain.append(scores.gain(at_zero))
-        recall = [
-            bootstrap_mean(np.concatenate([hits_at(square, k) for square in squares]), seed)
-            for squares in (by_likelihood, by_gain)
-            for k in (1, 5)
-        ]
-        loss = bootstrap_mean(losses(condition.soft_tokens), seed)
-        results.append(ConditionResult(condition.name, condition.meaning, loss, *recall))
+        hits: dict[tuple[str, int], list[np.ndarray]] = {}
+        for number, group in enumerate(groups):
+            at_zero = score_candidates(
+                model, prompt, condition.zero_token.unsqueeze(0), names[group]
+            )
+            if condition.name == "zero vector":  # every row is the same one
+                same = at_zero.log_probs.expand(group_size, -1)
+                scores = CandidateScores(same, at_zero.tokens)
+            elif condition.name == "shuffled":  # the trained rows, in another order
+                moved = order[group] - group.start
+                known = trained_scores[number]
+                scores = CandidateScores(known.log_probs[moved], known.tokens)
+            else:
+                soft = condition.soft_tokens[group]
+                scores = score_candidates(model, prompt, soft, names[group])
+            if condition.name == "trained":
+                trained_scores.append(scores)
+            for k in (1, 5):
+                hits.setdefault(("likelihood", k), []).append(hits_at(scores.per_token(), k))
+                hits.setdefault(("gain", k), []).append(hits_at(scores.gain(at_zero), k))
+        recall = {key: bootstrap_mean(np.concatenate(parts), seed) for key, parts in hits.items()}
+        results.append(
+            ConditionResult(
+                condition.name,
+                condition.meaning,
+                bootstrap_mean(losses(condition.soft_tokens), seed),
+                recall["likelihood", 1],
+                recall["likelihood", 5],
+                recall["gain", 1],
+                recall["gain", 5],
+            )
+        )
     return results
-
-
-def _scores(
-    model: FrozenModel,
-    prompt: BoundPrompt,
-    condition: _Condition,
-    names: Sequence[str],
-    group: slice,
-) -> tuple[CandidateScores, CandidateScores]:
-    """Scores of every name for every soft token of the group, and for the zero vector's token."""
-    at_zero = score_candidates(model, prompt, condition.zero_token.unsqueeze(0), names)
-    soft = condition.soft_tokens[group]
-    if bool((soft == condition.zero_token).all()):  # the zero vector itself: one row says it all
-        same = at_zero.log_probs.expand(len(soft), -1)
-        return CandidateScores(same, at_zero.tokens), at_zero
-    return score_candidates(model, prompt, soft, names), at_zero

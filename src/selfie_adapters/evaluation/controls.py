@@ -16,20 +16,17 @@ from selfie_adapters.errors import DataError
 UNTRAINED_SCALES = (1.0, 3.0, 6.0, 12.0)
 
 
-def zero_vectors(vectors: Tensor) -> Tensor:
-    """Zero vectors of the same shape: through an adapter, its bias alone."""
-    return torch.zeros_like(vectors)
+def shuffle_order(count: int, seed: int = 0) -> Tensor:
+    """A random order of `count` rows in which no row keeps its place: [count].
 
-
-def shuffled_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
-    """The rows in another order in which no row keeps its place. Raises DataError for one row."""
-    count = len(vectors)
+    Raises DataError for fewer than two rows.
+    """
     if count < 2:
-        raise DataError("one vector cannot be shuffled; at least 2 are needed.")
+        raise DataError(f"{count} vectors cannot be shuffled; at least 2 are needed.")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     moved = torch.empty_like(order)
     moved[order] = order.roll(1)  # one cycle through all rows: no row stays
-    return vectors[moved]
+    return moved
 
 
 def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:

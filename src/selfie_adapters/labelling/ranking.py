@@ -18,6 +18,7 @@ from selfie_adapters.training.batches import LabelTokens, tokenise_labels
 from selfie_adapters.training.token_loss import token_losses
 
 _ROWS_AT_ONCE = 256
+_VECTORS_AT_ONCE = 64  # many vectors and few labels a pass: labels of like length need no padding
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ def score_candidates(
     prefix = SharedPrefix(model, prompt.prefix_ids)
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
     result = torch.empty(len(soft_tokens), len(labels))
-    vectors_at_once = max(1, _ROWS_AT_ONCE // max(1, len(labels)))
-    for start in range(0, len(soft_tokens), vectors_at_once):
-        soft = soft_tokens[start : start + vectors_at_once].to(model.device)
+    for start in range(0, len(soft_tokens), _VECTORS_AT_ONCE):
+        soft = soft_tokens[start : start + _VECTORS_AT_ONCE].to(model.device)
         suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
         with injected(model.embedding, soft, prompt.placeholder_id, len(prompt.sites)):
             read = model.network(

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
+from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.topics import Chat, Topic, topic_texts, topic_vectors
 
 QUESTION = "Tell me about {}."
+_ROUNDING = 1e-5  # a centred vector relatively shorter than this is rounding
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,20 @@ def write_topic_dataset(
 
     Beside `{name}.json` come `{name}_l{layer}.safetensors` (vectors minus the mean over training
     topics) and `{name}_mean.safetensors` (that mean, keys `layer_{layer}`, to be subtracted from
-    whatever is labelled later). Returns the path of the training file.
+    whatever is labelled later). Returns the path of the training file. Raises DataError, and writes
+    nothing, where a topic's vector is NaN or no different from the mean.
     """
     path = Path(labels_file)
     name = path.name.removesuffix(".gz").removesuffix(".json")
-    texts = topic_texts(model, topics, settings.question, settings.chat)
-    captured = topic_vectors(model, texts, settings.layers, settings.position, progress)
+    if not settings.layers or len(set(settings.layers)) != len(settings.layers):
+        raise DataError(f"layers {list(settings.layers)}: give each layer once, and at least one.")
     train, val = split_indices(range(len(topics)), settings.val_fraction, settings.seed)
     held_out = set(val)
+    texts = topic_texts(model, topics, settings.question, settings.chat)
+    captured = topic_vectors(model, texts, settings.layers, settings.position, progress)
     means = captured[train].mean(dim=0)  # [layers, d_model]; held-out topics stay out of it
+    centred = captured - means
+    _check(centred, captured, topics, settings)
     items = [
         Item(i, list(topics[i].labels), "val" if i in held_out else "train") for i in [*train, *val]
     ]
@@ -66,9 +74,25 @@ def write_topic_dataset(
             "position": settings.position,
             "mean_file": f"{name}_mean.safetensors",
         }
-        sections.append(Section(metadata, captured[:, column] - means[column], items))
+        sections.append(Section(metadata, centred[:, column], items))
     with atomic_path(path.parent / f"{name}_mean.safetensors") as temporary:
         tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
         save_file(tensors, temporary)
     save_dataset(path, sections)
     return path
+
+
+def _check(
+    centred: Tensor, captured: Tensor, topics: Sequence[Topic], settings: TopicSettings
+) -> None:
+    """Raise DataError for a vector that holds nothing about its topic."""
+    left = centred.norm(dim=2) / captured.norm(dim=2)  # [n, layers]
+    for i, column in (~(left > _ROUNDING)).nonzero().tolist():  # NaN is not greater either
+        topic = topics[i]
+        alike = bool(left[i, column] <= _ROUNDING)
+        what = "is the mean of the training topics" if alike else "is NaN or infinite"
+        raise DataError(
+            f'the vector of "{topic.name or topic.prompt}" at layer {settings.layers[column]}, '
+            f"position {settings.position}, {what}. Give more topics, a position after the "
+            "topic's name, or --dtype float32."
+        )

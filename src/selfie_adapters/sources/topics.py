@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
@@ -24,6 +25,7 @@ Chat = Literal["template", "bare", "none"]
 
 _BATCH_TOKENS = 2048
 _FIELDS = ("name", "prompt", "labels")
+_LIKE_LABELS = ("label", "labels", "lables")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ def read_topics(path: str | Path) -> list[Topic]:
     suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1]
     try:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
+        ) from error
     rows = _csv_rows(file, text) if suffix == "csv" else _jsonl_rows(file, text)
     topics = [_topic(file, number, row) for number, row in rows]
     if not topics:
@@ -63,13 +69,14 @@ def read_topics(path: str | Path) -> list[Topic]:
 def packaged_topics() -> list[Topic]:
     """The project's own concepts: 8,000 nouns of WordNet 3.0 with glosses and synonyms."""
     text = (package_files("selfie_adapters.sources") / "concepts.jsonl").read_text("utf-8")
-    rows = (json.loads(line) for line in text.splitlines())
+    rows = (json.loads(line) for line in text.split("\n") if line)
     return [Topic(tuple(row["labels"]), name=row["name"]) for row in rows]
 
 
 def _jsonl_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON texts may hold U+2028 and other marks that it takes for line ends.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -84,19 +91,24 @@ def _jsonl_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     rows: list[tuple[int, dict[str, Any]]] = []
-    for row in reader:
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{file}, line {reader.line_num}: not CSV ({error}).") from error
+        if row is None:
+            return rows
         if None in row:
             raise DataError(
                 f"{file}, line {reader.line_num}: more columns than the header has. "
                 'Put quotes around texts with commas; part several labels by "|".'
             )
-        clean: dict[str, Any] = {key: value for key, value in row.items() if value}
+        clean: dict[str, Any] = {key.strip(): value for key, value in row.items() if value}
         if "labels" in clean:
             clean["labels"] = [label.strip() for label in clean["labels"].split("|")]
         rows.append((reader.line_num, clean))
-    return rows
 
 
 def _topic(file: Path, number: int, row: Any) -> Topic:
@@ -112,7 +124,12 @@ def _topic(file: Path, number: int, row: Any) -> Topic:
     if not (texts["name"] or texts["prompt"]):
         keys = ", ".join(map(str, row)) or "nothing"
         hint = " ".join(nearest(str(key), _FIELDS) for key in list(row)[:1])
-        raise DataError(f"{place}: neither name nor prompt (found {keys}). {hint}")
+        raise DataError(f"{place}: neither name nor prompt (found {keys}). {hint}".rstrip())
+    if "labels" not in row:
+        # Other keys are fine, but a slip here would train on names instead of the labels.
+        for key in row:
+            if str(key).strip().lower() in _LIKE_LABELS:
+                raise DataError(f'{place}: unknown key "{key}". Did you mean "labels"?')
     labels = row.get("labels", [texts["name"]] if texts["name"] else None)
     if isinstance(labels, str):
         labels = [labels]
@@ -164,6 +181,8 @@ def topic_vectors(
     position counts from the end when negative (-1 is the last token). What all texts begin with is
     computed once. Raises DataError for a text too short for the position.
     """
+    if not texts:
+        return torch.empty(0, len(layers), model.d_model)
     rows = [encode(model.tokenizer, text) for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if not -len(row) <= position < len(row):

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from selfie_adapters.dataset import load_dataset, split_indices
+from selfie_adapters.errors import DataError
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.prompt import encode
+from selfie_adapters.sources import Topic, topic_vectors
+from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+from selfie_adapters.sources.topics import topic_texts
+from tiny import D_MODEL, golden_tokenizer, tiny_network
+
+NAMES = "owl bee fog saw drum soup lemon otter bread violin choir frost".split()
+TOPICS = [Topic((name, f"some {name}"), name=name) for name in NAMES]
+SETTINGS = TopicSettings((0, 2), val_fraction=0.25, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+
+
+@pytest.fixture(scope="module")
+def captured(model):
+    texts = topic_texts(model, TOPICS, SETTINGS.question, SETTINGS.chat)
+    return topic_vectors(model, texts, SETTINGS.layers)
+
+
+@pytest.fixture(scope="module")
+def written(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("topics")
+    return write_topic_dataset(model, TOPICS, SETTINGS, folder / "new/things.json.gz")
+
+
+def test_one_section_a_layer_with_vectors_beside_the_file(written):
+    assert written.name == "things.json.gz"
+    names = {path.name for path in written.parent.iterdir()}
+    layers = {"things_l0.safetensors", "things_l2.safetensors"}
+    assert names == {"things.json.gz", "things_mean.safetensors", *layers}
+    sections = load_dataset(written).sections
+    assert [section.id for section in sections] == ["things@l0", "things@l2"]
+    assert all(section.vectors.shape == (len(TOPICS), D_MODEL) for section in sections)
+
+
+def test_vectors_and_mean_add_up_to_what_was_captured(written, captured):
+    means = load_file(written.parent / "things_mean.safetensors")
+    assert sorted(means) == ["layer_0", "layer_2"]
+    for column, section in enumerate(load_dataset(written).sections):
+        whole = section.vectors + means[f"layer_{section.layer}"]
+        torch.testing.assert_close(whole, captured[:, column])
+
+
+def test_the_mean_is_that_of_the_training_topics(written, captured):
+    train, val = split_indices(range(len(TOPICS)), 0.25, 3)
+    assert len(val) == 3
+    means = load_file(written.parent / "things_mean.safetensors")
+    for column, layer in enumerate(SETTINGS.layers):
+        mean = means[f"layer_{layer}"]
+        torch.testing.assert_close(mean, captured[train, column].mean(dim=0))
+        assert not mean.allclose(captured[:, column].mean(dim=0), atol=1e-4)
+
+
+def test_split_and_labels_are_those_of_the_rule_and_the_topics(written):
+    train, val = split_indices(range(len(TOPICS)), 0.25, 3)
+    for section in load_dataset(written).sections:
+        assert [item.index for item in section.items] == [*train, *val]
+        assert [item.split for item in section.items] == ["train"] * 9 + ["val"] * 3
+        for item in section.items:
+            assert item.labels == list(TOPICS[item.index].labels)
+
+
+def test_metadata_says_how_the_vectors_were_made(written):
+    metadata = load_dataset(written).sections[1].metadata
+    assert metadata == {
+        "dataset_name": "things",
+        "filename": "things_l2.safetensors",
+        "layer": 2,
+        "source": "topics",
+        "vector_type": "topic",
+        "model": "tiny",
+        "model_dim": D_MODEL,
+        "question": "Tell me about {}.",
+        "chat": "template",
+        "position": -1,
+        "mean_file": "things_mean.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("topics", "settings", "message"),
+    [
+        (TOPICS[:1], SETTINGS, "at least 2"),
+        (TOPICS[:2], SETTINGS, "is the mean of the training topics"),
+        (TOPICS[:1] * 8, SETTINGS, '"owl" at layer 0, position -1'),
+        (TOPICS, TopicSettings((1,), position=0), "a position after the topic's name"),
+        (TOPICS, TopicSettings((1,), position=4), "position 4, is the mean"),
+        (TOPICS, TopicSettings(()), "at least one"),
+        (TOPICS, TopicSettings((1, 1)), "each layer once"),
+        (TOPICS, TopicSettings((1,), val_fraction=0.0), "between 0 and 1"),
+    ],
+)
+def test_what_would_say_nothing_about_a_topic_is_not_written(
+    model, tmp_path, topics, settings, message
+):
+    with pytest.raises(DataError, match=message):
+        write_topic_dataset(model, topics, settings, tmp_path / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_vectors_that_are_not_finite_are_not_written(tmp_path):
+    network, tokenizer = tiny_network("llama"), golden_tokenizer()
+    with torch.no_grad():
+        network.get_input_embeddings().weight[encode(tokenizer, "z")] = float("inf")
+    broken = FrozenModel(network, tokenizer, "tiny")
+    topics = [*TOPICS, Topic(("zoo",), name="zoo")]
+    with pytest.raises(DataError, match="is NaN or infinite"):
+        write_topic_dataset(broken, topics, SETTINGS, tmp_path / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_split_is_refused_before_the_model_is_run(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("selfie_adapters.sources.topic_dataset.topic_vectors", None)
+    with pytest.raises(DataError, match="val_fraction"):
+        write_topic_dataset(model, TOPICS, TopicSettings((1,), val_fraction=2), tmp_path / "t.json")

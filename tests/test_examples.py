@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfie_adapters.dataset import load_dataset
+from selfie_adapters.files import read_jsonl
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "data/sample"
+NUMBER = r"[+-]?\d+\.\d+"
+
+
+@pytest.fixture
+def python(tmp_path):
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "SELFIE_CACHE": str(tmp_path / "cache"),
+    }
+
+    def run(*args: object) -> str:
+        done = subprocess.run(
+            [sys.executable, *map(str, args)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def example(python, golden_dir):
+    def run(name: str, *args: object) -> str:
+        return python(ROOT / "examples" / name, *args, "--model", golden_dir / "model")
+
+    return run
+
+
+@pytest.mark.parametrize("data", [(), ("--data", SAMPLE / "sample.json")])
+def test_train_and_label(data, example, tmp_path):
+    shown = example("train_and_label.py", "--steps", 3, "--out", tmp_path / "out", *data)
+    rows = read_jsonl(tmp_path / "out/run/metrics.jsonl")
+    assert [row["step"] for row in rows if row["event"] == "step"] == [1, 2, 3]
+    assert len(re.findall(rf"^\w+: .* \({NUMBER} nats\)$", shown, re.MULTILINE)) == 2
+
+
+def test_label_losses(example):
+    shown = example("label_losses.py", "owl", "a warm dish", "--topic", "soup", "--layer", 1)
+    rows = re.findall(rf"^ *({NUMBER}) +({NUMBER}) +({NUMBER})  (.+)$", shown, re.MULTILINE)
+    assert [row[3] for row in rows] == ["owl", "a warm dish"]
+    for given, zero, difference, _ in rows:
+        assert float(zero) - float(given) == pytest.approx(float(difference), abs=2e-3)
+
+
+def test_label_losses_of_a_trained_adapter(example, golden_dir):
+    adapter = golden_dir / "adapters/scalar_affine_norm.safetensors"
+    assert "difference" in example("label_losses.py", "owl", "--adapter", adapter)
+
+
+def test_capture_topics(example):
+    shown = example("capture_topics.py", "owl", "bee", "fog")
+    rows = re.findall(rf"^  (?:owl|bee|fog) +({NUMBER}) +({NUMBER}) +({NUMBER})$", shown, re.M)
+    assert len(rows) == 6  # as captured, then minus the mean
+    for table in (rows[:3], rows[3:]):
+        assert [table[i][i] for i in range(3)] == ["1.000"] * 3
+
+
+@pytest.fixture
+def make_sample():
+    return runpy.run_path(str(ROOT / "scripts/make_sample_data.py"))["main"]
+
+
+def test_the_sample_script_writes_the_sample_that_is_checked_in(make_sample, tmp_path):
+    make_sample(tmp_path / "made")
+    names = sorted(path.name for path in SAMPLE.iterdir())
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == names
+    made, kept = load_dataset(tmp_path / "made/sample.json"), load_dataset(SAMPLE / "sample.json")
+    for ours, theirs in zip(made.sections, kept.sections, strict=True):
+        assert ours.vectors.allclose(theirs.vectors)
+        assert (ours.metadata, ours.items) == (theirs.metadata, theirs.items)
+    for name in ("sample.json", "topics.jsonl"):
+        assert (tmp_path / "made" / name).read_bytes() == (SAMPLE / name).read_bytes()
+
+
+def test_making_the_sample_twice_gives_the_same_bytes(make_sample, tmp_path):
+    for folder in ("a", "b"):
+        make_sample(tmp_path / folder)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_the_sample_has_two_layers_two_labels_each_and_is_small():
+    dataset = load_dataset(SAMPLE / "sample.json")
+    assert [section.id for section in dataset.sections] == ["everyday@l1", "everyday@l2"]
+    assert {path.suffix for path in SAMPLE.iterdir()} == {".json", ".jsonl", ".pt", ".safetensors"}
+    assert all(len(item.labels) == 2 for item in dataset.labelled())
+    assert len(dataset.labelled("train")) == len(dataset.labelled("val")) * 3 == 36
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 60_000
+
+
+def test_the_python_of_the_data_guide_runs(python, tmp_path):
+    (block,) = re.findall(r"```python\n(.+?)```", (ROOT / "data/README.md").read_text(), re.DOTALL)
+    (tmp_path / "guide.py").write_text(block)
+    python(tmp_path / "guide.py")
+    dataset = load_dataset(tmp_path / "mine.json")
+    assert dataset.sections[0].id == "mine@l1"
+    assert len(dataset.examples("train")) + len(dataset.examples("val")) == 5
