@@ -31,6 +31,8 @@ from torch.nn.functional import cross_entropy
 
 from selfie_adapters.adapters import Adapter, create_adapter
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, load_model
+from selfie_adapters.model.prompt import encode
+from selfie_adapters.sources.topics import packaged_topics
 from selfie_adapters.training import Objective
 from selfie_adapters.training.batches import LabelTokens
 
@@ -38,16 +40,18 @@ LENGTHS = Path(__file__).with_name("goodfire_label_lengths.json")
 
 
 def labels_of_published_lengths(model: FrozenModel, end_id: int, count: int) -> LabelTokens:
-    """Random token ids with the lengths of published Goodfire labels (a committed histogram)."""
+    """English text cut to the lengths of published Goodfire labels (a committed histogram)."""
     counts = json.loads(LENGTHS.read_text(encoding="utf-8"))["counts"]
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([int(length) for length in counts])
     weights = torch.tensor(list(counts.values()), dtype=torch.float64)
     lengths = sizes[torch.multinomial(weights, count, replacement=True, generator=generator)]
-    special = torch.tensor(sorted(model.tokenizer.all_special_ids))
-    low = int(special[special < model.vocab_size // 2].max()) + 1 if len(special) else 0
-    ids = torch.randint(low, model.vocab_size, (int(lengths.sum()),), generator=generator)
+    total = int(lengths.sum())
+    text = " ".join(label for topic in packaged_topics()[: total // 4] for label in topic.labels)
+    ids = torch.tensor(encode(model.tokenizer, text)[:total])
+    (quote,) = encode(model.tokenizer, '"')
     starts = lengths.cumsum(0) - lengths
+    ids[starts + lengths - 2] = quote
     ids[starts + lengths - 1] = end_id
     return LabelTokens(ids, starts, lengths)
 
@@ -86,7 +90,7 @@ def plain_step(
         losses.append(cross_entropy(predicted, ids[row, begin : begin + length]))
     loss = torch.stack(losses).mean()
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 def our_step(objective: Objective, adapter: Adapter, vectors: Tensor, labels: LabelTokens) -> float:
@@ -97,7 +101,7 @@ def our_step(objective: Objective, adapter: Adapter, vectors: Tensor, labels: La
         soft = adapter.transform(vectors[part])
         loss = objective.part_loss(soft, labels, chosen[part]).per_example.sum() / len(labels)
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total
 
 

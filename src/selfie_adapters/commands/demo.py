@@ -245,9 +245,11 @@ def _report(
     import torch
     import transformers
 
+    from selfie_adapters.adapters import load_adapter
     from selfie_adapters.files import read_jsonl
     from selfie_adapters.report import condition_bars, loss_curve, write_page
 
+    adapter = load_adapter(run / "adapter_final.safetensors")
     rows = read_jsonl(run / "metrics.jsonl")
     steps = [row for row in rows if row["event"] == "step"]
     validations = [(r["step"], r["val_loss"]) for r in rows if r["event"] == "validation"]
@@ -266,8 +268,8 @@ def _report(
         "vectors": f"output of block {LAYER} (zero-based) at the last prompt token of "
         "“Tell me about X.”, minus the mean over training concepts, unit norm",
         "concepts": f"{size.topics} nouns of WordNet 3.0, {len(labelled.names)} held out",
-        "adapter": "scalar affine, 577 numbers",
-        "training": f"{len(steps)} steps of 64 examples, AdamW, learning rate 0.01",
+        "adapter": f"{adapter.kind}, rank {RANK}: {adapter.num_parameters():,} numbers",
+        "training": f"{len(steps)} steps of 64 examples, AdamW, learning rate {LEARNING_RATE}",
         "seeds": "0 (concepts, controls, bootstrap), 42 (split, training)",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, "
         f"Python {platform.python_version()}",
@@ -280,13 +282,15 @@ def _report(
         {
             "title": "A language model says what its own vectors mean",
             "summary": "A frozen model of 135 million weights was handed its own vectors as if "
-            "they were words and asked what they mean. Only the 577 numbers of an adapter were "
-            "trained; the concepts below were not among the training ones.",
+            f"they were words and asked what they mean. Only the {adapter.num_parameters():,} "
+            "numbers of an adapter were trained; the concepts below were not among the training "
+            "ones.",
             "steps": [
                 f"{size.topics} concepts were each put into “Tell me about X.”; the model's "
                 f"inner state after block {LAYER} is the concept's vector.",
-                f"An adapter, one scale and one bias, was trained for {len(steps)} steps so that "
-                "the frozen model answers the question below with the concept's name.",
+                f"An adapter, a scale, a bias and a matrix of rank {RANK}, was trained for "
+                f"{len(steps)} steps so that the frozen model answers the question below with the "
+                "concept's name.",
                 f"The model was asked about {len(labelled.names)} concepts it had not been "
                 "trained on, and about controls that know nothing of them.",
             ],

@@ -53,7 +53,9 @@ def save_vectors(path: str | Path, vectors: Tensor) -> None:
         if Path(path).suffix == ".safetensors":
             save_file({"vectors": contiguous}, temporary)
         else:
-            torch.save(contiguous.clone(), temporary)
+            # To an open file: given a path, torch writes the temporary name into the archive.
+            with temporary.open("wb") as file:
+                torch.save(contiguous.clone(), file)
 
 
 def bad_rows(vectors: Tensor, rows: Tensor) -> list[tuple[int, str]]:

@@ -127,7 +127,7 @@ def _loading(name: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield _source(name)
     except SelfieError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # readers of foreign files raise whatever they stumble over
         raise ModelError(_not_loaded(name, error)) from error
     finally:
         transformers_logging.set_verbosity(level)
