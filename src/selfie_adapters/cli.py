@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App
 
@@ -61,12 +62,15 @@ _prompt.command(
 )
 
 
-def main() -> None:
-    """Entry point of `selfie`: errors made on purpose become one red line, never a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `selfie`: errors made on purpose become one red line, never a traceback.
+
+    arguments: what stands after `selfie`; None takes the process's own.
+    """
     from rich.console import Console
 
     try:
-        app()
+        app(sys.argv[1:] if arguments is None else arguments)
     except SelfieError as error:
         Console(stderr=True, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False, highlight=False

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import SoftPrompt
-from selfie_adapters.model.prompt import bare_chat
+from selfie_adapters.model.prompt import bare_chat, token_id
 from tiny import golden_tokenizer
 
 LLAMA = (
@@ -128,3 +128,12 @@ def test_a_turn_marker_that_is_also_the_begin_token_may_come_again():
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     assert len(SoftPrompt.for_tokenizer(tokenizer).bind(tokenizer).sites) == 2
+
+
+def test_looking_a_token_up_does_not_build_the_vocabulary(monkeypatch):
+    # a topic needs it once, and a vocabulary of 49,152 takes 20 ms to build
+    tokenizer = golden_tokenizer()
+    monkeypatch.setattr(type(tokenizer), "get_vocab", None)
+    assert token_id(tokenizer, "<|eot_id|>") == 259
+    assert token_id(tokenizer, "<|nothing_like_it|>") is None
+    assert bare_chat(tokenizer, "hi").startswith("<|begin_of_text|>")

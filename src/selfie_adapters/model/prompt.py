@@ -150,8 +150,8 @@ class SoftPrompt:
 
 
 def _family(tokenizer: PreTrainedTokenizerBase) -> _Family | None:
-    vocabulary = tokenizer.get_vocab()
-    return next((f for f in _FAMILIES.values() if f.marker in vocabulary), None)
+    known = (f for f in _FAMILIES.values() if token_id(tokenizer, f.marker) is not None)
+    return next(known, None)
 
 
 def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
@@ -175,8 +175,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of `token` if it is in the vocabulary as one piece."""
-    found = tokenizer.get_vocab().get(token)
-    return None if found is None else int(found)
+    # get_vocab() would build the whole dictionary on every call.
+    found = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(found, int) or tokenizer.convert_ids_to_tokens(found) != token:
+        return None  # unknown: None, or the id of the unknown token
+    return found
 
 
 def _check_begin_token(

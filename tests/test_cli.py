@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selfie_adapters.cli import main
+
+ROOT = Path(__file__).parents[1]
+SELFIE = Path(sys.executable).with_name("selfie")
+
+
+def selfie(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SELFIE, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_is_quick():
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = selfie("--help")
+        took.append(time.perf_counter() - started)
+        assert done.returncode == 0
+    assert min(took) < 0.6
+
+
+def test_help_names_every_command():
+    shown = selfie("--help").stdout
+    for command in ("demo", "train", "label", "data", "prepare", "adapter", "prompt"):
+        assert re.search(rf"^\W*{command}\b", shown, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import selfie_adapters.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass",
+        "import selfie_adapters.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: pass",
+        "import selfie_adapters, selfie_adapters.config, selfie_adapters.files; "
+        "dir(selfie_adapters)",
+    ],
+)
+def test_starting_loads_no_model_library(code):
+    heavy = {"torch", "transformers", "numpy", "sae_lens", "matplotlib"}
+    check = f"{code}\nimport sys; print('LOADED', sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("LOADED []\n")
+
+
+def test_every_public_name_can_be_had():
+    code = (
+        "import selfie_adapters as s\n"
+        "for name in s.__all__: getattr(s, name)\n"
+        "from selfie_adapters import load_adapter, create_adapter, load_model, SoftPrompt, "
+        "label_losses, Labeller, load_dataset, train\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    import selfie_adapters
+
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = selfie_adapters.nothing_like_it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["data", "inspect", "nowhere.json"], "nowhere.json: no such file"),
+        (["adapter", "show", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["prompt", "show", "--model", "./nowhere"], "nowhere"),
+        (["demo", "--out", str(ROOT / "Makefile"), "--quick"], "is a file"),
+        (["label", "x.pt", "--adapter", "a", "--model", "demo", "--out", "o"], "x.pt: no such"),
+    ],
+)
+def test_errors_are_one_red_line(arguments, message, tmp_path):
+    done = subprocess.run(
+        [SELFIE, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "60"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("\x1b[31merror: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_command_or_option_is_answered_with_the_nearest():
+    done = selfie("lable", "x")
+    assert done.returncode != 0
+    assert "label" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    done = selfie("train", "--confg", "x.yaml")
+    assert done.returncode != 0
+    assert "--config" in done.stdout + done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(golden_dir):
+    path = golden_dir / "adapters/scalar_affine_norm.safetensors"
+    command = f"'{SELFIE}' adapter show '{path}' | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_stopping_by_hand_is_said_in_one_word(monkeypatch, capsys):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfie_adapters.commands.data.inspect", stopped)
+    monkeypatch.setattr("selfie_adapters.cli.app", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "inspect", "x"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+
+
+def test_the_training_script_is_the_train_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "training/train.py", "--config", "nowhere.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nowhere.yaml: no such file" in done.stderr

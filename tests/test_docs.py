@@ -1,0 +1,138 @@
+"""Every command of the README and the guides is run, or, where it would call this test, checked."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from selfie_adapters.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "data/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+# In a page's text: `make x`, `selfie x`; `selfie prepare sae` is announced, with "not", for later.
+ANNOUNCED = ("selfie prepare sae",)
+
+
+def commands(page: Path) -> list[str]:
+    """Command lines of the page's shell blocks, comments removed, one a step of `&&`."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    steps = [step.strip() for line in lines for step in line.split(" #")[0].split("&&")]
+    return [step for step in steps if step]
+
+
+def id_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+EVERY = [(page, step) for page in PAGES for step in commands(page)]
+
+
+def test_the_pages_have_commands():
+    pages = {id_of(page) for page, _ in EVERY}
+    assert {"README.md", "data/README.md", "docs/reproduce.md", "docs/benchmarks.md"} <= pages
+
+
+@pytest.mark.parametrize(("page", "step"), EVERY, ids=lambda value: str(value)[-50:])
+def test_each_command_is_one_that_exists(page, step):
+    program, *arguments = shlex.split(step)
+    if program == "selfie":
+        app.parse_args(arguments, exit_on_error=False, print_error=False)
+    elif program == "make":
+        targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets)
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file()
+    elif program == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        extras = re.findall(r"\[(.+?)\]", step)
+        assert all(e in project["optional-dependencies"] for x in extras for e in x.split(","))
+    else:
+        assert program in ("apt-get", "dpkg-deb"), f"{page}: how is {program} to be tested?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_commands_in_running_text_exist(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"`make ([\w-]+)`", text):
+        assert target in targets
+    for words in re.findall(r"`selfie ((?:[a-z]+ ?)+)", text):
+        if f"selfie {words.strip()}" in ANNOUNCED:
+            continue
+        place = app
+        for word in words.split():
+            assert word in place, f"selfie {words}"
+            place = place[word]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A copy of what a reader has, with the commands of this environment on the path."""
+    for name in ("data", "training", "benchmarks", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+    def run(step: str) -> str:
+        done = subprocess.run(
+            shlex.split(step),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{step}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+# `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
+# test_install's; the concept list's Debian package is test_make_concepts's miniature.
+ELSEWHERE = ("make", "pip", "apt-get", "dpkg-deb", "python scripts/make_concepts.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_the_commands_of_a_page_run_in_order(page, workspace):
+    for step in commands(page):
+        if not step.startswith(ELSEWHERE):
+            workspace(step)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs_on_what_its_commands_made(workspace, tmp_path):
+    for step in commands(ROOT / "README.md"):
+        if step.startswith("selfie train"):
+            step += " --set training.max_steps=3"
+        if step.startswith("selfie") and " label " not in step:
+            workspace(step)
+    (block,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    vectors = "from selfie_adapters import load_dataset\nd = load_dataset('topics/topics.json')\n"
+    vectors += "vectors = d.sections[0].vectors[:3]\n"
+    (tmp_path / "readme.py").write_text(vectors + block)
+    shown = workspace("python readme.py")
+    assert len(shown.splitlines()) == 3
