@@ -35,18 +35,26 @@ app.command(
 )
 app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
 
-_data = _group("data", "Look at and check training files.")
+_data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(
     f"{COMMANDS}.data:inspect",
     name="inspect",
     help="Sections, splits, labels, norms, and everything that is wrong.",
 )
 
+_data.command(f"{COMMANDS}.data:fetch", name="fetch", help="Fetch a published data file, checked.")
+
 _prepare = _group("prepare", "Make training files.")
 _prepare.command(
     f"{COMMANDS}.prepare:topics",
     name="topics",
     help="Topic vectors from prompts or names, with their labels.",
+)
+
+_prepare.command(
+    f"{COMMANDS}.prepare:labels",
+    name="labels",
+    help="The labels of a Neuronpedia source, as JSON lines.",
 )
 
 _adapter = _group("adapter", "Look at adapter files.")
