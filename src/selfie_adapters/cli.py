@@ -44,7 +44,25 @@ _data.command(
 
 _data.command(f"{COMMANDS}.data:fetch", name="fetch", help="Fetch a published data file, checked.")
 
+for _name, _help in {
+    "check": "Will it train? Exit code 1 and what is wrong if not.",
+    "merge": "Several training files into one.",
+    "split": "Choose held-out rows anew.",
+    "convert": "Vector files between .pt and .safetensors.",
+}.items():
+    _data.command(f"{COMMANDS}.data_edit:{_name}", name=_name, help=_help)
+
 _prepare = _group("prepare", "Make training files.")
+_prepare.command(
+    f"{COMMANDS}.prepare_sae:sae",
+    name="sae",
+    help="Decoder vectors of an SAE with their labels.",
+)
+_prepare.command(
+    f"{COMMANDS}.prepare_list:list_saes",
+    name="list",
+    help="Search SAELens' registry of published SAEs.",
+)
 _prepare.command(
     f"{COMMANDS}.prepare:topics",
     name="topics",

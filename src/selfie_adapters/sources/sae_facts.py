@@ -1,4 +1,4 @@
-"""What an SAE's own configuration file says: widths, site, model, whether activations were scaled."""
+"""What an SAE's own configuration says: widths, site, model, whether activations were scaled."""
 
 from __future__ import annotations
 
