@@ -29,6 +29,7 @@ from selfie_adapters.sources.explanations import Explanation, collect_labels, pa
 from selfie_adapters.sources.label_set import LabelSet
 
 _BATCH = re.compile(r".*\.jsonl(\.gz)?")
+_PAGE = 1000  # keys a page of S3's listing
 _SHOWN_GAPS = 5
 _ABANDONED = 3600.0  # seconds: an unfinished file of the cache this old has no writer any more
 
@@ -169,6 +170,15 @@ def _list_source(bucket: Bucket, model: str, source: str) -> Listing:
             f"{bucket.url}: {model}/{source} has no explanations (it holds "
             f"{', '.join(folders) or 'no folders'}). Give a label file instead."
         )
+    for name in wanted:
+        beside = [file for file in found if file.path.startswith(f"{home}/{name}/")]
+        # Batches are numbered without gaps, and a listing is in the order of names: one that was
+        # cut off after a page lacks batch 999.
+        if len(beside) % _PAGE == 0 and _gaps(beside):
+            raise DataError(
+                f"{bucket.url}: the listing of {home}/{name} ends after {len(beside)} files, in "
+                "the middle. The server does not follow S3's ListObjectsV2; take another copy."
+            )
     return Listing(
         sorted(batches, key=_in_order),
         [file for file in files if file.path == f"{home}/source.jsonl"],
@@ -207,14 +217,19 @@ def _shape(listing: Listing) -> list[str]:
         folders.setdefault(file.path.split("/")[-2], []).append(file)
     lines = [f"{folder}: {len(files)} batches" for folder, files in folders.items()]
     for folder, files in folders.items():
-        numbers = {_batch_number(file) for file in files} - {-1}
-        gaps = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
-        if gaps:
+        if gaps := _gaps(files):
             shown = ", ".join(map(str, gaps[:_SHOWN_GAPS])) + (", …" if gaps[_SHOWN_GAPS:] else "")
             lines.append(f"{folder}: {len(gaps)} batches missing between the others: {shown}")
     if listing.others:
-        lines.append(f"{len(listing.others)} other files passed over: {listing.others[0]}, …")
+        names = ", ".join(path.rsplit("/", 1)[-1] for path in listing.others)
+        lines.append(f"files passed over: {names:.200}")
     return lines
+
+
+def _gaps(files: list[StoredFile]) -> list[int]:
+    """Numbers below the highest that no batch has."""
+    numbers = {_batch_number(file) for file in files} - {-1}
+    return sorted(set(range(max(numbers, default=0))) - numbers)
 
 
 def _source_record(bucket: Bucket, listing: Listing, cache: Path) -> SourceRecord | None:
