@@ -35,8 +35,6 @@ class Layout:
 
     def weights_file(self, path: str) -> str:
         """The weights' file in the repository."""
-        if self is LAYOUTS["gemma_3"] and "clt" in path:
-            return f"{path}.safetensors"
         return self.weights.format(path=path)
 
     def config_file(self, path: str) -> str | None:
