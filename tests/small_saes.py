@@ -102,7 +102,9 @@ def gemma_3(repo: Path, path: str, w) -> None:
     tensors = {name.replace("W", "w"): tensor for name, tensor in w.items()}
     if "affine" in path:
         tensors["affine_skip_connection"] = torch.zeros(len(w["b_dec"]), len(w["b_dec"]))
-    write_safetensors(repo / path / "params.safetensors", {**tensors, "threshold": torch.ones(len(w["b_enc"]))})
+    write_safetensors(
+        repo / path / "params.safetensors", {**tensors, "threshold": torch.ones(len(w["b_enc"]))}
+    )
 
 
 def dictionary_learning_1(repo: Path, path: str, w, own_names: bool = False) -> None:
@@ -178,7 +180,9 @@ def sparsify(folder: Path, w) -> None:
     """A folder as sparsify writes it: rows are latents in W_dec."""
     folder.mkdir(parents=True)
     tensors = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
-    write_safetensors(folder / "sae.safetensors", {**tensors, "W_dec": w["W_dec"], "b_dec": w["b_dec"]})
+    write_safetensors(
+        folder / "sae.safetensors", {**tensors, "W_dec": w["W_dec"], "b_dec": w["b_dec"]}
+    )
     config = {"d_in": w["W_dec"].shape[1], "num_latents": 0, "expansion_factor": 2, "k": 8}
     write_json(folder / "cfg.json", {**config, "normalize_decoder": True, "signed": False})
 

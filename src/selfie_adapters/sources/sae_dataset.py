@@ -177,7 +177,11 @@ def _metadata(
     request: SaeRequest, entry: RegisteredSae | None, sae: SaeVectors, labels: LabelSet
 ) -> dict[str, Any]:
     facts = sae.facts
+    if facts.hook_name is None:  # Neuronpedia's record of the source may name it
+        facts = replace(facts, hook_name=labels.origin.get("hook_name"))
     layer = facts.layer if request.layer is None else request.layer
+    if layer is None and (number := re.search(r"/(\d+)-", request.neuronpedia_id or "")):
+        layer = int(number[1])
     if layer is None:
         raise ConfigError(
             f"{entry.name if entry else request.sae_path}: nothing says which layer the vectors "
