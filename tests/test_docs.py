@@ -76,6 +76,8 @@ def test_commands_in_running_text_exist(page):
             continue
         place = app
         for word in words.split():
+            if place.default_command is not None:  # the rest are its arguments
+                break
             assert word in place, f"selfie {words}"
             place = place[word]
 

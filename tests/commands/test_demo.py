@@ -50,7 +50,7 @@ def test_the_quick_way_through(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_demo_shows_that_the_adapter_reads_the_vector(tmp_path, capsys):
     demo(out=str(tmp_path / "out"))
-    results = check_files(tmp_path / "out", 8000, 400, 200)
+    results = check_files(tmp_path / "out", 5000, 240, 100)
     trained = results["trained"]
     assert trained["gain_at_1"]["mean"] > 0.7
     for name in CONDITIONS[1:]:
@@ -71,8 +71,8 @@ def test_the_verdict_says_which_control_was_not_beaten():
     from selfie_adapters.evaluation.statistics import Interval
 
     def result(condition, loss, gain):
-        interval = Interval(loss, loss - 0.1, loss + 0.1)
-        recall = Interval(gain, gain - 0.05, gain + 0.05)
+        interval = Interval(loss, loss - 0.1, loss + 0.1, 60)
+        recall = Interval(gain, gain - 0.05, gain + 0.05, 60)
         return ConditionResult(condition, "", interval, recall, recall, recall, recall)
 
     trained = result("trained", 1.0, 0.9)

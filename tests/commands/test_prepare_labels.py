@@ -1,4 +1,4 @@
-"""`selfie prepare labels` and `selfie data fetch` as whole processes, against servers on loopback."""
+"""`selfie prepare labels` and `selfie data fetch` as whole processes; servers on loopback."""
 
 from __future__ import annotations
 
@@ -164,6 +164,7 @@ def test_a_full_disk_is_said_and_leaves_no_partial_file(server, tmp_path, small_
     assert len(read_label_file(elsewhere)) == 8000
 
 
+@pytest.mark.slow  # the waits between attempts
 def test_no_network_is_one_red_line(tmp_path):
     command = labels_command(f"http://127.0.0.1:9/{BUCKET}", tmp_path / "labels.jsonl")
     code, shown, errors = finished(*command, cache=tmp_path / "c")
@@ -172,6 +173,7 @@ def test_no_network_is_one_red_line(tmp_path):
     assert not (tmp_path / "labels.jsonl").exists()
 
 
+@pytest.mark.slow  # the waits between attempts
 def test_published_files_that_cannot_be_fetched_are_one_red_line(tmp_path):
     address = "http://127.0.0.1:9"
     command = ("data", "fetch", "vital-articles", "--out", tmp_path)

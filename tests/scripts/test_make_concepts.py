@@ -21,7 +21,7 @@ SYNSETS = [
     ("00000400", "06", ["x-1"], "a name that is no plain word"),
     ("00000500", "18", ["lout"], "an offensive word for a person"),
     ("00000600", "13", ["tea"], "tiny"),
-    ("00000700", "27", ["tin"], "a metal; " + "with a very long tail of words " * 4),
+    ("00000700", "27", ["tin"], "a soft metal; " + "with a very long tail of words " * 4),
 ]
 
 
@@ -74,7 +74,7 @@ def test_rows_of_a_miniature(share, tmp_path):
             "labels": ["soup", "soup, a liquid dish; of meat and vegetables"],
             "group": "food",
         },
-        {"name": "tin", "labels": ["tin", "tin, a metal"], "group": "substance"},
+        {"name": "tin", "labels": ["tin", "tin, a soft metal"], "group": "substance"},
     ]
     assert (tmp_path / "out/WORDNET_LICENSE").read_text() == (
         "This software is free.\n\nCopyright somebody\n"

@@ -52,9 +52,7 @@ def test_by_default_the_explainer_of_most_latents_and_never_a_mixture():
     ]
     assert labels.origin == {
         "label_rule": "the explainer that labels the most latents",
-        "label_explainers": [
-            {"explanationModelName": FLASH[0], "typeName": FLASH[1], "labels": 2}
-        ],
+        "label_explainers": [{"explanationModelName": FLASH[0], "typeName": FLASH[1], "labels": 2}],
     }
     assert collect_labels(parsed(*SEVERAL[::-1])).labels == labels.labels
 

@@ -78,9 +78,7 @@ LINES = [
 def test_json_lines(tmp_path, name):
     content = "\r\n".join(map(json.dumps, LINES)).encode() + b"\n\n"
     content = gzip.compress(content) if name.endswith(".gz") else content
-    labels = read_label_file(
-        written(tmp_path, content, name), "jsonl" if name == "l.txt" else None
-    )
+    labels = read_label_file(written(tmp_path, content, name), "jsonl" if name == "l.txt" else None)
     assert list(labels.labels.items()) == [(2, ["two"]), (5, ["five", "also five"])]
     assert labels.explainers == {}
     assert labels.report == [
@@ -137,7 +135,7 @@ DEEP = "[" * 100_000
         ("l.json", gzip.compress(b'{"1": "a"}')[:-9], "the gzip data ends early or is damaged"),
         ("l.json", '{"1": "a", "1": "b"}', 'the key "1" stands twice'),
         ("l.json", '{"1": "a", "01": "b"}', 'key "01": latent 1 stands twice'),
-        ("l.json", '{"-1": "a"}', 'key "-1": index is \'-1\'; a whole number from 0'),
+        ("l.json", '{"-1": "a"}', "key \"-1\": index is '-1'; a whole number from 0"),
         ("l.json", '{"owl": "a"}', 'key "owl": index is'),
         ("l.json", '{"1": ["a"]}', "key \"1\": the label is \\['a'\\]; a text is expected"),
         ("l.json", '{"index": "1", "description": "a"}\n{"index": "2"}', "--labels-jsonl"),

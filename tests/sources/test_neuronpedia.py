@@ -82,9 +82,7 @@ def test_every_label_has_its_explainer_and_type(server, proxy):
         "neuronpedia_id": SOURCE_ID,
         "labels_url": proxy.url,
         "label_rule": "the explainer that labels the most latents",
-        "label_explainers": [
-            {"explanationModelName": MINI[0], "typeName": MINI[1], "labels": 8}
-        ],
+        "label_explainers": [{"explanationModelName": MINI[0], "typeName": MINI[1], "labels": 8}],
         "hook_name": "blocks.19.hook_resid_post",
     }
     assert "explanations: 5 batches" in labels.report
@@ -423,9 +421,7 @@ def test_a_local_copy_needs_neither_network_nor_cache(tmp_path, monkeypatch):
     files = export(4)
     files[batch(3).removesuffix(".gz")] = gzip.decompress(files.pop(batch(3)))
     write_copy(tmp_path / "copy", files)
-    labels = fetch_source_labels(
-        SOURCE_ID, labels_url=str(tmp_path / "copy"), expected_sae=SAE
-    )
+    labels = fetch_source_labels(SOURCE_ID, labels_url=str(tmp_path / "copy"), expected_sae=SAE)
     assert labels.labels == FOUR
     assert not (tmp_path / "cache").exists()
     with pytest.raises(DataError, match=f'Did you mean "{SOURCE}"'):

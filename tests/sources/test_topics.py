@@ -175,7 +175,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(model, monkeypatch):
 
 
 def test_a_bare_turn_needs_a_known_chat_format(model, monkeypatch):
-    monkeypatch.setattr(type(model.tokenizer), "get_vocab", lambda _self: {"a": 0})
+    monkeypatch.setattr(type(model.tokenizer), "convert_tokens_to_ids", lambda _self, _token: None)
     with pytest.raises(PromptError, match="no chat format known"):
         topic_texts(model, [OWL], "{}", "bare")
 

@@ -12,8 +12,8 @@ from rich.progress import MofNCompleteColumn, Progress
 @contextmanager
 def files_fetched(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Yield what is to be called with the number of files done and of files in all."""
-    with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True
-    ) as bar:
+    columns = [*Progress.get_default_columns(), MofNCompleteColumn()]
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("label batches", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
