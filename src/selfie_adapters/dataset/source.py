@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.vectors import open_vectors
+from selfie_adapters.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,21 @@ class LabelSource:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def d_model(self) -> int:
+        if self.dataset is not None:
+            return self.dataset.d_model
+        assert self.tensor is not None
+        return self.tensor.shape[1]
+
     def vectors(self, start: int, stop: int) -> Tensor:
         """Vectors start to stop - 1: [n, d_model], float32."""
-        section, row = torch.tensor(self.places[start:stop], dtype=torch.int64).reshape(-1, 2).T
+        return self.at(range(start, min(stop, len(self))))
+
+    def at(self, positions: range | list[int]) -> Tensor:
+        """Vectors at these positions of the order: [n, d_model], float32."""
+        places = [self.places[position] for position in positions]
+        section, row = torch.tensor(places, dtype=torch.int64).reshape(-1, 2).T
         if self.dataset is not None:
             return self.dataset.gather(section, row)
         assert self.tensor is not None
@@ -38,6 +52,49 @@ class LabelSource:
         if self.dataset is None:
             return {"index": row}
         return {"dataset": self.dataset.sections[section].id, "index": row}
+
+    def layer(self, place: int) -> int | None:
+        """Zero-based block whose output the vector is; None where the file does not say."""
+        if self.dataset is None:
+            return None
+        return self.dataset.sections[self.places[place][0]].layer
+
+    def first(self, count: int) -> LabelSource:
+        """The first `count` vectors, or all if there are fewer."""
+        return replace(self, places=self.places[:count])
+
+    def only(self, rows: list[range]) -> LabelSource:
+        """Those whose row is in one of `rows`, in the order they have here.
+
+        Raises ConfigError if a range has no vector.
+        """
+        for wanted in rows:
+            if not any(row in wanted for _, row in self.places):
+                last = max((row for _, row in self.places), default=-1)
+                raise ConfigError(
+                    f"indices: no vector in {wanted.start}:{wanted.stop}; rows go from 0 to {last}."
+                )
+        kept = [place for place in self.places if any(place[1] in wanted for wanted in rows)]
+        return replace(self, places=kept)
+
+
+def parse_indices(text: str) -> list[range]:
+    """Row numbers as written on the command line: "0:1000,5" is rows 0 to 999, and 5.
+
+    Raises ConfigError for anything else.
+    """
+    rows: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", part.strip())
+        start = int(match[1]) if match else 0
+        stop = int(match[2]) if match and match[2] else start + 1
+        if not match or stop <= start:
+            raise ConfigError(
+                f'indices: "{part}" is neither a row nor a range; write 5 or 0:1000 (1000 not '
+                "included), parted by commas."
+            )
+        rows.append(range(start, stop))
+    return rows
 
 
 def read_label_source(
