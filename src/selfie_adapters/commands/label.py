@@ -27,6 +27,7 @@ def label(
     mean: str | None = None,
     layer: int | None = None,
     split: Literal["train", "val", "all"] = "all",
+    which: Literal["decoder", "encoder"] = "decoder",
     indices: str | None = None,
     limit: int | None = None,
     scales: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
@@ -51,7 +52,8 @@ def label(
     Parameters
     ----------
     source
-        Training file (.json, .json.gz), or vectors alone (.pt, .safetensors, .npy).
+        Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or a SAE by its
+        SAELens names, release:sae_id.
     model
         Hub id, local folder, .gguf file, or demo.
     out
@@ -66,6 +68,8 @@ def label(
         Which of the means, where neither source nor adapter says.
     split
         Which vectors of a training file.
+    which
+        Which rows of a SAE.
     indices
         Only these rows, such as 0:1000,5.
     limit
@@ -116,6 +120,7 @@ def label(
         mean=mean,
         layer=layer,
         split=split,
+        which=which,
         indices=indices,
         limit=limit,
         explain=explain,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +16,28 @@ from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError
 
 
+class Rows(Protocol):
+    """Something that gives rows by number: a tensor, or a file that is read as it is asked."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class LabelSource:
     """Vectors in a fixed order, each with what identifies it in the output."""
 
     dataset: VectorLabelDataset | None
-    tensor: Tensor | None  # [rows, d_model] where there is no dataset
+    tensor: Rows | None  # [rows, d_model] where there is no dataset
     places: list[tuple[int, int]]  # (section, row)
+    tensor_layer: int | None = None  # which block's, where it is known
+
+    @classmethod
+    def of_rows(cls, rows: Rows, layer: int | None = None) -> LabelSource:
+        """Every row of a [rows, d_model] tensor."""
+        return cls(None, rows, [(0, row) for row in range(rows.shape[0])], layer)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -56,7 +72,7 @@ class LabelSource:
     def layer(self, place: int) -> int | None:
         """Zero-based block whose output the vector is; None where the file does not say."""
         if self.dataset is None:
-            return None
+            return self.tensor_layer
         return self.dataset.sections[self.places[place][0]].layer
 
     def first(self, count: int) -> LabelSource:
@@ -109,5 +125,4 @@ def read_label_source(
         dataset = load_dataset(path)
         items = dataset.labelled(None if split == "all" else split)
         return LabelSource(dataset, None, [(item.section, item.row) for item in items])
-    tensor = open_vectors(path)
-    return LabelSource(None, tensor, [(0, row) for row in range(tensor.shape[0])])
+    return LabelSource.of_rows(open_vectors(path))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Binding
@@ -176,21 +177,21 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         sections = list(source.dataset.sections)
     else:
         assert source.tensor is not None
-        known = next(
-            (x for x in (layer, run.settings.layer, _bound_layer(run)) if x is not None), None
-        )
+        said = (layer, source.tensor_layer, run.settings.layer, _bound_layer(run))
+        known = next((number for number in said if number is not None), None)
         if known is None:
             raise ConfigError(
                 f"{run.folder}: which layer are the vectors of? Neither the run nor its adapter "
                 "says. Pass --layer."
             )
         metadata = {
-            "dataset_name": Path(run.settings.source).stem,
+            "dataset_name": Path(run.settings.source).stem.replace("@", "-"),
             "layer": known,
             "source": run.settings.source,
             "vector_type": "labelled by selfie label",
         }
-        sections = [Section(metadata, source.tensor, [])]
+        every = torch.arange(source.tensor.shape[0])
+        sections = [Section(metadata, source.tensor[every], [])]
     if run.settings.mean is None:
         return sections
     centred = []
