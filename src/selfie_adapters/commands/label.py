@@ -262,7 +262,7 @@ def _show_controls(console: Console, folder: Path) -> None:
         cells = [row["kind"], str(row["vectors"]), f"{row['score']:.2f}"]
         if sure:
             cells += [f"{row['confidence']:.2f}", f"{row['concepts']} of {row['vectors']}"]
-        table.add_row(*cells, escape(row["example"]))
+        table.add_row(*cells, _shown(row["example"]))
     console.print(table)
 
 
@@ -278,13 +278,13 @@ def _show_why(console: Console, job: LabelJob) -> None:
     for _, candidates in islice(groupby(rows, _name), _EXPLAINED):
         ranked = list(candidates)
         table = Table(title=escape(_name(ranked[0])))
-        headings = ("label", "score", "log p(label | vector)", "log p(label | zero)")
+        headings = ("label", "score", "log p, vector", "log p, zero")
         for heading in (*headings, "tokens", "agreement", "margin", "scale"):
             table.add_column(heading)
         for row in ranked:
             margin = row.get("margin")
             table.add_row(
-                escape(row["label"]),
+                _shown(row["label"]),
                 f"{row['score']:.2f}",
                 f"{row['log_prob']:.2f}",
                 f"{row['zero_log_prob']:.2f}",
@@ -294,6 +294,11 @@ def _show_why(console: Console, job: LabelJob) -> None:
                 f"{row['scale']:g}",
             )
         console.print(table)
+
+
+def _shown(text: str) -> str:
+    """A label fit for a terminal: what would move the cursor or change colours is made visible."""
+    return escape("".join(c if c.isprintable() else "�" for c in text))
 
 
 def _name(row: dict[str, Any]) -> str:

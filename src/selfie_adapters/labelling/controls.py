@@ -55,7 +55,7 @@ def shuffle_order(count: int, seed: int = 0) -> Tensor:
 def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
     """Gaussian directions with the norms of the given rows."""
     drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
-    norms = vectors.norm(dim=-1, keepdim=True).float()
+    norms = vectors.double().norm(dim=-1, keepdim=True).float()  # squares may leave float32
     return drawn / drawn.norm(dim=-1, keepdim=True) * norms
 
 

@@ -47,7 +47,7 @@ class LocalWriter:
 
     def __init__(self, model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> None:
         self._model, self._prompt, self._prefix = model, prompt, prefix
-        self._closes = _tokens_with_quote(model)
+        self._closes = quote_tokens(model)
 
     @torch.inference_mode()
     def write(self, soft: Tensor, seeds: Sequence[int], how: Sampling) -> list[Written]:
@@ -93,7 +93,7 @@ class LocalWriter:
         return answers
 
 
-def _tokens_with_quote(model: FrozenModel) -> Tensor:
+def quote_tokens(model: FrozenModel) -> Tensor:
     """[vocabulary] bool: tokens whose text holds a double quote, which closes the label."""
     closes = torch.zeros(model.vocab_size, dtype=torch.bool, device=model.device)
     # Byte-level and SentencePiece vocabularies both keep ASCII marks as they are.
