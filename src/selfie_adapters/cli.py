@@ -34,6 +34,9 @@ app.command(
     f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
 )
 app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
+app.command(
+    f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
+)
 
 _data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(
@@ -80,6 +83,13 @@ _adapter.command(
     f"{COMMANDS}.adapter:show",
     name="show",
     help="Kind, size, scale, singular values, training record, binding.",
+)
+
+_confidence = _group("confidence", "When to believe a label.")
+_confidence.command(
+    f"{COMMANDS}.confidence:fit",
+    name="fit",
+    help="Calibrate on held-out labelled vectors; choose when to abstain.",
 )
 
 _prompt = _group("prompt", "Look at soft prompts.")

@@ -59,6 +59,10 @@ class TrainingError(SelfieError, RuntimeError):
     """Training cannot go on; what was written so far stays."""
 
 
+class LabellingError(SelfieError, RuntimeError):
+    """Labelling cannot go on; what was written so far stays."""
+
+
 class MissingExtraError(SelfieError, ImportError):
     """An optional dependency is missing; the message holds the install command."""
 
