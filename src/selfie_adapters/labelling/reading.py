@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.errors import ConfigError, DataError, PromptError
+from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file
-from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.selection import parse_selection
 from selfie_adapters.model import FrozenModel, capture
@@ -46,8 +47,8 @@ class Cell:
     """The label of one state: output of block `layer` (zero-based) at token `position`.
 
     label, raw, log_prob, tokens, ended: as in `Label`. gain: how much more likely this state makes
-    the label than the zero vector does, in nats a token. confidence: the share of labels with such
-    a gain that were right where it was measured, 0 to 1; None without a calibration.
+    the label than the zero vector does, in nats a token. confidence: the calibrated probability
+    that the label is right, 0 to 1; None without a calibration.
     """
 
     layer: int
@@ -199,10 +200,16 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> l
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty. Give at least one word.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt is not valid Unicode: half a character at place {error.start}."
+        ) from error
     ids = encode(tokenizer, as_chat(tokenizer, prompt, chat))
-    begin = tokenizer.bos_token_id
-    if chat == "none" and ids[:1] != [begin] and list(tokenizer("a")["input_ids"])[:1] == [begin]:
-        ids.insert(0, begin)
+    begin = list(tokenizer("a")["input_ids"])[:1]
+    if chat == "none" and begin == [tokenizer.bos_token_id] and ids[:1] != begin:
+        return begin + ids
     return ids
 
 
@@ -234,19 +241,13 @@ def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> Tensor:
             f"{path}: no mean vector layer_{missing[0]}; it holds layers "
             f"{', '.join(map(str, known))}. Read those, or make a file with more."
         )
-    means = torch.empty(len(layers), d_model)
-    with safe_open(existing_file(path), framework="pt") as opened:
-        for row, layer in enumerate(layers):
-            vector = opened.get_tensor(f"layer_{layer}").float()
-            if vector.shape != (d_model,):
-                raise DataError(
-                    f"{path}: layer_{layer} has shape {list(vector.shape)}; the model needs "
-                    f"[{d_model}]. Is it the mean of another model?"
-                )
-            if not vector.isfinite().all():
-                raise DataError(f"{path}: layer_{layer} holds NaN or infinity.")
-            means[row] = vector
-    return means
+    return torch.stack([load_mean(path, layer, d_model) for layer in layers])
+
+
+def calibration(adapter_file: str | Path, path: str | Path | None = None) -> Confidence | None:
+    """The calibration file `path`, or else the one beside the adapter; None if there is none."""
+    file = beside(adapter_file) if path is None else path
+    return Confidence.load(file) if path is not None or Path(file).is_file() else None
 
 
 def _states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
@@ -277,7 +278,7 @@ def _cell(place: tuple[int, int], answer: Label, confidence: Confidence | None) 
         tokens=answer.tokens,
         ended=answer.ended,
         gain=answer.gain,
-        confidence=None if confidence is None else confidence.score(answer.gain),
+        confidence=None if confidence is None else confidence.of(answer),
     )
 
 
@@ -337,6 +338,4 @@ def _whole_character(
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(
-        tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    )
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
