@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import socket
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -102,13 +103,19 @@ def _service(
     frozen = load_model(model, dtype)
     served = [
         ServedAdapter(name, Labeller(frozen, one, check=not ignore_binding), confidence)
-        for name, one, confidence in zip(adapters, loaded, trust, strict=True)
+        for name, one, confidence in zip(_names(adapters), loaded, trust, strict=True)
     ]
     if mean is None:
         return Service(frozen, served)
     layers = mean_layers(mean)
     read_means(mean, layers, frozen.d_model)  # a wrong file is refused now, not at a request
     return Service(frozen, served, (mean, layers))
+
+
+def _names(adapters: list[str]) -> list[str]:
+    """The last two parts of each path, where that tells them apart."""
+    short = ["/".join(Path(adapter).parts[-2:]) for adapter in adapters]
+    return short if len(set(short)) == len(set(adapters)) else adapters
 
 
 def _server(app: Any, service: Service) -> uvicorn.Server:

@@ -129,7 +129,7 @@ def plan_reading(
         wanted = _numbers(layers, model.n_layers, "layers")
     else:
         wanted = [check_layer(layer, model.n_layers) for layer in layers]
-    return ReadingPlan(prompt, chat, tokens, tuple(sorted(wanted)), tuple(sorted(set(chosen))))
+    return ReadingPlan(prompt, chat, tokens, tuple(sorted(set(wanted))), tuple(sorted(set(chosen))))
 
 
 def read_cells(

@@ -82,11 +82,12 @@ def write_reading_page(
     last = max(kept) + 1 if len(kept) < len(plan.positions) else len(plan.tokens)
     frame["tokens"] = frame["tokens"][:last]
     left_out = len(reading.cells) - len(cells)
+    start = plan.prompt[:2000] + ("…" if len(plan.prompt) > 2000 else "")
     write_page(
         path,
         "reading",
         {
-            "prompt": visible(plan.prompt[:2000]) + ("…" if len(plan.prompt) > 2000 else ""),
+            "prompt": "\n".join(map(visible, start.split("\n"))),
             "data": {
                 **frame,
                 "find": visible(find),

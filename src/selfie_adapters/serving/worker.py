@@ -61,6 +61,7 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._busy = False
         self._thread = threading.Thread(target=self._run, name="selfie-worker", daemon=True)
         self._thread.start()
 
@@ -79,7 +80,7 @@ class Worker:
     def queue(self, job: Job) -> None:
         with self._changed:
             if not self._closed:
-                if ahead := len(self._waiting) + (self.taken > 1):
+                if ahead := len(self._waiting) + self._busy:
                     job.tell({"event": "waiting", "ahead": ahead})
                 self._waiting.append(job)
                 self._changed.notify()
@@ -121,13 +122,13 @@ class Worker:
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
-                job.running = True
+                job.running = self._busy = True
             try:
                 self._do(job)
             finally:
                 job.tell(None)
                 with self._changed:
-                    job.running = False
+                    job.running = self._busy = False
                     if job.released:
                         self.taken -= 1
 
