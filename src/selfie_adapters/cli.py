@@ -38,19 +38,48 @@ app.command(f"{COMMANDS}.read:read", name="read", help="Label every layer and to
 app.command(
     f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
 )
+app.command(
+    f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
+)
 
-_data = _group("data", "Look at and check training files.")
+_data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(
     f"{COMMANDS}.data:inspect",
     name="inspect",
     help="Sections, splits, labels, norms, and everything that is wrong.",
 )
 
+_data.command(f"{COMMANDS}.data:fetch", name="fetch", help="Fetch a published data file, checked.")
+
+for _name, _help in {
+    "check": "Will it train? Exit code 1 and what is wrong if not.",
+    "merge": "Several training files into one.",
+    "split": "Choose held-out rows anew.",
+    "convert": "Vector files between .pt and .safetensors.",
+}.items():
+    _data.command(f"{COMMANDS}.data_edit:{_name}", name=_name, help=_help)
+
 _prepare = _group("prepare", "Make training files.")
+_prepare.command(
+    f"{COMMANDS}.prepare_sae:sae",
+    name="sae",
+    help="Decoder vectors of an SAE with their labels.",
+)
+_prepare.command(
+    f"{COMMANDS}.prepare_list:list_saes",
+    name="list",
+    help="Search SAELens' registry of published SAEs.",
+)
 _prepare.command(
     f"{COMMANDS}.prepare:topics",
     name="topics",
     help="Topic vectors from prompts or names, with their labels.",
+)
+
+_prepare.command(
+    f"{COMMANDS}.prepare:labels",
+    name="labels",
+    help="The labels of a Neuronpedia source, as JSON lines.",
 )
 
 _adapter = _group("adapter", "Look at adapter files.")
@@ -58,6 +87,13 @@ _adapter.command(
     f"{COMMANDS}.adapter:show",
     name="show",
     help="Kind, size, scale, singular values, training record, binding.",
+)
+
+_confidence = _group("confidence", "When to believe a label.")
+_confidence.command(
+    f"{COMMANDS}.confidence:fit",
+    name="fit",
+    help="Calibrate on held-out labelled vectors; choose when to abstain.",
 )
 
 _prompt = _group("prompt", "Look at soft prompts.")

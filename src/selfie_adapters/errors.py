@@ -47,8 +47,20 @@ class PromptError(SelfieError, ValueError):
     """A prompt template, placeholder or injection does not fit the tokenizer or the model."""
 
 
+class DownloadError(SelfieError, ConnectionError):
+    """Something could not be fetched; what was fetched so far stays in the cache."""
+
+
+class StorageError(SelfieError, OSError):
+    """A file cannot be written: the disk is full, or the place is closed to us."""
+
+
 class TrainingError(SelfieError, RuntimeError):
     """Training cannot go on; what was written so far stays."""
+
+
+class LabellingError(SelfieError, RuntimeError):
+    """Labelling cannot go on; what was written so far stays."""
 
 
 class MissingExtraError(SelfieError, ImportError):

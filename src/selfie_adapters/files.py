@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import json
 import os
 import tempfile
+import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import DataError, MissingFileError, StorageError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# The umask can only be read by setting it: one thread at a time.
+_UMASK_LOCK = threading.Lock()
 
 
 @contextmanager
@@ -20,10 +28,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary file is on the same filesystem, so the rename is atomic; it is flushed to disk
     first, so a power cut leaves the old file or the new one, never half of one.
+    Raises StorageError if the disk is full or the folder cannot be written to.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
+    except OSError as error:
+        raise StorageError(f"{final} cannot be written: {error.strerror}.") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -31,10 +43,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         # mkstemp makes private files; give the result the permissions a plain open() would.
-        umask = os.umask(0)
-        os.umask(umask)
+        with _UMASK_LOCK:
+            umask = os.umask(0o077)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(final)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise StorageError(
+            f"{final} cannot be written: {error.strerror}. Free space, or choose another place."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -95,6 +114,23 @@ def existing_file(path: str | Path) -> Path:
         near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()], n=3)
         hint = f"Nearby: {', '.join(near)}." if near else "Check the path."
     raise MissingFileError(f"{file}: no such file. {hint}")
+
+
+def read_plain(path: str | Path) -> bytes:
+    """A file's bytes, gunzipped if it is gzip (known by its first bytes, not by its name).
+
+    Raises MissingFileError, or DataError for gzip data that ends early or is damaged.
+    """
+    file = existing_file(path)
+    data = file.read_bytes()
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
+        ) from error
 
 
 def sha256(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""`selfie data …`: look at training files."""
+"""`selfie data …`: look at training files, fetch the published ones."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ def inspect(file: str, *, json: bool = False) -> None:
         _print(found)
     if found.problems:
         sys.exit(1)
+
+
+def fetch(name: str, *, out: str = ".") -> None:
+    """Fetch a published data file and check its SHA-256.
+
+    Parameters
+    ----------
+    name
+        goodfire-8b-labels or vital-articles.
+    out
+        Folder to put it in.
+    """
+    from selfie_adapters.sources.published import fetch_published
+
+    path, fetched = fetch_published(name, out)
+    what = "fetched" if fetched else "already there"
+    Console().print(
+        f"{what}, SHA-256 as expected: {path}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _print(found: Inspection) -> None:

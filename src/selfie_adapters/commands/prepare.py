@@ -63,3 +63,47 @@ def topics(
             loaded, rows, settings, out, lambda done: progress.advance(task, done)
         )
     console.print(f"{len(rows)} topics: {path}", highlight=False, markup=False)
+
+
+def labels(
+    source: str,
+    *,
+    out: str,
+    explainer: str | None = None,
+    all_explainers: Annotated[bool, Parameter(negative=())] = False,
+    labels_url: str | None = None,
+) -> None:
+    """Fetch the labels of a Neuronpedia source and write them as JSON lines.
+
+    Parameters
+    ----------
+    source
+        model/source, such as llama3.1-8b/19-llamascope-res-32k.
+    out
+        File to write (.jsonl or .jsonl.gz): index, description, explanationModelName, typeName.
+    explainer
+        Keep the labels of this model, or model/type; without it, those of the explainer that labels
+        the most latents.
+    all_explainers
+        Keep the labels of all of them.
+    labels_url
+        Copy of the export bucket: a folder, or an address that answers S3's listing.
+    """
+    from selfie_adapters.commands.progress import files_fetched
+    from selfie_adapters.sources.label_files import write_label_file
+    from selfie_adapters.sources.neuronpedia import fetch_source_labels
+
+    console = Console()
+    with files_fetched(console) as progress:
+        found = fetch_source_labels(
+            source,
+            explainer=explainer,
+            all_explainers=all_explainers,
+            labels_url=labels_url,
+            progress=progress,
+        )
+    path = write_label_file(out, found)
+    for line in found.report:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    line = f"{len(found)} labels of {len(found.labels)} latents: {path}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, existing_file
-
-_GZIP = b"\x1f\x8b"
+from selfie_adapters.files import atomic_path, existing_file, read_plain
 
 
 def read_document(path: str | Path) -> Any:
@@ -21,14 +18,7 @@ def read_document(path: str | Path) -> Any:
     Raises MissingFileError, or DataError naming the file for anything that is not JSON.
     """
     file = existing_file(path)
-    data = file.read_bytes()
-    if data.startswith(_GZIP):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
-            ) from error
+    data = read_plain(file)
     if not data.strip():
         raise DataError(f"{file}: the file is empty. A list of sections is expected.")
     try:

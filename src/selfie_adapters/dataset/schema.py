@@ -51,8 +51,11 @@ def section_place(number: int, metadata: Any) -> str:
     return f"section {number}" + (f' ("{name}")' if isinstance(name, str) else "")
 
 
-def problems(document: Any) -> Iterator[Problem]:
-    """Everything in a decoded training file that breaks the format; vectors are not looked at."""
+def problems(document: Any, needs_filename: bool = True) -> Iterator[Problem]:
+    """Everything in a decoded training file that breaks the format; vectors are not looked at.
+
+    needs_filename: False for label files, which may do without the name of a vector file.
+    """
     if not isinstance(document, list):
         keys = f" with keys {', '.join(list(document)[:4])}" if isinstance(document, dict) else ""
         yield Problem(
@@ -64,10 +67,10 @@ def problems(document: Any) -> Iterator[Problem]:
     if not document:
         yield Problem("top level", "an empty list", "Give at least one section.")
     for number, section in enumerate(document):
-        yield from _section_problems(number, section)
+        yield from _section_problems(number, section, needs_filename)
 
 
-def _section_problems(number: int, section: Any) -> Iterator[Problem]:
+def _section_problems(number: int, section: Any, needs_filename: bool) -> Iterator[Problem]:
     if not isinstance(section, dict):
         yield Problem(
             f"section {number}",
@@ -79,16 +82,17 @@ def _section_problems(number: int, section: Any) -> Iterator[Problem]:
     place = section_place(number, metadata)
     yield from _missing(place, section, ("metadata", "vectors"))
     if "metadata" in section:
-        yield from _metadata_problems(place, metadata)
+        yield from _metadata_problems(place, metadata, needs_filename)
     if "vectors" in section:
         yield from _item_problems(place, section["vectors"])
 
 
-def _metadata_problems(place: str, metadata: Any) -> Iterator[Problem]:
+def _metadata_problems(place: str, metadata: Any, needs_filename: bool) -> Iterator[Problem]:
     if not isinstance(metadata, dict):
         yield Problem(f"{place}, metadata", f"{_kind(metadata)}", "An object is expected.")
         return
-    yield from _missing(f"{place}, metadata", metadata, tuple(METADATA_KEYS))
+    keys = [key for key in METADATA_KEYS if needs_filename or key != "filename"]
+    yield from _missing(f"{place}, metadata", metadata, tuple(keys))
     for key, kind in METADATA_KEYS.items():
         value = metadata.get(key)
         if key in metadata and (not isinstance(value, kind) or isinstance(value, bool)):

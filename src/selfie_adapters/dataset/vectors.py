@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,16 +28,7 @@ def open_vectors(path: str | Path) -> Tensor:
     there is not exactly one 2-D tensor, or if a `.pt` asks for code execution.
     """
     file = existing_file(path)
-    readers = {
-        ".pt": _from_pt,
-        ".pth": _from_pt,
-        ".safetensors": _from_safetensors,
-        ".npy": _from_npy,
-    }
-    reader = readers.get(file.suffix)
-    if reader is None:
-        raise DataError(f"{file}: vectors are read from .pt, .safetensors and .npy files.")
-    tensors = reader(file)
+    tensors = open_tensors(file)
     flat = {name: t for name, t in tensors.items() if t.ndim == 2}
     if len(flat) != 1:
         found = ", ".join(f"{name} {list(t.shape)}" for name, t in tensors.items()) or "no tensor"
@@ -44,6 +37,25 @@ def open_vectors(path: str | Path) -> Tensor:
     if not tensor.is_floating_point():
         raise DataError(f"{file}: the tensor holds {tensor.dtype}; floating point is expected.")
     return tensor
+
+
+def open_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor in a `.pt`, `.safetensors`, `.npy` or `.npz` file by its name, memory-mapped.
+
+    Raises MissingFileError, or DataError if a `.pt` asks for code execution or the file is damaged.
+    """
+    file = existing_file(path)
+    readers = {
+        ".pt": _from_pt,
+        ".pth": _from_pt,
+        ".safetensors": _from_safetensors,
+        ".npy": _from_npy,
+        ".npz": _from_npz,
+    }
+    reader = readers.get(file.suffix)
+    if reader is None:
+        raise DataError(f"{file}: vectors are read from .pt, .safetensors, .npy and .npz files.")
+    return reader(file)
 
 
 def save_vectors(path: str | Path, vectors: Tensor) -> None:
@@ -137,6 +149,49 @@ def _from_npy(file: Path) -> dict[str, Tensor]:
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{file}: the array holds {array.dtype}; floating point is expected.")
     return {"array": torch.from_numpy(array)}
+
+
+def _from_npz(file: Path) -> dict[str, Tensor]:
+    """numpy maps single arrays only; the members of an archive that is not compressed lie in it
+    as they are, so each can be mapped at its place."""
+    try:
+        with zipfile.ZipFile(file) as archive, file.open("rb") as opened:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                with np.load(file, allow_pickle=False) as arrays:
+                    return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return {
+                member.filename.removesuffix(".npy"): torch.from_numpy(
+                    _mapped_array(file, opened, member)
+                )
+                for member in members
+            }
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: not a plain .npz archive ({_first_line(error)}).") from error
+
+
+def _mapped_array(file: Path, opened: BinaryIO, member: zipfile.ZipInfo) -> np.ndarray:
+    opened.seek(payload_offset(opened, member))
+    version = np.lib.format.read_magic(opened)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, fortran, dtype = readers[version](opened)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds pickled objects")
+    if 0 in shape or not shape:  # nothing to map, or a single number
+        size = dtype.itemsize * int(np.prod(shape))
+        return np.frombuffer(bytearray(opened.read(size)), dtype).reshape(shape)
+    order = "F" if fortran else "C"
+    return np.memmap(file, dtype, mode="c", offset=opened.tell(), shape=shape, order=order)
+
+
+def payload_offset(opened: BinaryIO, member: zipfile.ZipInfo) -> int:
+    """Where the bytes of an archive's member begin: after its own header, name and padding."""
+    opened.seek(member.header_offset + 26)
+    name, extra = struct.unpack("<HH", opened.read(4))
+    return member.header_offset + 30 + name + extra
 
 
 def _first_line(error: Exception) -> str:

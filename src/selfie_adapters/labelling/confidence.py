@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError
+import numpy as np
+
+from selfie_adapters.errors import DataError, MissingExtraError
 from selfie_adapters.files import existing_file, write_json
 from selfie_adapters.labelling.labeller import Label
 
@@ -55,6 +58,16 @@ class Confidence:
         """Whether a label of this probability is to be shown; otherwise: no concept."""
         return probability >= self.threshold
 
+    def other_drawing(self, settings: dict[str, Any]) -> str | None:
+        """In what labels drawn with `settings` differ from those this was fitted on; None if not.
+
+        More samples or another scale move the scores, and with them what they mean.
+        """
+        for key, now in settings.items():
+            if self.settings.get(key) != now:
+                return f"{key} {self.settings.get(key)!r}, not {now!r}"
+        return None
+
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
         write_json(path, asdict(self))
@@ -82,3 +95,125 @@ def beside(adapter_file: str | Path) -> Path:
     """Where an adapter's confidence lies: {adapter}.confidence.json in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.confidence.json")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What labelling knew of some labels: one row a label, columns as FEATURES. [n, 3]"""
+
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Sequence[Label], agreement: Sequence[float]) -> Evidence:
+        rows = [
+            (label.gain, label.log_prob / label.tokens, share)
+            for label, share in zip(labels, agreement, strict=True)
+        ]
+        return cls(np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES)))
+
+
+def fit_confidence(
+    evidence: Evidence,
+    right: Sequence[bool],
+    controls: dict[str, Evidence],
+    precision: float,
+    control_rate: float = 0.05,
+    settings: dict[str, Any] | None = None,
+) -> Confidence:
+    """Calibrate on labels whose truth is known, and choose when to abstain.
+
+    The threshold is the lowest at which, among the labels shown, the share that is right is at
+    least `precision`, and of each kind of `controls` at most `control_rate` is shown. Both are
+    judged on labels that the probability was not fitted on (five folds; controls never are).
+    Raises DataError if there are too few labels of either kind, or no threshold does it.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "confidence", "Fitting a confidence") from error
+    truth = np.asarray(right, dtype=bool)
+    if min(truth.sum(), (~truth).sum()) < 2 * FOLDS:
+        raise DataError(
+            f"{truth.sum()} of {truth.size} labels are right; at least {2 * FOLDS} right and "
+            f"{2 * FOLDS} wrong ones are needed to calibrate. Label more held-out vectors."
+        )
+    used = evidence.values.std(axis=0) > 1e-9  # a single sample always agrees with itself
+    centre, spread = evidence.values[:, used].mean(axis=0), evidence.values[:, used].std(axis=0)
+    data = (evidence.values[:, used] - centre) / spread
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    unseen = np.asarray(
+        cross_val_predict(LogisticRegression(), data, truth, cv=folds, method="predict_proba")
+    )[:, 1]
+    model = LogisticRegression().fit(data, truth)
+    weights = model.coef_[0] / spread
+    names = [name for name, use in zip(FEATURES, used, strict=True) if use]
+    fitted = Confidence(
+        {name: float(weight) for name, weight in zip(names, weights, strict=True)},
+        float(model.intercept_[0] - (weights * centre).sum()),
+        threshold=1.0,
+        settings=settings or {},
+    )
+    meaningless = {
+        kind: np.array([fitted.score(*row) for row in some.values])
+        for kind, some in controls.items()
+    }
+    threshold = _threshold(unseen, truth, meaningless, precision, control_rate)
+    shown: np.ndarray = unseen >= threshold
+    measured = {
+        "vectors": int(truth.size),
+        "right": int(truth.sum()),
+        "shown": int(shown.sum()),
+        "shown_and_right": int((shown & truth).sum()),
+        "asked_precision": precision,
+        "asked_control_rate": control_rate,
+        "controls": {
+            kind: {"vectors": int(p.size), "shown": int(np.sum(p >= threshold))}
+            for kind, p in meaningless.items()
+        },
+        "brier": float(((unseen - truth) ** 2).mean()),
+        "reliability": reliability(unseen, truth),
+    }
+    return replace(fitted, threshold=float(threshold), measured=measured)
+
+
+def reliability(
+    probabilities: np.ndarray, right: np.ndarray, bins: int = 10
+) -> list[dict[str, float]]:
+    """Labels sorted by probability in `bins` of like size: predicted mean, share right, count."""
+    order = np.argsort(probabilities, kind="stable")
+    return [
+        {
+            "predicted": float(probabilities[some].mean()),
+            "right": float(right[some].mean()),
+            "labels": int(some.size),
+        }
+        for some in np.array_split(order, bins)
+        if some.size
+    ]
+
+
+def _threshold(
+    unseen: np.ndarray,
+    truth: np.ndarray,
+    controls: dict[str, np.ndarray],
+    precision: float,
+    control_rate: float,
+) -> float:
+    fewest = max(2 * FOLDS, truth.size // 50)  # a lucky handful proves nothing
+    best = 0.0
+    for threshold in np.sort(unseen):
+        shown = unseen >= threshold
+        if shown.sum() < fewest:
+            break
+        share = float(truth[shown].mean())
+        if any(np.mean(p >= threshold) > control_rate for p in controls.values()):
+            continue
+        best = max(best, share)
+        if share >= precision:
+            return float(threshold)
+    raise DataError(
+        f"no threshold makes {precision:.0%} of the labels shown right with at most "
+        f"{control_rate:.0%} of the controls shown; the best reaches {best:.0%} (at least "
+        f"{fewest} labels shown). Ask for a lower precision."
+    )

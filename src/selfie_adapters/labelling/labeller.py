@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -24,6 +24,8 @@ from selfie_adapters.labelling.ranking import ReadPrompt, read_prompt, score_wri
 from selfie_adapters.labelling.sampling import row_seed
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
 
+_LONGEST = 1e15
+
 
 @dataclass(frozen=True)
 class Label:
@@ -32,7 +34,8 @@ class Label:
     text: the label, up to the closing quote, blanks around it removed. raw: all that was written
     but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model
     closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
-    zero_log_prob: the same tokens' log-probability after the zero vector's soft token.
+    zero_log_prob: the same tokens' log-probability after the zero vector's soft token. ids: those
+    tokens.
     """
 
     text: str
@@ -44,6 +47,7 @@ class Label:
     tokens: int
     ended: bool
     zero_log_prob: float = math.nan
+    ids: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def gain(self) -> float:
@@ -109,7 +113,9 @@ class Labeller:
         """
         values = vectors.float()
         if self.adapter.normalize_input:
-            values = unit_norm(values)
+            # A square past float32's range would turn a long vector into the zero vector.
+            largest = values.abs().amax(dim=-1, keepdim=True)
+            values = unit_norm(torch.where(largest > _LONGEST, values / largest, values))
         factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
         with torch.no_grad():
             return self.adapter.transform(values * factor, normalize_input=False)
@@ -127,12 +133,14 @@ class Labeller:
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
         repetition_penalty: float = 1.0,
+        names: Sequence[tuple[float | str, ...]] | None = None,
     ) -> list[list[Label]]:
         """One list of labels a vector: scales × samples of them, scale by scale.
 
         vectors: [n, d_model]. temperature 0 is greedy (then every sample of a scale is alike).
         first_index: the number of the first vector in a longer job; a row's seed is made of seed,
         vector number, scale and sample, so that batches and shards do not change what comes out.
+        names: what a vector's seeds are made of in place of its number, one tuple a vector.
         Raises DataError for vectors of another width or with NaN; ConfigError for a bad setting.
         """
         how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens)
@@ -145,9 +153,11 @@ class Labeller:
         bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten().tolist()
         if bad:
             raise DataError(f"vector {first_index + bad[0]} holds NaN or infinity. Leave it out.")
+        if names is None:
+            names = [(first_index + i,) for i in range(len(vectors))]
         rows = [
-            _Row(i, scale, sample, row_seed(seed, first_index + i, scale, sample))
-            for i in range(len(vectors))
+            _Row(i, float(scale), sample, row_seed(seed, *name, float(scale), sample))
+            for i, name in enumerate(names)
             for scale in scales
             for sample in range(samples)
         ]
@@ -162,6 +172,17 @@ class Labeller:
                 answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
         return answers
+
+    def rescore(self, labels: Sequence[Label], vectors: Tensor) -> list[Label]:
+        """Each label as if it had been written for another vector: labels[i] under vectors[i].
+
+        vectors: [n, d_model]. Only log_prob, and so the gain, changes.
+        """
+        scales = torch.tensor([label.scale for label in labels])
+        read = read_prompt(self.model, self.prompt, self._prefix, self.soft_tokens(vectors, scales))
+        rows = torch.arange(len(labels))
+        scores = score_written(self.model, read, [label.ids for label in labels], rows)
+        return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]
 
     def _finish(self, row: _Row, written: Written, zero_log_prob: float) -> Label:
         raw = str(
@@ -179,6 +200,7 @@ class Labeller:
             tokens=len(written.ids),
             ended=written.ended,
             zero_log_prob=zero_log_prob,
+            ids=tuple(written.ids),
         )
 
 

@@ -105,21 +105,28 @@ def score_candidates(
 
 
 def score_written(
-    model: FrozenModel, read: ReadPrompt, answers: Sequence[Sequence[int]]
+    model: FrozenModel,
+    read: ReadPrompt,
+    answers: Sequence[Sequence[int]],
+    owners: Tensor | None = None,
 ) -> list[float]:
-    """log p(token ids | the one soft token that was read), nats, one number an answer.
+    """log p(answers[i] | soft token owners[i] of those read), nats, one number an answer.
 
-    An answer may be cut off; it needs at least one token. Equal answers are scored once.
+    owners: [answers]; None: all belong to the first soft token. Answers are token ids, at least
+    one, and may be cut off. An answer that comes twice with one soft token is scored once.
     """
-    different = list(dict.fromkeys(tuple(ids) for ids in answers))
-    lengths = torch.tensor([len(ids) for ids in different], dtype=torch.int64)
-    ids = torch.tensor([token for row in different for token in row], dtype=torch.int64)
+    belongs = [0] * len(answers) if owners is None else owners.tolist()
+    pairs = [(owner, tuple(ids)) for owner, ids in zip(belongs, answers, strict=True)]
+    different = list(dict.fromkeys(pairs))
+    lengths = torch.tensor([len(ids) for _, ids in different], dtype=torch.int64)
+    ids = torch.tensor([token for _, row in different for token in row], dtype=torch.int64)
     tokens = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
+    rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
     scores = torch.empty(len(different))
     for part in split_by_length(lengths, 0, tokens_a_part(model.device)):
-        scores[part] = _score_rows(model, read, torch.zeros_like(part), tokens, part)
+        scores[part] = _score_rows(model, read, rows[part], tokens, part)
     table = dict(zip(different, scores.tolist(), strict=True))
-    return [table[tuple(ids)] for ids in answers]
+    return [table[pair] for pair in pairs]
 
 
 @torch.inference_mode()

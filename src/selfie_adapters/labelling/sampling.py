@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def row_seed(seed: int, *place: int | float) -> int:
+def row_seed(seed: int, *place: float | str) -> int:
     """A 63-bit seed for one row, from the run's seed and the row's place (index, scale, sample)."""
     text = ":".join(repr(part) for part in (seed, *place))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

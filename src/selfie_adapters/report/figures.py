@@ -55,6 +55,21 @@ def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
     return _svg(figure)
 
 
+def reliability_diagram(bins: Sequence[dict[str, float]]) -> str:
+    """Share of labels that are right against their predicted probability, bin by bin."""
+    figure, axes = _figure(4.2, 4.0)
+    axes.plot([0, 1], [0, 1], color=CONTROL, linewidth=1, linestyle=":", label="calibrated")
+    predicted = [one["predicted"] for one in bins]
+    right = [one["right"] for one in bins]
+    axes.plot(predicted, right, "o-", color=TRAINED, label="held-out labels")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("confidence (mean of the bin)")
+    axes.set_ylabel("share that is right")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
 def _figure(width: float, height: float, columns: int = 1):
     try:
         from matplotlib.figure import Figure

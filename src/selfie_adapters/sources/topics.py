@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, nearest
-from selfie_adapters.files import existing_file
+from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.prompt import Chat, as_chat, encode
 
@@ -45,16 +43,11 @@ def read_topics(path: str | Path) -> list[Topic]:
     Raises DataError naming file and line.
     """
     file = existing_file(path)
-    data = file.read_bytes()
     suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1]
     try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        text = read_plain(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
-        ) from error
     rows = _csv_rows(file, text) if suffix == "csv" else _jsonl_rows(file, text)
     topics = [_topic(file, number, row) for number, row in rows]
     if not topics:

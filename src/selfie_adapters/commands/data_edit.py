@@ -1,0 +1,97 @@
+"""`selfie data check|merge|split|convert`: training files as wholes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+_SHOWN = 20
+
+
+def check(file: str) -> None:
+    """Say whether a training file will train; exit code 1, and what is wrong, if not.
+
+    Parameters
+    ----------
+    file
+        Training file (.json or .json.gz).
+    """
+    from selfie_adapters.dataset.inspection import inspect_file
+
+    found = inspect_file(file)
+    wrong = [str(problem) for problem in found.problems]
+    if not wrong:
+        for split, count in (
+            ("train", sum(section.train for section in found.sections)),
+            ("val", sum(section.val for section in found.sections)),
+        ):
+            if not count:
+                wrong.append(f'no vector has the split "{split}". Try: selfie data split {file}')
+    console = Console(stderr=bool(wrong))
+    if not wrong:
+        labels = sum(section.labels for section in found.sections)
+        width = found.sections[0].d_model
+        _say(console, f"will train: {labels} labels, vectors of width {width}")
+        return
+    for problem in wrong[:_SHOWN]:
+        _say(console, problem)
+    if len(wrong) > _SHOWN:
+        _say(console, f"… and {len(wrong) - _SHOWN} more")
+    _say(console, f"will not train: {len(wrong)} problems in {file}")
+    sys.exit(1)
+
+
+def merge(*files: Path, out: Path) -> None:
+    """Put the sections of several training files into one; vector files stay where they are.
+
+    Parameters
+    ----------
+    files
+        Training files, two or more.
+    out
+        Training file to write.
+    """
+    from selfie_adapters.dataset.editing import merge_files
+
+    _say(Console(), str(merge_files(files, out)))
+
+
+def split(
+    file: Path, *, val_fraction: float = 0.1, seed: int = 42, out: Path | None = None
+) -> None:
+    """Choose the held-out rows of a training or label file anew.
+
+    Parameters
+    ----------
+    file
+        Training file, or label file in the training format.
+    val_fraction
+        Share of the labelled rows that is held out.
+    seed
+        Seed of the split.
+    out
+        File to write; without it the file itself.
+    """
+    from selfie_adapters.dataset.editing import split_file
+
+    _say(Console(), str(split_file(file, val_fraction, seed, out)))
+
+
+def convert(file: Path) -> None:
+    """Write vectors as .safetensors if they are .pt, else as .pt; old vector files stay.
+
+    Parameters
+    ----------
+    file
+        Vector file, or training file: then all its vector files, and filename in it.
+    """
+    from selfie_adapters.dataset.editing import convert_file
+
+    for path in convert_file(file):
+        _say(Console(), str(path))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""`selfie prepare list`: search SAELens' registry."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from selfie_adapters.sources.saelens import RegisteredSae
+
+_SHOWN = 40  # single SAEs; more are counted by release
+
+
+def list_saes(
+    *words: str,
+    model: str | None = None,
+    labelled: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Search SAELens' registry of published SAEs.
+
+    Parameters
+    ----------
+    words
+        All of them must occur in release, id, repository, model or Neuronpedia source.
+    model
+        Part of the model's name.
+    labelled
+        Only SAEs with labels on Neuronpedia.
+    json
+        Print a JSON list instead.
+    """
+    from selfie_adapters.sources.saelens import search_registry
+
+    found = search_registry(words, model, labelled)
+    if json:
+        print(json_module.dumps([_row(entry) for entry in found]))  # noqa: T201
+        return
+    console = Console()
+    if not found:
+        console.print("no SAE matches; fewer words find more", highlight=False)
+        return
+    _print_columns(console, _by_sae(found) if len(found) <= _SHOWN else _by_release(found))
+    with_labels = sum(entry.neuronpedia_id is not None for entry in found)
+    releases = len({entry.release for entry in found})
+    console.print(
+        f"{len(found)} SAEs in {releases} releases, {with_labels} with a Neuronpedia source",
+        highlight=False,
+    )
+
+
+def _row(entry: RegisteredSae) -> dict[str, str | None]:
+    return {
+        "release": entry.release,
+        "sae_id": entry.sae_id,
+        "model": entry.model,
+        "repository": entry.repo,
+        "path": entry.path,
+        "neuronpedia_id": entry.neuronpedia_id,
+    }
+
+
+def _by_sae(found: list[RegisteredSae]) -> list[tuple[str, ...]]:
+    rows = [(e.release, e.sae_id, e.model, e.neuronpedia_id or "–") for e in found]
+    return [("release", "SAE id", "model", "labels on Neuronpedia"), *rows]
+
+
+def _by_release(found: list[RegisteredSae]) -> list[tuple[str, ...]]:
+    releases: dict[str, list[RegisteredSae]] = {}
+    for entry in found:
+        releases.setdefault(entry.release, []).append(entry)
+    rows = [("release", "model", "SAEs", "labelled", "one of them")]
+    for release, saes in releases.items():
+        labelled = [entry for entry in saes if entry.neuronpedia_id]
+        example = (labelled or saes)[0].sae_id
+        rows.append((release, saes[0].model, str(len(saes)), str(len(labelled)), example))
+    return rows
+
+
+def _print_columns(console: Console, rows: list[tuple[str, ...]]) -> None:
+    """Aligned, and never cut: names are there to be copied."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(cells).rstrip()
+        style = "bold" if number == 0 else None
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

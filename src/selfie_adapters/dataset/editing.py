@@ -1,0 +1,115 @@
+"""Training files as wholes: put together, split anew, change the kind of vector file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.dataset.document import read_document, write_document
+from selfie_adapters.dataset.load import load_dataset
+from selfie_adapters.dataset.schema import problems
+from selfie_adapters.dataset.splits import split_indices
+from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.dataset.vectors import open_vectors, save_vectors
+from selfie_adapters.errors import DataError
+from selfie_adapters.files import existing_file
+
+_ROWS_AT_ONCE = 8192
+
+
+def merge_files(files: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the sections of all `files` as one training file; vector files stay where they are.
+
+    Raises DataError where a file could not be trained on, where widths differ, or where two
+    sections have the same dataset_name and layer.
+    """
+    if len(files) < 2:
+        raise DataError("merging needs at least two training files.")
+    target = Path(out)
+    merged: list[dict[str, Any]] = []
+    widths: dict[str, int] = {}
+    names: Counter[str] = Counter()
+    for file in files:
+        dataset = load_dataset(file)
+        widths[str(file)] = dataset.d_model
+        names.update(section.id for section in dataset.sections)
+        for section in read_document(file):
+            vectors = Path(file).parent / Path(section["metadata"]["filename"]).expanduser()
+            place = os.path.relpath(vectors.resolve(), target.parent.resolve())
+            merged.append({**section, "metadata": {**section["metadata"], "filename": place}})
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise DataError(f"vectors of different width: {listed}. One model a file.")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DataError(
+            f"{twice[0]} stands in more than one of them. Give one of the sections another "
+            "dataset_name, or leave the file out."
+        )
+    write_document(target, merged)
+    return target
+
+
+def split_file(
+    file: str | Path, val_fraction: float = 0.1, seed: int = 42, out: str | Path | None = None
+) -> Path:
+    """Split every section anew by the rule of `split_indices`, into `out` or in place.
+
+    Label files without `filename` can be split too. Raises DataError like `split_indices`, and
+    for a file that breaks the format.
+    """
+    document = read_document(file)
+    for problem in problems(document, needs_filename=False):
+        raise DataError(f"{file}, {problem}")
+    target = Path(out) if out is not None else existing_file(file)
+    result = []
+    for section in document:
+        items = {item["index"]: item for item in section["vectors"]}
+        train, val = split_indices(items, val_fraction, seed)
+        vectors = [{**items[index], "split": "train"} for index in train]
+        vectors += [{**items[index], "split": "val"} for index in val]
+        metadata = section["metadata"]
+        if "filename" in metadata:  # which counts from the JSON's folder
+            place = Path(file).parent / Path(metadata["filename"]).expanduser()
+            relative = os.path.relpath(place.resolve(), target.parent.resolve())
+            same_folder = target.parent.resolve() == Path(file).parent.resolve()
+            metadata = metadata if same_folder else {**metadata, "filename": relative}
+        result.append({**section, "metadata": metadata, "vectors": vectors})
+    write_document(target, result)
+    return target
+
+
+def convert_file(file: str | Path) -> list[Path]:
+    """Write a vector file as the other kind beside it (`.pt` → `.safetensors`, all others →
+    `.pt`); for a training file, all its vector files, and `filename` in it.
+
+    Old vector files stay. Returns what was written. Raises like `open_vectors` and `load_dataset`.
+    """
+    source = existing_file(file)
+    if not source.name.endswith((".json", ".json.gz")):
+        return [_convert(source)]
+    load_dataset(source)
+    document = read_document(source)
+    converted: dict[Path, Path] = {}
+    for section in document:
+        old = Path(section["metadata"]["filename"])
+        place = (source.parent / old.expanduser()).resolve()
+        if place not in converted:
+            converted[place] = _convert(place)
+        section["metadata"]["filename"] = str(old.with_suffix(converted[place].suffix))
+    write_document(source, document)
+    return [*converted.values(), source]
+
+
+def _convert(file: Path) -> Path:
+    vectors = open_vectors(file)
+    if file.suffix in (".pt", ".pth"):
+        target = file.with_suffix(".safetensors")
+        save_vectors(target, vectors)
+    else:
+        target = file.with_suffix(".pt")
+        shape = (vectors.shape[0], vectors.shape[1])
+        stream_vectors(target, shape, vectors.dtype, vectors.split(_ROWS_AT_ONCE))
+    return target

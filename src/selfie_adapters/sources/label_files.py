@@ -1,0 +1,164 @@
+"""Labels from a file: a JSON mapping, the training format, or JSON lines; gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from selfie_adapters.errors import DataError
+from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
+from selfie_adapters.sources.explanations import collect_labels, latent_number, parse_rows
+from selfie_adapters.sources.label_set import LabelSet
+
+Kind = Literal["json", "jsonl"]
+
+_SHAPES = 'Expected {"12": "label", …} or the training format, see docs/formats.md.'
+
+
+def read_label_file(path: str | Path, kind: Kind | None = None) -> LabelSet:
+    """Labels by latent from one of the three forms of label file.
+
+    kind "json": {"<latent>": "label"}, or the training format with or without `filename` (splits
+    and all labels kept). kind "jsonl": rows with `index` and `description`, as
+    `selfie prepare labels` writes them. None: "jsonl" if the name says so, else "json".
+
+    Blank labels are left out and counted. Raises MissingFileError, or DataError naming the file,
+    the line or item, what was found and what was expected.
+    """
+    file = existing_file(path)
+    if kind is None:
+        kind = "jsonl" if file.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")) else "json"
+    content = read_plain(file).removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise DataError(f"{file}: the file is empty. {_SHAPES}")
+    labels = _json_lines(file, content) if kind == "jsonl" else _json(file, content)
+    if not labels.labels:
+        raise DataError(f"{file}: no labels ({'; '.join(labels.report)}).")
+    origin = {"labels_from": file.name, "labels_sha256": sha256(file), **labels.origin}
+    return replace(labels, origin=origin)
+
+
+def write_label_file(path: str | Path, labels: LabelSet) -> Path:
+    """Write JSON lines that `read_label_file` reads back, gzip if the name ends in .gz.
+
+    One row a label, by latent; the same labels give the same bytes.
+    """
+    file = Path(path).expanduser()
+    if not file.name.removesuffix(".gz").endswith(".jsonl"):
+        raise DataError(f"{file}: a name that ends in .jsonl or .jsonl.gz is expected.")
+    lines = []
+    for latent, texts in sorted(labels.labels.items()):
+        who = labels.explainers.get(latent) or [(None, None)] * len(texts)
+        for text, (model, kind) in zip(texts, who, strict=True):
+            row = {"index": latent, "description": text}
+            row |= {"explanationModelName": model, "typeName": kind}
+            lines.append(msgspec.json.encode(row))
+    content = b"".join(line + b"\n" for line in lines)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
+    return file
+
+
+def _json_lines(file: Path, content: bytes) -> LabelSet:
+    if content.lstrip().startswith(b"["):
+        raise DataError(
+            f"{file}: a JSON list, where JSON lines are expected. Read it as JSON: --labels-json."
+        )
+    found = collect_labels(parse_rows(str(file), content), all_explainers=True)
+    if any(who != (None, None) for pairs in found.explainers.values() for who in pairs):
+        return found
+    return LabelSet(found.labels, report=found.report)
+
+
+def _json(file: Path, content: bytes) -> LabelSet:
+    try:
+        document = json.loads(content, object_pairs_hook=_no_key_twice)
+    except json.JSONDecodeError as error:
+        first_line = content.lstrip().split(b"\n", 1)[0]
+        lines = error.msg == "Extra data" and first_line.startswith(b"{")
+        hint = "It looks like JSON lines: --labels-jsonl." if lines else _SHAPES
+        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}). {hint}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except RecursionError as error:
+        raise DataError(f"{file}: nested too deeply. {_SHAPES}") from error
+    except _KeyTwice as error:
+        raise DataError(
+            f'{file}: the key "{error}" stands twice. Give each latent once.'
+        ) from error
+    if isinstance(document, dict):
+        return _mapping(file, document)
+    if isinstance(document, list):
+        return _training_format(file, document)
+    raise DataError(f"{file}: found {document!r:.40}. {_SHAPES}")
+
+
+class _KeyTwice(Exception):
+    pass
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _KeyTwice(counts.most_common(1)[0][0])
+    return found
+
+
+def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
+    if "metadata" in document and "vectors" in document:
+        raise DataError(f"{file}: one section where a list of sections is expected. Put it in [ ].")
+    labels: dict[int, list[str]] = {}
+    blank = 0
+    for key, text in document.items():
+        try:
+            latent = latent_number(key)
+        except ValueError as error:
+            raise DataError(f'{file}, key "{key:.40}": {error} {_SHAPES}') from error
+        if latent in labels:
+            raise DataError(f'{file}, key "{key}": latent {latent} stands twice.')
+        if text is not None and not isinstance(text, str):
+            raise DataError(f'{file}, key "{key}": the label is {text!r:.40}; a text is expected.')
+        if text is None or not text.strip():
+            blank += 1
+        else:
+            labels[latent] = [text.strip()]
+    report = [f"{len(document)} entries, {len(labels)} labels"]
+    if blank:
+        report.append(f"{blank} empty labels, left out")
+    return LabelSet(dict(sorted(labels.items())), report=report)
+
+
+def _training_format(file: Path, document: list[Any]) -> LabelSet:
+    from selfie_adapters.dataset.schema import problems
+
+    # Labels are read here, not trained on: the vector file need not be named, or be there.
+    for problem in problems(document, needs_filename=False):
+        raise DataError(f"{file}, {problem}")
+    if len(document) != 1:
+        names = ", ".join(str(section["metadata"]["dataset_name"]) for section in document)
+        raise DataError(
+            f"{file}: {len(document)} sections ({names:.120}); the labels of one SAE are one "
+            "section. Write it to a file of its own."
+        )
+    (section,) = document
+    items = sorted(section["vectors"], key=lambda item: item["index"])
+    found = LabelSet(
+        {item["index"]: item["labels"] for item in items},
+        splits={item["index"]: item["split"] for item in items},
+        origin={"labels_dataset": section["metadata"]["dataset_name"]},
+    )
+    train = sum(split == "train" for split in found.splits.values())
+    return replace(
+        found,
+        report=[
+            f"{len(items)} latents, {len(found)} labels",
+            f"splits of the file: {train} train, {len(items) - train} val",
+        ],
+    )

@@ -1,0 +1,39 @@
+"""Downloads fail for a moment: try again, waiting longer each time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from selfie_adapters.errors import DownloadError
+
+Result = TypeVar("Result")
+
+ATTEMPTS = 6
+FIRST_WAIT = 0.25  # seconds; doubled after each failure: about 8 s in all
+LONGEST_WAIT = 8.0
+
+
+class PassingFailure(Exception):
+    """What may go well the next time: no answer, a server's 5xx, a cut or damaged body."""
+
+
+def with_retries(what: str, action: Callable[[], Result]) -> Result:
+    """The result of `action`, tried up to ATTEMPTS times while it raises PassingFailure.
+
+    what: how the message names the thing. Raises DownloadError after the last attempt.
+    """
+    wait = FIRST_WAIT
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except PassingFailure:
+            # Jitter, so that downloads side by side do not come back all at once.
+            time.sleep(wait * random.uniform(0.5, 1.5))
+            wait = min(2 * wait, LONGEST_WAIT)
+    try:
+        return action()
+    except PassingFailure as failure:
+        raise DownloadError(f"{what}: {failure} ({ATTEMPTS} attempts).") from failure

@@ -1,0 +1,230 @@
+"""From an SAE and its labels to a training file: `{name}.pt` and `{name}_labels.json`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.dataset import Item, split_indices
+from selfie_adapters.dataset.document import write_document
+from selfie_adapters.dataset.schema import problems
+from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.sources.decoder import RowCheck
+from selfie_adapters.sources.label_files import read_label_file
+from selfie_adapters.sources.label_set import LabelSet
+from selfie_adapters.sources.neuronpedia import fetch_source_labels
+from selfie_adapters.sources.sae_files import SaeVectors, open_on_disk, open_registered
+from selfie_adapters.sources.saelens import RegisteredSae, find_sae
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class SaeRequest:
+    """Which SAE, which labels, and how to split them. Options as of `selfie prepare sae`."""
+
+    output_name: str
+    output_dir: Path = Path("data")
+    release: str | None = None
+    sae_id: str | None = None
+    sae_path: Path | None = None
+    layer: int | None = None
+    neuronpedia_id: str | None = None
+    labels_json: Path | None = None
+    labels_jsonl: Path | None = None
+    labels_url: str | None = None
+    explainer: str | None = None
+    all_explainers: bool = False
+    one_label: bool = False
+    val_fraction: float = 0.1
+    seed: int = 42
+    force_new_split: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written, and lines for the reader."""
+
+    labels_file: Path
+    vectors_file: Path
+    report: list[str]
+
+
+def prepare_sae(
+    request: SaeRequest,
+    label_progress: Callable[[int, int], None] | None = None,
+    row_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Prepared:
+    """Write the decoder's rows and their labels as a training file.
+
+    Raises ConfigError for options that do not go together, and whatever reading labels and
+    decoder raises; a file appears under its final name whole or not at all, the labels last.
+    Progress is called with label batches, then rows, done and in all.
+    """
+    entry = _entry(request)
+    # Labels first: they are small, and most of what can go wrong goes wrong there.
+    labels = _labels(request, entry, label_progress)
+    source_id = request.neuronpedia_id or (entry.neuronpedia_id if entry else None)
+    if entry is None:
+        assert request.sae_path is not None
+        sae = open_on_disk(request.sae_path, [source_id] if source_id else [])
+    else:
+        sae = open_registered(entry, _weights(request), request.device)
+    d_sae, d_in = sae.decoder.shape
+    labels = labels.restrict(d_sae)
+    report = [*labels.report, *sae.report]
+    metadata = _metadata(request, entry, sae, labels)
+    if request.one_label:
+        labels = _first_labels(labels)
+    # Split before unusable rows go, so that the same rows are held out everywhere.
+    splits = _splits(labels, request)
+    check = RowCheck.empty()
+    vectors_file = request.output_dir / metadata["filename"]
+    labels_file = request.output_dir / f"{request.output_name}_labels.json"
+    dtype = DTYPES[request.dtype]
+    blocks = check.watch(_counted(sae.decoder.blocks(), d_sae, row_progress), dtype)
+    stream_vectors(vectors_file, (d_sae, d_in), dtype, blocks)
+    unusable = {*check.dead, *check.broken}
+    items = [Item(i, list(labels.labels[i]), split) for i, split in splits if i not in unusable]
+    document = [{"metadata": metadata, "vectors": [asdict(item) for item in items]}]
+    for problem in problems(document):
+        raise DataError(f"{labels_file}: {problem}")
+    write_document(labels_file, document)
+    train = sum(item.split == "train" for item in items)
+    report += check.report()
+    report.append(
+        f"{sum(len(item.labels) for item in items)} labels of {len(items)} latents: "
+        f"{train} train, {len(items) - train} val"
+    )
+    return Prepared(labels_file, vectors_file, report)
+
+
+def _entry(request: SaeRequest) -> RegisteredSae | None:
+    if (request.release is None) != (request.sae_id is None):
+        raise ConfigError("--release and --sae-id belong together: give both, or --sae-path alone.")
+    if request.release is not None and request.sae_id is not None:
+        return find_sae(request.release, request.sae_id)
+    if request.sae_path is None:
+        raise ConfigError(
+            "no SAE: give --release and --sae-id (see: selfie prepare list), or --sae-path."
+        )
+    return None
+
+
+def _weights(request: SaeRequest) -> Path | None:
+    """The weights' file that --sae-path names beside a registered SAE."""
+    if request.sae_path is not None and not request.sae_path.is_file():
+        raise ConfigError(
+            f"{request.sae_path}: beside --release and --sae-id, --sae-path is the weights' file."
+        )
+    return request.sae_path
+
+
+def _labels(
+    request: SaeRequest,
+    entry: RegisteredSae | None,
+    progress: Callable[[int, int], None] | None,
+) -> LabelSet:
+    if request.labels_json is not None and request.labels_jsonl is not None:
+        raise ConfigError("--labels-json and --labels-jsonl: give one of them.")
+    if request.labels_json is not None:
+        return read_label_file(request.labels_json, "json")
+    if request.labels_jsonl is not None:
+        return read_label_file(request.labels_jsonl, "jsonl")
+    source_id = request.neuronpedia_id or (entry.neuronpedia_id if entry else None)
+    if source_id is None:
+        what = entry.name if entry else str(request.sae_path)
+        raise ConfigError(
+            f"{what}: no labels. SAELens' registry names no Neuronpedia source for it: give "
+            "--neuronpedia-id model/source, --labels-json or --labels-jsonl."
+        )
+    return fetch_source_labels(
+        source_id,
+        explainer=request.explainer,
+        all_explainers=request.all_explainers,
+        labels_url=request.labels_url,
+        expected_sae=(entry.release, entry.sae_id) if entry else None,
+        progress=progress,
+    )
+
+
+def _first_labels(labels: LabelSet) -> LabelSet:
+    return replace(labels, labels={index: texts[:1] for index, texts in labels.labels.items()})
+
+
+def _splits(labels: LabelSet, request: SaeRequest) -> list[tuple[int, Literal["train", "val"]]]:
+    """(latent, split), training first, each in index order. Splits of a label file stay."""
+    if not labels.labels:
+        raise DataError("no label is left: none belongs to a latent of this SAE.")
+    if labels.splits and not request.force_new_split:
+        train = [index for index in sorted(labels.labels) if labels.splits[index] == "train"]
+        val = [index for index in sorted(labels.labels) if labels.splits[index] == "val"]
+    else:
+        train, val = split_indices(labels.labels, request.val_fraction, request.seed)
+    return [*((index, "train") for index in train), *((index, "val") for index in val)]
+
+
+def _metadata(
+    request: SaeRequest, entry: RegisteredSae | None, sae: SaeVectors, labels: LabelSet
+) -> dict[str, Any]:
+    facts = sae.facts
+    layer = facts.layer if request.layer is None else request.layer
+    if layer is None:
+        raise ConfigError(
+            f"{entry.name if entry else request.sae_path}: nothing says which layer the vectors "
+            "belong to. Give --layer L, the zero-based block whose output they are directions of."
+        )
+    d_sae, d_in = sae.decoder.shape
+    found = {
+        "dataset_name": _dataset_name(request, entry, layer),
+        "filename": f"{request.output_name}.pt",
+        "layer": layer,
+        "source": _source(entry),
+        "vector_type": "sae_decoder",
+        "num_features": d_sae,
+        "model_dim": d_in,
+        "saelens_release": entry.release if entry else None,
+        "saelens_sae_id": entry.sae_id if entry else None,
+        "model": (entry.model if entry else None) or facts.model,
+        "hook_name": facts.hook_name,
+    }
+    origin = {key: value for key, value in labels.origin.items() if key not in found}
+    return {key: value for key, value in (found | origin).items() if value is not None}
+
+
+def _source(entry: RegisteredSae | None) -> str:
+    if entry is None:
+        return "SAE"
+    return {"goodfire": "Goodfire", "llama_scope": "LlamaScope"}.get(entry.layout, entry.repo)
+
+
+def _dataset_name(request: SaeRequest, entry: RegisteredSae | None, layer: int) -> str:
+    """As published for Goodfire and Llama Scope, so that published mixtures find them."""
+    if entry is None:
+        return request.output_name
+    if entry.layout == "goodfire":
+        return f"Goodfire/Llama-SAE-l{layer}"
+    found = re.fullmatch(r"(l\d+[rma])_(\d+)x", entry.sae_id)
+    if entry.layout == "llama_scope" and found:
+        # 8 × 4,096 latents are called 32k, 32 × 4,096 are called 131k
+        return f"LlamaScope/{found[1]}_{4096 * int(found[2]) // 1000}k"
+    return f"{entry.release}/{entry.sae_id}"
+
+
+def _counted(
+    blocks: Iterable[Tensor], total: int, progress: Callable[[int, int], None]
+) -> Iterator[Tensor]:
+    done = 0
+    for block in blocks:
+        done += len(block)
+        progress(done, total)
+        yield block
