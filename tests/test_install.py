@@ -65,6 +65,8 @@ def test_every_heavy_package_is_an_extra():
     assert extras == {"sae", "embed", "track", "report", "quant", "ray", "vllm", "dev"} | {
         "confidence",
         "export",
+        "serve",
+        "browser",
     }
     always = " ".join(project["dependencies"])
     for heavy in ("sae-lens", "sentence-transformers", "matplotlib", "jinja2", "ray", "wandb"):

@@ -34,6 +34,10 @@ app.command(
     f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
 )
 app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
+app.command(f"{COMMANDS}.read:read", name="read", help="Label every layer and token of a prompt.")
+app.command(
+    f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
+)
 app.command(
     f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
 )
