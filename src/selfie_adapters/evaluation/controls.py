@@ -11,22 +11,11 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
-from selfie_adapters.errors import DataError
+from selfie_adapters.dataset.shuffling import shuffle_order
+
+__all__ = ["UNTRAINED_SCALES", "random_vectors", "shuffle_order", "untrained_adapter"]
 
 UNTRAINED_SCALES = (1.0, 3.0, 6.0, 12.0)
-
-
-def shuffle_order(count: int, seed: int = 0) -> Tensor:
-    """A random order of `count` rows in which no row keeps its place: [count].
-
-    Raises DataError for fewer than two rows.
-    """
-    if count < 2:
-        raise DataError(f"{count} vectors cannot be shuffled; at least 2 are needed.")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    moved = torch.empty_like(order)
-    moved[order] = order.roll(1)  # one cycle through all rows: no row stays
-    return moved
 
 
 def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
