@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+
+from torch.utils.checkpoint import checkpoint
 
 from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
@@ -11,18 +14,17 @@ from selfie_adapters.model.prompt import BoundPrompt
 def recompute_blocks(model: FrozenModel) -> None:
     """From now on each block's activations are computed again in the backward pass.
 
-    Less memory, about a third more time, and no shared prefix: see `WholePrompt`.
+    Less memory, about a third more time. No cache may be passed in training, because the second
+    pass would extend it again: see `WholePrompt`. Outside training nothing changes.
     """
-    model.network.gradient_checkpointing_enable({"use_reentrant": False})
     for block in model.blocks:
-        # transformers asks this flag of the block itself; its parts stay in evaluation mode, so
-        # no dropout comes to life.
-        block.training = True
+        # Not transformers' own switch: it asks for training mode, in which dropout comes to life.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 @dataclass(frozen=True)
 class WholePrompt(BoundPrompt):
-    """A prompt with nothing before it to share: checkpointed blocks drop every cache silently."""
+    """A prompt with nothing before it to share, because checkpointed blocks take no cache."""
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:

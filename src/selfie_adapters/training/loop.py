@@ -120,8 +120,8 @@ class _Trainer:
             ) from error
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"step {self.step}: {error}. Training stopped there; no file was left half "
-                f"written. {self._how_to_go_on()}"
+                f"{self.run.path}, step {self.step}: {error}. Training stopped there; no file was "
+                f"left half written. {self._how_to_go_on()}"
             ) from error
 
     # How a run starts

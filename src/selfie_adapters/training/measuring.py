@@ -33,10 +33,9 @@ def measure(
         adapter, what = setup.adapter, "the adapter at its initial values"
         if source is not None:
             file = find_adapter_file(source)
-            adapter, what = (
-                _checked(load_adapter(file, setup.model.device), setup.adapter),
-                str(file),
-            )
+            adapter, what = load_adapter(file, setup.model.device), str(file)
+            if adapter.binding is not None and setup.adapter.binding is not None:
+                adapter.binding.check(setup.adapter.binding)
         found = setup.validator.measure(adapter)
     if found is None:
         raise DataError(f'{config.data.labels_file}: no vector has the split "val".')

@@ -36,7 +36,7 @@ class Ranks:
 
     def share(self, rows: Tensor) -> Tensor:
         """This process's part of `rows`, which all processes hold alike; it may be empty."""
-        return rows[self.rank :: self.size]
+        return rows[self.rank :: self.size].contiguous()
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; every process gets the same bits.

@@ -21,8 +21,7 @@ def write_samples(model: FrozenModel, prompt: BoundPrompt, soft_tokens: Tensor) 
     settings = GenerationConfig(
         max_new_tokens=_MAX_NEW_TOKENS,
         do_sample=False,
-        # Every pass sees the whole row, placeholders included: no cache, which gradient
-        # checkpointing would drop, and the placeholders are counted each time.
+        # No cache: every pass sees the whole row, so its placeholders can be counted each time.
         use_cache=False,
         suppress_tokens=[prompt.placeholder_id],
         eos_token_id=prompt.end_id,

@@ -68,6 +68,8 @@ class Validation:
         controls = ", ".join(f"{k} {v:.3f}" for k, v in self.controls.items() if k != "trained")
         share = self.bias_share
         explained = "" if share is None else f"; the bias alone explains {share:.0%} of the gain"
+        if share is not None and share > 1:
+            explained = "; the bias alone does better than the adapter"
         return f"validation loss {self.loss:.4f} ({controls}{explained})"
 
 
