@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
 from torch import Tensor
 
 from selfie_adapters.adapters import TrainingRecord, load_adapter
@@ -118,7 +117,7 @@ class _Trainer:
                 "with more training.gradient_accumulation_steps, model.load_in_8bit, or "
                 f"model.enable_gradient_checkpointing. {self._how_to_go_on()}"
             ) from error
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise TrainingError(
                 f"{self.run.path}, step {self.step}: {error}. Training stopped there; no file was "
                 f"left half written. {self._how_to_go_on()}"

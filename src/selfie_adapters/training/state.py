@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.errors import TrainingError
 from selfie_adapters.files import atomic_path
 
@@ -96,7 +96,7 @@ class Checkpoints:
     def write(self, progress: Progress, tensors: dict[str, Tensor]) -> Path:
         """Write one and remove all but the newest few. Raises OSError if it cannot be written."""
         path = self.folder / f"step_{progress.step:08d}.safetensors"
-        content = save(tensors, {_HEADER: json.dumps(asdict(progress))})
+        content = safetensors_bytes(tensors, {_HEADER: json.dumps(asdict(progress))})
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
         for old in self.newest_first()[self._keep_last :]:
