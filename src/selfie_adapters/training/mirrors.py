@@ -79,7 +79,9 @@ class Mlflow(Mirror):
         self._config, self._folder, self._run_id = config, run, run_id
 
     def open(self) -> None:
-        # Told by environment alone: fail soon, do not knock for minutes; files are fine.
+        # Can only be told by the environment: plain files are wanted, and a dead server is to fail
+        # soon instead of being tried for minutes.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         tracking = _import("mlflow.tracking", "mlflow-skinny")

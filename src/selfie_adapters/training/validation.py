@@ -186,13 +186,14 @@ def check_validation_cost(config: TrainConfig, order: TrainingOrder, validator: 
         return
     affordable = order.total_examples // len(validator)
     seldom = order.total_steps // (affordable + 1) + 1
-    fewer = settings.val_fraction * 0.5 / share
+    fewer = order.total_examples // times  # examples of each validation that would be affordable
+    fraction = _round_down(settings.val_fraction * fewer / len(validator))
+    or_fewer = f" or training.val_fraction: {fraction}" if fewer else ""
     raise ConfigError(
         f"training.validation_every_n_steps: {settings.validation_every_n_steps} means {times} "
         f"validations of {len(validator)} examples in {order.total_steps} steps, {share:.0%} of "
         f"the cost of training ({order.total_examples} examples); at most half is sensible. Set "
-        f"training.validation_every_n_steps: {seldom} or training.val_fraction: "
-        f"{_round_down(fewer)}."
+        f"training.validation_every_n_steps: {seldom}{or_fewer}."
     )
 
 
