@@ -96,6 +96,31 @@ _confidence.command(
     help="Calibrate on held-out labelled vectors; choose when to abstain.",
 )
 
+
+_runs = _group("runs", "List training runs, compare two of them.")
+_runs.command(
+    f"{COMMANDS}.runs:compare",
+    name="compare",
+    help="Where two runs differ: configuration, validation losses, training losses.",
+)
+
+
+@_runs.default
+def _list_runs(folder: str = "runs", /, *, json: bool = False) -> None:
+    """List the runs in a folder, lowest validation loss first.
+
+    Parameters
+    ----------
+    folder
+        Where run folders are (training.checkpoint_dir).
+    json
+        Print one JSON object a line instead of a table.
+    """
+    from selfie_adapters.commands.runs import runs
+
+    runs(folder, json=json)
+
+
 _prompt = _group("prompt", "Look at soft prompts.")
 _prompt.command(
     f"{COMMANDS}.prompt:show", name="show", help="The prompt's tokens with the sites marked."
@@ -115,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console(stderr=True, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False, highlight=False
         )
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped", style="yellow")
         sys.exit(130)

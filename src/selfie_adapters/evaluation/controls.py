@@ -1,16 +1,8 @@
-"""What a score has to beat (invariant 8): the same measurement on inputs that know nothing.
-
-zero        the adapter's bias alone: what it says about any vector
-shuffled    every concept gets another concept's vector, through the trained adapter
-untrained   the vector itself, unit norm, times the best of a few scales (plain SelfIE)
-"""
+"""Plain SelfIE: the vector itself, unit norm, times a scale, as the control called untrained."""
 
 from __future__ import annotations
 
 from selfie_adapters.adapters import Adapter, create_adapter
-from selfie_adapters.labelling.controls import random_vectors, shuffle_order
-
-__all__ = ["UNTRAINED_SCALES", "random_vectors", "shuffle_order", "untrained_adapter"]
 
 UNTRAINED_SCALES = (1.0, 3.0, 6.0, 12.0)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling.choosing import meaning, rank_labels
 from selfie_adapters.labelling.confidence import Confidence, Evidence, fit_confidence
-from selfie_adapters.labelling.controls import draw, random_vectors
+from selfie_adapters.labelling.controls import draw
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.labeller import Label
 from selfie_adapters.labelling.settings import LabelSettings

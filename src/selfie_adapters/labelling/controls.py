@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
+from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.labelling.choosing import rank_labels
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
@@ -37,26 +37,6 @@ class ControlScores:
     confidence: float | None
     concepts: int | None
     example: str
-
-
-def shuffle_order(count: int, seed: int = 0) -> Tensor:
-    """A random order of `count` rows in which no row keeps its place: [count].
-
-    Raises DataError for fewer than two rows.
-    """
-    if count < 2:
-        raise DataError(f"{count} vectors cannot be shuffled; at least 2 are needed.")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    moved = torch.empty_like(order)
-    moved[order] = order.roll(1)  # one cycle through all rows: no row stays
-    return moved
-
-
-def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
-    """Gaussian directions with the norms of the given rows."""
-    drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
-    norms = vectors.double().norm(dim=-1, keepdim=True).float()  # squares may leave float32
-    return drawn / drawn.norm(dim=-1, keepdim=True) * norms
 
 
 def control_scores(

@@ -22,6 +22,13 @@ def loss_curve(
     steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
 ) -> str:
     """Training loss a step and validation losses, nats a token."""
+    return _svg(loss_figure(steps, losses, validations))
+
+
+def loss_figure(
+    steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
+) -> Figure:
+    """The figure behind `loss_curve`. Raises MissingExtraError without matplotlib."""
     figure, axes = _figure(6.4, 3.0)
     axes.plot(steps, losses, color=CONTROL, linewidth=1, label="training batch")
     if validations:
@@ -30,7 +37,7 @@ def loss_curve(
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss, nats a token")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return figure
 
 
 def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
