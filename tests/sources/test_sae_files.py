@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import hub_server
 from safetensors.torch import load_file
+
+from hub_server import hub_server
+from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.sources import sae_files
+from selfie_adapters.sources.sae_files import open_on_disk, open_registered
+from selfie_adapters.sources.saelens import find_sae
 from small_saes import (
     CASES,
     D_IN,
@@ -22,11 +27,6 @@ from small_saes import (
     write_safetensors,
     write_torch,
 )
-
-from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.sources import sae_files
-from selfie_adapters.sources.sae_files import open_on_disk, open_registered
-from selfie_adapters.sources.saelens import find_sae
 
 TESTS = Path(__file__).parents[1]
 
