@@ -25,7 +25,9 @@ def benchmark(*arguments: object) -> dict[str, float]:
 @pytest.mark.parametrize("options", [(), ("--no-checkpointing",)])
 def test_both_ways_have_the_same_loss(options, golden_dir):
     model = golden_dir / "model"
-    result = benchmark("--model", model, "--dtype", "float32", "--batch", 6, "--rounds", 2, *options)
+    result = benchmark(
+        "--model", model, "--dtype", "float32", "--batch", 6, "--rounds", 2, *options
+    )
     assert result["largest_relative_loss_difference"] < 1e-5
     assert result["ratio"] == pytest.approx(
         result["plain_seconds"] / result["ours_seconds"], rel=0.2, abs=0.02

@@ -112,7 +112,9 @@ def test_a_batch_holds_prompt_and_labels_in_their_places():
         [*suffix, a, b, quote],
     ]
     assert batch.targets.tolist() == [c, quote, bound.end_id, a, b, quote, bound.end_id]
-    assert batch.target_rows.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert batch.target_labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert batch.predictors.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert batch.visible is None
     assert batch.keep.sum(dim=1).tolist() == [3, 4]
     assert batch.keep.nonzero()[0].tolist() == [0, len(suffix) - 1]
 
