@@ -67,6 +67,9 @@ class DataSection(Section):
     """Examples a batch."""
     shuffle: bool = True
     """A new order of the examples each epoch, drawn from the seed."""
+    keep_labels_together: bool = False
+    """Shuffle vectors instead of examples: labels of a vector stay neighbours, so that they share
+    the work on its prompt: much faster where vectors have many labels."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
     strip_labels: bool = False

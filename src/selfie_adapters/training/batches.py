@@ -145,6 +145,16 @@ def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
     return torch.unique(pairs, dim=0, return_inverse=True)[1]
 
 
+def shuffled_vectors(vector_of: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions 0…n-1, vector after vector in random order, each one's labels together as they came.
+
+    vector_of: [n], equal numbers for labels of one vector.
+    """
+    _, vector = torch.unique(vector_of, return_inverse=True)
+    rank = torch.randperm(int(vector.max()) + 1, generator=generator)
+    return torch.argsort(rank[vector], stable=True)
+
+
 def split_by_length(
     lengths: Tensor, overhead: int, tokens: int, row_of: Tensor | None = None
 ) -> list[Tensor]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
 from selfie_adapters.errors import ConfigError, DataError, TrainingError
 from selfie_adapters.files import write_json
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
-from selfie_adapters.training.batches import LabelTokens, tokenise_labels
+from selfie_adapters.training.batches import LabelTokens, shuffled_vectors, tokenise_labels
 from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.optimizer import make_optimizer, make_schedule
 from selfie_adapters.training.run_folder import RunFolder
@@ -36,6 +37,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @cached_property
+    def vector_of(self) -> Tensor:
+        """[examples], a number for the vector of each: equal where labels share a vector."""
+        pairs = torch.stack([self.examples.section, self.examples.row], dim=1)
+        return torch.unique(pairs, dim=0, return_inverse=True)[1]
 
     def vectors(self, dataset: VectorLabelDataset, chosen: Tensor) -> Tensor:
         """Raw vectors of the examples `chosen`: [rows, d_model], float32."""
@@ -228,7 +235,11 @@ class _Trainer:
                 drawn = torch.Generator().manual_seed(self.config.seed * 1_000_003)
             order = epoch_of(self.train_groups, drawn)
         if data.shuffle:
-            order = order[torch.randperm(order.numel(), generator=generator)]
+            if data.keep_labels_together:
+                shuffled = shuffled_vectors(self.train_split.vector_of[order], generator)
+            else:
+                shuffled = torch.randperm(order.numel(), generator=generator)
+            order = order[shuffled]
         return order
 
     def _backward(self, batch: Tensor, weight: float) -> tuple[float, int, int]:
@@ -237,10 +248,13 @@ class _Trainer:
         Returns the mean loss, and how many target tokens were clamped and how many there were.
         """
         vectors = self.train_split.vectors(self.dataset, batch)
+        same = self.train_split.vector_of[batch]
         losses, clamped, tokens = [], 0, 0
-        for part in self.objective.parts(self.train_split.tokens, batch):
+        for part in self.objective.parts(self.train_split.tokens, batch, same):
             soft = self.adapter.transform(vectors[part])
-            result = self.objective.part_loss(soft, self.train_split.tokens, batch[part])
+            result = self.objective.part_loss(
+                soft, self.train_split.tokens, batch[part], same[part]
+            )
             loss = result.per_example.sum() / batch.numel()
             losses.append(loss.detach())
             if not bool(torch.isfinite(losses[-1])):
@@ -319,7 +333,8 @@ def validation_loss(
     total = 0.0
     for rows in chosen.split(1024):
         soft = adapter.transform(split.vectors(dataset, rows))
-        total += float(objective.all_losses(soft, split.tokens, rows).per_example.sum())
+        result = objective.all_losses(soft, split.tokens, rows, split.vector_of[rows])
+        total += float(result.per_example.sum())
     return total / count
 
 
