@@ -97,6 +97,9 @@ class ProjectionSection(Section):
     """Rank r of the low-rank part; needed by the low-rank kinds, without meaning for the others."""
     low_rank_init_factor: NotNegative = 0.01
     """Size of the low-rank part at the start, relative to init_scale."""
+    init: Literal["published", "closed_form"] = "published"
+    """Initial values: published (from init_scale), or closed_form, computed from the training
+    vectors and the embeddings of their labels (docs/training-quality.md)."""
 
     @model_validator(mode="after")
     def _rank_where_it_is_needed(self) -> ProjectionSection:

@@ -146,7 +146,7 @@ def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
 
 
 def shuffled_vectors(vector_of: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions 0…n-1, vector after vector in random order, each one's labels together as they came.
+    """Positions 0…n-1, vector after vector in random order, each one's labels together.
 
     vector_of: [n], equal numbers for labels of one vector.
     """
@@ -165,7 +165,8 @@ def split_by_length(
     gives it; None gives each label a row of its own. The sum over parts of a loss or gradient is
     that of the whole batch; padding nearly vanishes.
     """
-    row_of = torch.arange(lengths.numel()) if row_of is None else row_of
+    if row_of is None:
+        row_of = torch.arange(lengths.numel())
     rows = int(row_of.max()) + 1 if row_of.numel() else 0
     row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, lengths)
     order = torch.argsort(row_lengths, descending=True, stable=True)

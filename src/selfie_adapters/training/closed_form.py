@@ -10,10 +10,8 @@ each part of the map is then chosen by the loss itself, on a few examples, forwa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +20,7 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.training.batches import LabelTokens
 from selfie_adapters.training.objective import Objective
 
@@ -29,7 +28,10 @@ VECTORS_A_DIMENSION = 10  # how many vectors are read, at most, for each of thei
 RIDGES = tuple(10.0**power for power in range(-5, 3))  # relative to the vectors' mean variance
 HELD_OUT = 0.1
 PROBES = 64  # examples on which sizes are chosen
-SIZES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of each part, in mean norms of embeddings
+SIZES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)  # of each part, in mean norms of embeddings
+
+# Parts of a map, in the order in which their sizes are chosen, and the parameters that hold them.
+_PARTS = {"common": ("bias",), "matrix": ("weight", "U"), "identity": ("log_scale",)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _solver(x: Tensor, y: Tensor) -> Callable[[float], Tensor]:
 
 
 def low_rank(matrix: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """U, V [d, rank] with x @ U @ V.T as near to x @ matrix as rank `rank` allows, over the vectors.
+    """U, V [d, rank] with x @ U @ V.T as near to x @ matrix as that rank allows.
 
     Near in mean square over vectors of this covariance (reduced-rank regression), not entry by
     entry. The factors share the size equally.
@@ -145,3 +147,84 @@ def set_map(adapter: Adapter, regression: Regression, unit: float, sizes: dict[s
     if "bias" in parameters:
         common = sizes["common"] * unit * regression.mean_y / regression.mean_y.norm()
         parameters["bias"].copy_(common - regression.mean_x @ linear)
+
+
+@dataclass(frozen=True)
+class ClosedFormStart:
+    """What the start came to: sizes of the parts (see `set_map`), and the loss on the probes."""
+
+    sizes: dict[str, float]
+    loss: float
+    ridge: float
+    explained: float
+    vectors: int
+
+
+def closed_form_start(
+    adapter: Adapter,
+    objective: Objective,
+    vectors: Callable[[Tensor], Tensor],
+    labels: LabelTokens,
+    vector_of: Tensor,
+    seed: int = 0,
+) -> ClosedFormStart:
+    """Set `adapter` to the regression of label embeddings on vectors, at the sizes of least loss.
+
+    vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, vector_of:
+    label and vector of each example. Costs one pass over at most 10·d_model vectors and some
+    twenty forward passes of `PROBES` examples, none with gradients.
+    Raises ConfigError for an adapter without parameters, and for fewer than two vectors.
+    """
+    if not adapter.num_parameters():
+        raise ConfigError(f"projection.init: {adapter.kind} has nothing to start. Use published.")
+    generator = torch.Generator().manual_seed(seed)
+    x, y = _pairs(adapter, objective.model, vectors, labels, vector_of, generator)
+    if len(x) < 2:
+        raise ConfigError("projection.init: closed_form needs two vectors or more.")
+    regression = fit(x, y, seed)
+    unit = mean_embedding_norm(objective.model)
+    probes = torch.randperm(len(labels), generator=generator)[:PROBES]
+    probed = vectors(probes)
+    names = dict(adapter.named_parameters())
+    parts = [
+        part
+        for part, parameters in _PARTS.items()
+        if any(parameter in names for parameter in parameters)
+    ]
+
+    @torch.no_grad()
+    def loss(sizes: dict[str, float]) -> float:
+        set_map(adapter, regression, unit, sizes)
+        soft = adapter.transform(probed)
+        return float(objective.all_losses(soft, labels, probes).per_example.mean())
+
+    sizes = dict.fromkeys(_PARTS, 1.0)
+    least = loss(sizes)
+    for part in [*parts, *parts]:  # twice: the best size of one depends on the others
+        tried = {size: loss({**sizes, part: size}) for size in SIZES if size != sizes[part]}
+        size = min(tried, key=tried.__getitem__)
+        if tried[size] < least:
+            least, sizes = tried[size], {**sizes, part: size}
+    set_map(adapter, regression, unit, sizes)
+    chosen = {part: sizes[part] for part in parts}
+    return ClosedFormStart(chosen, least, regression.ridge, regression.explained, len(x))
+
+
+def _pairs(
+    adapter: Adapter,
+    model: FrozenModel,
+    vectors: Callable[[Tensor], Tensor],
+    labels: LabelTokens,
+    vector_of: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """What to regress: vectors as the adapter sees them, and the mean embedding of their labels."""
+    _, vector, counts = torch.unique(vector_of, return_inverse=True, return_counts=True)
+    n = counts.numel()
+    y = torch.zeros(n, adapter.dim).index_add(0, vector, label_embeddings(model, labels))
+    first = torch.full((n,), len(labels)).scatter_reduce(
+        0, vector, torch.arange(len(labels)), "amin"
+    )
+    some = torch.randperm(n, generator=generator)[: VECTORS_A_DIMENSION * adapter.dim]
+    x = vectors(first[some]).float()
+    return (unit_norm(x) if adapter.normalize_input else x), y[some] / counts[some].unsqueeze(1)

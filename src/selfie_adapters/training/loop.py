@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from selfie_adapters.errors import ConfigError, DataError, TrainingError
 from selfie_adapters.files import write_json
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.training.batches import LabelTokens, shuffled_vectors, tokenise_labels
+from selfie_adapters.training.closed_form import PROBES, closed_form_start
 from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.optimizer import make_optimizer, make_schedule
 from selfie_adapters.training.run_folder import RunFolder
@@ -152,6 +153,8 @@ class _Trainer:
         """Train to the end, validate, and write the adapters."""
         config = self.config
         title = f"{config.projection.type} ({self.adapter.num_parameters():,} numbers)"
+        if config.projection.init == "closed_form":
+            self._start_in_closed_form()
         if not self.adapter.num_parameters():
             self._validate()  # nothing to train: a baseline
         else:
@@ -166,6 +169,19 @@ class _Trainer:
         if config.training.save_final_checkpoint:
             self._save("final")
         return self.run.path
+
+    def _start_in_closed_form(self) -> None:
+        split = self.train_split
+        start = closed_form_start(
+            self.adapter,
+            self.plain_objective,
+            lambda rows: split.vectors(self.dataset, rows),
+            split.tokens,
+            split.vector_of,
+            self.config.seed,
+        )
+        line = f"closed-form start: loss {start.loss:.4f} on {PROBES} examples"
+        self.tracker.event("closed_form", line, **asdict(start))
 
     def _steps(self) -> None:
         settings = self.config.training
