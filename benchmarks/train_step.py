@@ -12,6 +12,8 @@ Both run in this process, turn by turn, on the same labels; medians and their ra
 The floor is the step's floating-point operations (DESIGN §5; a template part that labels of one
 vector can share counts once a vector) over the rate of a large matrix product in the same dtype,
 measured before and after every one of our steps, because a machine's rate moves.
+On a machine that others use, `--processor-time` with OMP_NUM_THREADS=1 counts the seconds that this
+process computed instead of those that passed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +81,7 @@ class Batch:
 
 
 def shaped_model(shape: str, dtype: str) -> FrozenModel:
-    """A Llama of this shape with random weights, on the GPU if there is one. It has no tokenizer."""
+    """A Llama of this shape with random weights and no tokenizer, on the GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = LlamaConfig(**SHAPES[shape])
     with torch.device(device):
@@ -188,16 +190,19 @@ def step_flop(model: FrozenModel, prompt: BoundPrompt, batch: Batch) -> float:
     return 4.0 * blocks * step_tokens(prompt, batch) + head
 
 
-def matrix_rate(model: FrozenModel) -> float:
+Clock = Callable[[], float]
+
+
+def matrix_rate(model: FrozenModel, clock: Clock = time.perf_counter) -> float:
     """Floating-point operations a second of a large product in the model's dtype: the best of 3."""
     size = 1024 if model.device.type == "cpu" else 8192
     a = torch.randn(size, size, device=model.device).to(model.dtype)
     best = float("inf")
     for _ in range(4):
-        started = time.perf_counter()
+        started = clock()
         a @ a
         wait_for(model)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, clock() - started)
     return 2.0 * size**3 / best
 
 
@@ -212,7 +217,12 @@ def machine() -> str:
 
 
 def measure(
-    model: FrozenModel, size: int, rounds: int, labels_a_vector: int, checkpointing: bool
+    model: FrozenModel,
+    size: int,
+    rounds: int,
+    labels_a_vector: int = 1,
+    checkpointing: bool = True,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, object]:
     """Medians of `rounds` alternating steps on the same batches, and the losses of both."""
     if model.tokenizer is None:
@@ -236,18 +246,19 @@ def measure(
         rate = 0.0
         for name in ("plain", "ours") if index % 2 else ("ours", "plain"):
             adapter.zero_grad()
-            if name == "plain":
-                with as_published(model, checkpointing):
-                    losses[name], took[name], peak = timed(
-                        model,
-                        lambda: plain_step(model, prompt, adapter, vectors[vector_of], labels),
-                    )
-            else:
-                before = matrix_rate(model)
-                losses[name], took[name], peak = timed(
-                    model, lambda: our_step(objective, adapter, batch)
-                )
-                rate = max(before, matrix_rate(model))
+            before = matrix_rate(model, clock)
+            forget_peak(model)
+            with as_published(model, checkpointing) if name == "plain" else nullcontext():
+                started = clock()
+                if name == "plain":
+                    losses[name] = plain_step(model, prompt, adapter, vectors[vector_of], labels)
+                else:
+                    losses[name] = our_step(objective, adapter, batch)
+                wait_for(model)
+                took[name] = clock() - started
+            if name == "ours":
+                rate = max(before, matrix_rate(model, clock))
+            peak = peak_memory(model)
             memory[name].append(peak)
             gradients[name] = dict(adapter.named_parameters())["bias"].grad.clone()
         floor = step_flop(model, prompt, batch) / rate
@@ -284,20 +295,12 @@ def measure(
         "batch": size,
         "labels_per_vector": labels_a_vector,
         "rounds": rounds,
+        "clock": "processor" if clock is time.process_time else "wall",
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "machine": machine(),
         "torch": torch.__version__,
     }
-
-
-def timed(model: FrozenModel, step: Callable[[], float]) -> tuple[float, float, float]:
-    """The step's loss, its seconds, and the most memory held meanwhile (GiB, weights included)."""
-    forget_peak(model)
-    started = time.perf_counter()
-    loss = step()
-    wait_for(model)
-    return loss, time.perf_counter() - started, peak_memory(model)
 
 
 def forget_peak(model: FrozenModel) -> None:
@@ -352,6 +355,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="labels a step (64; with --shape 80)")
     parser.add_argument("--labels-per-vector", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
     parser.add_argument("--no-checkpointing", action="store_true", help="in the plain way")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
@@ -362,7 +366,12 @@ def main() -> None:
         model = load_model(options.model, options.dtype)
     size = options.batch or (80 if options.shape else 64)
     result = measure(
-        model, size, options.rounds, options.labels_per_vector, not options.no_checkpointing
+        model,
+        size,
+        options.rounds,
+        options.labels_per_vector,
+        not options.no_checkpointing,
+        time.process_time if options.processor_time else time.perf_counter,
     )
     if options.json:
         print(json.dumps(result))

@@ -29,7 +29,10 @@ DOCUMENTED = {
     "wandb_entity wandb_run_name log_every_n_steps log_sample_generations "
     "log_generations_every_n_steps log_singular_values_every_n_steps",
 }
-ADDED = {"data": "keep_labels_together", "projection": "init"}  # keys that the published trainer does not have
+ADDED = {
+    "data": "keep_labels_together",
+    "projection": "init",
+}  # keys that the published trainer does not have
 DEFAULTS = {
     "data.batch_size": 80,
     "projection.init_scale": 30,

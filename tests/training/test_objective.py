@@ -284,11 +284,8 @@ def test_labels_of_a_row_branch_off_the_prompt():
         [*suffix, c, quote, *[bound.end_id] * 3],
     ]
     assert batch.positions[0].tolist() == [*range(n), n, n + 1, n + 2, n, n + 1]
-    assert batch.targets.tolist() == [a, b, quote, bound.end_id, c, quote, bound.end_id] + [
-        d,
-        quote,
-        bound.end_id,
-    ]
+    end = bound.end_id
+    assert batch.targets.tolist() == [a, b, quote, end, c, quote, end, d, quote, end]
     # both first tokens of row 0 come from the prompt's last position, the first that is kept
     assert batch.predictors.tolist() == [0, 1, 2, 3, 6, 7, 8, 0, 4, 5]
     assert batch.first_labels.tolist() == [0, 1]
