@@ -34,7 +34,8 @@ from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dat
 from selfie_adapters.sources.topics import Topic, packaged_topics
 from selfie_adapters.training import label_losses, train
 
-EXAMPLES = 1920  # a run: 60 steps of 32
+EXAMPLES = 960  # a run: 60 steps of 16
+BATCH = 16
 NAMES = 200  # held-out concepts
 SEEDS = (0, 1, 2)
 KINDS: dict[str, dict[str, Any]] = {
@@ -46,8 +47,12 @@ KINDS: dict[str, dict[str, Any]] = {
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "published": {},
     "rate_0.03": {"training": {"learning_rate": 0.03}},
-    "batch_64": {"data": {"batch_size": 64}},
+    "batch_32": {"data": {"batch_size": 32}},
     "closed_form": {"projection": {"init": "closed_form"}},
+    "closed_form_rate_0.03": {
+        "projection": {"init": "closed_form"},
+        "training": {"learning_rate": 0.03},
+    },
 }
 
 
@@ -76,7 +81,7 @@ def one_run(
     """Train, then write the loss of each held-out name into the run folder."""
     folder = run_folder(out, kind, arm, seed)
     changes = ARMS[arm]
-    batch = changes.get("data", {}).get("batch_size", 32)
+    batch = changes.get("data", {}).get("batch_size", BATCH)
     steps = EXAMPLES // batch
     config = TrainConfig.model_validate(
         {
@@ -94,7 +99,7 @@ def one_run(
             "training": {
                 "max_steps": steps,
                 "validation_every_n_steps": steps // 4,
-                "val_fraction": 0.25,
+                "val_fraction": 0.15,
                 "checkpoint_dir": str(folder.parent),
                 **changes.get("training", {}),
             },
@@ -128,7 +133,7 @@ def names_of(out: Path, kind: str, arm: str) -> np.ndarray | None:
 def curve_of(out: Path, kind: str, arm: str) -> list[tuple[int, float]]:
     """(examples seen, validation loss), the mean over seeds."""
     seen: dict[int, list[float]] = {}
-    batch = ARMS[arm].get("data", {}).get("batch_size", 32)
+    batch = ARMS[arm].get("data", {}).get("batch_size", BATCH)
     for seed in SEEDS:
         for row in read_jsonl(run_folder(out, kind, arm, seed) / "metrics.jsonl"):
             if row["event"] == "validation":

@@ -129,9 +129,9 @@ def test_scale_and_low_rank_part_share_the_work(pairs):
 def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    labels = tokenise_labels(model.tokenizer, [f"label {i}" for i in range(60)], bound.end_id)
-    vectors = torch.randn(30, 32, generator=torch.Generator().manual_seed(0))
-    vector_of = torch.arange(60) // 2
+    labels = tokenise_labels(model.tokenizer, [f"label {i}" for i in range(30)], bound.end_id)
+    vectors = torch.randn(15, 32, generator=torch.Generator().manual_seed(0))
+    vector_of = torch.arange(30) // 2
     rank = 4 if "low_rank" in kind else None
     adapters = [create_adapter(kind, 32, low_rank_rank=rank, seed=seed) for seed in (0, 1)]
     starts = [
@@ -140,12 +140,12 @@ def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
     ]
     assert starts[0] == starts[1]  # nothing of the published start is left
     assert set(starts[0].sizes) == parts
-    assert starts[0].vectors == 30
+    assert starts[0].vectors == 15
     for mine, other in zip(adapters[0].parameters(), adapters[1].parameters(), strict=True):
         assert torch.equal(mine, other)
         assert mine.isfinite().all()
         assert mine.requires_grad
-    everything = torch.arange(60)  # fewer than the probes: the start saw them all
+    everything = torch.arange(30)  # fewer than the probes: the start saw them all
 
     @torch.no_grad()
     def loss(adapter):

@@ -27,7 +27,7 @@ from selfie_adapters.training.objective import Objective
 VECTORS_A_DIMENSION = 10  # how many vectors are read, at most, for each of their numbers
 RIDGES = tuple(10.0**power for power in range(-5, 3))  # relative to the vectors' mean variance
 HELD_OUT = 0.1
-PROBES = 64  # examples on which sizes are chosen
+PROBES = 32  # examples on which sizes are chosen
 SIZES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)  # of each part, in mean norms of embeddings
 
 # Parts of a map, in the order in which their sizes are chosen, and the parameters that hold them.
