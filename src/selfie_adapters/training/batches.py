@@ -14,10 +14,6 @@ from selfie_adapters.model import BoundPrompt
 
 CLOSING_QUOTE = '"'
 
-# A batch is worked off in parts of about this many tokens, longest rows first: small parts stay in
-# a CPU's cache, a GPU wants large products (docs/benchmarks.md).
-TOKENS_A_PART = {"cpu": 1024, "cuda": 32768}
-
 # Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
 # the row, the template part is saved once a label: beyond this length nothing more is gained.
 LABEL_TOKENS_A_ROW = 256
@@ -184,7 +180,3 @@ def split_by_length(
     sequence = torch.argsort(rank[row_of], stable=True)
     sizes = torch.bincount(part_of_row[row_of], minlength=parts)
     return list(sequence.split(sizes.tolist())) if parts else []
-
-
-def tokens_a_part(device: torch.device) -> int:
-    return TOKENS_A_PART.get(device.type, TOKENS_A_PART["cuda"])

@@ -21,8 +21,8 @@ from selfie_adapters.training.batches import (
     shared_rows,
     split_by_length,
     tokenise_labels,
-    tokens_a_part,
 )
+from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.plain_head import hidden_before, plain_head
 from selfie_adapters.training.sharing import branch_inputs, longest_shared, sharing_is_exact
 from selfie_adapters.training.token_loss import head_losses, token_losses
@@ -61,6 +61,7 @@ class Objective:
         self.max_loss = max_loss
         self._prefix = SharedPrefix(model, prompt.prefix_ids)
         self._head = plain_head(model)
+        self._tokens_a_part = tokens_a_part(model)
 
     @cached_property
     def _sharing_is_exact(self) -> bool:
@@ -76,7 +77,7 @@ class Objective:
         overhead = len(self.prompt.suffix_ids)
         lengths = labels.lengths[chosen]
         row_of = self._rows(lengths, vector_of)
-        return split_by_length(lengths, overhead, tokens_a_part(self.model.device), row_of)
+        return split_by_length(lengths, overhead, self._tokens_a_part, row_of)
 
     def _rows(self, lengths: Tensor, vector_of: Tensor | None) -> Tensor | None:
         """The row of each label; None: one each (nothing to share, or it would not be exact)."""
