@@ -77,6 +77,9 @@ class DataSection(Section):
     """Examples a batch."""
     shuffle: bool = True
     """A new order of the examples each epoch, drawn from the seed."""
+    keep_labels_together: bool = False
+    """Shuffle vectors instead of examples: labels of a vector stay neighbours, so that they share
+    the work on its prompt: much faster where vectors have many labels."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
     strip_labels: bool = False
@@ -104,6 +107,9 @@ class ProjectionSection(Section):
     """Rank r of the low-rank part; needed by the low-rank kinds, without meaning for the others."""
     low_rank_init_factor: NotNegative = 0.01
     """Size of the low-rank part at the start, relative to init_scale."""
+    init: Literal["published", "closed_form"] = "published"
+    """Initial values: published (from init_scale), or closed_form, computed from the training
+    vectors and the embeddings of their labels (docs/training-quality.md)."""
 
     @model_validator(mode="after")
     def _rank_where_it_is_needed(self) -> ProjectionSection:

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.config import Ratio, TrainConfig
 from selfie_adapters.dataset import Examples, VectorLabelDataset
 from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
-from selfie_adapters.training.batches import LabelTokens, tokenise_labels
+from selfie_adapters.training.batches import LabelTokens, shuffled_vectors, tokenise_labels
 
 _EPOCH_SEEDS = 1_000_003  # seeds of two runs' epochs do not meet
 
@@ -33,6 +34,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @cached_property
+    def vector_of(self) -> Tensor:
+        """[examples], a number for the vector of each: equal where labels share a vector."""
+        pairs = torch.stack([self.examples.section, self.examples.row], dim=1)
+        return torch.unique(pairs, dim=0, return_inverse=True)[1]
 
     def vectors(self, chosen: Tensor) -> Tensor:
         """Raw vectors of the examples `chosen`: [rows, d_model], float32."""
@@ -128,7 +135,11 @@ class TrainingOrder:
                 drawn = torch.Generator().manual_seed(seed * _EPOCH_SEEDS)
             order = epoch_of(self._groups, drawn)
         if data.shuffle:
-            order = order[torch.randperm(order.numel(), generator=generator)]
+            if data.keep_labels_together:
+                shuffled = shuffled_vectors(self._split.vector_of[order], generator)
+            else:
+                shuffled = torch.randperm(order.numel(), generator=generator)
+            order = order[shuffled]
         return order
 
     def counts(self, epoch: int) -> dict[str, int]:

@@ -7,8 +7,9 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -20,6 +21,7 @@ from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import ConfigError, SelfieError, TrainingError, TrainingStopped
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.training.closed_form import PROBES, closed_form_start
 from selfie_adapters.training.epochs import StepExamples
 from selfie_adapters.training.mirrors import open_mirrors
 from selfie_adapters.training.observing import observe, show_mixture
@@ -127,17 +129,17 @@ class _Trainer:
 
     def begin(self) -> None:
         """Start a new run, from the adapter file the configuration names if it names one."""
-        told = self._start_from_file()
+        told = self._start()
         self._agree()
         if self.ranks.writes:
             self.run.begin(self.config)
         if told:
-            self.tracker.event("start", told, step=self.step)
+            self.tracker.event(**told)
 
     def restore(self) -> None:
         """Take the state of the newest checkpoint; without one, start at the beginning."""
         found = self.checkpoints.read_newest() if self.adapter.num_parameters() else None
-        told, cut = self._start_from_file() if found is None else None, 0
+        told, cut = self._start() if found is None else None, 0
         if found is not None:
             progress, tensors = found
             self._check_same_run(progress)
@@ -148,22 +150,38 @@ class _Trainer:
         if self.ranks.writes:
             self.run.rewind(cut)
         if told:
-            self.tracker.event("start", told, step=self.step)
+            self.tracker.event(**told)
         line = f"goes on after step {self.step} of {self.order.total_steps}"
         self.tracker.event("resume", line, step=self.step)
 
-    def _start_from_file(self) -> str | None:
+    def _start(self) -> dict[str, Any] | None:
+        """Move the adapter to where it begins, and return the event that tells so.
+
+        None where it begins at its initial values.
+        """
         source = self.config.training.resume_from_checkpoint
-        if source is None:
+        if source is not None:
+            self.step, self.best, told = start_from_file(source, self.adapter, self.optimizer)
+            if self.step >= self.order.total_steps and self.adapter.num_parameters():
+                raise ConfigError(
+                    f"training.resume_from_checkpoint: {source} is at step {self.step} and this "
+                    f"run ends at step {self.order.total_steps}. Raise training.num_epochs or "
+                    "training.max_steps."
+                )
+            return {"event": "start", "line": told, "step": self.step}
+        if self.config.projection.init == "published":
             return None
-        self.step, self.best, told = start_from_file(source, self.adapter, self.optimizer)
-        if self.step >= self.order.total_steps and self.adapter.num_parameters():
-            raise ConfigError(
-                f"training.resume_from_checkpoint: {source} is at step {self.step} and this run "
-                f"ends at step {self.order.total_steps}. Raise training.num_epochs or "
-                "training.max_steps."
-            )
-        return told
+        train = self.setup.train
+        start = closed_form_start(
+            self.adapter,
+            self.setup.validator.objective,
+            train.vectors,
+            train.tokens,
+            train.vector_of,
+            self.config.seed,
+        )
+        line = f"closed-form start: loss {start.loss:.4f} on {PROBES} examples"
+        return {"event": "closed_form", "line": line, "step": self.step, **asdict(start)}
 
     def _check_same_run(self, progress: Progress) -> None:
         if progress.examples != self.examples_digest:

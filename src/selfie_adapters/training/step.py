@@ -48,10 +48,10 @@ def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> 
         mine = ranks.share(batch)
         if not mine.numel():
             continue
-        vectors = split.vectors(mine)
-        for part in objective.parts(split.tokens, mine):
+        vectors, same = split.vectors(mine), split.vector_of[mine]
+        for part in objective.parts(split.tokens, mine, same):
             soft = adapter.transform(vectors[part])
-            result = objective.part_loss(soft, split.tokens, mine[part])
+            result = objective.part_loss(soft, split.tokens, mine[part], same[part])
             loss = result.per_example.sum() / batch.numel()
             (loss * weight).backward()
             rows.append(mine[part])

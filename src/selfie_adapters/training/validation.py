@@ -79,7 +79,8 @@ class Validator:
     def __init__(
         self, split: Split, objective: Objective, config: TrainConfig, ranks: Ranks
     ) -> None:
-        self._split, self._objective, self._ranks = split, objective, ranks
+        self.objective = objective
+        self._split, self._ranks = split, ranks
         self._normalize = config.projection.normalize_input
         generator = torch.Generator().manual_seed(config.seed)
         groups = split.groups(config.data.val_dataset_ratios) if len(split) else []
@@ -167,7 +168,10 @@ class Validator:
             if self._ranks.size == 1 and stop():
                 raise ValidationInterrupted
             if rows.numel():
-                losses = self._objective.all_losses(soft_tokens(rows), self._split.tokens, rows)
+                # Every condition gives the labels of one vector the same soft token.
+                same = self._split.vector_of[rows]
+                soft = soft_tokens(rows)
+                losses = self.objective.all_losses(soft, self._split.tokens, rows, same)
                 total += losses.per_example.double().sum().cpu()
         self._ranks.add_up([total])
         return float(total) / chosen.numel()
