@@ -13,12 +13,19 @@ from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor
 
 from selfie_adapters.adapters import TrainingRecord, load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
-from selfie_adapters.errors import ConfigError, SelfieError, TrainingError, TrainingStopped
+from selfie_adapters.errors import (
+    ConfigError,
+    SelfieError,
+    StorageError,
+    TrainingError,
+    TrainingStopped,
+)
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.closed_form import PROBES, closed_form_start
@@ -111,6 +118,8 @@ class _Trainer:
         """Turn what the machine refuses (memory, disk) into a TrainingError with advice."""
         try:
             yield
+        except StorageError as error:
+            raise TrainingError(self._stopped_by(error)) from error
         except SelfieError:
             raise
         except torch.OutOfMemoryError as error:
@@ -119,11 +128,14 @@ class _Trainer:
                 "with more training.gradient_accumulation_steps, model.load_in_8bit, or "
                 f"model.enable_gradient_checkpointing. {self._how_to_go_on()}"
             ) from error
-        except OSError as error:
-            raise TrainingError(
-                f"{self.run.path}, step {self.step}: {error}. Training stopped there; no file was "
-                f"left half written. {self._how_to_go_on()}"
-            ) from error
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(self._stopped_by(error)) from error
+
+    def _stopped_by(self, error: Exception) -> str:
+        return (
+            f"{self.run.path}, step {self.step}: {error} Training stopped there; no file was "
+            f"left half written. {self._how_to_go_on()}"
+        )
 
     # How a run starts
 
