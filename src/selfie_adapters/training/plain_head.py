@@ -29,7 +29,11 @@ def plain_head(model: FrozenModel) -> nn.Linear | None:
     if type(head) is not nn.Linear or head.weight.device.type == "meta":
         return None
     seen: list[Tensor] = []
-    handle = head.register_forward_hook(lambda _module, _args, output: seen.append(output))
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        seen.append(output)
+
+    handle = head.register_forward_hook(hook)
     try:
         ids = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
         logits = model.network(input_ids=ids, use_cache=False).logits
