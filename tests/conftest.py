@@ -20,3 +20,13 @@ def golden():
 @pytest.fixture(scope="session")
 def golden_dir():
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def export_server():
+    """An S3 server on loopback for exports of labels; `fill` says what it holds."""
+    from export_bucket import ExportServer
+
+    server = ExportServer()
+    yield server
+    server.stop()

@@ -74,7 +74,8 @@ class ExportServer:
         self.url = f"http://127.0.0.1:{self.port}/{BUCKET}"
         self._store = s3_backends["123456789012"]["aws"]
         self._public = get_canned_acl("public-read")
-        self._store.create_bucket(BUCKET, "us-east-1")
+        if BUCKET not in self._store.buckets:  # moto's state is the process's, not the server's
+            self._store.create_bucket(BUCKET, "us-east-1")
         self._store.put_bucket_acl(BUCKET, self._public)
 
     def fill(self, files: dict[str, bytes]) -> None:

@@ -9,21 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 
-from export_bucket import BUCKET, FLASH, SOURCE_ID, ExportServer, export, packed, proxied, row
+from export_bucket import BUCKET, FLASH, SOURCE_ID, export, packed, proxied, row
 from selfie_adapters.sources import read_label_file
 
 BATCH = f"v1/{SOURCE_ID}/explanations/batch-{{}}.jsonl.gz"
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = ExportServer()
-    yield server
-    server.stop()
 
 
 def process(*arguments: object, cache: Path, **environment: str) -> subprocess.Popen[str]:
@@ -50,10 +44,10 @@ def one_red_line(errors: str, *parts: str) -> bool:
     return "Traceback" not in errors and all(part in errors for part in ("error: ", *parts))
 
 
-def test_labels_with_their_explainers_and_the_rule(server, tmp_path):
-    server.fill(export(3) | {BATCH.format(3): packed([row(0, "nought", FLASH)])})
+def test_labels_with_their_explainers_and_the_rule(export_server, tmp_path):
+    export_server.fill(export(3) | {BATCH.format(3): packed([row(0, "nought", FLASH)])})
     out = tmp_path / "labels.jsonl"
-    code, shown, errors = finished(*labels_command(server.url, out), cache=tmp_path / "c")
+    code, shown, errors = finished(*labels_command(export_server.url, out), cache=tmp_path / "c")
     assert (code, errors) == (0, "")
     assert shown.splitlines() == [
         "explanations: 4 batches",
@@ -73,19 +67,19 @@ def test_labels_with_their_explainers_and_the_rule(server, tmp_path):
     assert again.labels == {latent: [f"label {latent}"] for latent in range(6)}
 
     every = tmp_path / "all.jsonl.gz"
-    command = labels_command(server.url, every, "--all-explainers")
+    command = labels_command(export_server.url, every, "--all-explainers")
     assert finished(*command, cache=tmp_path / "c")[0] == 0
     assert read_label_file(every).labels[0] == ["label 0", "nought"]
 
-    command = labels_command(server.url, every, "--explainer", "gemini-2-flash")
+    command = labels_command(export_server.url, every, "--explainer", "gemini-2-flash")
     code, _, errors = finished(*command, cache=tmp_path / "c")
     assert code == 1
     assert one_red_line(errors, "gemini-2-flash", 'Did you mean "gemini-2.0-flash"?')
 
 
-def test_torch_is_not_loaded(server, tmp_path):
-    server.fill(export(1))
-    command = [str(part) for part in labels_command(server.url, tmp_path / "l.jsonl")]
+def test_torch_is_not_loaded(export_server, tmp_path):
+    export_server.fill(export(1))
+    command = [str(part) for part in labels_command(export_server.url, tmp_path / "l.jsonl")]
     code = f"import sys\nfrom selfie_adapters.cli import main\ntry: main({command!r})\n"
     code += "except SystemExit as stop: print('code', stop.code)\n"
     code += "print('torch' in sys.modules)"
@@ -102,9 +96,9 @@ def test_torch_is_not_loaded(server, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batches", [60, 1300])
-def test_ten_kills_at_any_moment_and_the_same_bytes(server, tmp_path, batches):
-    server.fill(export(batches))
-    with proxied(server) as proxy:
+def test_ten_kills_at_any_moment_and_the_same_bytes(export_server, tmp_path, batches):
+    export_server.fill(export(batches))
+    with proxied(export_server) as proxy:
         proxy.latency = 0.02
         whole = tmp_path / "whole.jsonl"
         started = time.monotonic()
@@ -133,6 +127,47 @@ def test_ten_kills_at_any_moment_and_the_same_bytes(server, tmp_path, batches):
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_the_listing_and_every_batch_go_wrong_once(export_server, tmp_path):
+    export_server.fill(export(40))
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert finished(*labels_command(export_server.url, whole), cache=tmp_path / "w")[0] == 0
+    faults = [
+        lambda status, headers, body: (503, {}, b""),
+        lambda status, headers, body: (status, headers, body[: len(body) // 2]),  # half a page
+        lambda status, headers, body: (
+            status,
+            headers | {"Content-Length": str(len(body))},
+            body[:10],
+        ),
+        lambda status, headers, body: (status, headers, body + b"x"),
+        lambda status, headers, body: (status, headers, b"\x1f\x8b" + bytes(len(body) - 2)),
+    ]
+    with proxied(export_server) as proxy:
+
+        def spoil(path, number, answer):
+            listing = "list-type" in path
+            fault = faults[zlib.crc32(path.encode()) % (3 if listing else len(faults))]
+            return fault(*answer) if number == 1 else answer
+
+        proxy.spoil = spoil
+        code, _, errors = finished(*labels_command(proxy.url, out), cache=tmp_path / "c")
+    assert (code, errors) == (0, "")
+    assert out.read_bytes() == whole.read_bytes()
+    assert sum("/batch-" in path for path in proxy.seen) == 80
+
+
+@pytest.mark.slow  # the waits between attempts
+def test_a_batch_damaged_in_the_bucket_is_one_red_line_and_no_file(export_server, tmp_path):
+    files = export(3)
+    files[BATCH.format(1)] = files[BATCH.format(1)][:-8] + bytes(8)  # gzip's checksum
+    export_server.fill(files)
+    out = tmp_path / "labels.jsonl"
+    code, _, errors = finished(*labels_command(export_server.url, out), cache=tmp_path / "c")
+    assert code == 1
+    assert one_red_line(errors, "batch-1.jsonl.gz", "gzip data ends early or is damaged")
+    assert not out.exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     place = tmp_path / "disk"
@@ -144,22 +179,26 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_said_and_leaves_no_partial_file(server, tmp_path, small_disk):
-    server.fill(export(40, a_batch=200))
+def test_a_full_disk_is_said_and_leaves_no_partial_file(export_server, tmp_path, small_disk):
+    export_server.fill(export(40, a_batch=200))
     out = small_disk / "labels.jsonl"
-    code, _, errors = finished(*labels_command(server.url, out), cache=tmp_path / "c")
+    code, _, errors = finished(*labels_command(export_server.url, out), cache=tmp_path / "c")
     assert code == 1
     assert one_red_line(errors, "labels.jsonl cannot be written", "No space left")
     assert list(small_disk.iterdir()) == []
 
     elsewhere = tmp_path / "labels.jsonl"
-    code, _, errors = finished(*labels_command(server.url, elsewhere), cache=small_disk / "c")
+    code, _, errors = finished(
+        *labels_command(export_server.url, elsewhere), cache=small_disk / "c"
+    )
     assert code == 1
     assert one_red_line(errors, "cannot be written", "No space left")
     assert not elsewhere.exists()
     # with room again, the same cache is gone on with
     shutil.copytree(small_disk / "c", tmp_path / "roomy")
-    code, _, errors = finished(*labels_command(server.url, elsewhere), cache=tmp_path / "roomy")
+    code, _, errors = finished(
+        *labels_command(export_server.url, elsewhere), cache=tmp_path / "roomy"
+    )
     assert (code, errors) == (0, "")
     assert len(read_label_file(elsewhere)) == 8000
 

@@ -31,7 +31,7 @@ _CONNECT_TIMEOUT = "10s"
 _SILENCE_TIMEOUT = "30s"  # between two pieces of a body
 _WHOLE_TIMEOUT = "5min"
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
-_STATUS = re.compile(r"status code: (\d{3})")
+_STATUS = re.compile(r"status code: (\d{3}) ([A-Za-z -]+)")
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,16 @@ class Bucket:
 
     def _failure(self, path: str, error: Exception) -> Exception:
         """A refusal is final; anything else may pass."""
-        reason = str(error).split("\n\nDebug source", 1)[0].split("\n", 1)[0]
-        reason = reason.split("Server returned ", 1)[-1].rsplit(" - ", 1)[-1].rstrip(": ")
         status = _STATUS.search(str(error))
-        if status and status[1].startswith("4") and status[1] not in {"408", "425", "429"}:
-            return DownloadError(f"{self.url}: {path} is refused ({reason}). Check the address.")
+        # The first line without the library's own frame; what follows is for its developers.
+        reason = (
+            str(error).split("\n", 1)[0].rsplit(" - ", 1)[-1].removeprefix("Generic S3 error: ")
+        )
+        if status:
+            reason = f"HTTP {status[1]} {status[2]}"
+            if status[1].startswith("4") and status[1] not in {"408", "425", "429"}:
+                text = f"{self.url}: {path} is refused ({reason}). Check the address."
+                return DownloadError(text)
         return PassingFailure(reason)
 
 
@@ -217,7 +222,8 @@ def _content(bucket: Bucket, file: StoredFile, cache: Path) -> bytes:
         data = bucket.read(file)
         return data, checked_content(file, data)
 
-    data, content = with_retries(f"{bucket.url}: {file.path}", attempt)
+    what, advice = f"{bucket.url}: {file.path}", "Run it again: what was fetched is in the cache."
+    data, content = with_retries(what, attempt, advice)
     if not bucket.local:
         with atomic_path(cache / file.version_name) as temporary:
             temporary.write_bytes(data)

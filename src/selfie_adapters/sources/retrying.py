@@ -20,10 +20,11 @@ class PassingFailure(Exception):
     """What may go well the next time: no answer, a server's 5xx, a cut or damaged body."""
 
 
-def with_retries(what: str, action: Callable[[], Result]) -> Result:
+def with_retries(what: str, action: Callable[[], Result], advice: str = "") -> Result:
     """The result of `action`, tried up to ATTEMPTS times while it raises PassingFailure.
 
-    what: how the message names the thing. Raises DownloadError after the last attempt.
+    what: how the message names the thing; advice: what it ends with. Raises
+    DownloadError after the last attempt.
     """
     wait = FIRST_WAIT
     for _ in range(ATTEMPTS - 1):
@@ -36,4 +37,5 @@ def with_retries(what: str, action: Callable[[], Result]) -> Result:
     try:
         return action()
     except PassingFailure as failure:
-        raise DownloadError(f"{what}: {failure} ({ATTEMPTS} attempts).") from failure
+        message = f"{what}: {failure} ({ATTEMPTS} attempts). {advice}"
+        raise DownloadError(message.rstrip()) from failure
