@@ -11,7 +11,8 @@ folder and both ways read it as it is in the page cache, each in a process of it
   then `torch.save`. No labels.
 
 Memory is the process's largest resident set (`ru_maxrss`), which counts mapped pages and the
-libraries too. `ratio_of_w_dec` is ours over the size of `W_dec`: 1.3 is the promise.
+libraries too. Seconds by the clock mean little on a busy machine (`load_average`); those of the
+processors stay. `ratio_of_w_dec` is ours over the size of `W_dec`: 1.3 is the promise.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 RELEASES = {
     4096: ("goodfire-llama-3.1-8b-instruct", "layer_19"),
@@ -61,8 +63,16 @@ torch.save(sae.W_dec.detach().contiguous(), sys.argv[2])
 """
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """(seconds, GiB of the largest resident set) of a process."""
+class Use(NamedTuple):
+    """What a process took: seconds by the clock and of the processors, GiB at most in memory."""
+
+    seconds: float
+    cpu: float
+    gib: float
+
+
+def measured(command: list[str]) -> Use:
+    """Run a process to its end."""
     started = time.perf_counter()
     to_stderr = [(os.POSIX_SPAWN_DUP2, 2, 1)]  # stdout is for the figures
     child = os.posix_spawn(command[0], command, os.environ, file_actions=to_stderr)
@@ -70,7 +80,8 @@ def measured(command: list[str]) -> tuple[float, float]:
     took = time.perf_counter() - started
     if status:
         sys.exit(f"failed: {' '.join(command)[:200]}")
-    return took, usage.ru_maxrss / 2**20 / (2**10 if sys.platform == "darwin" else 1)
+    gib = usage.ru_maxrss / 2**20 / (2**10 if sys.platform == "darwin" else 1)
+    return Use(took, usage.ru_utime + usage.ru_stime, gib)
 
 
 def machine() -> str:
@@ -96,24 +107,24 @@ def measure(folder: Path, d_sae: int, d_in: int, rounds: int, dtype: str) -> dic
     ours += ["--dtype", dtype]
     theirs = [sys.executable, "-c", SAELENS, str(file), str(folder / "theirs.pt")]
     theirs += [release, sae_id, *shape]
-    figures: dict[str, list[tuple[float, float]]] = {"ours": [], "saelens": []}
+    figures: dict[str, list[Use]] = {"ours": [], "saelens": []}
     for number in range(rounds):
         for name, command in (("ours", ours), ("saelens", theirs)):
             figures[name].append(measured(command))
-            seconds, gib = figures[name][-1]
-            print(f"{number + 1}/{rounds} {name}: {seconds:.1f} s, {gib:.2f} GiB", file=sys.stderr)
+            print(f"{number + 1}/{rounds} {name}: {figures[name][-1]}", file=sys.stderr)
     return summary(folder, figures, d_sae, d_in, dtype)
 
 
 def summary(
     folder: Path,
-    figures: dict[str, list[tuple[float, float]]],
+    figures: dict[str, list[Use]],
     d_sae: int,
     d_in: int,
     dtype: str,
 ) -> dict[str, object]:
-    seconds = {name: statistics.median(s for s, _ in each) for name, each in figures.items()}
-    memory = {name: max(gib for _, gib in each) for name, each in figures.items()}
+    seconds = {name: statistics.median(u.seconds for u in each) for name, each in figures.items()}
+    cpu = {name: statistics.median(use.cpu for use in each) for name, each in figures.items()}
+    memory = {name: max(use.gib for use in each) for name, each in figures.items()}
     w_dec = d_sae * d_in * 4 / 2**30
     return {
         "memory_ratio": round(memory["saelens"] / memory["ours"], 2),
@@ -124,6 +135,9 @@ def summary(
         "saelens_gib": round(memory["saelens"], 3),
         "ours_seconds": round(seconds["ours"], 1),
         "saelens_seconds": round(seconds["saelens"], 1),
+        "ours_cpu_seconds": round(cpu["ours"], 1),
+        "saelens_cpu_seconds": round(cpu["saelens"], 1),
+        "load_average": round(os.getloadavg()[0], 1),
         "same_rows": same_rows(folder, dtype),
         "output_gib": round((folder / "ours.pt").stat().st_size / 2**30, 3),
         "d_sae": d_sae,

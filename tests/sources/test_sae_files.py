@@ -262,7 +262,8 @@ sys.path.insert(0, sys.argv[1])
 from small_saes import CASES
 from selfie_adapters.sources.sae_files import open_registered
 from selfie_adapters.sources.saelens import find_sae
-rows = {c: torch.cat(list(open_registered(find_sae(*CASES[c][:2])).decoder.blocks())) for c in CASES}
+saes = {case: open_registered(find_sae(*CASES[case][:2])) for case in CASES}
+rows = {case: torch.cat(list(sae.decoder.blocks())) for case, sae in saes.items()}
 save_file(rows, sys.argv[2])
 assert "sae_lens" not in sys.modules
 """

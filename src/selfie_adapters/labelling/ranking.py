@@ -15,12 +15,8 @@ from torch import Tensor
 from transformers import Cache
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
-from selfie_adapters.training.batches import (
-    LabelTokens,
-    split_by_length,
-    tokenise_labels,
-    tokens_a_part,
-)
+from selfie_adapters.training.batches import LabelTokens, split_by_length, tokenise_labels
+from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
 
 _ROWS_AT_ONCE = 256
@@ -123,7 +119,7 @@ def score_written(
     tokens = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
     rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
     scores = torch.empty(len(different))
-    for part in split_by_length(lengths, 0, tokens_a_part(model.device)):
+    for part in split_by_length(lengths, 0, tokens_a_part(model)):
         scores[part] = _score_rows(model, read, rows[part], tokens, part)
     table = dict(zip(different, scores.tolist(), strict=True))
     return [table[pair] for pair in pairs]

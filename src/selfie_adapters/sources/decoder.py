@@ -14,7 +14,8 @@ from selfie_adapters.dataset.vectors import open_tensors
 from selfie_adapters.errors import DataError
 from selfie_adapters.sources.sae_layouts import OF_DIMENSIONS, OF_LATENTS
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 64 * 2**20
+_LINES_BYTES = 128 * 2**20  # of a mapped file at once, where lines are read in pieces
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,9 @@ class Decoder:
 
     open: Callable[[], Tensor]
     """The tensor as it lies in its file: [d_sae, d_in], [d_in, d_sae], or, for a decoder that
-    writes to several layers, [d_sae, layers, d_in], of which the sum is taken."""
+    writes to several layers, [d_sae, layers, d_in], of which the sum is taken. Called for each
+    block: pages of a mapped file count as memory until it is closed."""
     columns: bool
-    reopen: bool
-    """Open it anew for each block: pages of a mapped file count as memory until it is closed."""
     multiply: float = 1.0
     divide: float = 1.0
 
@@ -38,15 +38,10 @@ class Decoder:
 
     def blocks(self) -> Iterator[Tensor]:
         """Consecutive rows: [n, d_in] each, float32."""
-        tensor = self.open()
         d_sae, _ = self.shape
-        rows = max(1, _BLOCK_BYTES * d_sae // (4 * tensor.numel()))
+        rows = max(1, _BLOCK_BYTES * d_sae // (4 * self.open().numel()))
         for start in range(0, d_sae, rows):
-            if self.reopen and start:
-                tensor = self.open()
-            stop = start + rows
-            part = tensor[:, start:stop].T if self.columns else tensor[start:stop]
-            block = part.contiguous().float()
+            block = self._columns(start, start + rows) if self.columns else self._rows(start, rows)
             if block.ndim == 3:
                 block = block.sum(dim=1)
             # Not one factor: SAELens multiplies or divides, and the last bit should be the same.
@@ -55,6 +50,22 @@ class Decoder:
             if self.divide != 1.0:
                 block = block / self.divide
             yield block
+
+    def _rows(self, start: int, rows: int) -> Tensor:
+        return self.open()[start : start + rows].contiguous().float()
+
+    def _columns(self, start: int, stop: int) -> Tensor:
+        """Columns as rows. Reading a few numbers of a mapped line brings in whole stretches of it,
+        so the file is opened anew for every few lines."""
+        d_sae, d_in = self.shape
+        stop = min(stop, d_sae)
+        block = torch.empty(stop - start, d_in)
+        lines = max(1, _LINES_BYTES // (4 * d_sae))
+        for top in range(0, d_in, lines):
+            part = self.open()[top : top + lines, start:stop]
+            block[:, top : top + lines] = part.contiguous().T
+            del part  # closes the file
+        return block
 
 
 def open_decoder(
@@ -101,8 +112,8 @@ def open_decoder(
     mapped = file.suffix in (".safetensors", ".npy") or zipfile.is_zipfile(file)
     if not mapped:
         whole = tensors[name]
-        return Decoder(lambda: whole, columns, False, multiply, divide)
-    return Decoder(open_it, columns, True, multiply, divide)
+        return Decoder(lambda: whole, columns, multiply, divide)
+    return Decoder(open_it, columns, multiply, divide)
 
 
 def _fits(ends: tuple[int, int], columns: bool, expected: tuple[int | None, int | None]) -> bool:
@@ -144,8 +155,8 @@ class RowCheck:
         for block in blocks:
             kept = block.to(dtype)
             norms = kept.float().norm(dim=1)
-            finite = torch.isfinite(kept).all(dim=1)
-            zero = (kept == 0).all(dim=1)
+            largest = kept.abs().amax(dim=1)  # tells all: NaN, infinity or zero
+            finite, zero = torch.isfinite(largest), largest == 0
             self.dead += (zero.nonzero().flatten() + row).tolist()
             self.broken += ((~finite).nonzero().flatten() + row).tolist()
             good = norms[finite & ~zero]

@@ -42,7 +42,7 @@ def open_registered(
         w_dec = load_w_dec(entry, device)
         facts = with_guesses(read_facts(None, entry.overrides), _residual(), names)
         note = f"the layout {entry.layout} was read by SAELens"
-        return SaeVectors(Decoder(lambda: w_dec, False, False), facts, [note])
+        return SaeVectors(Decoder(lambda: w_dec, False), facts, [note])
     config = layout.config_file(entry.path)
     folder = file.parent if file is not None else None
     if config is None:
