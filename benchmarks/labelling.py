@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--adapter", help="untrained soft tokens if left out")
     parser.add_argument("--source", help="training or vector file; random directions if left out")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=30)
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
@@ -123,7 +123,7 @@ def main() -> None:
     labeller = Labeller(model, adapter)
     count = options.batch * (options.rounds + 1)
     if options.source:
-        vectors = read_label_source(options.source, "val").vectors(0, count)
+        vectors = read_label_source(options.source).vectors(0, count)
     else:
         vectors = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
     result = measure(
