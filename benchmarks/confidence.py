@@ -2,9 +2,9 @@
 
     python benchmarks/confidence.py --adapter A --source topics/topics.json --precision 0.8 --json
 
-Half of the held-out vectors fit the confidence, the other half and fresh controls test it: the
-precision and coverage at its threshold, the share of random directions and zero vectors that are
-shown as a concept, and the reliability in ten bins. Greedy labels.
+Half of the held-out vectors fit a confidence, the other half and fresh controls test it, and then
+the other way round: the precision and coverage at its threshold, the share of random directions
+and zero vectors that are shown as a concept, and the reliability in ten bins. Greedy labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--control-rate", type=float, default=0.05)
     parser.add_argument("--controls", type=int, default=400)
     parser.add_argument("--max-new-tokens", type=int, default=12)
-    parser.add_argument("--out", help="where to write the confidence file")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
     settings = LabelSettings.checked(
@@ -48,54 +47,49 @@ def main() -> None:
     )
     everyone = open_source(settings)
     half = len(everyone) // 2
-    fitted = calibrate(
-        settings.model_copy(update={"limit": half}),
-        options.precision,
-        options.control_rate,
-        options.controls,
-    )
-    if options.out:
-        fitted.save(options.out)
-
     worker = ShardWorker(settings, everyone)
     dataset = everyone.dataset
     assert dataset is not None
-    rest = list(range(half, len(everyone)))
-    items = dataset.labelled("val")[half:]
-    vectors = worker.vectors(rest)
-    labels = [drawn[0] for drawn in worker.label(vectors, rest)]
-    right = np.array(
-        [
-            meaning(label.text) in {meaning(own) for own in item.labels}
-            for label, item in zip(labels, items, strict=True)
-        ]
-    )
-    p = np.array([fitted.of(label) for label in labels])
-    picked = torch.arange(options.controls) % len(vectors)
-    kinds = {
-        "random": random_vectors(vectors[picked], seed=1),
-        "zero": torch.zeros(1, vectors.shape[1]),
-    }
-    shown = np.array([fitted.believes(one) for one in p])
+    items = dataset.labelled("val")
+    right, shown, p, believed = [], [], [], {"random": [], "zero": []}
+    folds = [range(half), range(half, len(everyone))]
+    for fold, (mine, other) in enumerate([folds, folds[::-1]]):
+        fitted = calibrate(
+            worker, list(mine), options.precision, options.control_rate, options.controls
+        )
+        positions = list(other)
+        vectors = worker.vectors(positions)
+        labels = [drawn[0] for drawn in worker.label(vectors, positions)]
+        own = [{meaning(text) for text in items[i].labels} for i in positions]
+        right += [meaning(x.text) in known for x, known in zip(labels, own, strict=True)]
+        p += [fitted.of(label) for label in labels]
+        shown += [fitted.believes(fitted.of(label)) for label in labels]
+        picked = torch.arange(options.controls) % len(vectors)
+        kinds = {
+            "random": random_vectors(vectors[picked], seed=fold + 1),
+            "zero": torch.zeros(1, vectors.shape[1]),
+        }
+        for kind, some in kinds.items():
+            drawn = worker.labeller.label(some, max_new_tokens=options.max_new_tokens)
+            believed[kind] += [fitted.believes(fitted.of(one[0])) for one in drawn]
+    chosen = np.array(shown)
+    truth = np.array(right, dtype=float)
     result = {
         "asked_precision": options.precision,
         "asked_control_rate": options.control_rate,
-        "weights": fitted.weights,
-        "threshold": round(fitted.threshold, 4),
-        "right_of_all": asdict(bootstrap_mean(right.astype(float))),
-        "precision": asdict(bootstrap_mean(right[shown].astype(float))),
-        "coverage": asdict(bootstrap_mean(shown.astype(float))),
-        "brier": round(float(((p - right) ** 2).mean()), 4),
-        "reliability": reliability(p, right),
-        "controls_shown": {},
-        "fitted_on": half,
-        "tested_on": len(items),
+        "right_of_all": asdict(bootstrap_mean(truth)),
+        "precision": asdict(bootstrap_mean(truth[chosen])),
+        "coverage": asdict(bootstrap_mean(chosen.astype(float))),
+        "right_that_are_shown": asdict(bootstrap_mean(chosen[truth > 0].astype(float))),
+        "brier": round(float(((np.array(p) - truth) ** 2).mean()), 4),
+        "reliability": reliability(np.array(p), truth),
+        "controls_shown": {
+            kind: asdict(bootstrap_mean(np.array(values, dtype=float)))
+            for kind, values in believed.items()
+        },
+        "vectors": len(everyone),
         "machine": machine(),
     }
-    for kind, some in kinds.items():
-        drawn = worker.labeller.label(some, max_new_tokens=options.max_new_tokens)
-        believed = [fitted.believes(fitted.of(one[0])) for one in drawn]
-        result["controls_shown"][kind] = asdict(bootstrap_mean(np.array(believed, dtype=float)))
     if options.json:
         print(json.dumps(result))
         return

@@ -61,7 +61,7 @@ def ours(labeller: Labeller, vectors: Tensor, limit: int) -> list[str]:
 def measure(
     model: FrozenModel, labeller: Labeller, vectors: Tensor, batch: int, rounds: int, limit: int
 ) -> dict[str, object]:
-    """Medians over `rounds` batches, each labelled all ways; one more round warms up."""
+    """Medians over `rounds` batches, each labelled all ways; a small one before them warms up."""
     end = labeller.prompt.end_id
     quotes = quote_tokens(model).nonzero().flatten().tolist()
     ways = {
@@ -72,7 +72,7 @@ def measure(
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     same = total = 0
     for index in range(rounds + 1):
-        some = vectors[index * batch : (index + 1) * batch]
+        some = vectors[index * batch : (index + 1) * batch] if index else vectors[:8]
         texts = {}
         for way in list(ways) if index % 2 else list(ways)[::-1]:
             started = time.perf_counter()
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--adapter", help="untrained soft tokens if left out")
     parser.add_argument("--source", help="training or vector file; random directions if left out")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=30)
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
@@ -123,7 +123,7 @@ def main() -> None:
     labeller = Labeller(model, adapter)
     count = options.batch * (options.rounds + 1)
     if options.source:
-        vectors = read_label_source(options.source, "val").vectors(0, count)
+        vectors = read_label_source(options.source).vectors(0, count)
     else:
         vectors = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
     result = measure(

@@ -353,6 +353,24 @@ def test_means_are_subtracted_by_layer(settings, tmp_path, golden_dir):
     assert rows(tmp_path / "mean") == rows(tmp_path / "hand")
 
 
+def test_a_mean_is_not_subtracted_twice(settings, tmp_path):
+    metadata = {
+        "dataset_name": "d",
+        "filename": "v.safetensors",
+        "layer": 3,
+        "source": "s",
+        "vector_type": "v",
+        "mean_file": "d_mean.safetensors",
+    }
+    items = [{"index": 0, "labels": ["a"], "split": "train"}]
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"metadata": metadata, "vectors": items}]))
+    save_file({"layer_3": torch.ones(48)}, tmp_path / "means.safetensors")
+    options = settings(source=str(path), mean=str(tmp_path / "means.safetensors"))
+    with pytest.raises(ConfigError, match=r"d@l3: .*d_mean\.safetensors\) subtracted already"):
+        run(tmp_path / "run", options)
+
+
 def test_without_an_adapter_the_vector_itself_is_the_soft_token(settings, tmp_path, golden_dir):
     from selfie_adapters.model import load_model
     from selfie_adapters.model.fingerprint import mean_embedding_norm

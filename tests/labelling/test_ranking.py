@@ -5,7 +5,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.labelling import CandidateScores, score_candidates
-from selfie_adapters.labelling.ranking import read_prompt, score_written
+from selfie_adapters.labelling.ranking import _parts_of_like_length, read_prompt, score_written
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt
 from selfie_adapters.training import label_losses
 from selfie_adapters.training.batches import tokenise_labels
@@ -65,3 +65,16 @@ def test_written_tokens_score_like_the_same_candidates(model):
     # one token alone is scored too: by the distribution after the prompt
     (first,) = score_written(model, read, [[7]])
     assert first == pytest.approx(float(read.first[0, 7]))
+
+
+@pytest.mark.parametrize("tokens", [4, 1000])
+def test_parts_hold_every_row_once_and_little_padding(tokens):
+    lengths = torch.tensor([30, 3, 3, 1, 17, 3, 9, 2, 3])
+    parts = _parts_of_like_length(lengths, tokens)
+    assert sorted(torch.cat(parts).tolist()) == list(range(9))
+    for part in parts:
+        fed = lengths[part] - 1
+        assert (2 * fed > fed.max()).all() or len(part) == 1 or fed.max() == 0
+        assert fed.max() * len(part) <= tokens or len(part) == 1
+    if tokens == 1000:  # tokens fed: 29, 16 | 8 | 2, 2, 2, 2 | 1 | 0
+        assert [len(part) for part in parts] == [2, 1, 4, 1, 1]

@@ -29,7 +29,7 @@ def fit(
     repetition_penalty: float = 1.0,
     max_new_tokens: int = 30,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 256,
     dtype: str = "auto",
 ) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
@@ -72,7 +72,9 @@ def fit(
     from selfie_adapters.commands.label import drawing
     from selfie_adapters.labelling.calibration import calibrate
     from selfie_adapters.labelling.confidence import beside
+    from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.settings import LabelSettings
+    from selfie_adapters.labelling.worker import ShardWorker
 
     settings = LabelSettings.checked(
         source=source,
@@ -88,11 +90,14 @@ def fit(
         batch_size=batch_size,
         dtype=dtype,
     )
+    source_of_vectors = open_source(settings)
     console = Console()
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("vectors", total=None)
+        worker = ShardWorker(settings, source_of_vectors)
         fitted = calibrate(
-            settings,
+            worker,
+            range(len(source_of_vectors)),
             precision,
             control_rate,
             controls,

@@ -39,7 +39,7 @@ def label(
     repetition_penalty: float = 1.0,
     max_new_tokens: int = 30,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 256,
     shard_size: int = 512,
     dtype: str = "auto",
     engine: Literal["local", "ray", "vllm"] = "local",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.labelling.choosing import meaning, rank_labels
 from selfie_adapters.labelling.confidence import Confidence, Evidence, fit_confidence
 from selfie_adapters.labelling.controls import draw
-from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.labeller import Label
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker
 
 ZEROS = 20
@@ -22,32 +20,32 @@ ZEROS = 20
 
 
 def calibrate(
-    settings: LabelSettings,
+    worker: ShardWorker,
+    positions: Sequence[int],
     precision: float,
     control_rate: float,
     controls: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Confidence:
-    """A confidence for labels drawn as `settings` say, from the labelled vectors they name.
+    """A confidence for labels drawn as the worker draws them, from vectors of its source.
 
     Each vector's best label counts as right if it is one of its own labels, case and blanks aside.
     controls: how many random directions are labelled, with norms of the vectors. progress is told
     of vectors done and in all. Raises DataError for a source without labels, and like
     `fit_confidence`.
     """
-    source = open_source(settings)
+    settings, source = worker.settings, worker.source
     if source.dataset is None:
         raise DataError(
             f"{settings.source}: a file of vectors alone. Calibration compares with known labels; "
             "give a training file."
         )
-    worker = ShardWorker(settings, source)
     known = {
         (number, item.index): {meaning(label) for label in item.labels}
         for number, section in enumerate(source.dataset.sections)
         for item in section.items
     }
-    total = len(source) + controls + ZEROS
+    total = len(positions) + controls + ZEROS
     done = 0
 
     def best(kind: str, vectors: Tensor) -> tuple[list[Label], Evidence]:
@@ -65,12 +63,11 @@ def calibrate(
             progress(done, total)
         return labels, Evidence.of(labels, shares)
 
-    everyone = list(range(len(source)))
-    vectors = worker.vectors(everyone)
+    vectors = worker.vectors(list(positions))
     labels, evidence = best("calibration", vectors)
     right = [
-        meaning(label.text) in known[place]
-        for label, place in zip(labels, source.places, strict=True)
+        meaning(label.text) in known[source.places[position]]
+        for label, position in zip(labels, positions, strict=True)
     ]
     picked = torch.arange(controls) % len(vectors)
     kinds = {

@@ -129,7 +129,7 @@ class Labeller:
         top_p: float = 1.0,
         max_new_tokens: int = 30,
         seed: int = 0,
-        batch_size: int = 64,
+        batch_size: int = 256,
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
         repetition_penalty: float = 1.0,

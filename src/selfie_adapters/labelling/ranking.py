@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import Cache
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
-from selfie_adapters.training.batches import LabelTokens, split_by_length, tokenise_labels
+from selfie_adapters.training.batches import LabelTokens, tokenise_labels
 from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
 
@@ -119,10 +119,27 @@ def score_written(
     tokens = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
     rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
     scores = torch.empty(len(different))
-    for part in split_by_length(lengths, 0, tokens_a_part(model)):
+    for part in _parts_of_like_length(lengths, tokens_a_part(model)):
         scores[part] = _score_rows(model, read, rows[part], tokens, part)
     table = dict(zip(different, scores.tolist(), strict=True))
     return [table[pair] for pair in pairs]
+
+
+def _parts_of_like_length(lengths: Tensor, tokens: int) -> list[Tensor]:
+    """Positions, longest first, cut where a row would be half padding or `tokens` are reached.
+
+    Most labels are a few tokens and some are cut off at thirty: in one batch most would be padding.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True).tolist()
+    steps = (lengths - 1).tolist()  # tokens a row feeds to the model; the last is only a target
+    parts: list[list[int]] = []
+    for row in order:
+        longest = steps[parts[-1][0]] if parts else 0
+        full = bool(parts) and longest * (len(parts[-1]) + 1) > tokens
+        if full or 2 * steps[row] <= longest or not parts:
+            parts.append([])
+        parts[-1].append(row)
+    return [torch.tensor(part) for part in parts]
 
 
 @torch.inference_mode()

@@ -44,7 +44,7 @@ class LabelSettings(Section):
     repetition_penalty: Positive = 1.0
     max_new_tokens: Count = 30
     seed: int = 0
-    batch_size: Count = 64
+    batch_size: Count = 256
     """Rows at a time."""
     shard_size: Count = 512
     """Vectors a file."""

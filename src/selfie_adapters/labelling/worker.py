@@ -49,6 +49,7 @@ class ShardWorker:
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
                 f"d_model {model.d_model}. Take vectors of this model, or the model they are from."
             )
+        _check_not_centred(settings, source)
         adapter = _adapter(settings, model)
         self.labeller = Labeller(
             model, adapter, check=not settings.ignore_binding, writer=_writer(settings)
@@ -206,6 +207,17 @@ class ShardWorker:
             row["confidence"] = round(probability, 4)
             row["concept"] = self.confidence.believes(probability)
         return row
+
+
+def _check_not_centred(settings: LabelSettings, source: LabelSource) -> None:
+    if settings.mean is None or source.dataset is None:
+        return
+    for section in source.dataset.sections:
+        if done := section.metadata.get("mean_file"):
+            raise ConfigError(
+                f"{settings.source}, {section.id}: its vectors have their mean ({done}) subtracted "
+                "already. Leave --mean out."
+            )
 
 
 def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
