@@ -111,8 +111,16 @@ def workspace(tmp_path):
 
 
 # `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
-# test_install's; the concept list's Debian package is test_make_concepts's miniature.
-ELSEWHERE = ("make", "pip", "apt-get", "dpkg-deb", "python scripts/make_concepts.py")
+# test_install's; the concept list's Debian package is test_make_concepts's miniature; the web app
+# does not end by itself (tests/serving, tests/commands/test_serve.py).
+ELSEWHERE = (
+    "make",
+    "pip",
+    "apt-get",
+    "dpkg-deb",
+    "python scripts/make_concepts.py",
+    "selfie serve",
+)
 
 
 @pytest.mark.slow
