@@ -87,28 +87,34 @@ def test_a_missing_extra_names_the_install_command(settings, monkeypatch, packag
 def test_stopping_ends_every_answer_with_a_line_that_says_so(settings, sent, code):
     command = [sys.executable, "-c", "from selfie_adapters.cli import main; main()", "serve"]
     command += ["--model", settings["model"], "--adapter", settings["adapter"][0], "--port", "0"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "500"},
-    )
-    assert process.stdout
-    line = process.stdout.readline()
-    port = int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
-    answers = []
-    for _ in range(3):  # one runs, two wait
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        body = json.dumps({"prompt": "x" * 900, "chat": "none"})
-        connection.request("POST", "/api/read", body, {"Content-Type": "application/json"})
-        answers.append(connection.getresponse())
-    assert json.loads(answers[0].readline())["event"] == "start"
-    assert json.loads(answers[0].readline())["event"] == "cells"
-    process.send_signal(sent)
-    for answer in answers:
-        last = json.loads(answer.read().splitlines()[-1])
-        assert last == {"event": "error", "message": "The server is stopping. Try again later."}
-    _, errors = process.communicate(timeout=60)
+    ) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            port = int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
+            answers = [_begin(port) for _ in range(3)]  # one runs, two wait
+            assert json.loads(answers[0].readline())["event"] == "start"
+            assert json.loads(answers[0].readline())["event"] == "cells"
+            process.send_signal(sent)
+            for answer in answers:
+                last = json.loads(answer.read().splitlines()[-1])
+                assert last["event"] == "error"
+                assert last["message"] == "The server is stopping. Try again later."
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code
     assert "Traceback" not in errors
+
+
+def _begin(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = json.dumps({"prompt": "x" * 400, "chat": "none"})
+    connection.request("POST", "/api/read", body, {"Content-Type": "application/json"})
+    return connection.getresponse()
