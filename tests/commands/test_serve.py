@@ -98,7 +98,8 @@ def test_stopping_ends_every_answer_with_a_line_that_says_so(settings, sent, cod
             assert process.stdout
             line = process.stdout.readline()
             port = int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
-            answers = [_begin(port) for _ in range(3)]  # one runs, two wait
+            connections = [_begin(port) for _ in range(3)]  # one runs, two wait
+            answers = [connection.getresponse() for connection in connections]
             assert json.loads(answers[0].readline())["event"] == "start"
             assert json.loads(answers[0].readline())["event"] == "cells"
             process.send_signal(sent)
@@ -106,6 +107,8 @@ def test_stopping_ends_every_answer_with_a_line_that_says_so(settings, sent, cod
                 last = json.loads(answer.read().splitlines()[-1])
                 assert last["event"] == "error"
                 assert last["message"] == "The server is stopping. Try again later."
+            for connection in connections:
+                connection.close()
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -117,4 +120,4 @@ def _begin(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = json.dumps({"prompt": "x" * 400, "chat": "none"})
     connection.request("POST", "/api/read", body, {"Content-Type": "application/json"})
-    return connection.getresponse()
+    return connection
