@@ -113,7 +113,8 @@ def workspace(tmp_path):
 
 # `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
 # test_install's; the concept list's Debian package is test_make_concepts's miniature; what needs a
-# hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare.
+# hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the web
+# app does not end by itself (tests/serving, tests/commands/test_serve.py).
 ELSEWHERE = (
     "make",
     "pip",
@@ -124,6 +125,7 @@ ELSEWHERE = (
     "selfie prepare sae",
     "selfie data fetch",
     "python benchmarks/prepare.py",
+    "selfie serve",
 )
 
 

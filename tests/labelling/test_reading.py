@@ -14,14 +14,13 @@ from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.reading import (
     calibration,
     mean_layers,
-    plan_reading,
-    prompt_ids,
     read_cells,
     read_means,
     read_prompt,
 )
+from selfie_adapters.labelling.reading_plan import plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel, load_model
-from tiny import D_MODEL, FAMILIES, LAYERS, golden_tokenizer, tiny_network
+from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
 
 BEGIN = 256
 LIMIT = 5
@@ -320,12 +319,26 @@ def test_a_file_of_other_tensors_is_refused(tmp_path):
         mean_layers(path)
 
 
+DRAWN = {"scales": [1.0], "samples": 1, "best_of": False, "temperature": 0.0, "top_p": 1.0}
+DRAWN |= {"repetition_penalty": 1.0, "max_new_tokens": 30}
+
+
 def test_the_calibration_beside_the_adapter_is_taken(tmp_path):
     adapter = create_adapter("identity", 4).save(tmp_path / "a.safetensors")
     assert calibration(adapter) is None
-    trust = Confidence({"gain": 1.5}, -0.5, 0.4)
+    trust = Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN)
     trust.save(beside(adapter))
     assert calibration(adapter) == trust
     trust.save(tmp_path / "other.json")
     assert calibration(adapter, tmp_path / "other.json") == trust
-    assert LAYERS == 3
+
+
+def test_a_calibration_of_other_labels_is_not_taken(tmp_path, caplog):
+    adapter = create_adapter("identity", 4).save(tmp_path / "a.safetensors")
+    Confidence({"gain": 1.5}, -0.5, 0.4, {**DRAWN, "samples": 8}).save(beside(adapter))
+    assert calibration(adapter) is None
+    assert "drawn in another way (samples 8, not 1)" in caplog.text
+    with pytest.raises(ConfigError, match="drawn in another way"):
+        calibration(adapter, beside(adapter))
+    Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN).save(beside(adapter))
+    assert calibration(adapter, max_new_tokens=5) is None

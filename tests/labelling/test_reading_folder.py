@@ -5,8 +5,9 @@ import json
 import pytest
 
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.labelling.reading import Cell, PromptToken, ReadingPlan
+from selfie_adapters.labelling.reading import Cell
 from selfie_adapters.labelling.reading_folder import ReadingFolder
+from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 
 LABELS = [
     'quote " here',

@@ -4,14 +4,15 @@ import pytest
 
 from browser import chromium
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import Cell, PromptToken, Reading, ReadingPlan
+from selfie_adapters.labelling.reading import Cell, Reading
+from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 from selfie_adapters.report.reading_page import write_reading_page
 
 pytestmark = pytest.mark.slow
 
 HOSTILE = '<img src=x onerror="document.title=1">\u202e"&'
 LAYERS, POSITIONS = (0, 4, 8), (1, 2, 3, 5)
-LABELS = {(4, 2): "a barn owl", (8, 3): HOSTILE, (0, 1): "", (0, 5): "owls"}
+LABELS = {(4, 2): "a barn owl", (8, 3): HOSTILE, (0, 1): "", (0, 5): "owls", (8, 5): "growl"}
 
 
 @pytest.fixture
@@ -141,10 +142,10 @@ def test_the_searched_word_is_marked(address):
     with chromium() as page:
         page.goto(address)
         found = page.locator("td.found")
-        assert [node.inner_text() for node in found.all()] == ["a barn owl"]  # not "owls"
-        assert page.locator("output").inner_text() == "1 cell"
+        assert [node.inner_text() for node in found.all()] == ["a barn owl", "owls"]
+        assert page.locator("output").inner_text() == "2 cells"
         page.fill("#find", "AT")
-        assert found.count() == 8
+        assert found.count() == 7
         page.fill("#find", "")
         assert found.count() == 0
 

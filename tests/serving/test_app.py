@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import plan_reading, read_cells
+from selfie_adapters.labelling.reading import read_cells
+from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.serving.requests import Limits
 from serving.conftest import JSON, wait_until
 from serving.test_requests import npy

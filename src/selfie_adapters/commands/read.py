@@ -54,7 +54,7 @@ def read(
     mean
         File of mean vectors (layer_0, layer_1, …), subtracted first.
     confidence
-        Calibration file; default: the one beside the adapter, if there is one.
+        Calibration file (selfie confidence fit); default: the one beside the adapter, if it fits.
     chat
         The tokenizer's own chat template, a bare turn without system prompt, or none.
     special
@@ -81,17 +81,17 @@ def read(
     from selfie_adapters.labelling.reading import (
         calibration,
         mean_layers,
-        plan_reading,
         read_cells,
         read_means,
     )
     from selfie_adapters.labelling.reading_folder import ReadingFolder
+    from selfie_adapters.labelling.reading_plan import plan_reading
     from selfie_adapters.model import load_model
     from selfie_adapters.report.reading_page import write_reading_page
 
     adapter_file = find_adapter_file(adapter)
     loaded = load_adapter(adapter_file)
-    trust = calibration(adapter_file, confidence)
+    trust = calibration(adapter_file, confidence, max_new_tokens)
     frozen = load_model(model, dtype)
     wanted = mean_layers(mean) if mean and layers is None else layers
     plan = plan_reading(frozen, prompt, wanted, positions, chat, special)

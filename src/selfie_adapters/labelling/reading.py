@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,37 +10,33 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.errors import DataError, PromptError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import existing_file
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.selection import parse_selection
+from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel, capture
-from selfie_adapters.model.blocks import check_layer
-from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.model.prompt import Chat
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512
 BATCH_SIZE = 64
+MAX_NEW_TOKENS = 30
+# How a cell's label is drawn, as a calibration records it.
+_DRAWING = {
+    "scales": [1.0],
+    "samples": 1,
+    "best_of": False,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+}
 
-
-@dataclass(frozen=True)
-class PromptToken:
-    """One token of the prompt as the model sees it.
-
-    text: what the token says; a character that is spread over several tokens stands whole in each
-    of them, and `part` says which it is ("1/3"). special: a token of the chat format and the like.
-    """
-
-    position: int
-    id: int
-    text: str
-    special: bool
-    part: str | None = None
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,28 +60,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class ReadingPlan:
-    """Which states of which prompt will be labelled; costs no forward pass to make.
-
-    `layers` and `positions` are in rising order; every pair of them is a cell.
-    """
-
-    prompt: str
-    chat: Chat
-    tokens: tuple[PromptToken, ...]
-    layers: tuple[int, ...]
-    positions: tuple[int, ...]
-
-    @property
-    def n_cells(self) -> int:
-        return len(self.layers) * len(self.positions)
-
-    def cells(self) -> list[tuple[int, int]]:
-        """(layer, position) of every cell, in the order in which they are labelled."""
-        return [(layer, position) for position in self.positions for layer in self.layers]
-
-
-@dataclass(frozen=True)
 class Reading:
     """A prompt's tokens and the label of every state that was asked for."""
 
@@ -99,46 +74,13 @@ class Reading:
         raise KeyError((layer, position))
 
 
-def plan_reading(
-    model: FrozenModel,
-    prompt: str,
-    layers: Sequence[int] | str | None = None,
-    positions: Sequence[int] | str | None = None,
-    chat: Chat = "template",
-    special: bool = False,
-) -> ReadingPlan:
-    """Tokenise the prompt and choose its cells.
-
-    layers, positions: numbers, a text such as "4:28:4", or None for all; positions count tokens
-    from 0, or from the end when negative. Special tokens are left out unless `special` is set or
-    positions names them one by one (as numbers, not as a text with a slice).
-    Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.
-    """
-    ids = prompt_ids(model.tokenizer, prompt, chat)
-    _check_length(model, len(ids))
-    tokens = _prompt_tokens(model.tokenizer, ids)
-    chosen = _numbers(positions, len(ids), "positions")
-    if not special and (positions is None or (isinstance(positions, str) and ":" in positions)):
-        chosen = [position for position in chosen if not tokens[position].special]
-    if not chosen:
-        raise PromptError(
-            f"the prompt holds only special tokens ({len(ids)} of them), which are not read "
-            "unless asked for: special=True (--special)."
-        )
-    if isinstance(layers, str) or layers is None:
-        wanted = _numbers(layers, model.n_layers, "layers")
-    else:
-        wanted = [check_layer(layer, model.n_layers) for layer in layers]
-    return ReadingPlan(prompt, chat, tokens, tuple(sorted(set(wanted))), tuple(sorted(set(chosen))))
-
-
 def read_cells(
     labeller: Labeller,
     plan: ReadingPlan,
     mean: Tensor | None = None,
     confidence: Confidence | None = None,
     batch_size: int = BATCH_SIZE,
-    max_new_tokens: int = 30,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     done: Callable[[int, int], bool] = lambda _layer, _position: False,
 ) -> Iterator[list[Cell]]:
     """The plan's cells, batch by batch, greedily labelled; stop iterating and the work stops.
@@ -193,26 +135,6 @@ def read_prompt(
     return Reading(plan, tuple(cells))
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
-    """Token ids of the prompt; plain text begins as the tokenizer begins its own plain texts.
-
-    Special tokens written in the prompt are recognised. Raises PromptError for a blank prompt.
-    """
-    if not prompt.strip():
-        raise PromptError("the prompt is empty. Give at least one word.")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the prompt is not valid Unicode: half a character at place {error.start}."
-        ) from error
-    ids = encode(tokenizer, as_chat(tokenizer, prompt, chat))
-    begin = list(tokenizer("a")["input_ids"])[:1]
-    if chat == "none" and begin == [tokenizer.bos_token_id] and ids[:1] != begin:
-        return begin + ids
-    return ids
-
-
 def mean_layers(path: str | Path) -> list[int]:
     """Layers for which a file of mean vectors holds one, in rising order."""
     file = existing_file(path)
@@ -244,10 +166,26 @@ def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> Tensor:
     return torch.stack([load_mean(path, layer, d_model) for layer in layers])
 
 
-def calibration(adapter_file: str | Path, path: str | Path | None = None) -> Confidence | None:
-    """The calibration file `path`, or else the one beside the adapter; None if there is none."""
-    file = beside(adapter_file) if path is None else path
-    return Confidence.load(file) if path is not None or Path(file).is_file() else None
+def calibration(
+    adapter_file: str | Path, path: str | Path | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+) -> Confidence | None:
+    """The calibration file `path`, or else the one beside the adapter; None if there is none.
+
+    It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1.
+    Raises ConfigError if `path` was not; one that merely lies beside is left out with a warning.
+    """
+    file = Path(beside(adapter_file) if path is None else path)
+    if path is None and not file.is_file():
+        return None
+    found = Confidence.load(file)
+    drawing = {**_DRAWING, "max_new_tokens": max_new_tokens}
+    if (difference := found.other_drawing(drawing)) is None:
+        return found
+    message = f"{file} was fitted on labels drawn in another way ({difference})"
+    if path is not None:
+        raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
+    log.warning("%s: cells get no confidence.", message)
+    return None
 
 
 def _states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
@@ -290,52 +228,3 @@ def _check_finite(vectors: Tensor, places: list[tuple[int, int]]) -> None:
             f"the model's state at layer {layer}, token {position} holds NaN or infinity. "
             "Load the model in another number format (--dtype bfloat16 or float32)."
         )
-
-
-def _check_length(model: FrozenModel, tokens: int) -> None:
-    window = getattr(
-        model.network.config.get_text_config(decoder=True), "max_position_embeddings", None
-    )
-    if window and tokens > window:
-        raise PromptError(
-            f"the prompt has {tokens:,} tokens; {model.name} reads at most {window:,}. Shorten it."
-        )
-
-
-def _numbers(wanted: Sequence[int] | str | None, count: int, what: str) -> list[int]:
-    if wanted is None:
-        return list(range(count))
-    text = wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
-    return parse_selection(text, count, what)
-
-
-def _prompt_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[PromptToken, ...]:
-    marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special = marked | set(tokenizer.all_special_ids)
-    tokens: list[PromptToken] = []
-    while len(tokens) < len(ids):
-        start = len(tokens)
-        run, text = _whole_character(tokenizer, ids, start)
-        for i in range(run):
-            part = f"{i + 1}/{run}" if run > 1 else None
-            token = ids[start + i]
-            tokens.append(PromptToken(start + i, token, text, token in special, part))
-    return tuple(tokens)
-
-
-def _whole_character(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int
-) -> tuple[int, str]:
-    """How many tokens from `start` on make up whole characters, and the text that they make up."""
-    first = _decoded(tokenizer, ids[start : start + 1])
-    if "\ufffd" not in first:
-        return 1, first
-    for run in range(2, 5):  # a character is at most four bytes of UTF-8
-        text = _decoded(tokenizer, ids[start : start + run])
-        if "\ufffd" not in text and start + run <= len(ids):
-            return run, text
-    return 1, first
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -10,7 +10,8 @@ from typing import Any
 
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_jsonl, write_json, write_text
-from selfie_adapters.labelling.reading import Cell, Reading, ReadingPlan
+from selfie_adapters.labelling.reading import Cell, Reading
+from selfie_adapters.labelling.reading_plan import ReadingPlan
 
 CELLS, WHOLE = "cells.jsonl", "reading.json"
 

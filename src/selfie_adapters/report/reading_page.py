@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import Cell, PromptToken, Reading, ReadingPlan
+from selfie_adapters.labelling.reading import Cell, Reading
+from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 from selfie_adapters.report.page import write_page
 
 CELLS_ON_A_PAGE = 20_000
@@ -109,7 +110,7 @@ def write_reading_page(
 
 
 def names_word(label: str, word: str) -> bool:
-    """Whether `label` holds `word` (one or several words) whole, case aside."""
+    """Whether `label` holds `word` (one or several words) whole, case and a plural s aside."""
     padded = f" {' '.join(_words(label))} "
     wanted = " ".join(_words(word))
     return bool(wanted) and f" {wanted} " in padded
@@ -117,7 +118,8 @@ def names_word(label: str, word: str) -> bool:
 
 def _words(text: str) -> Iterable[str]:
     folded = unicodedata.normalize("NFC", text).casefold()
-    return "".join(c if _in_word(c) else " " for c in folded).split()
+    words = "".join(c if _in_word(c) else " " for c in folded).split()
+    return [word.removesuffix("s") if len(word) > 3 else word for word in words]
 
 
 def _in_word(character: str) -> bool:

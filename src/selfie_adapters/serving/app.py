@@ -25,7 +25,8 @@ from torch import Tensor
 from selfie_adapters.errors import SelfieError
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.reading import ReadingPlan, plan_reading, read_cells, read_means
+from selfie_adapters.labelling.reading import read_cells, read_means
+from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.report.page import render_page
 from selfie_adapters.report.reading_page import measure, page_frame, shown_cell, visible

@@ -8,7 +8,11 @@ const tag = (name, className = "", text = "") => {
   if (text) node.textContent = text;
   return node;
 };
-const words = (text) => ` ${(text.normalize("NFC").toLowerCase().match(/[\p{L}\p{N}\p{M}]+/gu) ?? []).join(" ")} `;
+// whole words, case and a plural s aside
+const words = (text) => {
+  const found = text.normalize("NFC").toLowerCase().match(/[\p{L}\p{N}\p{M}]+/gu) ?? [];
+  return ` ${found.map((word) => (word.length > 3 ? word.replace(/s$/, "") : word)).join(" ")} `;
+};
 const percent = (value) => `${Math.round(value * 100)} %`;
 
 /** What the colour of a cell means: {name: "confidence" or "gain", full, threshold}. */
@@ -37,7 +41,7 @@ function columnsOf(tokens, positions) {
   return columns;
 }
 
-const widthOf = (column) => (column.read ? 7.4 : 4.6); // in rem
+const widthOf = (column) => (column.read ? 7.2 : 3.2); // in rem
 
 class Grid {
   /** frame: {tokens, layers, positions}; reading: {name (may be empty), measure, trained_layer}. */

@@ -1,0 +1,153 @@
+"""Which states of a prompt are read: its tokens as the model sees them, layers, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from selfie_adapters.errors import PromptError
+from selfie_adapters.labelling.selection import parse_selection
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.blocks import check_layer
+from selfie_adapters.model.prompt import Chat, as_chat, encode
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """One token of the prompt as the model sees it.
+
+    text: what the token says; a character that is spread over several tokens stands whole in each
+    of them, and `part` says which it is ("1/3"). special: a token of the chat format and the like.
+    """
+
+    position: int
+    id: int
+    text: str
+    special: bool
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadingPlan:
+    """Which states of which prompt will be labelled; costs no forward pass to make.
+
+    `layers` and `positions` are in rising order; every pair of them is a cell.
+    """
+
+    prompt: str
+    chat: Chat
+    tokens: tuple[PromptToken, ...]
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.layers) * len(self.positions)
+
+    def cells(self) -> list[tuple[int, int]]:
+        """(layer, position) of every cell, in the order in which they are labelled."""
+        return [(layer, position) for position in self.positions for layer in self.layers]
+
+
+def plan_reading(
+    model: FrozenModel,
+    prompt: str,
+    layers: Sequence[int] | str | None = None,
+    positions: Sequence[int] | str | None = None,
+    chat: Chat = "template",
+    special: bool = False,
+) -> ReadingPlan:
+    """Tokenise the prompt and choose its cells.
+
+    layers, positions: numbers, a text such as "4:28:4", or None for all; positions count tokens
+    from 0, or from the end when negative. Special tokens are left out unless `special` is set or
+    positions names them one by one (as numbers, not as a text with a slice).
+    Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.
+    """
+    ids = prompt_ids(model.tokenizer, prompt, chat)
+    _check_length(model, len(ids))
+    tokens = _prompt_tokens(model.tokenizer, ids)
+    chosen = _numbers(positions, len(ids), "positions")
+    if not special and (positions is None or (isinstance(positions, str) and ":" in positions)):
+        chosen = [position for position in chosen if not tokens[position].special]
+    if not chosen:
+        raise PromptError(
+            f"the prompt holds only special tokens ({len(ids)} of them), which are not read "
+            "unless asked for: special=True (--special)."
+        )
+    if isinstance(layers, str) or layers is None:
+        wanted = _numbers(layers, model.n_layers, "layers")
+    else:
+        wanted = [check_layer(layer, model.n_layers) for layer in layers]
+    return ReadingPlan(prompt, chat, tokens, tuple(sorted(set(wanted))), tuple(sorted(set(chosen))))
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
+    """Token ids of the prompt; plain text begins as the tokenizer begins its own plain texts.
+
+    Special tokens written in the prompt are recognised. Raises PromptError for a blank prompt.
+    """
+    if not prompt.strip():
+        raise PromptError("the prompt is empty. Give at least one word.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt is not valid Unicode: half a character at place {error.start}."
+        ) from error
+    ids = encode(tokenizer, as_chat(tokenizer, prompt, chat))
+    begin = list(tokenizer("a")["input_ids"])[:1]
+    if chat == "none" and begin == [tokenizer.bos_token_id] and ids[:1] != begin:
+        return begin + ids
+    return ids
+
+
+def _check_length(model: FrozenModel, tokens: int) -> None:
+    window = getattr(
+        model.network.config.get_text_config(decoder=True), "max_position_embeddings", None
+    )
+    if window and tokens > window:
+        raise PromptError(
+            f"the prompt has {tokens:,} tokens; {model.name} reads at most {window:,}. Shorten it."
+        )
+
+
+def _numbers(wanted: Sequence[int] | str | None, count: int, what: str) -> list[int]:
+    if wanted is None:
+        return list(range(count))
+    text = wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
+    return parse_selection(text, count, what)
+
+
+def _prompt_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[PromptToken, ...]:
+    marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = marked | set(tokenizer.all_special_ids)
+    tokens: list[PromptToken] = []
+    while len(tokens) < len(ids):
+        start = len(tokens)
+        run, text = _whole_character(tokenizer, ids, start)
+        for i in range(run):
+            part = f"{i + 1}/{run}" if run > 1 else None
+            token = ids[start + i]
+            tokens.append(PromptToken(start + i, token, text, token in special, part))
+    return tuple(tokens)
+
+
+def _whole_character(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int
+) -> tuple[int, str]:
+    """How many tokens from `start` on make up whole characters, and the text that they make up."""
+    first = _decoded(tokenizer, ids[start : start + 1])
+    if "\ufffd" not in first:
+        return 1, first
+    for run in range(2, 5):  # a character is at most four bytes of UTF-8
+        text = _decoded(tokenizer, ids[start : start + run])
+        if "\ufffd" not in text and start + run <= len(ids):
+            return run, text
+    return 1, first
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from selfie_adapters.commands.serve import serve
+from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
+
+
+@pytest.fixture
+def settings(golden_dir):
+    return {
+        "model": str(golden_dir / "model"),
+        "adapter": [str(golden_dir / "adapters/scalar_affine_norm.safetensors")],
+        "port": 0,
+    }
+
+
+@pytest.fixture
+def never_runs(monkeypatch):
+    """The server starts and ends at once; what it was made with is kept."""
+    made = []
+
+    class Server:
+        def run(self, sockets):
+            made.append(sockets)
+
+    monkeypatch.setattr("selfie_adapters.commands.serve._server", lambda *_a: Server())
+    return made
+
+
+def test_on_loopback_no_token_is_needed(settings, never_runs, capsys):
+    serve(**settings)
+    assert re.search(r"http://127\.0\.0\.1:\d+/\n", capsys.readouterr().out)
+    assert len(never_runs) == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2"])
+def test_bound_elsewhere_a_token_is_made_and_printed(settings, never_runs, capsys, host):
+    for _ in range(2):
+        serve(**settings, host=host)
+    tokens = re.findall(r"#token=([\w-]{32})\n", capsys.readouterr().out)
+    assert len(set(tokens)) == 2
+
+
+def test_a_token_of_ones_own_is_used(settings, never_runs, capsys):
+    serve(**settings, host="0.0.0.0", token="correct-horse")
+    assert "#token=correct-horse" in capsys.readouterr().out
+    for weak in ("short", "", "long enough\n", "pässword"):
+        with pytest.raises(ConfigError, match="--token: at least 8"):
+            serve(**settings, token=weak)
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings["port"] = taken.getsockname()[1]
+        settings["model"] = "./nowhere"
+        with pytest.raises(ConfigError, match=r"cannot listen there.*Choose another --port"):
+            serve(**settings)
+
+
+def test_a_wrong_mean_is_refused_at_the_start(settings, tmp_path):
+    (tmp_path / "mean.safetensors").write_bytes(b"no")
+    with pytest.raises(DataError, match="not a safetensors file"):
+        serve(**settings, mean=str(tmp_path / "mean.safetensors"))
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "jinja2"])
+def test_a_missing_extra_names_the_install_command(settings, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"{package}.*'selfie-adapters\[serve\]'"):
+        serve(**settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_stopping_ends_every_answer_with_a_line_that_says_so(settings, sent, code):
+    command = [sys.executable, "-c", "from selfie_adapters.cli import main; main()", "serve"]
+    command += ["--model", settings["model"], "--adapter", settings["adapter"][0], "--port", "0"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "500"},
+    ) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            port = int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
+            connections = [_begin(port) for _ in range(3)]  # one runs, two wait
+            answers = [connection.getresponse() for connection in connections]
+            assert json.loads(answers[0].readline())["event"] == "start"
+            assert json.loads(answers[0].readline())["event"] == "cells"
+            process.send_signal(sent)
+            for answer in answers:
+                last = json.loads(answer.read().splitlines()[-1])
+                assert last["event"] == "error"
+                assert last["message"] == "The server is stopping. Try again later."
+            for connection in connections:
+                connection.close()
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert "Traceback" not in errors
+
+
+def _begin(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = json.dumps({"prompt": "x" * 400, "chat": "none"})
+    connection.request("POST", "/api/read", body, {"Content-Type": "application/json"})
+    return connection
