@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 import selfie_adapters.model.precision as precision
-from selfie_adapters.errors import ModelError
+from selfie_adapters.errors import MissingExtraError, ModelError
 from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.model.blocks import decoder_blocks
 from selfie_adapters.model.fingerprint import mean_embedding_norm
@@ -161,3 +163,45 @@ def test_a_gguf_file_loads_dequantised_with_gradients_to_the_soft_token():
     label_losses(model, prompt, adapter, torch.randn(2, 576), ["cat", "dog"]).mean().backward()
     assert adapter.bias.grad.isfinite().all()
     assert float(adapter.bias.grad.norm()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_quantised_model_is_close_to_the_dense_one_and_passes_gradients_on(golden_dir, bits):
+    """In a process of its own: bitsandbytes warns and prints as it likes."""
+    pytest.importorskip("bitsandbytes")
+    code = f"""
+import torch
+from selfie_adapters import SoftPrompt, create_adapter, label_losses, load_model
+vectors = torch.randn(4, 48, generator=torch.Generator().manual_seed(0))
+found = []
+for quantize in (None, "{bits}"):
+    model = load_model("{golden_dir / "model"}", "float32", "cpu", quantize)
+    adapter = create_adapter("scalar_affine", 48, init_scale=2.0)
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    losses = label_losses(model, prompt, adapter, vectors, ["cat", "dog", "x", "a tree"])
+    losses.mean().backward()
+    found.append((losses.detach(), adapter.bias.grad))
+block = model.blocks[0]
+weight = next(p for name, p in block.named_parameters() if "up_proj" in name)
+assert weight.dtype in (torch.int8, torch.uint8)
+print(float((found[0][0] - found[1][0]).abs().max()))
+print(float(torch.cosine_similarity(found[0][1], found[1][1], dim=0)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    apart, cosine = map(float, done.stdout.split()[-2:])
+    assert apart < {"8bit": 0.05, "4bit": 0.5}[bits]
+    assert cosine > {"8bit": 0.98, "4bit": 0.8}[bits]
+
+
+def test_quantising_without_bitsandbytes_names_the_extra(golden_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfie-adapters\[quant\]'"):
+        load_model(golden_dir / "model", "float32", "cpu", "4bit")
+
+
+def test_a_gguf_file_is_not_quantised_again(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="not quantised again"):
+        load_model(tmp_path / "m.gguf", "float32", "cpu", "8bit")

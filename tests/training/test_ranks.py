@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -212,8 +213,10 @@ def test_processes_with_different_data_do_not_train(config, tmp_path):
     """As when a file was copied to one host and changed on the other."""
     other = tmp_path / "other"
     shutil.copytree(ROOT / "data/sample", other)
-    text = (other / "sample.json").read_text()
-    (other / "sample.json").write_text(text.replace('"owl"', '"an owl"'))
+    document = json.loads((other / "sample.json").read_text())
+    item = next(item for item in document[0]["vectors"] if item["split"] == "train")
+    item["labels"][0] += "!"
+    (other / "sample.json").write_text(json.dumps(document))
     script = tmp_path / "apart.py"
     script.write_text(
         "import os, sys\n"

@@ -102,11 +102,11 @@ def load_model(
         # Rows here are some 30 tokens; on CPUs the fused kernel is slower than plain products at
         # that length (docs/benchmarks.md).
         options["attn_implementation"] = "eager"
+    if quantize:
+        options["quantization_config"] = _quantization(name, quantize, options["dtype"])
     with _loading(name) as (source, file_options):
         tokenizer = AutoTokenizer.from_pretrained(source, **file_options)
-        if quantize:
-            options["quantization_config"] = _quantization(quantize, options["dtype"], file_options)
-        elif file_options:
+        if file_options:
             options["quantization_config"] = GgufConfig(dequantize=True)
             log.info("%s: dequantising; this takes the memory of the dense model", name)
         network = AutoModelForCausalLM.from_pretrained(source, **options, **file_options)
@@ -115,12 +115,12 @@ def load_model(
 
 
 def _quantization(
-    bits: Literal["8bit", "4bit"], dtype: torch.dtype, file_options: dict[str, str]
+    name: str, bits: Literal["8bit", "4bit"], dtype: torch.dtype
 ) -> BitsAndBytesConfig:
-    if file_options:
+    if name.endswith(".gguf"):
         raise ModelError(
-            f"{file_options['gguf_file']}: a GGUF file is dequantised on loading, not quantised "
-            "again. Leave load_in_8bit and load_in_4bit out, or name the model's own weights."
+            f"{name}: a GGUF file is dequantised on loading, not quantised again. Leave "
+            "load_in_8bit and load_in_4bit out, or name the model's own weights."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "quant", f"Loading a model in {bits}")
