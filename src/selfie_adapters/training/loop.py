@@ -181,7 +181,7 @@ class _Trainer:
             self.config.seed,
         )
         line = f"closed-form start: loss {start.loss:.4f} on {PROBES} examples"
-        self.tracker.event("closed_form", line, **asdict(start))
+        self.tracker.event("closed_form", line, step=self.step, **asdict(start))
 
     def _steps(self) -> None:
         settings = self.config.training
