@@ -281,3 +281,44 @@ def test_labels_are_stripped_only_when_asked(data, model):
         )
         losses.append(rows_of(train(config, model), "validation")[0]["val_loss"])
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_closed_form_start_is_written_down_and_the_same_for_the_same_seed(data, model):
+    runs = []
+    for name in ("one", "two"):
+        config = config_for(data, experiment_name=name, projection__init="closed_form")
+        runs.append(train(config, model))
+    (event,) = rows_of(runs[0], "closed_form")
+    assert event["step"] == 0
+    assert event["vectors"] == 29
+    assert set(event["sizes"]) == {"common", "identity"}
+    one, two = (load_adapter(run / "adapter_final.safetensors") for run in runs)
+    assert torch.equal(one.bias, two.bias)
+    # steps start from it: the published start has a bias of zero and scale 3
+    published = train(config_for(data, experiment_name="three"), model)
+    assert rows_of(runs[0], "step")[0]["loss"] != rows_of(published, "step")[0]["loss"]
+
+
+def test_labels_kept_together_go_through_the_model_with_one_prompt_a_vector(tmp_path, model):
+    metadata = {
+        "dataset_name": "many",
+        "filename": "many.safetensors",
+        "layer": 1,
+        "source": "test",
+        "vector_type": "random",
+    }
+    items = [Item(i, [f"{i} {'abcd'[j]}" for j in range(4)], "train") for i in range(6)]
+    vectors = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "many.json"
+    save_dataset(path, [Section(metadata, vectors, items)])
+    config = config_for(path, data__batch_size=8, data__keep_labels_together=True)
+    seen = []
+    handle = model.embedding.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
+    run = train(config, model)
+    handle.remove()
+    placeholder = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer).placeholder_id
+    # two epochs of 24 labels go through the model as 6 vectors each; the other prompts with two
+    # sites are the binding's fingerprint and the trial whether sharing is exact (2 + 1 rows)
+    prompts = sum(int(((ids == placeholder).sum(1) == 2).sum()) for ids in seen)
+    assert prompts == 2 * 6 + 1 + 3
+    assert [row["examples"] for row in rows_of(run, "step")] == [8, 8, 8] * 2

@@ -10,7 +10,7 @@ from torch import nn
 from selfie_adapters.model import FrozenModel
 
 # Small parts stay in a CPU's cache; a GPU wants large products (docs/benchmarks.md).
-TOKENS_A_PART = {"cpu": 1024, "cuda": 32768}
+TOKENS_A_PART = {"cpu": 512, "cuda": 32768}
 _SHARE_OF_MEMORY = 0.5
 
 
