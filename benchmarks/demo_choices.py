@@ -30,7 +30,7 @@ from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
 from selfie_adapters.sources.topics import Topic, packaged_topics
 from selfie_adapters.training import train
-from selfie_adapters.training.loop import bound_prompt
+from selfie_adapters.training.setup import bound_prompt
 
 PLACEHOLDER = "<reponame>"
 PUBLISHED = (  # the published question in this model's chat format: two sites

@@ -1,4 +1,4 @@
-"""A Neuronpedia export on loopback: moto's S3 server, and a proxy in front of it that goes wrong."""
+"""A Neuronpedia export on loopback: moto behind a proxy that goes wrong."""
 
 from __future__ import annotations
 

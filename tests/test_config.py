@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from selfie_adapters.errors import ConfigError, MissingFileError, SelfieError
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "training/configs").glob("*.yaml"))
 
-# The published keys, section by section; "" holds those at the top.
+# The published keys and this project's own, section by section; "" holds those at the top.
 DOCUMENTED = {
     "": "experiment_name seed",
-    "model": "name device_map dtype enable_gradient_checkpointing load_in_8bit",
+    "model": "name device_map dtype enable_gradient_checkpointing load_in_8bit load_in_4bit",
     "data": "labels_file batch_size shuffle num_workers strip_labels eos_token "
     "train_dataset_ratios val_dataset_ratios resample_each_epoch debug_dataset_mixing",
     "projection": "type normalize_input init_scale low_rank_rank low_rank_init_factor",
@@ -23,12 +24,16 @@ DOCUMENTED = {
     "training": "learning_rate scale_learning_rate direction_learning_rate bias_learning_rate "
     "optimizer_type weight_decay momentum num_epochs max_steps gradient_accumulation_steps "
     "gradient_clip_norm label_smoothing max_loss scheduler_type warmup_steps "
-    "validation_every_n_steps val_fraction checkpoint_every_n_steps checkpoint_dir "
+    "validation_every_n_steps val_fraction checkpoint_every_n_steps keep_last checkpoint_dir "
     "save_final_checkpoint resume_from_checkpoint",
     "logging": "use_mlflow mlflow_tracking_uri mlflow_experiment_name use_wandb wandb_project "
-    "wandb_entity wandb_run_name log_every_n_steps log_sample_generations "
-    "log_generations_every_n_steps log_singular_values_every_n_steps",
+    "wandb_entity wandb_run_name use_trackio trackio_project log_every_n_steps "
+    "log_sample_generations log_generations_every_n_steps log_singular_values_every_n_steps",
 }
+ADDED = {
+    "data": "keep_labels_together",
+    "projection": "init",
+}  # keys that the published trainer does not have
 DEFAULTS = {
     "data.batch_size": 80,
     "projection.init_scale": 30,
@@ -66,12 +71,13 @@ def keys_of(section: type[BaseModel]) -> set[str]:
     return {n for n, k in kinds.items() if not (isinstance(k, type) and issubclass(k, BaseModel))}
 
 
-def test_the_keys_are_the_published_ones():
+def test_the_keys_are_the_published_ones_and_few_of_our_own():
     assert keys_of(TrainConfig) == set(DOCUMENTED[""].split())
     for name, keys in DOCUMENTED.items():
         if name:
             section = TrainConfig.model_fields[name].annotation
-            assert keys_of(section) == set(keys.split()), name
+            own = set(ADDED.get(name, "").split())
+            assert keys_of(section) == set(keys.split()) | own, name
 
 
 def test_the_defaults_are_the_published_ones(write):
@@ -92,14 +98,17 @@ def test_one_shipped_configuration_writes_out_every_key_with_a_comment():
     assert set(values) == set(DOCUMENTED[""].split()) | set(DOCUMENTED) - {""}
     for name, keys in DOCUMENTED.items():
         if name:
-            assert set(values[name]) == set(keys.split()), name
-    projection = file.read_text(encoding="utf-8").split("projection:")[1].split("soft_prompt:")[0]
-    lines = [line for line in projection.splitlines() if line.strip()]
-    assert all(" # " in line for line in lines)
+            assert set(values[name]) == set(keys.split()) | set(ADDED.get(name, "").split()), name
+    keys = re.findall(r"^  \w+: .*$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [line for line in keys if " # " not in line] == []
 
 
-def test_the_shipped_configurations_are_the_four_promised():
+def test_the_shipped_configurations_are_those_promised():
     assert {file.stem for file in CONFIGS} == {
+        "wikipedia_topics_8b",
+        "llamascope_layers_8b",
+        "gemma_2_9b_gemma_scope",
+        "qwen_2_5_7b",
         "scalar_affine_8b_goodfire",
         "scalar_plus_low_rank_8b",
         "identity_baseline",
@@ -147,6 +156,36 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(write):
 
 def test_a_nameless_run_is_called_after_its_file(write):
     assert load_config(write(MINIMAL, "first_try.yaml")).experiment_name == "first_try"
+
+
+@pytest.mark.parametrize(("written", "count"), [("false", 0), ("true", 5), ("0", 0), ("3", 3)])
+def test_sample_generations_are_a_flag_or_a_count(write, written, count):
+    text = MINIMAL + f"logging: {{log_sample_generations: {written}}}\n"
+    assert load_config(write(text)).logging.log_sample_generations == count
+
+
+def test_a_null_name_is_no_name(write):
+    path = write(MINIMAL + "experiment_name: null\n", "named_by_file.yaml")
+    assert load_config(path).experiment_name == "named_by_file"
+
+
+def test_the_configuration_inside_a_published_file_is_valid(golden_dir, tmp_path):
+    """What the published trainer wrote into its files, each key as it wrote it."""
+    import torch
+
+    for file in (golden_dir / "adapters").glob("*.pt"):
+        config = torch.load(file, weights_only=True)["config"]
+        path = tmp_path / f"{file.stem}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        loaded = load_config(path)
+        assert loaded.training.model_dump()["warmup_steps"] == config["training"]["warmup_steps"]
+        assert loaded.logging.wandb_project == config["logging"]["wandb_project"]
+
+
+def test_two_quantisations_are_refused(write):
+    text = "model: {name: x, load_in_8bit: true, load_in_4bit: true}\ndata: {labels_file: x}\n"
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load_config(write(text))
 
 
 def test_an_empty_section_means_its_defaults(write):

@@ -50,6 +50,9 @@ def test_each_command_is_one_that_exists(page, step):
     program, *arguments = shlex.split(step)
     if program == "selfie":
         app.parse_args(arguments, exit_on_error=False, print_error=False)
+    elif program == "torchrun":
+        ours = arguments[arguments.index("selfie_adapters") + 1 :]
+        app.parse_args(ours, exit_on_error=False, print_error=False)
     elif program == "make":
         targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets)

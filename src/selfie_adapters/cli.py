@@ -34,6 +34,13 @@ app.command(
     f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
 )
 app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
+app.command(f"{COMMANDS}.read:read", name="read", help="Label every layer and token of a prompt.")
+app.command(
+    f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
+)
+app.command(
+    f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
+)
 
 _data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(
@@ -82,6 +89,38 @@ _adapter.command(
     help="Kind, size, scale, singular values, training record, binding.",
 )
 
+_confidence = _group("confidence", "When to believe a label.")
+_confidence.command(
+    f"{COMMANDS}.confidence:fit",
+    name="fit",
+    help="Calibrate on held-out labelled vectors; choose when to abstain.",
+)
+
+
+_runs = _group("runs", "List training runs, compare two of them.")
+_runs.command(
+    f"{COMMANDS}.runs:compare",
+    name="compare",
+    help="Where two runs differ: configuration, validation losses, training losses.",
+)
+
+
+@_runs.default
+def _list_runs(folder: str = "runs", /, *, json: bool = False) -> None:
+    """List the runs in a folder, lowest validation loss first.
+
+    Parameters
+    ----------
+    folder
+        Where run folders are (training.checkpoint_dir).
+    json
+        Print one JSON object a line instead of a table.
+    """
+    from selfie_adapters.commands.runs import runs
+
+    runs(folder, json=json)
+
+
 _prompt = _group("prompt", "Look at soft prompts.")
 _prompt.command(
     f"{COMMANDS}.prompt:show", name="show", help="The prompt's tokens with the sites marked."
@@ -101,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console(stderr=True, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False, highlight=False
         )
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped", style="yellow")
         sys.exit(130)

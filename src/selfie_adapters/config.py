@@ -29,6 +29,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
+SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, attribute docstrings become descriptions."""
@@ -48,7 +50,15 @@ class ModelSection(Section):
     enable_gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, less memory."""
     load_in_8bit: bool = False
-    """Quantise the frozen weights to 8 bits."""
+    """Quantise the frozen weights to 8 bits (extra quant)."""
+    load_in_4bit: bool = False
+    """Quantise the frozen weights to 4 bits, NF4 (extra quant)."""
+
+    @model_validator(mode="after")
+    def _one_quantisation(self) -> ModelSection:
+        if self.load_in_8bit and self.load_in_4bit:
+            raise ValueError("load_in_8bit and load_in_4bit exclude each other; keep one")
+        return self
 
 
 class Ratio(Section):
@@ -67,6 +77,9 @@ class DataSection(Section):
     """Examples a batch."""
     shuffle: bool = True
     """A new order of the examples each epoch, drawn from the seed."""
+    keep_labels_together: bool = False
+    """Shuffle vectors instead of examples: labels of a vector stay neighbours, so that they share
+    the work on its prompt: much faster where vectors have many labels."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
     strip_labels: bool = False
@@ -94,6 +107,9 @@ class ProjectionSection(Section):
     """Rank r of the low-rank part; needed by the low-rank kinds, without meaning for the others."""
     low_rank_init_factor: NotNegative = 0.01
     """Size of the low-rank part at the start, relative to init_scale."""
+    init: Literal["published", "closed_form"] = "published"
+    """Initial values: published (from init_scale), or closed_form, computed from the training
+    vectors and the embeddings of their labels (docs/training-quality.md)."""
 
     @model_validator(mode="after")
     def _rank_where_it_is_needed(self) -> ProjectionSection:
@@ -146,37 +162,48 @@ class TrainingSection(Section):
     """Share of the validation examples that is used."""
     checkpoint_every_n_steps: Count = 100
     """Optimizer steps between checkpoints."""
+    keep_last: Count = 2
+    """Checkpoints that are kept; older ones are removed."""
     checkpoint_dir: str = "runs"
     """Folder of run folders; this run's is checkpoint_dir/experiment_name."""
     save_final_checkpoint: bool = True
     """Write adapter_final at the end."""
     resume_from_checkpoint: str | None = None
-    """Checkpoint to go on from."""
+    """Adapter file (.pt or .safetensors) to go on from, at the step it was saved at."""
 
 
 class LoggingSection(Section):
     use_mlflow: bool = False
     """Mirror metrics to mlflow."""
     mlflow_tracking_uri: str | None = None
-    """Where mlflow keeps its runs."""
+    """Where mlflow keeps its runs; null takes the folder mlruns beside the run folder."""
     mlflow_experiment_name: str | None = None
     """Experiment in mlflow; null takes experiment_name."""
     use_wandb: bool = False
     """Mirror metrics to Weights & Biases."""
     wandb_project: str | None = None
-    """Project in wandb."""
+    """Project in wandb; null takes selfie-adapters."""
     wandb_entity: str | None = None
     """Team or user in wandb."""
     wandb_run_name: str | None = None
     """Run name in wandb; null takes experiment_name."""
+    use_trackio: bool = False
+    """Mirror metrics to trackio, which keeps them on this machine."""
+    trackio_project: str | None = None
+    """Project in trackio; null takes selfie-adapters."""
     log_every_n_steps: Count = 1
     """Optimizer steps between rows of metrics.jsonl."""
-    log_sample_generations: bool = False
-    """Write a few labels during training."""
+    log_sample_generations: Annotated[int, Field(ge=0)] = 0
+    """How many held-out vectors are labelled during training, to be looked at; true means 5."""
     log_generations_every_n_steps: Count = 100
     """Optimizer steps between those labels."""
-    log_singular_values_every_n_steps: Annotated[int, Field(ge=0)] | None = None
-    """Optimizer steps between singular values of the low-rank part; null for never."""
+    log_singular_values_every_n_steps: Annotated[int, Field(ge=0)] | None = 50
+    """Optimizer steps between singular values of the adapter's matrix, if any; null for never."""
+
+    @field_validator("log_sample_generations", mode="before")
+    @classmethod
+    def _flag_or_count(cls, value: Any) -> Any:
+        return SAMPLES_BY_DEFAULT if value is True else value
 
 
 class TrainConfig(Section):
@@ -211,7 +238,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     values = _read_yaml(file)
     for override in overrides:
         _apply(values, override)
-    values.setdefault("experiment_name", file.stem)
+    if values.get("experiment_name") is None:
+        values["experiment_name"] = file.stem
     # A section that is present but empty reads as null.
     for name in ("projection", "soft_prompt", "training", "logging"):
         if name in values and values[name] is None:

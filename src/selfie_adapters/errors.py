@@ -14,6 +14,9 @@ from collections.abc import Iterable
 class SelfieError(Exception):
     """Base of all errors raised on purpose by this project."""
 
+    exit_code = 1
+    """What the command line ends with."""
+
 
 class MissingFileError(SelfieError, FileNotFoundError):
     """A file or folder that was named does not exist."""
@@ -57,6 +60,22 @@ class StorageError(SelfieError, OSError):
 
 class TrainingError(SelfieError, RuntimeError):
     """Training cannot go on; what was written so far stays."""
+
+
+class LabellingError(SelfieError, RuntimeError):
+    """Labelling cannot go on; what was written so far stays."""
+
+
+class TrainingStopped(TrainingError):
+    """Training was asked to stop by a signal, saved its state and can be resumed."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal  # as a shell counts a process ended by a signal
+        self._made_of = (message, signal)
+
+    def __reduce__(self) -> tuple[type[TrainingStopped], tuple[str, int]]:
+        return type(self), self._made_of
 
 
 class MissingExtraError(SelfieError, ImportError):

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -209,7 +211,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(suffix, tmp_path, mo
     def broken(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("selfie_adapters.adapters.checkpoint.save_file", broken)
+    monkeypatch.setattr("selfie_adapters.adapters.checkpoint.safetensors_bytes", broken)
     monkeypatch.setattr("torch.save", broken)
     with pytest.raises(OSError, match="disk full"):
         make(init_scale=9.0).save(path)
@@ -429,3 +431,17 @@ def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(protocol, says, t
     if protocol is not None:  # the trap is real: plain unpickling does run it
         pickle.loads(path.read_bytes())
         assert trace.is_dir()
+
+
+def test_equal_adapters_are_equal_files_in_every_process(tmp_path):
+    """safetensors itself orders its header by a hash that each process seeds anew."""
+    code = (
+        "import sys\n"
+        "from selfie_adapters.adapters import create_adapter\n"
+        "create_adapter('scalar_affine', 8, seed=0).save(sys.argv[1])\n"
+    )
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert load_adapter(files[0]).dim == 8

@@ -25,12 +25,24 @@ def benchmark(*arguments: object) -> dict[str, float]:
 @pytest.mark.parametrize("options", [(), ("--no-checkpointing",)])
 def test_both_ways_have_the_same_loss(options, golden_dir):
     model = golden_dir / "model"
-    result = benchmark("--model", model, "--dtype", "float32", "--batch", 6, "--rounds", 2, *options)
+    result = benchmark(
+        "--model", model, "--dtype", "float32", "--batch", 6, "--rounds", 2, *options
+    )
     assert result["largest_relative_loss_difference"] < 1e-5
     assert result["ratio"] == pytest.approx(
         result["plain_seconds"] / result["ours_seconds"], rel=0.2, abs=0.02
     )
     assert result["share_of_floor"] < 1
+
+
+def test_a_shape_with_random_weights_and_many_labels_a_vector():
+    # the code path of --shape llama-3.1-8b, which needs a GPU
+    result = benchmark(
+        "--shape", "tiny", "--dtype", "float32", "--labels-per-vector", 17, "--rounds", 1
+    )
+    assert (result["batch"], result["labels_per_vector"]) == (80, 17)
+    assert result["largest_relative_loss_difference"] < 1e-5
+    assert result["ours_peak_memory_gib"] > 0
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ def test_sites_are_marked_in_the_table(golden_dir, capsys):
     marked = [line for line in lines if "◀ soft token" in line]
     assert len(marked) == 2
     assert all("reserved_special_token_0" in line for line in marked)
-    assert "Then comes the label, its closing quote, and <|eot_id|>." in " ".join(" ".join(lines[-2:]).split())
+    last = " ".join(" ".join(lines[-2:]).split())
+    assert "Then comes the label, its closing quote, and <|eot_id|>." in last
 
 
 def test_a_template_of_ones_own(golden_dir, golden, capsys):

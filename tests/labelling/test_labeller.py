@@ -217,3 +217,75 @@ def test_zero_and_huge_vectors_give_labels(labeller):
 def test_bad_settings_are_refused(labeller, vectors, setting, message):
     with pytest.raises(ConfigError, match=message):
         labeller.label(vectors, **setting)
+
+
+def _plain_log_prob(model, prompt, soft, written):
+    """log p of the tokens `written` after the prompt with one soft token, with no cache."""
+    ids = torch.tensor([[*prompt.ids, *written]])
+    embedded = model.embedding(ids).clone()
+    for site in prompt.sites:
+        embedded[0, site] = soft
+    with torch.no_grad():
+        logits = model.network(inputs_embeds=embedded, use_cache=False).logits[0]
+    table = logits.log_softmax(-1)
+    start = len(prompt.ids)
+    return sum(float(table[start + i - 1, token]) for i, token in enumerate(written))
+
+
+def test_the_gain_is_what_the_vector_adds_over_the_zero_vector_a_token(labeller, model, vectors):
+    for (label,) in labeller.label(vectors[:3], max_new_tokens=6):
+        zero = labeller.soft_tokens(torch.zeros(1, 48))[0]
+        at_zero = _plain_log_prob(model, labeller.prompt, zero, label.ids)
+        assert label.zero_log_prob == pytest.approx(at_zero, rel=1e-4)
+        assert label.gain == pytest.approx((label.log_prob - at_zero) / len(label.ids), abs=1e-4)
+
+
+def test_the_zero_vector_gains_nothing(labeller):
+    ((label,),) = labeller.label(torch.zeros(1, 48), max_new_tokens=6)
+    assert label.gain == pytest.approx(0.0, abs=1e-5)
+
+
+def test_rescoring_gives_the_likelihood_under_another_vector(labeller, model, vectors):
+    labels = [answer[0] for answer in labeller.label(vectors[:3], scales=(2.0,), max_new_tokens=5)]
+    other = vectors[[2, 0, 1]]
+    for label, moved, vector in zip(labels, labeller.rescore(labels, other), other, strict=True):
+        soft = labeller.soft_tokens(vector.unsqueeze(0), 2.0)[0]
+        by_hand = _plain_log_prob(model, labeller.prompt, soft, label.ids)
+        assert moved.log_prob == pytest.approx(by_hand, rel=1e-4)
+        assert (moved.text, moved.zero_log_prob) == (label.text, label.zero_log_prob)
+
+
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty`")
+def test_the_repetition_penalty_is_the_usual_one(labeller, model, vectors):
+    penalty = 1.7
+    answers = labeller.label(vectors, max_new_tokens=10, repetition_penalty=penalty)
+    plain = labeller.label(vectors, max_new_tokens=10)
+    assert [a[0].raw for a in answers] != [a[0].raw for a in plain]
+    soft = labeller.soft_tokens(vectors)
+    for row, (answer,) in enumerate(answers):
+        embedded = model.embedding(torch.tensor([labeller.prompt.ids])).clone()
+        for site in labeller.prompt.sites:
+            embedded[0, site] = soft[row]
+        generated = model.network.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.int64),
+            do_sample=False,
+            repetition_penalty=penalty,
+            max_new_tokens=len(answer.ids),
+            pad_token_id=259,
+        )
+        assert generated[0].tolist() == list(answer.ids)
+
+
+def test_a_huge_vector_is_its_direction_to_a_normalising_adapter(labeller, vectors):
+    ((huge,),) = labeller.label(vectors[:1] * 1e30, max_new_tokens=5)
+    ((usual,),) = labeller.label(vectors[:1], max_new_tokens=5)
+    assert huge.raw == usual.raw
+
+
+def test_seeds_follow_the_names_of_the_vectors(labeller, vectors):
+    options = {"temperature": 1.0, "max_new_tokens": 6}
+    named = labeller.label(vectors[:2], names=[("a", 5), ("b", 5)], **options)
+    swapped = labeller.label(vectors[[1, 0]], names=[("b", 5), ("a", 5)], **options)
+    assert [x[0].raw for x in named] == [x[0].raw for x in swapped[::-1]]
+    assert named[0][0].seed != named[1][0].seed

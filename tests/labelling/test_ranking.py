@@ -5,8 +5,10 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.labelling import CandidateScores, score_candidates
-from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.labelling.ranking import _parts_of_like_length, read_prompt, score_written
+from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt
 from selfie_adapters.training import label_losses
+from selfie_adapters.training.batches import tokenise_labels
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 LABELS = ["cat", "x", "a much longer label than the others", "naïve", "dog house"]
@@ -45,3 +47,34 @@ def test_gain_is_the_difference_from_the_zero_vector_a_token():
     zero = CandidateScores(torch.tensor([[-6.0, -6.0]]), torch.tensor([2, 3]))
     assert scores.per_token().tolist() == [[-2.0, -3.0]]
     assert scores.gain(zero).tolist() == [[1.0, -1.0]]
+
+
+def test_written_tokens_score_like_the_same_candidates(model):
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(2))
+    expected = score_candidates(model, prompt, vectors, LABELS).log_probs
+    tokens = tokenise_labels(model.tokenizer, LABELS, prompt.end_id)
+    ids = [
+        tokens.ids[start : start + length].tolist()
+        for start, length in zip(tokens.starts, tokens.lengths, strict=True)
+    ]
+    read = read_prompt(model, prompt, SharedPrefix(model, prompt.prefix_ids), vectors)
+    owners = torch.tensor([0] * 5 + [1] * 5)
+    found = score_written(model, read, ids * 2, owners)
+    torch.testing.assert_close(torch.tensor(found), expected.flatten(), rtol=1e-4, atol=1e-4)
+    # one token alone is scored too: by the distribution after the prompt
+    (first,) = score_written(model, read, [[7]])
+    assert first == pytest.approx(float(read.first[0, 7]))
+
+
+@pytest.mark.parametrize("tokens", [4, 1000])
+def test_parts_hold_every_row_once_and_little_padding(tokens):
+    lengths = torch.tensor([30, 3, 3, 1, 17, 3, 9, 2, 3])
+    parts = _parts_of_like_length(lengths, tokens)
+    assert sorted(torch.cat(parts).tolist()) == list(range(9))
+    for part in parts:
+        fed = lengths[part] - 1
+        assert (2 * fed > fed.max()).all() or len(part) == 1 or fed.max() == 0
+        assert fed.max() * len(part) <= tokens or len(part) == 1
+    if tokens == 1000:  # tokens fed: 29, 16 | 8 | 2, 2, 2, 2 | 1 | 0
+        assert [len(part) for part in parts] == [2, 1, 4, 1, 1]

@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfie_adapters.labelling.sampling import next_tokens, row_seed, row_uniforms
+from selfie_adapters.labelling.sampling import (
+    next_tokens,
+    penalised,
+    row_seed,
+    row_uniforms,
+)
 
 
 def test_temperature_zero_takes_the_most_likely_token():
@@ -65,3 +70,14 @@ def test_a_row_draws_the_same_numbers_alone_and_in_company():
     alone = row_uniforms([7], 4)
     together = row_uniforms([3, 7, 9], 4)
     assert torch.equal(together[1:2], alone)
+
+
+def test_the_repetition_penalty_divides_positive_and_multiplies_negative_logits():
+    logits = torch.tensor([[2.0, -1.0, 0.5, 3.0]])
+    changed = penalised(logits, torch.tensor([[0, 1, 0]]), 2.0)
+    assert changed.tolist() == [[1.0, -2.0, 0.5, 3.0]]
+    # token 3 would win; written before, 3 / 2 loses to 2
+    written = torch.tensor([[3]])
+    token, log_prob = next_tokens(logits, 0.0, 1.0, torch.zeros(1), written, 2.0)
+    assert token.tolist() == [0]
+    assert float(log_prob) == pytest.approx(float(logits.log_softmax(-1)[0, 0]))

@@ -50,6 +50,15 @@ def test_positions_are_per_row_and_padding_on_the_right_changes_nothing(model):
     assert found.shape == (2, 1, D_MODEL)
 
 
+def test_several_positions_a_row(model):
+    row = ids([256, 97, 98, 99, 100])
+    found = capture(model, row, [0, 2], positions=torch.tensor([[4, 1]]))
+    assert found.shape == (1, 2, 2, D_MODEL)
+    torch.testing.assert_close(found, capture(model, row, [0, 2])[:, :, [4, 1]])
+    none = capture(model, row, [1], positions=torch.empty(1, 0, dtype=torch.int64))
+    assert none.shape == (1, 1, 0, D_MODEL)
+
+
 def test_a_shared_prefix_gives_the_same_vectors(model):
     row = ids([256, 97, 98, 99, 100, 101])
     prefix = SharedPrefix(model, (256, 97, 98))

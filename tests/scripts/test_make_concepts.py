@@ -1,4 +1,4 @@
-"""The concept list is made by a script: a miniature of WordNet's files goes in, known rows come out."""
+"""The concept list is made by a script: miniature WordNet files go in, known rows come out."""
 
 from __future__ import annotations
 

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import hub_server
 from safetensors.torch import load_file
+
+from hub_server import hub_server
+from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.sources import sae_files
+from selfie_adapters.sources.sae_files import open_on_disk, open_registered
+from selfie_adapters.sources.saelens import find_sae
 from small_saes import (
     CASES,
     D_IN,
@@ -22,11 +27,6 @@ from small_saes import (
     write_safetensors,
     write_torch,
 )
-
-from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.sources import sae_files
-from selfie_adapters.sources.sae_files import open_on_disk, open_registered
-from selfie_adapters.sources.saelens import find_sae
 
 TESTS = Path(__file__).parents[1]
 
@@ -262,7 +262,8 @@ sys.path.insert(0, sys.argv[1])
 from small_saes import CASES
 from selfie_adapters.sources.sae_files import open_registered
 from selfie_adapters.sources.saelens import find_sae
-rows = {c: torch.cat(list(open_registered(find_sae(*CASES[c][:2])).decoder.blocks())) for c in CASES}
+saes = {case: open_registered(find_sae(*CASES[case][:2])) for case in CASES}
+rows = {case: torch.cat(list(sae.decoder.blocks())) for case, sae in saes.items()}
 save_file(rows, sys.argv[2])
 assert "sae_lens" not in sys.modules
 """

@@ -170,12 +170,12 @@ def test_a_question_without_a_place_for_the_name_is_refused(model):
 
 def test_a_tokenizer_without_a_chat_template_is_refused(model, monkeypatch):
     monkeypatch.setattr(model.tokenizer, "chat_template", None)
-    with pytest.raises(DataError, match="tiny has no chat template. Pass chat='none'"):
+    with pytest.raises(PromptError, match="has no chat template. Pass chat='none'"):
         topic_texts(model, [OWL], "{}", "template")
 
 
 def test_a_bare_turn_needs_a_known_chat_format(model, monkeypatch):
-    monkeypatch.setattr(type(model.tokenizer), "convert_tokens_to_ids", lambda _self, _token: None)
+    monkeypatch.setattr("selfie_adapters.model.prompt.token_id", lambda _tokenizer, _token: None)
     with pytest.raises(PromptError, match="no chat format known"):
         topic_texts(model, [OWL], "{}", "bare")
 

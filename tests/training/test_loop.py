@@ -6,66 +6,13 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.config import TrainConfig, load_config
+from selfie_adapters.config import load_config
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
-from selfie_adapters.errors import ConfigError, DataError, TrainingError
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError, TrainingError
 from selfie_adapters.model import FrozenModel, SoftPrompt
-from selfie_adapters.training import label_losses, train
-from selfie_adapters.training.loop import _Trainer
+from selfie_adapters.training import label_losses, loop, train
 from tiny import golden_tokenizer, tiny_network
-
-
-@pytest.fixture
-def model():
-    return FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
-
-
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "toy.json"
-    generator = torch.Generator().manual_seed(0)
-    sections = []
-    for name, layer, count in (("a", 1, 20), ("b", 1, 10), ("b", 2, 6)):
-        metadata = {
-            "dataset_name": name,
-            "filename": f"{name}{layer}.safetensors",
-            "layer": layer,
-            "source": "test",
-            "vector_type": "random",
-        }
-        items = [
-            Item(i, [f"{name} number {i}"], "val" if i % 5 == 4 else "train") for i in range(count)
-        ]
-        sections.append(Section(metadata, torch.randn(count, 32, generator=generator), items))
-    save_dataset(path, sections)
-    return path
-
-
-def config_for(data, **changes):
-    sections = {
-        "experiment_name": "run",
-        "model": {"name": "tiny"},
-        "data": {"labels_file": str(data), "batch_size": 5},
-        "projection": {"type": "scalar_affine", "init_scale": 3.0},
-        "training": {
-            "num_epochs": 2,
-            "warmup_steps": 2,
-            "validation_every_n_steps": 4,
-            "checkpoint_dir": str(data.parent / "runs"),
-        },
-    }
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        if name:
-            sections.setdefault(section, {})[name] = value
-        else:
-            sections[section] = value
-    return TrainConfig.model_validate(sections)
-
-
-def rows_of(run, event):
-    return [row for row in read_jsonl(run / "metrics.jsonl") if row["event"] == event]
+from toy_run import config_for, rows_of
 
 
 def test_a_run_folder_holds_config_metrics_and_adapters(data, model):
@@ -187,49 +134,118 @@ def test_a_mixture_of_nothing_is_refused_with_the_nearest(data, model):
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_nothing_lost(
     data, model, monkeypatch
 ):
-    clean = train(config_for(data, experiment_name="clean", training__max_steps=3), model)
-    original = _Trainer._backward
+    original = loop.backward
 
-    def poisoned(self, batch, weight):
-        if self.step == 3:
-            with torch.no_grad():  # as if an earlier update had run away
-                kept = self.adapter.bias.clone()
-                self.adapter.bias.fill_(float("nan"))
-            try:
-                return original(self, batch, weight)
-            finally:
-                self.adapter.bias.data.copy_(kept)
-        return original(self, batch, weight)
+    def poisoned(setup, ranks, examples, stop):
+        calls.append(1)
+        if len(calls) < 4:
+            return original(setup, ranks, examples, stop)
+        kept = setup.adapter.bias.detach().clone()  # as if an earlier update had run away
+        setup.adapter.bias.data.fill_(float("nan"))
+        try:
+            return original(setup, ranks, examples, stop)
+        finally:
+            setup.adapter.bias.data.copy_(kept)
 
-    monkeypatch.setattr(_Trainer, "_backward", poisoned)
+    calls = []
+    run = data.parent / "runs/run"
+    monkeypatch.setattr(loop, "backward", poisoned)
     with pytest.raises(TrainingError, match=r"step 4: the loss is not finite .*failed_batch.json"):
         train(config_for(data, training__scheduler_type="constant"), model)
-    run = data.parent / "runs/run"
     failed = json.loads((run / "failed_batch.json").read_text())
     assert failed["step"] == 4
     assert {"dataset", "index", "label"} == set(failed["examples"][0])
-    labels = {label for split in ("train",) for label in load_dataset(data).examples(split).labels}
-    assert {example["label"] for example in failed["examples"]} <= labels
+    labels = load_dataset(data).examples("train").labels
+    assert {example["label"] for example in failed["examples"]} <= set(labels)
     assert [row["step"] for row in rows_of(run, "step")] == [1, 2, 3]
     last = load_adapter(run / "adapter_last.safetensors")
     assert last.record.global_step == 3
     assert last.bias.isfinite().all()
-    assert clean.exists()
 
 
-def test_stopping_by_hand_keeps_the_adapter_so_far(data, model, monkeypatch):
-    original = _Trainer._backward
+def test_a_first_gradient_that_is_not_finite_is_blamed_on_the_quantised_model(data, model):
+    def spoil(_module, _inputs, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: gradient * float("nan"))
 
-    def stopped(self, batch, weight):
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return original(self, batch, weight)
+    handle = model.blocks[0].register_forward_hook(spoil)
+    try:
+        config = config_for(data, model={"name": "tiny", "load_in_4bit": True})
+        with pytest.raises(TrainingError, match=r"step 1: the gradient .* model in 4 bits may not"):
+            train(config, model)
+    finally:
+        handle.remove()
 
-    monkeypatch.setattr(_Trainer, "_backward", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        train(config_for(data), model)
-    run = data.parent / "runs/run"
-    assert load_adapter(run / "adapter_last.safetensors").record.global_step == 2
+
+def test_a_model_that_passes_no_gradient_on_is_found_at_the_first_step(data, model):
+    config = config_for(data, training__max_loss=1e-6)  # every token is clamped
+    with pytest.raises(TrainingError, match="step 1: no gradient reaches the adapter"):
+        train(config, model)
+
+
+def test_a_resume_from_checkpoint_that_is_missing_leaves_no_folder(data, model):
+    config = config_for(data, training__resume_from_checkpoint="x.pt")
+    with pytest.raises(MissingFileError, match="x.pt"):
+        train(config, model)
+    assert not (data.parent / "runs").exists()
+
+
+def test_singular_values_and_the_low_rank_share_are_written_down(data, model):
+    config = config_for(
+        data,
+        projection={"type": "scalar_affine_plus_low_rank", "low_rank_rank": 2, "init_scale": 3.0},
+        logging={"log_singular_values_every_n_steps": 4},
+    )
+    run = train(config, model)
+    rows = rows_of(run, "singular_values")
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    adapter = load_adapter(run / "adapter_final.safetensors")
+    matrix = (adapter.U @ adapter.V.T).detach()
+    values = torch.linalg.svdvals(matrix)[:2]
+    assert rows[-1]["singular_values"] == pytest.approx(values.tolist(), rel=1e-3)
+    share = float(matrix.norm()) / (adapter.scale() * 32**0.5)
+    assert rows[-1]["low_rank_share"] == pytest.approx(share, rel=1e-3)
+    assert rows[-1]["bias_norm"] == pytest.approx(adapter.bias_norm(), rel=1e-5)
+
+
+def test_kinds_without_a_matrix_have_no_singular_values(data, model):
+    run = train(config_for(data, logging={"log_singular_values_every_n_steps": 1}), model)
+    assert rows_of(run, "singular_values") == []
+
+
+def test_sample_labels_stand_beside_the_given_ones(data, model):
+    logging = {"log_sample_generations": 3, "log_generations_every_n_steps": 6}
+    run = train(config_for(data, logging=logging), model)
+    rows = rows_of(run, "samples")
+    assert [row["step"] for row in rows] == [6, 12]
+    held_out = load_dataset(data).examples("val")
+    assert len(rows[0]["samples"]) == 3
+    for sample in rows[1]["samples"]:
+        assert sample["label"] in held_out.labels
+        assert '"' not in sample["written"]
+
+
+def test_the_mixture_is_shown_each_epoch_when_asked(data, model):
+    ratios = [{"datasets": "a", "ratio": 2.0}, {"datasets": "b@l2", "ratio": 1.0}]
+    config = config_for(data, data__train_dataset_ratios=ratios, data__debug_dataset_mixing=True)
+    rows = rows_of(train(config, model), "mixture")
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert rows[0]["examples"] == {"a@l1": 10, "b@l1": 0, "b@l2": 5}
+
+
+def test_gradient_checkpointing_changes_memory_and_not_the_numbers(data):
+    finals = []
+    for name, flag in (("plain", False), ("again", True)):
+        model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+        config = config_for(
+            data,
+            experiment_name=name,
+            model={"name": "tiny", "enable_gradient_checkpointing": flag},
+        )
+        run = train(config, model)
+        finals.append([row["loss"] for row in rows_of(run, "step")])
+    assert finals[0] == pytest.approx(finals[1], rel=1e-5)
 
 
 def test_vectors_of_another_model_are_refused(data):
@@ -248,17 +264,6 @@ def test_a_file_without_training_rows_is_refused(data, model):
     save_dataset(data, [Section(dataset.sections[0].metadata, dataset.sections[0].vectors, items)])
     with pytest.raises(DataError, match='no vector has the split "train"'):
         train(config_for(data), model)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("model__load_in_8bit", True), ("training__resume_from_checkpoint", "x.pt")],
-)
-def test_settings_that_are_not_built_yet_stop_the_run(data, model, key, value):
-    config = config_for(data, **{key: value})
-    with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')}: not supported"):
-        train(config, model)
-    assert not (data.parent / "runs").exists()
 
 
 def test_labels_are_stripped_only_when_asked(data, model):

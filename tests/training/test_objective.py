@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -9,8 +11,14 @@ from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.training import Objective, label_losses
-from selfie_adapters.training.batches import build_batch, split_by_length, tokenise_labels
-from selfie_adapters.training.token_loss import token_losses
+from selfie_adapters.training.batches import (
+    build_batch,
+    shuffled_vectors,
+    split_by_length,
+    tokenise_labels,
+)
+from selfie_adapters.training.plain_head import plain_head
+from selfie_adapters.training.token_loss import head_losses, token_losses
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 LABELS = ["cat", "a longer label", "é", "x" * 30, "the end"]
@@ -112,7 +120,9 @@ def test_a_batch_holds_prompt_and_labels_in_their_places():
         [*suffix, a, b, quote],
     ]
     assert batch.targets.tolist() == [c, quote, bound.end_id, a, b, quote, bound.end_id]
-    assert batch.target_rows.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert batch.target_labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert batch.predictors.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert batch.visible is None
     assert batch.keep.sum(dim=1).tolist() == [3, 4]
     assert batch.keep.nonzero()[0].tolist() == [0, len(suffix) - 1]
 
@@ -193,3 +203,148 @@ def test_an_objective_is_reusable_and_keeps_the_order_of_its_rows():
         single = [objective.all_losses(soft[[i]], tokens, torch.tensor([i])) for i in range(5)]
     expected = torch.cat([one.per_example for one in single])[chosen]
     torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-6)
+
+
+SEVERAL = ["cat", "a longer label", "é", "x" * 30, "the end", "b" * 100, "c" * 120, "d" * 90]
+VECTOR_OF = torch.tensor([0, 1, 0, 0, 2, 0, 0, 0])
+
+
+def losses_and_gradient(objective, vectors, tokens, vector_of):
+    adapter = create_adapter("scalar_affine", 32, init_scale=3.0)
+    soft = adapter.transform(vectors[VECTOR_OF])
+    losses = objective.all_losses(soft, tokens, torch.arange(8), vector_of).per_example
+    losses.mean().backward()
+    return losses.detach(), adapter.bias.grad
+
+
+def test_labels_that_share_a_row_keep_their_losses_and_gradients(model):
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    objective = Objective(model, bound)
+    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    alone, gradient = losses_and_gradient(objective, vectors, tokens, None)
+    shared, shared_gradient = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
+    torch.testing.assert_close(shared, alone, rtol=1e-5, atol=0)
+    assert (shared_gradient - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "mistral", "granite"])
+def test_the_prompt_goes_through_the_model_once_a_vector(family):
+    # windows of 16 tokens let nothing share (the test above); real ones are longer than any label
+    network = tiny_network(family)
+    for module in network.modules():
+        if getattr(module, "sliding_window", None):
+            module.sliding_window = 512
+    if getattr(network.config, "sliding_window", None):
+        network.config.sliding_window = 512
+    model = FrozenModel(network, golden_tokenizer(), family)
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    objective = Objective(model, bound)
+    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    alone, _ = losses_and_gradient(objective, vectors, tokens, None)
+    objective.parts(tokens, torch.arange(8), VECTOR_OF)  # tries once whether sharing is exact
+    seen = []
+    handle = model.embedding.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
+    shared, _ = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
+    handle.remove()
+    prompts = sum(int((ids == bound.placeholder_id).sum()) for ids in seen) / len(bound.sites)
+    # vectors 1 and 2 fill a row each; vector 0, with 352 tokens of labels, takes two
+    assert prompts == 4
+    torch.testing.assert_close(shared, alone, rtol=1e-5, atol=0)
+
+
+def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    forward = model.network.forward
+
+    def deaf(*args, attention_mask=None, **kwargs):
+        return forward(*args, **kwargs)
+
+    model.network.forward = deaf
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    objective = Objective(model, bound)
+    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    alone, _ = losses_and_gradient(objective, vectors, tokens, None)
+    shared, _ = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
+    torch.testing.assert_close(shared, alone, rtol=1e-5, atol=0)
+
+
+def test_labels_of_a_row_branch_off_the_prompt():
+    tokenizer = golden_tokenizer()
+    bound = SoftPrompt.for_tokenizer(tokenizer).bind(tokenizer)
+    tokens = tokenise_labels(tokenizer, ["ab", "c", "d"], bound.end_id)
+    batch = build_batch(bound, tokens, torch.arange(3), torch.tensor([0, 1, 0]))
+    a, b, c, d, quote = tokenizer('abcd"', add_special_tokens=False)["input_ids"]
+    suffix = list(bound.suffix_ids)
+    n = len(suffix)
+    assert batch.ids.tolist() == [
+        [*suffix, a, b, quote, d, quote],
+        [*suffix, c, quote, *[bound.end_id] * 3],
+    ]
+    assert batch.positions[0].tolist() == [*range(n), n, n + 1, n + 2, n, n + 1]
+    end = bound.end_id
+    assert batch.targets.tolist() == [a, b, quote, end, c, quote, end, d, quote, end]
+    # both first tokens of row 0 come from the prompt's last position, the first that is kept
+    assert batch.predictors.tolist() == [0, 1, 2, 3, 6, 7, 8, 0, 4, 5]
+    assert batch.first_labels.tolist() == [0, 1]
+    assert batch.visible[0, n + 3].tolist() == [True] * n + [False] * 3 + [True, False]
+    assert batch.visible[0, n + 2].tolist() == [True] * (n + 3) + [False] * 2
+    assert batch.visible[0, n - 1].tolist() == [True] * n + [False] * 5
+
+
+def test_shuffled_vectors_keep_their_labels_together():
+    vector_of = torch.tensor([5, 5, 2, 9, 2, 5])
+    seen = set()
+    for seed in range(60):
+        order = shuffled_vectors(vector_of, torch.Generator().manual_seed(seed))
+        assert sorted(order.tolist()) == list(range(6))
+        seen.add(tuple(order.tolist()))
+    blocks = ((0, 1, 5), (2, 4), (3,))
+    assert seen == {sum(some, ()) for some in permutations(blocks)}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("biased", [False, True])
+def test_losses_before_the_head_are_those_of_its_logits(smoothing, biased):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3_001, 8, generator=generator)
+    bias = torch.randn(3_001, generator=generator) if biased else None
+    hidden = torch.randn(1_500, 8, generator=generator).requires_grad_()
+    predictors = torch.randint(
+        1_500, (3_000,), generator=generator
+    )  # some never, some several times
+    targets = torch.randint(3_001, (3_000,), generator=generator)
+    weights = torch.rand(3_000, generator=generator)
+    losses = head_losses(hidden, weight, bias, targets, smoothing, predictors)
+    (losses * weights).sum().backward()
+    exact = hidden.detach().double().requires_grad_()
+    logits = exact @ weight.double().T + (0 if bias is None else bias.double())
+    expected = cross_entropy(
+        logits[predictors], targets, reduction="none", label_smoothing=smoothing
+    )
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(losses.detach(), expected.detach().float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden.grad, exact.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_one_row_of_logits_may_predict_several_targets():
+    logits = torch.randn(3, 11, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    predictors, targets = torch.tensor([2, 0, 2, 2]), torch.tensor([1, 4, 10, 1])
+    losses = token_losses(logits, targets, 0.1, predictors)
+    losses.pow(2).sum().backward()
+    theirs = logits.detach().clone().requires_grad_()
+    expected = cross_entropy(theirs[predictors], targets, reduction="none", label_smoothing=0.1)
+    expected.pow(2).sum().backward()
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(logits.grad, theirs.grad)
+
+
+def test_which_heads_are_plain():
+    # Granite scales its logits and Gemma 2 caps them: for them the head's output is not the logits
+    plain = {
+        family: plain_head(FrozenModel(tiny_network(family), golden_tokenizer(), family))
+        for family in FAMILIES
+    }
+    assert {family for family, head in plain.items() if head is None} == {"granite", "gemma2"}

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from selfie_adapters.adapters.base import Adapter, TrainingRecord
 from selfie_adapters.adapters.binding import Binding
-from selfie_adapters.adapters.containers import SUFFIXES, read_container
+from selfie_adapters.adapters.containers import SUFFIXES, read_container, safetensors_bytes
 from selfie_adapters.adapters.kinds import KINDS, build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.errors import AdapterError
@@ -80,7 +79,7 @@ def save_adapter(adapter: Adapter, path: str | Path) -> Path:
             }
             if adapter.binding is not None:
                 header["binding_json"] = adapter.binding.model_dump_json()
-            save_file(tensors, temporary, header)
+            temporary.write_bytes(safetensors_bytes(tensors, header))
         else:
             content = {
                 "projection_state": tensors,

@@ -7,6 +7,7 @@ is `checkpoint`'s business; here it is only told whether a file is an adapter fi
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from selfie_adapters.errors import AdapterError
@@ -46,6 +48,21 @@ def read_container(path: Path) -> tuple[Header, Tensors]:
     if suffix == ".pt":
         return _read_pt(path)
     raise AdapterError(f'{path}: adapter files end in .safetensors or .pt, not "{path.suffix}".')
+
+
+def safetensors_bytes(tensors: Tensors, header: dict[str, str]) -> bytes:
+    """A safetensors file in memory whose bytes depend on its content alone.
+
+    The library writes the header's entries in an order that differs from one process to the next;
+    here they are sorted, so equal adapters are equal files.
+    """
+    content = save(tensors, header)
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:end])
+    text = json.dumps(entries, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    sorted_header = text.encode()
+    sorted_header += b" " * (-len(sorted_header) % 8)  # the tensors stay aligned
+    return len(sorted_header).to_bytes(8, "little") + sorted_header + content[end:]
 
 
 def is_adapter_file(path: Path) -> bool:

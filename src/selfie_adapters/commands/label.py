@@ -2,107 +2,304 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Literal
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
-from selfie_adapters.files import atomic_path
+if TYPE_CHECKING:
+    from selfie_adapters.labelling.job import LabelJob
+    from selfie_adapters.labelling.settings import LabelSettings
+
+_EXPLAINED = 5  # vectors that --explain shows
 
 
 def label(
-    vectors: str,
+    source: str,
     *,
-    adapter: str,
     model: str,
     out: str,
+    adapter: str | None = None,
+    confidence: str | None = None,
+    mean: str | None = None,
+    layer: int | None = None,
     split: Literal["train", "val", "all"] = "all",
+    which: Literal["decoder", "encoder"] = "decoder",
+    indices: str | None = None,
     limit: int | None = None,
-    scales: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
+    scales: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     samples: int = 1,
-    temperature: float = 0.0,
+    best_of: int | None = None,
+    explain: Annotated[bool, Parameter(negative=())] = False,
+    temperature: float | None = None,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
     max_new_tokens: int = 30,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 256,
+    shard_size: int = 512,
     dtype: str = "auto",
-    ignore_binding: bool = False,
+    engine: Literal["local", "ray", "vllm"] = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    ignore_binding: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Label vectors with a trained adapter, one JSON line a label.
+    """Label vectors, one JSON line a label. Stopped at any moment, it goes on where it was.
 
     Parameters
     ----------
-    vectors
-        Training file (.json, .json.gz), or vectors alone (.pt, .safetensors, .npy).
-    adapter
-        Adapter file.
+    source
+        Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or a SAE by its
+        SAELens names, release:sae_id.
     model
         Hub id, local folder, .gguf file, or demo.
     out
-        JSON lines file to write.
+        Run folder: config, progress, labels-00000.jsonl and so on.
+    adapter
+        Adapter file, or hub path owner/repo/file.safetensors; without one, untrained SelfIE.
+    confidence
+        Confidence file; the one beside the adapter if there is one and it fits.
+    mean
+        safetensors file with a tensor layer_{i}, subtracted from the vectors first.
+    layer
+        Which of the means, where neither source nor adapter says.
     split
         Which vectors of a training file.
+    which
+        Which rows of a SAE.
+    indices
+        Only these rows, such as 0:1000,5.
     limit
         Only the first so many.
     scales
-        Numbers that the adapter's input is multiplied by; every vector gets a label for each.
+        Numbers the adapter's input is multiplied by, such as 0.5,1,2: labels for each.
     samples
         Labels a vector and scale.
+    best_of
+        Draw so many a scale and keep the one with the highest gain over the zero vector.
+    explain
+        With best-of: keep all, ranked, and show why for the first few vectors.
     temperature
-        0 is greedy.
+        0 is greedy; left out, 0 for one label and 0.7 for several.
     top_p
         Draw from the most likely tokens that make up this share.
+    repetition_penalty
+        Above 1: tokens that a label has already are less likely.
     max_new_tokens
         Longest label, in tokens.
     seed
-        Makes each row's own seed, together with its place.
+        Makes each label's own seed, together with its row, scale and sample.
     batch_size
-        Rows at a time; changes nothing but the speed.
+        Labels at a time.
+    shard_size
+        Vectors a file.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    engine
+        local; ray for several processes or machines; vllm on a GPU.
+    workers
+        Processes of the ray engine.
+    ray_address
+        A running Ray cluster; left out, one is started for this run.
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
-    from dataclasses import asdict
+    from selfie_adapters.errors import LabellingError
+    from selfie_adapters.labelling.inputs import open_source
+    from selfie_adapters.labelling.job import LabelJob
+    from selfie_adapters.labelling.settings import LabelSettings
 
+    console = Console()
+    settings = LabelSettings.checked(
+        source=source,
+        model=model,
+        adapter=adapter,
+        mean=mean,
+        layer=layer,
+        split=split,
+        which=which,
+        indices=indices,
+        limit=limit,
+        explain=explain,
+        **drawing(adapter, scales, samples, best_of, temperature),
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        dtype=dtype,
+        writer="vllm" if engine == "vllm" else "local",
+        ignore_binding=ignore_binding,
+    )
+    settings = _with_confidence(console, settings, confidence)
+    job = LabelJob(out, settings, open_source(settings))
+    _run(console, job, engine, workers, ray_address)
+    if job.todo():
+        _show_controls(console, job.folder)
+    if explain:
+        _show_why(console, job)
+    done = job.progress
+    if done.failed:
+        raise LabellingError(
+            f"{done.failed} of {done.vectors} vectors failed and are marked in {job.folder}, the "
+            f"first one: {job.first_failure()}. Run the same command again to retry them."
+        )
+    console.print(f"{done.labelled} vectors labelled: {job.folder}", highlight=False, markup=False)
+
+
+def drawing(
+    adapter: str | None,
+    scales: list[str] | None,
+    samples: int,
+    best_of: int | None,
+    temperature: float | None,
+) -> dict[str, Any]:
+    """Scales and samples, with the defaults that depend on each other.
+
+    Raises ConfigError for scales that are no numbers.
+    """
+    from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
+
+    several = samples > 1 or (best_of or 1) > 1
+    return {
+        "scales": _numbers(scales) or (TRAINED_SCALES if adapter else UNTRAINED_SCALES),
+        "samples": samples,
+        "best_of": best_of,
+        "temperature": (0.7 if several else 0.0) if temperature is None else temperature,
+    }
+
+
+def _numbers(texts: list[str] | None) -> list[float]:
+    from selfie_adapters.errors import ConfigError
+
+    numbers: list[float] = []
+    for text in (part for one in texts or [] for part in one.split(",")):
+        try:
+            numbers.append(float(text))
+        except ValueError:
+            raise ConfigError(
+                f'scales: "{text}" is not a number; write 0.5,1,2 or 0.5 1 2.'
+            ) from None
+    return numbers
+
+
+def _with_confidence(console: Console, settings: LabelSettings, path: str | None) -> LabelSettings:
+    """The settings with a confidence file that was fitted on labels drawn as these will be.
+
+    Raises ConfigError for one that was asked for and does not fit; one that merely lies beside
+    the adapter is then left out, and said so.
+    """
+    from selfie_adapters.adapters import find_adapter_file
+    from selfie_adapters.errors import ConfigError
+    from selfie_adapters.labelling.confidence import Confidence, beside
+
+    file = path
+    if file is None and settings.adapter is not None:
+        lying = beside(find_adapter_file(settings.adapter))
+        file = str(lying) if lying.exists() else None
+    if file is None:
+        return settings
+    difference = Confidence.load(file).other_drawing(settings.way_of_drawing())
+    if difference is None:
+        return settings.model_copy(update={"confidence": file})
+    message = f"{file} was fitted on labels drawn in another way ({difference})"
+    if path is not None:
+        raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
+    console.print(
+        f"{message}: labels get no confidence.", style="yellow", highlight=False, markup=False
+    )
+    return settings
+
+
+def _run(
+    console: Console, job: LabelJob, engine: str, workers: int | None, ray_address: str | None
+) -> None:
     from rich.progress import Progress
 
-    from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.dataset import read_label_source
-    from selfie_adapters.labelling import Labeller
-    from selfie_adapters.model import load_model
+    if not job.todo():
+        return
+    with Progress(console=console, transient=True) as progress:
 
-    source = read_label_source(vectors, split)
-    count = len(source) if limit is None else min(limit, len(source))
-    loaded = load_adapter(adapter)
-    labeller = Labeller(load_model(model, dtype), loaded, check=not ignore_binding)
-    console = Console()
-    wanted = scales or [1.0]
-    written = 0
-    with (
-        atomic_path(out) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-        Progress(console=console, transient=True) as progress,
-    ):
-        task = progress.add_task("labels", total=count * len(wanted) * samples)
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            answers = labeller.label(
-                source.vectors(start, stop),
-                wanted,
-                samples,
-                temperature,
-                top_p,
-                max_new_tokens,
-                seed,
-                batch_size,
-                first_index=start,
-                progress=lambda rows: progress.advance(task, rows),
+        def advance(vectors: int) -> None:
+            progress.advance(task, vectors)
+
+        if engine == "ray":
+            from selfie_adapters.labelling.engines.ray import run_with_ray
+
+            job.begin()
+            task = progress.add_task("vectors", total=job.progress.left)
+            run_with_ray(job, workers, ray_address, advance)
+            return
+        from selfie_adapters.labelling.job import run_here
+        from selfie_adapters.labelling.worker import ShardWorker
+
+        worker = ShardWorker(job.settings, job.source)  # before the folder: it may refuse
+        job.begin()
+        task = progress.add_task("vectors", total=job.progress.left)
+        run_here(job, worker, advance)
+
+
+def _show_controls(console: Console, folder: Path) -> None:
+    """How the run's own vectors and the controls scored."""
+    import json
+
+    from rich.table import Table
+
+    rows = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
+    table = Table(title="Controls: means of each vector's best label")
+    for heading in ("vectors", "how many", "score, nats a token"):
+        table.add_column(heading)
+    sure = bool(rows) and rows[0]["confidence"] is not None
+    if sure:
+        table.add_column("confidence")
+        table.add_column("shown as a concept")
+    table.add_column("one of the labels")
+    for row in rows:
+        cells = [row["kind"], str(row["vectors"]), f"{row['score']:.2f}"]
+        if sure:
+            cells += [f"{row['confidence']:.2f}", f"{row['concepts']} of {row['vectors']}"]
+        table.add_row(*cells, _shown(row["example"]))
+    console.print(table)
+
+
+def _show_why(console: Console, job: LabelJob) -> None:
+    """The candidates of the first few vectors, best first, with what ranked them."""
+    from itertools import groupby
+
+    from rich.table import Table
+
+    from selfie_adapters.files import read_jsonl
+
+    rows = (row for row in read_jsonl(job.shards[0].path) if "error" not in row)
+    for _, candidates in islice(groupby(rows, _name), _EXPLAINED):
+        ranked = list(candidates)
+        table = Table(title=escape(_name(ranked[0])))
+        headings = ("label", "score", "log p, vector", "log p, zero")
+        for heading in (*headings, "tokens", "agreement", "margin", "scale"):
+            table.add_column(heading)
+        for row in ranked:
+            margin = row.get("margin")
+            table.add_row(
+                _shown(row["label"]),
+                f"{row['score']:.2f}",
+                f"{row['log_prob']:.2f}",
+                f"{row['zero_log_prob']:.2f}",
+                str(row["tokens"]),
+                f"{row.get('agreement', 1):.0%}",
+                "" if margin is None else f"{margin:+.2f}",
+                f"{row['scale']:g}",
             )
-            for place, labels in enumerate(answers, start=start):
-                for answer in labels:
-                    row = {**source.identity(place), **asdict(answer)}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    written += 1
-    console.print(f"{written} labels for {count} vectors: {out}", highlight=False, markup=False)
+        console.print(table)
+
+
+def _shown(text: str) -> str:
+    """A label fit for a terminal: what would move the cursor or change colours is made visible."""
+    return escape("".join(c if c.isprintable() else "�" for c in text))
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['dataset']} {row['index']}" if "dataset" in row else f"row {row['index']}"

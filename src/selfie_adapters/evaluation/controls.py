@@ -1,39 +1,10 @@
-"""What a score has to beat (invariant 8): the same measurement on inputs that know nothing.
-
-zero        the adapter's bias alone: what it says about any vector
-shuffled    every concept gets another concept's vector, through the trained adapter
-untrained   the vector itself, unit norm, times the best of a few scales (plain SelfIE)
-"""
+"""Plain SelfIE: the vector itself, unit norm, times a scale, as the control called untrained."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from selfie_adapters.adapters import Adapter, create_adapter
-from selfie_adapters.errors import DataError
 
 UNTRAINED_SCALES = (1.0, 3.0, 6.0, 12.0)
-
-
-def shuffle_order(count: int, seed: int = 0) -> Tensor:
-    """A random order of `count` rows in which no row keeps its place: [count].
-
-    Raises DataError for fewer than two rows.
-    """
-    if count < 2:
-        raise DataError(f"{count} vectors cannot be shuffled; at least 2 are needed.")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    moved = torch.empty_like(order)
-    moved[order] = order.roll(1)  # one cycle through all rows: no row stays
-    return moved
-
-
-def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
-    """Gaussian directions with the norms of the given rows."""
-    drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
-    norms = vectors.norm(dim=-1, keepdim=True).float()
-    return drawn / drawn.norm(dim=-1, keepdim=True) * norms
 
 
 def untrained_adapter(dim: int, scale: float) -> Adapter:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,10 +13,18 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
-from selfie_adapters.labelling.sampling import next_tokens, row_seed, row_uniforms
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind, injected
+from selfie_adapters.labelling.engines.local import (
+    CLOSING_QUOTE,
+    LocalWriter,
+    Sampling,
+    Writer,
+    Written,
+)
+from selfie_adapters.labelling.ranking import ReadPrompt, read_prompt, score_written
+from selfie_adapters.labelling.sampling import row_seed
+from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
 
-CLOSING_QUOTE = '"'
+_LONGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,8 @@ class Label:
     text: the label, up to the closing quote, blanks around it removed. raw: all that was written
     but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model
     closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
+    zero_log_prob: the same tokens' log-probability after the zero vector's soft token. ids: those
+    tokens.
     """
 
     text: str
@@ -34,16 +46,21 @@ class Label:
     log_prob: float
     tokens: int
     ended: bool
+    zero_log_prob: float = math.nan
+    ids: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def gain(self) -> float:
+        """What the vector adds over the zero vector, in nats a token."""
+        return (self.log_prob - self.zero_log_prob) / self.tokens
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Row:
     vector: int
     scale: float
     sample: int
     seed: int
-    log_prob: float = 0.0
-    ended: bool = False
 
 
 class Labeller:
@@ -55,11 +72,13 @@ class Labeller:
         adapter: Adapter,
         prompt: SoftPrompt | None = None,
         check: bool = True,
+        writer: Callable[[FrozenModel, BoundPrompt, SharedPrefix], Writer] = LocalWriter,
     ) -> None:
         """prompt None takes the adapter's own, else the built-in one for this tokenizer.
 
         check compares the adapter's binding with this model and prompt. Raises BindingError if
         they differ, AdapterError if the adapter's width is not the model's.
+        writer makes the engine that writes the answers.
         """
         if prompt is None:
             bound_to = adapter.binding
@@ -78,7 +97,13 @@ class Labeller:
         if check and adapter.binding is not None:
             adapter.binding.check(bind(model, self.prompt, adapter.binding.layer))
         self._prefix = SharedPrefix(model, self.prompt.prefix_ids)
-        self._closes = _tokens_with_quote(model)
+        self._writer = writer(model, self.prompt, self._prefix)
+
+    @cached_property
+    def _read_zero(self) -> ReadPrompt:
+        """The prompt after the zero vector's soft token, which no scale changes."""
+        zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
+        return read_prompt(self.model, self.prompt, self._prefix, zero)
 
     def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
@@ -88,7 +113,9 @@ class Labeller:
         """
         values = vectors.float()
         if self.adapter.normalize_input:
-            values = unit_norm(values)
+            # A square past float32's range would turn a long vector into the zero vector.
+            largest = values.abs().amax(dim=-1, keepdim=True)
+            values = unit_norm(torch.where(largest > _LONGEST, values / largest, values))
         factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
         with torch.no_grad():
             return self.adapter.transform(values * factor, normalize_input=False)
@@ -102,18 +129,22 @@ class Labeller:
         top_p: float = 1.0,
         max_new_tokens: int = 30,
         seed: int = 0,
-        batch_size: int = 64,
+        batch_size: int = 256,
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
+        repetition_penalty: float = 1.0,
+        names: Sequence[tuple[float | str, ...]] | None = None,
     ) -> list[list[Label]]:
         """One list of labels a vector: scales × samples of them, scale by scale.
 
         vectors: [n, d_model]. temperature 0 is greedy (then every sample of a scale is alike).
         first_index: the number of the first vector in a longer job; a row's seed is made of seed,
         vector number, scale and sample, so that batches and shards do not change what comes out.
+        names: what a vector's seeds are made of in place of its number, one tuple a vector.
         Raises DataError for vectors of another width or with NaN; ConfigError for a bad setting.
         """
-        _check_settings(scales, samples, temperature, top_p, max_new_tokens)
+        how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens)
+        check_settings(scales, samples, how)
         if vectors.ndim != 2 or vectors.shape[1] != self.model.d_model:
             raise DataError(
                 f"vectors of shape {tuple(vectors.shape)}: [n, {self.model.d_model}] is expected "
@@ -122,9 +153,11 @@ class Labeller:
         bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten().tolist()
         if bad:
             raise DataError(f"vector {first_index + bad[0]} holds NaN or infinity. Leave it out.")
+        if names is None:
+            names = [(first_index + i,) for i in range(len(vectors))]
         rows = [
-            _Row(i, scale, sample, row_seed(seed, first_index + i, scale, sample))
-            for i in range(len(vectors))
+            _Row(i, float(scale), sample, row_seed(seed, *name, float(scale), sample))
+            for i, name in enumerate(names)
             for scale in scales
             for sample in range(samples)
         ]
@@ -133,83 +166,64 @@ class Labeller:
             batch = rows[start : start + batch_size]
             source = vectors[[row.vector for row in batch]]
             soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
-            written = self._write(soft, batch, temperature, top_p, max_new_tokens)
-            for row, ids in zip(batch, written, strict=True):
-                answers[row.vector].append(self._finish(row, ids))
+            written = self._writer.write(soft, [row.seed for row in batch], how)
+            at_zero = score_written(self.model, self._read_zero, [w.ids for w in written])
+            for row, answer, zero in zip(batch, written, at_zero, strict=True):
+                answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
         return answers
 
-    @torch.inference_mode()
-    def _write(
-        self, soft: Tensor, rows: list[_Row], temperature: float, top_p: float, limit: int
-    ) -> list[list[int]]:
-        """Token ids that each row writes; a row that has ended leaves the batch."""
-        device = self.model.device
-        written: list[list[int]] = [[] for _ in rows]
-        uniforms = row_uniforms([row.seed for row in rows], limit).to(device)
-        alive = torch.arange(len(rows), device=device)
-        ids = torch.tensor(self.prompt.suffix_ids, device=device).expand(len(rows), -1)
-        cache = self._prefix.for_batch(len(rows))
-        with injected(
-            self.model.embedding,
-            soft.to(device),
-            self.prompt.placeholder_id,
-            len(self.prompt.sites),
-        ):
-            out = self.model.network(
-                input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-        for step in range(limit):
-            logits = out.logits[:, -1].to(device)
-            tokens, gained = next_tokens(logits, temperature, top_p, uniforms[alive, step])
-            ends = (tokens == self.prompt.end_id) | self._closes[tokens]
-            table = zip(
-                alive.tolist(), tokens.tolist(), gained.tolist(), ends.tolist(), strict=True
-            )
-            for row, token, log_prob, end in table:
-                written[row].append(token)
-                rows[row].log_prob += log_prob
-                rows[row].ended = end
-            if bool(ends.all()) or step + 1 == limit:
-                break
-            going = (~ends).nonzero().flatten()
-            if going.numel() < alive.numel():
-                out.past_key_values.batch_select_indices(going)
-                alive, tokens = alive[going], tokens[going]
-            out = self.model.network(
-                input_ids=tokens.unsqueeze(1), past_key_values=out.past_key_values, use_cache=True
-            )
-        return written
+    def rescore(self, labels: Sequence[Label], vectors: Tensor) -> list[Label]:
+        """Each label as if it had been written for another vector: labels[i] under vectors[i].
 
-    def _finish(self, row: _Row, ids: list[int]) -> Label:
+        vectors: [n, d_model]. Only log_prob, and so the gain, changes.
+        """
+        scales = torch.tensor([label.scale for label in labels])
+        read = read_prompt(self.model, self.prompt, self._prefix, self.soft_tokens(vectors, scales))
+        rows = torch.arange(len(labels))
+        scores = score_written(self.model, read, [label.ids for label in labels], rows)
+        return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]
+
+    def _finish(self, row: _Row, written: Written, zero_log_prob: float) -> Label:
         raw = str(
             self.model.tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                written.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
-        text = raw.split(CLOSING_QUOTE, 1)[0].strip()
-        return Label(text, raw, row.scale, row.sample, row.seed, row.log_prob, len(ids), row.ended)
+        return Label(
+            text=raw.split(CLOSING_QUOTE, 1)[0].strip(),
+            raw=raw,
+            scale=row.scale,
+            sample=row.sample,
+            seed=row.seed,
+            log_prob=written.log_prob,
+            tokens=len(written.ids),
+            ended=written.ended,
+            zero_log_prob=zero_log_prob,
+            ids=tuple(written.ids),
+        )
 
 
-def _tokens_with_quote(model: FrozenModel) -> Tensor:
-    """[vocabulary] bool: tokens whose text holds a double quote, which closes the label."""
-    closes = torch.zeros(model.vocab_size, dtype=torch.bool, device=model.device)
-    # Byte-level and SentencePiece vocabularies both keep ASCII marks as they are.
-    ids = [i for piece, i in model.tokenizer.get_vocab().items() if CLOSING_QUOTE in piece]
-    special = set(model.tokenizer.all_special_ids)
-    closes[[i for i in ids if i not in special and i < closes.numel()]] = True
-    return closes
-
-
-def _check_settings(
-    scales: Sequence[float], samples: int, temperature: float, top_p: float, limit: int
-) -> None:
+def check_settings(scales: Sequence[float], samples: int, how: Sampling) -> None:
+    """Raise ConfigError for a setting that makes no sense."""
     problems = [
         (not scales, "scales is empty; give at least one number"),
+        (not all(math.isfinite(s) for s in scales), f"scales {list(scales)}: finite numbers only"),
         (samples < 1, f"samples is {samples}; at least 1 is expected"),
-        (temperature < 0, f"temperature is {temperature}; 0 (greedy) or more is expected"),
-        (not 0 < top_p <= 1, f"top_p is {top_p}; a number in (0, 1] is expected"),
-        (limit < 1, f"max_new_tokens is {limit}; at least 1 is expected"),
+        (
+            not 0 <= how.temperature < math.inf,
+            f"temperature is {how.temperature}; 0 (greedy) or more is expected",
+        ),
+        (not 0 < how.top_p <= 1, f"top_p is {how.top_p}; a number in (0, 1] is expected"),
+        (
+            not 0 < how.repetition_penalty < math.inf,
+            f"repetition_penalty is {how.repetition_penalty}; a number above 0 is expected "
+            "(1 changes nothing)",
+        ),
+        (
+            how.max_new_tokens < 1,
+            f"max_new_tokens is {how.max_new_tokens}; at least 1 is expected",
+        ),
     ]
     for wrong, message in problems:
         if wrong:

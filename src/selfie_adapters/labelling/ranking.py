@@ -1,4 +1,4 @@
-"""How likely given labels are under given vectors, and how much of that the vector adds.
+"""How likely labels are under given vectors, and how much of that the vector adds.
 
 log p(label | vector) alone mostly says how common the label's words are. The difference from
 log p(label | zero vector), what the adapter's bias alone would say, removes that prior.
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
 from selfie_adapters.training.batches import LabelTokens, tokenise_labels
+from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
 
 _ROWS_AT_ONCE = 256
@@ -40,6 +42,35 @@ class CandidateScores:
         return (self.log_probs - zero.log_probs) / self.tokens
 
 
+@dataclass(frozen=True)
+class ReadPrompt:
+    """The prompt as the model holds it after some soft tokens, ready for labels to follow.
+
+    first: [soft tokens, vocabulary], log-probabilities of a label's first token.
+    """
+
+    cache: Cache
+    first: Tensor
+
+
+@torch.inference_mode()
+def read_prompt(
+    model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
+) -> ReadPrompt:
+    """Run the prompt once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own."""
+    soft = soft_tokens.to(model.device)
+    suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
+    with injected(model.embedding, soft, prompt.placeholder_id, len(prompt.sites)):
+        read = model.network(
+            input_ids=suffix,
+            past_key_values=prefix.for_batch(len(soft)),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    first = read.logits[:, -1].float().log_softmax(dim=-1).cpu()
+    return ReadPrompt(read.past_key_values, first)
+
+
 @torch.inference_mode()
 def score_candidates(
     model: FrozenModel,
@@ -58,44 +89,81 @@ def score_candidates(
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
     result = torch.empty(len(soft_tokens), len(labels))
     for start in range(0, len(soft_tokens), _VECTORS_AT_ONCE):
-        soft = soft_tokens[start : start + _VECTORS_AT_ONCE].to(model.device)
-        suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
-        with injected(model.embedding, soft, prompt.placeholder_id, len(prompt.sites)):
-            read = model.network(
-                input_ids=suffix,
-                past_key_values=prefix.for_batch(len(soft)),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        first = read.logits[:, -1].float().log_softmax(dim=-1).cpu()
-        columns_at_once = max(1, _ROWS_AT_ONCE // len(soft))
-        for columns in longest_first.split(columns_at_once):
-            rest = _rest_of_labels(model, read.past_key_values, len(soft), tokens, columns)
-            opening = first[:, tokens.ids[tokens.starts[columns]]]
-            result[start : start + len(soft), columns] = opening + rest
-        progress(len(soft))
+        read = read_prompt(model, prompt, prefix, soft_tokens[start : start + _VECTORS_AT_ONCE])
+        vectors = len(read.first)
+        rows = torch.arange(vectors)
+        for columns in longest_first.split(max(1, _ROWS_AT_ONCE // vectors)):
+            owners = rows.repeat_interleave(len(columns))
+            scores = _score_rows(model, read, owners, tokens, columns.repeat(vectors))
+            result[start : start + vectors, columns] = scores.view(vectors, len(columns))
+        progress(vectors)
     return CandidateScores(result, tokens.lengths)
 
 
-def _rest_of_labels(
-    model: FrozenModel, cache: object, vectors: int, tokens: LabelTokens, columns: Tensor
+def score_written(
+    model: FrozenModel,
+    read: ReadPrompt,
+    answers: Sequence[Sequence[int]],
+    owners: Tensor | None = None,
+) -> list[float]:
+    """log p(answers[i] | soft token owners[i] of those read), nats, one number an answer.
+
+    owners: [answers]; None: all belong to the first soft token. Answers are token ids, at least
+    one, and may be cut off. An answer that comes twice with one soft token is scored once.
+    """
+    belongs = [0] * len(answers) if owners is None else owners.tolist()
+    pairs = [(owner, tuple(ids)) for owner, ids in zip(belongs, answers, strict=True)]
+    different = list(dict.fromkeys(pairs))
+    lengths = torch.tensor([len(ids) for _, ids in different], dtype=torch.int64)
+    ids = torch.tensor([token for _, row in different for token in row], dtype=torch.int64)
+    tokens = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
+    rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
+    scores = torch.empty(len(different))
+    for part in _parts_of_like_length(lengths, tokens_a_part(model)):
+        scores[part] = _score_rows(model, read, rows[part], tokens, part)
+    table = dict(zip(different, scores.tolist(), strict=True))
+    return [table[pair] for pair in pairs]
+
+
+def _parts_of_like_length(lengths: Tensor, tokens: int) -> list[Tensor]:
+    """Positions, longest first, cut where a row would be half padding or `tokens` are reached.
+
+    Most labels are a few tokens and some are cut off at thirty: in one batch most would be padding.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True).tolist()
+    steps = (lengths - 1).tolist()  # tokens a row feeds to the model; the last is only a target
+    parts: list[list[int]] = []
+    for row in order:
+        longest = steps[parts[-1][0]] if parts else 0
+        full = bool(parts) and longest * (len(parts[-1]) + 1) > tokens
+        if full or 2 * steps[row] <= longest or not parts:
+            parts.append([])
+        parts[-1].append(row)
+    return [torch.tensor(part) for part in parts]
+
+
+@torch.inference_mode()
+def _score_rows(
+    model: FrozenModel, read: ReadPrompt, owners: Tensor, tokens: LabelTokens, chosen: Tensor
 ) -> Tensor:
-    """Summed log-probability of the labels' tokens after their first: [vectors, columns]."""
-    lengths = tokens.lengths[columns]
+    """Summed log-probability of label chosen[i] after soft token owners[i]: [rows]."""
+    lengths, starts = tokens.lengths[chosen], tokens.starts[chosen]
+    result = read.first[owners, tokens.ids[starts]]
     width = int(lengths.max()) - 1
+    if not width:
+        return result
     place = torch.arange(width)
-    source = (tokens.starts[columns].unsqueeze(1) + place).clamp(max=tokens.ids.numel() - 2)
-    inside = place < (lengths - 1).unsqueeze(1)  # [columns, width]
-    inputs = tokens.ids[source].repeat(vectors, 1).to(model.device)
-    targets = tokens.ids[source + 1][inside].repeat(vectors)
-    keep = inside.repeat(vectors, 1).to(model.device)
-    branches = copy.deepcopy(cache)
-    rows = torch.arange(vectors, device=model.device).repeat_interleave(len(columns))
-    branches.batch_select_indices(rows)  # type: ignore[attr-defined]
+    inside = place < (lengths - 1).unsqueeze(1)  # [rows, width]
+    source = (starts.unsqueeze(1) + place).clamp(max=tokens.ids.numel() - 2)
+    targets = tokens.ids[source + 1][inside].to(model.device)
+    branches = copy.deepcopy(read.cache)
+    branches.batch_select_indices(owners.to(model.device))
     logits = model.network(
-        input_ids=inputs, past_key_values=branches, use_cache=True, logits_to_keep=keep
+        input_ids=tokens.ids[source].to(model.device),
+        past_key_values=branches,
+        use_cache=True,
+        logits_to_keep=inside.to(model.device),
     ).logits
     losses = token_losses(logits.reshape(-1, logits.shape[-1]), targets.to(logits.device))
-    owner = torch.arange(len(inputs)).unsqueeze(1).expand(-1, width)[keep.cpu()]
-    sums = torch.zeros(len(inputs)).index_add_(0, owner, losses.cpu())
-    return -sums.view(vectors, len(columns))
+    owner = torch.arange(len(chosen)).unsqueeze(1).expand(-1, width)[inside]
+    return result.index_add(0, owner, -losses.cpu())

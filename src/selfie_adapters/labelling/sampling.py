@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def row_seed(seed: int, *place: int | float) -> int:
+def row_seed(seed: int, *place: float | str) -> int:
     """A 63-bit seed for one row, from the run's seed and the row's place (index, scale, sample)."""
     text = ":".join(repr(part) for part in (seed, *place))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def row_uniforms(seeds: list[int], steps: int) -> Tensor:
+def row_uniforms(seeds: Sequence[int], steps: int) -> Tensor:
     """Uniform numbers in [0, 1): [rows, steps], row i drawn from seeds[i] alone."""
     drawn = torch.empty(len(seeds), steps)
     for i, seed in enumerate(seeds):
@@ -22,20 +23,39 @@ def row_uniforms(seeds: list[int], steps: int) -> Tensor:
     return drawn
 
 
+def penalised(logits: Tensor, written: Tensor, penalty: float) -> Tensor:
+    """Logits with the tokens a row has written made less likely: the usual repetition penalty.
+
+    logits: [rows, vocabulary]; written: [rows, tokens so far]. A positive logit is divided by
+    `penalty`, a negative one multiplied; 1 changes nothing.
+    """
+    if penalty == 1 or not written.shape[1]:
+        return logits
+    seen = logits.gather(1, written)
+    return logits.scatter(1, written, torch.where(seen > 0, seen / penalty, seen * penalty))
+
+
 def next_tokens(
-    logits: Tensor, temperature: float, top_p: float, uniforms: Tensor
+    logits: Tensor,
+    temperature: float,
+    top_p: float,
+    uniforms: Tensor,
+    written: Tensor | None = None,
+    repetition_penalty: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """One token a row and its log-probability under the unmodified distribution.
 
-    logits: [rows, vocabulary]; uniforms: [rows] in [0, 1). Temperature 0 takes the most likely
+    logits: [rows, vocabulary]; uniforms: [rows] in [0, 1); written: [rows, tokens so far], which
+    the repetition penalty makes less likely. Temperature 0 takes the most likely
     token. Otherwise: the tokens in falling order of probability, cut where the sum of those before
     reaches top_p (the first always stays), and the one in which `uniforms` falls.
     """
-    log_probs = logits.float().log_softmax(dim=-1)
+    values = logits.float()
+    wanted = values if written is None else penalised(values, written, repetition_penalty)
     if temperature == 0:
-        chosen = log_probs.argmax(dim=-1)
+        chosen = wanted.argmax(dim=-1)
     else:
-        probabilities = (log_probs / temperature).softmax(dim=-1)
+        probabilities = (wanted / temperature).softmax(dim=-1)
         ranked, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(dim=-1) - ranked
         ranked = ranked.masked_fill(before >= top_p, 0.0)
@@ -44,4 +64,5 @@ def next_tokens(
         aim = uniforms.to(ladder).unsqueeze(1) * ladder[:, -1:]
         place = torch.searchsorted(ladder, aim, right=True).clamp(max=ladder.shape[1] - 1)
         chosen = tokens.gather(1, place).squeeze(1)
-    return chosen, log_probs.gather(1, chosen.unsqueeze(1)).squeeze(1)
+    log_probs = values.gather(1, chosen.unsqueeze(1)).squeeze(1) - values.logsumexp(dim=-1)
+    return chosen, log_probs

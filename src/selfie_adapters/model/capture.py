@@ -31,12 +31,15 @@ def capture(
     """Outputs of blocks `layers` for a batch of token ids.
 
     ids: [batch, tokens]. positions: [batch] gives one position a row and returns
-    [batch, layers, d_model]; None returns every position, [batch, layers, tokens, d_model].
+    [batch, layers, d_model]; [batch, k] gives k a row, [batch, layers, k, d_model]; None returns
+    every position, [batch, layers, tokens, d_model].
     Values are in the model's dtype. Raises ModelError for a layer that does not exist.
     """
     order = [check_layer(layer, model.n_layers) for layer in layers]
     last = max(order)
     rows = torch.arange(ids.shape[0], device=model.device)
+    if positions is not None and positions.ndim == 2:
+        rows = rows.unsqueeze(1)
     taken: dict[int, Tensor] = {}
 
     def hook_for(layer: int):

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
-from selfie_adapters.errors import ModelError, SelfieError
+from selfie_adapters.errors import MissingExtraError, ModelError, SelfieError
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.demo_model import demo_model_folder
 from selfie_adapters.model.precision import resolve_dtype
@@ -81,14 +83,17 @@ def load_model(
     name_or_path: str | Path,
     dtype: str | torch.dtype = "auto",
     device_map: str | dict[str, Any] | None = None,
+    quantize: Literal["8bit", "4bit"] | None = None,
 ) -> FrozenModel:
     """A frozen model by hub id, local folder, `.gguf` file, or "demo" (SmolLM2-135M-Instruct).
 
     dtype "auto" is bfloat16 on a GPU, and on a CPU where that is measured to be the faster one.
     device_map is passed to transformers; None puts the whole model on the first GPU, else the CPU.
     A GGUF file is dequantised, so it takes the memory of the dense model in `dtype`.
+    quantize stores the weights of linear layers in 8 or 4 bits (bitsandbytes, extra quant);
+    products are made in `dtype` still.
 
-    Raises ModelError naming what was asked for and what to try.
+    Raises ModelError naming what was asked for and what to try, MissingExtraError.
     """
     name = str(name_or_path)
     place = device_map if device_map is not None else _default_device()
@@ -99,12 +104,31 @@ def load_model(
         options["attn_implementation"] = "eager"
     with _loading(name) as (source, file_options):
         tokenizer = AutoTokenizer.from_pretrained(source, **file_options)
-        if file_options:
+        if quantize:
+            options["quantization_config"] = _quantization(quantize, options["dtype"], file_options)
+        elif file_options:
             options["quantization_config"] = GgufConfig(dequantize=True)
             log.info("%s: dequantising; this takes the memory of the dense model", name)
         network = AutoModelForCausalLM.from_pretrained(source, **options, **file_options)
     revision = getattr(network.config, "_commit_hash", None)
     return FrozenModel(network, tokenizer, name, revision)
+
+
+def _quantization(
+    bits: Literal["8bit", "4bit"], dtype: torch.dtype, file_options: dict[str, str]
+) -> BitsAndBytesConfig:
+    if file_options:
+        raise ModelError(
+            f"{file_options['gguf_file']}: a GGUF file is dequantised on loading, not quantised "
+            "again. Leave load_in_8bit and load_in_4bit out, or name the model's own weights."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "quant", f"Loading a model in {bits}")
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:

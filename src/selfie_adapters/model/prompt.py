@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import PromptError
+
+Chat = Literal["template", "bare", "none"]
 
 QUESTION = 'What is the meaning of "{}"?'
 ANSWER = 'The meaning of "{}" is "'
@@ -166,6 +169,24 @@ def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
             f"(known: {', '.join(_FAMILIES)}). Use the tokenizer's own template or plain text."
         )
     return family.before + user + family.between
+
+
+def as_chat(tokenizer: PreTrainedTokenizerBase, user: str, chat: Chat) -> str:
+    """The text the model shall see for one user turn.
+
+    chat: the tokenizer's own "template" (with whatever system prompt it brings), a "bare" turn
+    without one, or "none": the text as it stands. Raises PromptError where there is no such format.
+    """
+    if chat == "none":
+        return user
+    if chat == "bare":
+        return bare_chat(tokenizer, user)
+    if not tokenizer.chat_template:
+        raise PromptError(
+            f"{tokenizer.name_or_path} has no chat template. Pass chat='none' (--chat none)."
+        )
+    turns = [{"role": "user", "content": user}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -22,6 +22,13 @@ def loss_curve(
     steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
 ) -> str:
     """Training loss a step and validation losses, nats a token."""
+    return _svg(loss_figure(steps, losses, validations))
+
+
+def loss_figure(
+    steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
+) -> Figure:
+    """The figure behind `loss_curve`. Raises MissingExtraError without matplotlib."""
     figure, axes = _figure(6.4, 3.0)
     axes.plot(steps, losses, color=CONTROL, linewidth=1, label="training batch")
     if validations:
@@ -30,7 +37,7 @@ def loss_curve(
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss, nats a token")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return figure
 
 
 def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
@@ -52,6 +59,21 @@ def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
         axes.set_title(title, fontsize=9, loc="left")
     right.axvline(1 / candidates, color="#333333", linewidth=0.8, linestyle=":")
     right.set_xlim(0, 1)
+    return _svg(figure)
+
+
+def reliability_diagram(bins: Sequence[dict[str, float]]) -> str:
+    """Share of labels that are right against their predicted probability, bin by bin."""
+    figure, axes = _figure(4.2, 4.0)
+    axes.plot([0, 1], [0, 1], color=CONTROL, linewidth=1, linestyle=":", label="calibrated")
+    predicted = [one["predicted"] for one in bins]
+    right = [one["right"] for one in bins]
+    axes.plot(predicted, right, "o-", color=TRAINED, label="held-out labels")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("confidence (mean of the bin)")
+    axes.set_ylabel("share that is right")
+    axes.legend(frameon=False)
     return _svg(figure)
 
 

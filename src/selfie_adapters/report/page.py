@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no script, no outside request, everything escaped."""
+"""Self-contained HTML pages: no outside request, everything escaped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from selfie_adapters.files import write_text
 
 def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
     """Fill `templates/{template}.html` with `values` and write it, whole or not at all.
+
+    Raises MissingExtraError without jinja2.
+    """
+    write_text(path, render_page(template, values))
+
+
+def render_page(template: str, values: dict[str, Any]) -> str:
+    """`templates/{template}.html` filled with `values`.
 
     Texts are escaped; figures, which this project draws itself, are marked safe in the template.
     Raises MissingExtraError without jinja2.
@@ -28,4 +36,4 @@ def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template(f"{template}.html").render(values))
+    return environment.get_template(f"{template}.html").render(values)

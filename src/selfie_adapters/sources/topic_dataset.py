@@ -13,7 +13,8 @@ from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.topics import Chat, Topic, topic_texts, topic_vectors
+from selfie_adapters.model.prompt import Chat
+from selfie_adapters.sources.topics import Topic, topic_texts, topic_vectors
 
 QUESTION = "Tell me about {}."
 _ROUNDING = 1e-5  # a centred vector relatively shorter than this is rounding

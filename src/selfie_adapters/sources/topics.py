@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch import Tensor
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
-from selfie_adapters.model.prompt import bare_chat, encode
-
-Chat = Literal["template", "bare", "none"]
+from selfie_adapters.model.prompt import Chat, as_chat, encode
 
 _BATCH_TOKENS = 2048
 _FIELDS = ("name", "prompt", "labels")
@@ -140,25 +138,15 @@ def topic_texts(
     """The text of each topic: its prompt, or `question` with its name, as a chat turn or plain.
 
     question holds "{}" where the name goes. chat: the tokenizer's own "template" (with whatever
-    system prompt it brings), a "bare" turn without one, or "none". Raises DataError otherwise.
+    system prompt it brings), a "bare" turn without one, or "none". Raises DataError for such a
+    question, PromptError where the tokenizer has no such chat format.
     """
     if "{}" not in question:
         raise DataError(f'question {question!r} has no "{{}}" for the topic\'s name.')
     texts = []
     for topic in topics:
         user = topic.prompt or question.replace("{}", topic.name or "")
-        if chat == "bare":
-            user = bare_chat(model.tokenizer, user)
-        elif chat == "template":
-            if not model.tokenizer.chat_template:
-                raise DataError(
-                    f"{model.name} has no chat template. Pass chat='none' (--chat none)."
-                )
-            turns = [{"role": "user", "content": user}]
-            user = model.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-        texts.append(str(user))
+        texts.append(as_chat(model.tokenizer, user, chat))
     return texts
 
 

@@ -1,6 +1,16 @@
-"""Training: batches, the objective, the optimizer, and the loop around them."""
+"""Training: batches, the objective, the optimizer, the loop around them, and its run folder."""
 
-from selfie_adapters.training.loop import train
+from selfie_adapters.training.loop import resume, train
+from selfie_adapters.training.measuring import measure, measure_run
 from selfie_adapters.training.objective import Objective, label_losses
+from selfie_adapters.training.validation import Validation
 
-__all__ = ["Objective", "label_losses", "train"]
+__all__ = [
+    "Objective",
+    "Validation",
+    "label_losses",
+    "measure",
+    "measure_run",
+    "resume",
+    "train",
+]

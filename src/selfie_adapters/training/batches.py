@@ -14,10 +14,9 @@ from selfie_adapters.model import BoundPrompt
 
 CLOSING_QUOTE = '"'
 
-# A batch is worked off in parts of about this many tokens, longest rows first. On a CPU small parts
-# stay in its cache (SmolLM2, 2 cores: 64 rows in parts of 16 to 32 rows run 1.25 times as fast as
-# in one); a GPU wants large products.
-TOKENS_A_PART = {"cpu": 1024, "cuda": 32768}
+# Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
+# the row, the template part is saved once a label: beyond this length nothing more is gained.
+LABEL_TOKENS_A_ROW = 256
 
 
 @dataclass(frozen=True)
@@ -58,55 +57,126 @@ def tokenise_labels(
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Rows ready for the model: the prompt from its first site on, then the label.
+    """Rows ready for the model: the prompt from its first site on, then one label or several.
 
-    ids: [rows, tokens], padded on the right (causal attention never looks there).
-    keep: [rows, tokens], True where the next token is a label token; `targets` lists those next
-    tokens in row-major order and `target_rows` the row of each.
+    Labels of one vector may follow each other in a row; each then sees the prompt and itself only.
     """
 
-    ids: Tensor
-    keep: Tensor
-    targets: Tensor
-    target_rows: Tensor
-    lengths: Tensor  # [rows], label tokens a row
+    ids: Tensor  # [rows, tokens], padded on the right
+    positions: Tensor  # [rows, tokens], places after the shared prefix; each label starts anew
+    visible: Tensor | None  # [rows, tokens, tokens], query sees key; None: plainly causal
+    keep: Tensor  # [rows, tokens], where logits are needed
+    targets: Tensor  # [label tokens], the tokens to be predicted, label by label
+    predictors: Tensor  # [label tokens], the kept position (row-major) that predicts each
+    target_labels: Tensor  # [label tokens], the label (0…labels-1) that each belongs to
+    lengths: Tensor  # [labels], tokens of each label
+    first_labels: Tensor  # [rows], one label of each row, to take the row's soft token from
 
 
-def build_batch(prompt: BoundPrompt, labels: LabelTokens, chosen: Tensor) -> LabelBatch:
-    """Lay out the labels `chosen` ([rows], indices into `labels`) behind the prompt's suffix."""
+def build_batch(
+    prompt: BoundPrompt, labels: LabelTokens, chosen: Tensor, row_of: Tensor | None = None
+) -> LabelBatch:
+    """Lay out the labels `chosen` ([n], indices into `labels`) behind the prompt's suffix.
+
+    row_of: [n], the row of each label, 0…rows-1, none empty; None gives each a row of its own.
+    """
     suffix = torch.tensor(prompt.suffix_ids)
+    start = len(suffix)
+    n = chosen.numel()
+    shared = row_of is not None
+    row_of = torch.arange(n) if row_of is None else row_of
+    rows = int(row_of.max()) + 1
     lengths = labels.lengths[chosen]
-    width = int(lengths.max())
-    column = torch.arange(width)
-    inside = column < lengths.unsqueeze(1)  # [rows, width]
-    source = (labels.starts[chosen].unsqueeze(1) + column).clamp(max=labels.ids.numel() - 1)
-    label_ids = torch.where(inside, labels.ids[source], prompt.end_id)
-    rows = chosen.numel()
-    # The last label token is only ever a target, never an input.
-    ids = torch.cat([suffix.expand(rows, -1), label_ids[:, :-1]], dim=1)
+    # The last token of a label is only ever a target, never an input.
+    offsets, row_lengths = _offsets_in_rows(lengths - 1, row_of, rows)
+    width = start + int(row_lengths.max())
+
+    of = torch.repeat_interleave(torch.arange(n), lengths)  # label of each label token
+    within = torch.arange(of.numel()) - (lengths.cumsum(0) - lengths)[of]
+    targets = labels.ids[labels.starts[chosen][of] + within]
+    is_input = within < lengths[of] - 1
+    flat = row_of[of] * width + start + offsets[of] + within  # place in the flattened rows
+    inputs = flat[is_input]
+
+    ids = torch.full((rows, width), prompt.end_id)
+    ids[:, :start] = suffix
+    ids.view(-1)[inputs] = targets[is_input]
+    positions = torch.arange(width).clamp(max=start).repeat(rows, 1)
+    positions.view(-1)[inputs] = start + within[is_input]
+    # A label's first token is predicted by the prompt's last, each other by the one before it.
+    before = torch.where(within == 0, row_of[of] * width + start - 1, flat - 1)
     keep = torch.zeros_like(ids, dtype=torch.bool)
-    keep[:, len(suffix) - 1 :] = inside
-    target_rows = torch.arange(rows).unsqueeze(1).expand(-1, width)[inside]
-    return LabelBatch(ids, keep, label_ids[inside], target_rows, lengths)
+    keep.view(-1)[before] = True
+    predictors = keep.view(-1).cumsum(0)[before] - 1
+    visible = None
+    if shared:
+        branch = torch.full_like(ids, -2)  # padding
+        branch[:, :start] = -1
+        branch.view(-1)[inputs] = of[is_input]
+        same = branch.unsqueeze(1) == branch.unsqueeze(2)  # [rows, query, key]
+        visible = (same | (branch == -1).unsqueeze(1)).tril()
+    first = torch.full((rows,), n).scatter_reduce(0, row_of, torch.arange(n), "amin")
+    return LabelBatch(ids, positions, visible, keep, targets, predictors, of, lengths, first)
 
 
-def split_by_length(lengths: Tensor, overhead: int, tokens: int) -> list[Tensor]:
-    """Positions 0…n-1 sorted by label length (longest first) and cut into parts.
+def _offsets_in_rows(sizes: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Where each item begins when items of one row follow each other; and the rows' lengths."""
+    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, sizes)
+    order = torch.argsort(row_of, stable=True)
+    begins = sizes[order].cumsum(0) - sizes[order]
+    begins -= (row_lengths.cumsum(0) - row_lengths)[row_of[order]]
+    offsets = torch.empty_like(sizes)
+    offsets[order] = begins
+    return offsets, row_lengths
 
-    A part holds rows of like length, at most `tokens` tokens after padding (at least one row);
-    `overhead` is the tokens each row has besides its label. The sum over parts of a loss or
-    gradient is that of the whole batch; padding nearly vanishes.
+
+def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
+    """A row for each label ([n] numbers 0…rows-1): labels of one vector together, up to a length.
+
+    lengths: [n] tokens of each label. vector_of: [n], equal numbers for labels of one vector.
     """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    parts: list[Tensor] = []
-    at = 0
-    while at < order.numel():
-        longest = int(lengths[order[at]]) + overhead
-        rows = max(1, tokens // longest)
-        parts.append(order[at : at + rows])
-        at += rows
-    return parts
+    _, vector = torch.unique(vector_of, return_inverse=True)
+    offsets, _ = _offsets_in_rows(lengths, vector, int(vector.max()) + 1)
+    pairs = torch.stack([vector, offsets // LABEL_TOKENS_A_ROW], dim=1)
+    return torch.unique(pairs, dim=0, return_inverse=True)[1]
 
 
-def tokens_a_part(device: torch.device) -> int:
-    return TOKENS_A_PART.get(device.type, TOKENS_A_PART["cuda"])
+def shuffled_vectors(vector_of: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions 0…n-1, vector after vector in random order, each one's labels together.
+
+    vector_of: [n], equal numbers for labels of one vector.
+    """
+    _, vector = torch.unique(vector_of, return_inverse=True)
+    rank = torch.randperm(int(vector.max()) + 1, generator=generator)
+    return torch.argsort(rank[vector], stable=True)
+
+
+def split_by_length(
+    lengths: Tensor, overhead: int, tokens: int, row_of: Tensor | None = None
+) -> list[Tensor]:
+    """Positions 0…n-1 sorted by their row's length (longest first) and cut into parts.
+
+    A part holds whole rows of like length, at most `tokens` tokens after padding (at least one
+    row); `overhead` is the tokens each row has besides its labels. row_of: [n] as `shared_rows`
+    gives it; None gives each label a row of its own. The sum over parts of a loss or gradient is
+    that of the whole batch; padding nearly vanishes.
+    """
+    if row_of is None:
+        row_of = torch.arange(lengths.numel())
+    rows = int(row_of.max()) + 1 if row_of.numel() else 0
+    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, lengths)
+    order = torch.argsort(row_lengths, descending=True, stable=True)
+    part_of_row = torch.empty(rows, dtype=torch.int64)
+    at = parts = 0
+    while at < rows:
+        longest = int(row_lengths[order[at]]) + overhead
+        fitting = max(1, tokens // longest)
+        part_of_row[order[at : at + fitting]] = parts
+        at += fitting
+        parts += 1
+    # Within a part: longest rows first, labels of one row together and in their own order.
+    rank = torch.empty(rows, dtype=torch.int64)
+    rank[order] = torch.arange(rows)
+    sequence = torch.argsort(rank[row_of], stable=True)
+    sizes = torch.bincount(part_of_row[row_of], minlength=parts)
+    return list(sequence.split(sizes.tolist())) if parts else []

@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor
 
-from selfie_adapters.adapters import KINDS, Adapter, TrainingRecord, create_adapter
-from selfie_adapters.config import Ratio, TrainConfig, dump_config
-from selfie_adapters.dataset import Examples, VectorLabelDataset, load_dataset
-from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
-from selfie_adapters.errors import ConfigError, DataError, TrainingError
+from selfie_adapters.adapters import TrainingRecord, load_adapter
+from selfie_adapters.config import TrainConfig
+from selfie_adapters.dataset import VectorLabelDataset
+from selfie_adapters.errors import (
+    ConfigError,
+    SelfieError,
+    StorageError,
+    TrainingError,
+    TrainingStopped,
+)
 from selfie_adapters.files import write_json
-from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
-from selfie_adapters.training.batches import LabelTokens, tokenise_labels
-from selfie_adapters.training.objective import Objective
-from selfie_adapters.training.optimizer import make_optimizer, make_schedule
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.training.closed_form import PROBES, closed_form_start
+from selfie_adapters.training.epochs import StepExamples
+from selfie_adapters.training.mirrors import open_mirrors
+from selfie_adapters.training.observing import observe, show_mixture
+from selfie_adapters.training.optimizer import make_optimizer, set_rates
+from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
+from selfie_adapters.training.setup import Setup, set_up
+from selfie_adapters.training.starting import start_from_file
+from selfie_adapters.training.state import (
+    Checkpoints,
+    Progress,
+    checkpoint_tensors,
+    restore_tensors,
+)
+from selfie_adapters.training.step import LossNotFiniteError, backward
+from selfie_adapters.training.stopping import StopRequest, stop_on_signals
 from selfie_adapters.training.tracking import Tracker
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split, ready to train on: examples in file order and their labels' tokens."""
-
-    examples: Examples
-    tokens: LabelTokens
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def vectors(self, dataset: VectorLabelDataset, chosen: Tensor) -> Tensor:
-        """Raw vectors of the examples `chosen`: [rows, d_model], float32."""
-        return dataset.gather(self.examples.section[chosen], self.examples.row[chosen])
+from selfie_adapters.training.validation import ValidationInterrupted
 
 
 def train(
@@ -52,286 +59,333 @@ def train(
     """Train an adapter as `config` says and return its run folder (see run_folder.py).
 
     model and dataset may be handed over when they are loaded already. console shows progress.
-    Raises ConfigError for a setting that cannot be met, DataError for bad data, TrainingError if a
-    loss is not finite; what was written by then stays.
+    Raises ConfigError for a setting that cannot be met, DataError for bad data, TrainingError if
+    training cannot go on, TrainingStopped after Ctrl-C or SIGTERM; what was written stays.
     """
-    _refuse_unsupported(config)
-    dataset = dataset or load_dataset(config.data.labels_file)
     run = RunFolder(Path(config.training.checkpoint_dir) / config.experiment_name)
-    run.check_free(overwrite)
-    if model is None:
-        model = load_model(config.model.name, config.model.dtype, config.model.device_map)
-    tracker = Tracker(run.metrics, console, config.logging.log_every_n_steps)
-    trainer = _Trainer(config, model, dataset, run, tracker)
-    run.begin(dump_config(config))  # only now: what cannot start leaves no folder behind
-    return trainer.run_all()
+    with joined_ranks(config.model.device_map) as ranks:
+        if ranks.writes:
+            run.check_free(overwrite)
+        trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
+        with trainer.failures_explained():
+            trainer.begin()  # only now: what cannot start leaves no folder behind
+            trainer.run_all()
+    return run.path
 
 
-def bound_prompt(config: TrainConfig, model: FrozenModel) -> BoundPrompt:
-    """The configured prompt, or the built-in one for this tokenizer, as token ids."""
-    template, placeholder = config.soft_prompt.template, config.soft_prompt.reserved_token
-    if template is None or placeholder is None:
-        built_in = SoftPrompt.for_tokenizer(model.tokenizer)
-        template = template or built_in.template
-        placeholder = placeholder or built_in.placeholder
-    return SoftPrompt(template, placeholder, config.data.eos_token).bind(model.tokenizer)
+def resume(
+    folder: str | Path,
+    model: FrozenModel | None = None,
+    dataset: VectorLabelDataset | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+
+    The configuration is the folder's own. Raises like `train`; MissingFileError if there is no run,
+    TrainingError or BindingError if data or model are not the ones it began with.
+    """
+    run = RunFolder(Path(folder))
+    config = run.config()
+    with joined_ranks(config.model.device_map) as ranks:
+        trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
+        with trainer.failures_explained():
+            trainer.restore()
+            trainer.run_all()
+    return run.path
 
 
 class _Trainer:
-    def __init__(
-        self,
-        config: TrainConfig,
-        model: FrozenModel,
-        dataset: VectorLabelDataset,
-        run: RunFolder,
-        tracker: Tracker,
-    ) -> None:
-        self.config, self.model, self.dataset = config, model, dataset
-        self.run, self.tracker = run, tracker
-        settings = config.training
-        if dataset.d_model != model.d_model:
-            raise DataError(
-                f"{config.data.labels_file}: vectors of width {dataset.d_model}; the model "
-                f"{model.name} has d_model {model.d_model}. Use the model the vectors come from."
-            )
-        self.prompt = bound_prompt(config, model)
-        self.objective = Objective(model, self.prompt, settings.label_smoothing, settings.max_loss)
-        self.plain_objective = Objective(model, self.prompt)  # validation is never smoothed
-        self.train_split = self._tokenised("train")
-        self.val_split = self._tokenised("val")
-        if not len(self.train_split):
-            raise DataError(f'{config.data.labels_file}: no vector has the split "train".')
-        projection = config.projection
-        # Published configurations name a rank beside kinds that have none.
-        rank = projection.low_rank_rank if KINDS[projection.type].takes_rank else None
-        self.adapter = create_adapter(
-            projection.type,
-            model.d_model,
-            normalize_input=projection.normalize_input,
-            init_scale=projection.init_scale,
-            low_rank_rank=rank,
-            low_rank_init_factor=projection.low_rank_init_factor,
-            seed=config.seed,
+    def __init__(self, setup: Setup, run: RunFolder, ranks: Ranks, console: Console | None) -> None:
+        config = setup.config
+        self.setup, self.config, self.run, self.ranks = setup, config, run, ranks
+        self.adapter, self.order = setup.adapter, setup.order
+        self.optimizer = make_optimizer(self.adapter, config.training)
+        self.checkpoints = Checkpoints(run.checkpoints, config.training.keep_last)
+        self.tracker = Tracker(
+            run.metrics if ranks.writes else None,
+            console if ranks.writes else None,
+            config.logging.log_every_n_steps,
         )
-        layers = {section.layer for section in dataset.sections}
-        self.adapter.binding = bind(model, self.prompt, layers.pop() if len(layers) == 1 else None)
-        self.train_groups = self._groups_of(self.train_split, config.data.train_dataset_ratios)
-        self.val_groups = self._groups_of(self.val_split, config.data.val_dataset_ratios)
+        self.stop = StopRequest()
         self.step = 0
         self.best: float | None = None
-        batches = math.ceil(self._epoch(0).numel() / config.data.batch_size)
-        accumulate = settings.gradient_accumulation_steps
-        self.total_steps = settings.num_epochs * math.ceil(batches / accumulate)
-        if settings.max_steps is not None:
-            self.total_steps = min(self.total_steps, settings.max_steps)
+        self.validated = False
+        self.examples_digest = setup.train.digest()
+        self._gradient_seen = False
 
-    def _tokenised(self, split: Literal["train", "val"]) -> Split:
-        examples = self.dataset.examples(split)
-        labels = examples.labels
-        if self.config.data.strip_labels:
-            labels = [label.strip() for label in labels]
-        return Split(examples, tokenise_labels(self.model.tokenizer, labels, self.prompt.end_id))
+    @contextmanager
+    def failures_explained(self) -> Iterator[None]:
+        """Turn what the machine refuses (memory, disk) into a TrainingError with advice."""
+        try:
+            yield
+        except StorageError as error:
+            raise TrainingError(self._stopped_by(error)) from error
+        except SelfieError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"step {self.step + 1}: the GPU's memory is full. Try a smaller data.batch_size "
+                "with more training.gradient_accumulation_steps, model.load_in_8bit, or "
+                f"model.enable_gradient_checkpointing. {self._how_to_go_on()}"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(self._stopped_by(error)) from error
 
-    def _groups_of(self, split: Split, ratios: list[Ratio] | None) -> list[Group]:
-        if not ratios:
-            return []
-        wanted = [
-            ([r.datasets] if isinstance(r.datasets, str) else r.datasets, r.ratio) for r in ratios
-        ]
-        ids = [section.id for section in self.dataset.sections]
-        return make_groups(ids, split.examples.section, wanted)
+    def _stopped_by(self, error: Exception) -> str:
+        return (
+            f"{self.run.path}, step {self.step}: {error} Training stopped there; no file was "
+            f"left half written. {self._how_to_go_on()}"
+        )
 
-    def run_all(self) -> Path:
+    # How a run starts
+
+    def begin(self) -> None:
+        """Start a new run, from the adapter file the configuration names if it names one."""
+        told = self._start()
+        self._agree()
+        if self.ranks.writes:
+            self.run.begin(self.config)
+        if told:
+            self.tracker.event(**told)
+
+    def restore(self) -> None:
+        """Take the state of the newest checkpoint; without one, start at the beginning."""
+        found = self.checkpoints.read_newest() if self.adapter.num_parameters() else None
+        told, cut = self._start() if found is None else None, 0
+        if found is not None:
+            progress, tensors = found
+            self._check_same_run(progress)
+            restore_tensors(self.adapter, self.optimizer, tensors)
+            self.step, self.best = progress.step, progress.best
+            self.validated, cut = progress.validated, progress.metrics_bytes
+        self._agree()
+        if self.ranks.writes:
+            self.run.rewind(cut)
+        if told:
+            self.tracker.event(**told)
+        line = f"goes on after step {self.step} of {self.order.total_steps}"
+        self.tracker.event("resume", line, step=self.step)
+
+    def _start(self) -> dict[str, Any] | None:
+        """Move the adapter to where it begins, and return the event that tells so.
+
+        None where it begins at its initial values.
+        """
+        source = self.config.training.resume_from_checkpoint
+        if source is not None:
+            self.step, self.best, told = start_from_file(source, self.adapter, self.optimizer)
+            if self.step >= self.order.total_steps and self.adapter.num_parameters():
+                raise ConfigError(
+                    f"training.resume_from_checkpoint: {source} is at step {self.step} and this "
+                    f"run ends at step {self.order.total_steps}. Raise training.num_epochs or "
+                    "training.max_steps."
+                )
+            return {"event": "start", "line": told, "step": self.step}
+        if self.config.projection.init == "published":
+            return None
+        train = self.setup.train
+        start = closed_form_start(
+            self.adapter,
+            self.setup.validator.objective,
+            train.vectors,
+            train.tokens,
+            train.vector_of,
+            self.config.seed,
+        )
+        line = f"closed-form start: loss {start.loss:.4f} on {PROBES} examples"
+        return {"event": "closed_form", "line": line, "step": self.step, **asdict(start)}
+
+    def _check_same_run(self, progress: Progress) -> None:
+        if progress.examples != self.examples_digest:
+            raise TrainingError(
+                f"{self.config.data.labels_file}: the training examples are not those that "
+                f"{self.run.path} began with. Put the file back, or start a new run."
+            )
+        if progress.total_steps != self.order.total_steps:
+            raise TrainingError(
+                f"{self.run.config_file} means {self.order.total_steps} steps in all; the run "
+                f"began with {progress.total_steps}. Undo the change, or start a new run from "
+                "training.resume_from_checkpoint."
+            )
+        if self.run.adapter("last").exists():
+            before = load_adapter(self.run.adapter("last")).binding
+            if before is not None and self.adapter.binding is not None:
+                before.check(self.adapter.binding)
+
+    def _agree(self) -> None:
+        self.ranks.agree_on(
+            step=self.step, total_steps=self.order.total_steps, examples=self.examples_digest
+        )
+
+    # The run
+
+    def run_all(self) -> None:
         """Train to the end, validate, and write the adapters."""
-        config = self.config
-        title = f"{config.projection.type} ({self.adapter.num_parameters():,} numbers)"
-        if not self.adapter.num_parameters():
-            self._validate()  # nothing to train: a baseline
-        else:
-            with self.tracker.showing(self.total_steps, title):
-                try:
+        title = f"{self.adapter.kind} ({self.adapter.num_parameters():,} numbers)"
+        try:
+            if self.ranks.writes:
+                self.tracker.mirrors = open_mirrors(
+                    self.config, self.run.path, self.run.run_id, self.tracker.say
+                )
+            with (
+                stop_on_signals() as self.stop,
+                self.tracker.showing(self.order.total_steps, title, self.step),
+            ):
+                if self.adapter.num_parameters():
                     self._steps()
-                except BaseException:
-                    self._save("last")
-                    raise
-            if self.step % config.training.validation_every_n_steps:
-                self._validate()
-        if config.training.save_final_checkpoint:
-            self._save("final")
-        return self.run.path
+                else:
+                    self._validate()  # nothing to train: a baseline
+            if self.config.training.save_final_checkpoint:
+                self._save_adapter("final")
+        finally:
+            for mirror in self.tracker.mirrors:
+                mirror.close()
 
     def _steps(self) -> None:
         settings = self.config.training
-        optimizer = make_optimizer(self.adapter, settings)
-        schedule = make_schedule(optimizer, settings, self.total_steps)
-        parameters = list(self.adapter.parameters())
-        for epoch, group in self._groups():
-            started = time.perf_counter()
-            rates = {entry["name"]: entry["lr"] for entry in optimizer.param_groups}
-            losses, clamped, tokens = [], 0, 0
-            for batch in group:
-                loss, batch_clamped, batch_tokens = self._backward(batch, 1 / len(group))
-                losses.append(loss)
-                clamped += batch_clamped
-                tokens += batch_tokens
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip_norm)
-            if not math.isfinite(float(norm)):
-                self._stop_not_finite("gradient", torch.cat(group))
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            examples = sum(batch.numel() for batch in group)
-            seconds = time.perf_counter() - started
-            self.tracker.step(
-                {
-                    "step": self.step,
-                    "epoch": epoch,
-                    "loss": sum(losses) / len(losses),
-                    "batch_losses": losses,
-                    "learning_rates": rates,
-                    "gradient_norm": float(norm),
-                    "clamped_tokens": clamped,
-                    "target_tokens": tokens,
-                    "examples": examples,
-                    "seconds": round(seconds, 4),
-                    "examples_per_second": round(examples / seconds, 2),
-                }
-            )
-            if self.step % settings.checkpoint_every_n_steps == 0:
-                self._save("last")
+        if self.step and self.step % settings.validation_every_n_steps == 0 and not self.validated:
+            self._validate()  # the run was stopped in it
+        for examples in self.order.steps(self.step):
+            if self.config.data.debug_dataset_mixing and self.step % self.order.epoch_steps == 0:
+                show_mixture(self.setup, self.tracker, self.step, examples.epoch)
+            stop = self._one_step(examples)
+            if stop:
+                self._stopped()
+            if self.ranks.writes:
+                observe(self.setup, self.tracker, self.step)
             if self.step % settings.validation_every_n_steps == 0:
                 self._validate()
+            if self.step % settings.checkpoint_every_n_steps == 0:
+                self._checkpoint()
+        if not self.validated:
+            self._validate()
+        self._checkpoint()
 
-    def _groups(self) -> Iterator[tuple[int, list[Tensor]]]:
-        """(epoch, batches of one optimizer step), until the last step.
-
-        An epoch's last batch may be short, and so may its last group of accumulated batches.
-        """
-        accumulate = self.config.training.gradient_accumulation_steps
-        for epoch in range(self.config.training.num_epochs):
-            order = self._epoch(epoch)
-            batches = order.split(self.config.data.batch_size)
-            for start in range(0, len(batches), accumulate):
-                if self.step >= self.total_steps:
-                    return
-                yield epoch, list(batches[start : start + accumulate])
-
-    def _epoch(self, epoch: int) -> Tensor:
-        """Examples of one epoch in the order they are trained on; the same for the same seed."""
-        data = self.config.data
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        order = torch.arange(len(self.train_split))
-        if self.train_groups:
-            drawn = generator
-            if not data.resample_each_epoch:
-                drawn = torch.Generator().manual_seed(self.config.seed * 1_000_003)
-            order = epoch_of(self.train_groups, drawn)
-        if data.shuffle:
-            order = order[torch.randperm(order.numel(), generator=generator)]
-        return order
-
-    def _backward(self, batch: Tensor, weight: float) -> tuple[float, int, int]:
-        """Add the gradient of `weight` times the batch's mean loss.
-
-        Returns the mean loss, and how many target tokens were clamped and how many there were.
-        """
-        vectors = self.train_split.vectors(self.dataset, batch)
-        losses, clamped, tokens = [], 0, 0
-        for part in self.objective.parts(self.train_split.tokens, batch):
-            soft = self.adapter.transform(vectors[part])
-            result = self.objective.part_loss(soft, self.train_split.tokens, batch[part])
-            loss = result.per_example.sum() / batch.numel()
-            losses.append(loss.detach())
-            if not bool(torch.isfinite(losses[-1])):
-                self._stop_not_finite("loss", batch[part])
-            (loss * weight).backward()
-            clamped += int(result.clamped)
-            tokens += result.tokens
-        return float(torch.stack(losses).sum()), clamped, tokens
-
-    def _stop_not_finite(self, what: str, batch: Tensor) -> None:
-        """Write down the batch and stop; the adapter still has its last finite parameters."""
-        examples = self.train_split.examples
-        rows = [
+    def _one_step(self, examples: StepExamples) -> bool:
+        """One update of the adapter, and its row. Returns whether training is asked to stop."""
+        started = time.perf_counter()
+        settings = self.config.training
+        rates = set_rates(self.optimizer, settings, self.step, self.order.total_steps)
+        try:
+            result = backward(self.setup, self.ranks, examples, bool(self.stop))
+            parameters = list(self.adapter.parameters())
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip_norm))
+            self._check_gradient(norm, examples)
+        except LossNotFiniteError as error:
+            self._checkpoint()
+            self._stop_not_finite("loss", error.examples)
+        except Exception:
+            # Nothing has moved yet: what is saved is the state after the last step.
+            self._checkpoint()
+            raise
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.validated = False
+        seconds = time.perf_counter() - started
+        count = examples.rows.numel()
+        self.tracker.step(
             {
-                "dataset": self.dataset.sections[int(examples.section[i])].id,
-                "index": int(examples.row[i]),
-                "label": examples.labels[int(i)],
+                "step": self.step,
+                "epoch": examples.epoch,
+                "loss": sum(result.batch_losses) / len(result.batch_losses),
+                "batch_losses": result.batch_losses,
+                "learning_rates": rates,
+                "gradient_norm": norm,
+                "clamped_tokens": result.clamped,
+                "target_tokens": result.tokens,
+                "examples": count,
+                "seconds": round(seconds, 4),
+                "examples_per_second": round(count / seconds, 2),
             }
-            for i in batch.tolist()
-        ]
+        )
+        return result.stop or (self.ranks.size == 1 and bool(self.stop))
+
+    def _check_gradient(self, norm: float, examples: StepExamples) -> None:
+        """Raise TrainingError for a gradient that cannot be used."""
+        if not math.isfinite(norm):
+            self._stop_not_finite("gradient", examples.rows)
+        if not self._gradient_seen and norm == 0:
+            raise TrainingError(
+                f"step {self.step + 1}: no gradient reaches the adapter through the model "
+                f"{self.setup.model.name}. Packed weights (GGUF without dequantising, some "
+                "quantised formats) pass none on, and a training.max_loss below every token's "
+                "loss leaves none."
+            )
+        self._gradient_seen = True
+
+    def _stop_not_finite(self, what: str, examples: Tensor) -> NoReturn:
+        """Write down the examples and stop; the adapter still has its last finite parameters."""
+        rows = [self.setup.train.describe(i) for i in examples.tolist()]
         write_json(self.run.failed_batch, {"step": self.step + 1, "what": what, "examples": rows})
         first = rows[0]
+        section = self.config.model
+        bits = "8" if section.load_in_8bit else "4" if section.load_in_4bit else None
+        if self._gradient_seen:
+            advice = "Try a smaller learning rate, or model.dtype: float32."
+        elif bits:
+            advice = f"It is the first step: the model in {bits} bits may not pass gradients on."
+        else:
+            advice = "It is the first step: try model.dtype: float32, and look at the vectors."
         raise TrainingError(
             f"step {self.step + 1}: the {what} is not finite in a batch of {len(rows)} examples "
             f"(the first: {first['dataset']}, index {first['index']}, {first['label']!r:.60}); all "
             f"are listed in {self.run.failed_batch}. The adapter of step {self.step} is saved in "
-            f"{self.run.adapter('last')}. Try a smaller learning rate, or model.dtype: float32."
+            f"{self.run.adapter('last')}. {advice}"
         )
+
+    # What is looked at and saved on the way
 
     def _validate(self) -> None:
-        loss = validation_loss(
-            self.plain_objective,
-            self.adapter,
-            self.dataset,
-            self.val_split,
-            self.val_groups,
-            self.config.training.val_fraction,
-            self.config.seed,
-        )
-        if loss is None:
+        try:
+            found = self.setup.validator.measure(self.adapter, lambda: bool(self.stop))
+        except ValidationInterrupted:
+            self._stopped()
+        self.validated = True
+        if found is None:
             return
-        is_best = self.best is None or loss < self.best
+        is_best = self.best is None or found.loss < self.best
         if is_best:
-            self.best = loss
-        line = f"step {self.step}: validation loss {loss:.4f}{' (best)' if is_best else ''}"
-        self.tracker.event("validation", line, step=self.step, val_loss=loss, best=is_best)
+            self.best = found.loss
+        line = f"step {self.step}: {found.line()}{', the best so far' if is_best else ''}"
+        self.tracker.event("validation", line, step=self.step, **found.row(), best=is_best)
         if is_best:
-            self._save("best")
+            self._save_adapter("best")
 
-    def _save(self, which: str) -> None:
-        config = self.config.model_dump(mode="json")
-        self.adapter.record = TrainingRecord(config, self.step, self.best)
-        self.adapter.save(self.run.adapter(which))
-
-
-@torch.no_grad()
-def validation_loss(
-    objective: Objective,
-    adapter: Adapter,
-    dataset: VectorLabelDataset,
-    split: Split,
-    groups: list[Group],
-    fraction: float = 1.0,
-    seed: int = 0,
-) -> float | None:
-    """Mean loss over `fraction` of the split (the same examples each time); None if it is empty.
-
-    groups: the mixture to take from the split, if any.
-    """
-    if not len(split):
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    pool = epoch_of(groups, generator) if groups else torch.arange(len(split))
-    count = max(1, round(pool.numel() * fraction))
-    chosen = pool[torch.randperm(pool.numel(), generator=generator)[:count]].sort().values
-    total = 0.0
-    for rows in chosen.split(1024):
-        soft = adapter.transform(split.vectors(dataset, rows))
-        total += float(objective.all_losses(soft, split.tokens, rows).per_example.sum())
-    return total / count
-
-
-def _refuse_unsupported(config: TrainConfig) -> None:
-    """Settings that are read but not built yet stop the run instead of being ignored."""
-    unsupported = [
-        ("model.load_in_8bit", config.model.load_in_8bit),
-        ("training.resume_from_checkpoint", config.training.resume_from_checkpoint),
-    ]
-    asked = [key for key, value in unsupported if value]
-    if asked:
-        raise ConfigError(
-            f"{', '.join(asked)}: not supported in this version. Remove it from the configuration "
-            "(or --set it to null) to train without it."
+    def _checkpoint(self) -> None:
+        """Save all that is needed to go on, then the adapter as it is."""
+        if not self.ranks.writes or not self.adapter.num_parameters():
+            return
+        progress = Progress(
+            step=self.step,
+            total_steps=self.order.total_steps,
+            best=self.best,
+            validated=self.validated,
+            metrics_bytes=self.tracker.flush(),
+            examples=self.examples_digest,
         )
+        self.checkpoints.write(progress, checkpoint_tensors(self.adapter, self.optimizer))
+        self._save_adapter("last")
+
+    def _save_adapter(self, which: str) -> None:
+        if self.ranks.writes:
+            config = self.config.model_dump(mode="json")
+            self.adapter.record = TrainingRecord(config, self.step, self.best)
+            self.adapter.save(self.run.adapter(which))
+
+    def _stopped(self) -> NoReturn:
+        self._checkpoint()
+        by = self.stop.name if self.stop else "another process"
+        raise TrainingStopped(
+            f"stopped by {by} after step {self.step} of {self.order.total_steps}, which is saved. "
+            f"{self._how_to_go_on()}",
+            self.stop.signal,
+        )
+
+    def _how_to_go_on(self) -> str:
+        paths = self.checkpoints.newest_first()
+        if not paths:
+            return "There is no checkpoint yet."
+        step = int(paths[0].stem.removeprefix("step_"))
+        command = f"selfie train --resume {shlex.quote(str(self.run.path))}"
+        return f"Go on from step {step} with: {command}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import transformers
@@ -14,13 +15,17 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.training.batches import (
+    LabelBatch,
     LabelTokens,
     build_batch,
+    shared_rows,
     split_by_length,
     tokenise_labels,
-    tokens_a_part,
 )
-from selfie_adapters.training.token_loss import token_losses
+from selfie_adapters.training.part_size import tokens_a_part
+from selfie_adapters.training.plain_head import hidden_before, plain_head
+from selfie_adapters.training.sharing import branch_inputs, longest_shared, sharing_is_exact
+from selfie_adapters.training.token_loss import head_losses, token_losses
 
 # From 5.21 on, `logits_to_keep` takes a mask over rows and columns; before, only whole columns.
 MASK_OF_LOGITS = Version(transformers.__version__) >= Version("5.21")
@@ -36,7 +41,12 @@ class PartLoss:
 
 
 class Objective:
-    """Label losses under one model and prompt; the shared prefix is computed once, here."""
+    """Label losses under one model and prompt; the shared prefix is computed once, here.
+
+    Where labels come with `vector_of` (equal numbers for labels of one vector, whose soft tokens
+    are then equal), the prompt is worked out once for all labels of a vector; losses and gradients
+    stay what they are without it.
+    """
 
     def __init__(
         self,
@@ -50,60 +60,103 @@ class Objective:
         self.label_smoothing = label_smoothing
         self.max_loss = max_loss
         self._prefix = SharedPrefix(model, prompt.prefix_ids)
+        self._head = plain_head(model)
+        self._tokens_a_part = tokens_a_part(model)
 
-    def parts(self, labels: LabelTokens, chosen: Tensor) -> list[Tensor]:
-        """Positions in `chosen`, cut into parts of like length that fit the machine."""
+    @cached_property
+    def _sharing_is_exact(self) -> bool:
+        return sharing_is_exact(self.model, self.prompt, self._prefix)
+
+    def parts(
+        self, labels: LabelTokens, chosen: Tensor, vector_of: Tensor | None = None
+    ) -> list[Tensor]:
+        """Positions in `chosen`, cut into parts of like length that fit the machine.
+
+        vector_of: [rows], see the class.
+        """
         overhead = len(self.prompt.suffix_ids)
-        return split_by_length(labels.lengths[chosen], overhead, tokens_a_part(self.model.device))
+        lengths = labels.lengths[chosen]
+        row_of = self._rows(lengths, vector_of)
+        return split_by_length(lengths, overhead, self._tokens_a_part, row_of)
 
-    def part_loss(self, soft_tokens: Tensor, labels: LabelTokens, chosen: Tensor) -> PartLoss:
+    def _rows(self, lengths: Tensor, vector_of: Tensor | None) -> Tensor | None:
+        """The row of each label; None: one each (nothing to share, or it would not be exact)."""
+        if vector_of is None or torch.unique(vector_of).numel() == vector_of.numel():
+            return None
+        window = longest_shared(self.model)
+        if window is not None and len(self.prompt.ids) + int(lengths.max()) > window:
+            return None
+        return shared_rows(lengths, vector_of) if self._sharing_is_exact else None
+
+    def part_loss(
+        self,
+        soft_tokens: Tensor,
+        labels: LabelTokens,
+        chosen: Tensor,
+        vector_of: Tensor | None = None,
+    ) -> PartLoss:
         """Losses of the labels `chosen` ([rows]) given one soft token each ([rows, d_model]).
 
         An example's loss is the mean cross-entropy over its label's tokens, closing quote and end
-        token included, each token clamped at `max_loss`. Differentiable in `soft_tokens`.
+        token included, each token clamped at `max_loss`. Differentiable in `soft_tokens`: where
+        labels share a vector, the gradient of them all arrives at the first one's soft token.
         """
-        device = self.model.device
-        batch = build_batch(self.prompt, labels, chosen)
+        row_of = self._rows(labels.lengths[chosen], vector_of)
+        batch = build_batch(self.prompt, labels, chosen, row_of)
+        soft = soft_tokens.to(self.model.device)[batch.first_labels.to(self.model.device)]
         sites = len(self.prompt.sites)
-        with injected(
-            self.model.embedding, soft_tokens.to(device), self.prompt.placeholder_id, sites
-        ):
-            logits = label_logits(self.model, batch.ids, batch.keep, self._prefix)
-        losses = token_losses(logits, batch.targets.to(logits.device), self.label_smoothing)
+        with injected(self.model.embedding, soft, self.prompt.placeholder_id, sites):
+            losses = self._token_losses(batch)
         clamped = (losses.detach() > self.max_loss).sum()
         losses = losses.clamp(max=self.max_loss)
         sums = losses.new_zeros(chosen.numel()).index_add(
-            0, batch.target_rows.to(losses.device), losses
+            0, batch.target_labels.to(losses.device), losses
         )
         return PartLoss(sums / batch.lengths.to(sums), clamped, batch.targets.numel())
 
-    def all_losses(self, soft_tokens: Tensor, labels: LabelTokens, chosen: Tensor) -> PartLoss:
+    def _token_losses(self, batch: LabelBatch) -> Tensor:
+        cache = self._prefix.for_batch(batch.ids.shape[0])
+        keep = batch.keep.to(self.model.device)
+        columns = None if MASK_OF_LOGITS else keep.any(dim=0).nonzero().squeeze(1)
+        inputs = {
+            "input_ids": batch.ids.to(self.model.device),
+            "past_key_values": cache,
+            "use_cache": cache is not None,
+            "logits_to_keep": keep if columns is None else columns,
+            **branch_inputs(batch, self._prefix.length, self.model),
+        }
+        head = self._head
+        if head is None:
+            found = self.model.network(**inputs).logits
+        else:
+            found = hidden_before(head, self.model, **inputs)
+        if columns is not None:
+            found = found[keep[:, columns].to(found.device)]
+        found = found.reshape(-1, found.shape[-1])
+        targets = batch.targets.to(found.device)
+        predictors = batch.predictors.to(found.device)
+        if head is None:
+            return token_losses(found, targets, self.label_smoothing, predictors)
+        return head_losses(found, head.weight, head.bias, targets, self.label_smoothing, predictors)
+
+    def all_losses(
+        self,
+        soft_tokens: Tensor,
+        labels: LabelTokens,
+        chosen: Tensor,
+        vector_of: Tensor | None = None,
+    ) -> PartLoss:
         """`part_loss` over any number of rows, part by part, in the order of `chosen`."""
         pieces = []
-        parts = self.parts(labels, chosen)
+        parts = self.parts(labels, chosen, vector_of)
         for part in parts:
             where = part.to(soft_tokens.device)
-            pieces.append(self.part_loss(soft_tokens[where], labels, chosen[part]))
+            same = None if vector_of is None else vector_of[part]
+            pieces.append(self.part_loss(soft_tokens[where], labels, chosen[part], same))
         back = torch.argsort(torch.cat(parts)).to(pieces[0].per_example.device)
         per_example = torch.cat([piece.per_example for piece in pieces])[back]
         clamped = torch.stack([piece.clamped for piece in pieces]).sum()
         return PartLoss(per_example, clamped, sum(piece.tokens for piece in pieces))
-
-
-def label_logits(model: FrozenModel, ids: Tensor, keep: Tensor, prefix: SharedPrefix) -> Tensor:
-    """Logits at the positions `keep` only, [kept, vocabulary], in row-major order."""
-    cache = prefix.for_batch(ids.shape[0])
-    keep = keep.to(model.device)
-    columns = None if MASK_OF_LOGITS else keep.any(dim=0).nonzero().squeeze(1)
-    logits = model.network(
-        input_ids=ids.to(model.device),
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=keep if columns is None else columns,
-    ).logits
-    if columns is not None:
-        logits = logits[keep[:, columns].to(logits.device)]
-    return logits.reshape(-1, logits.shape[-1])
 
 
 def label_losses(

@@ -1,11 +1,10 @@
-"""The optimizer over an adapter's few parameters, and its learning-rate schedule."""
+"""The optimizer over an adapter's few parameters, and the learning rate at each step."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.config import TrainingSection
@@ -33,10 +32,12 @@ def make_optimizer(adapter: Adapter, settings: TrainingSection) -> torch.optim.O
                 {
                     "name": role,
                     "params": members,
-                    "lr": base if rate is None else rate,
+                    "peak": base if rate is None else rate,
                     "weight_decay": settings.weight_decay if decay is None else decay,
                 }
             )
+    if not groups:  # the identity has no parameters, and torch wants a group all the same
+        groups = [{"name": "none", "params": [], "peak": base}]
     if settings.optimizer_type == "adamw":
         return torch.optim.AdamW(groups, lr=base)
     return torch.optim.SGD(groups, lr=base, momentum=settings.momentum)
@@ -60,11 +61,14 @@ def rate_factor(step: int, total: int, warmup: int, kind: str) -> float:
             return 1.0
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainingSection, total: int
-) -> LambdaLR:
-    """The schedule over `total` optimizer steps."""
-    return LambdaLR(
-        optimizer,
-        lambda step: rate_factor(step, total, settings.warmup_steps, settings.scheduler_type),
-    )
+def set_rates(
+    optimizer: torch.optim.Optimizer, settings: TrainingSection, step: int, total: int
+) -> dict[str, float]:
+    """Give every group its learning rate for optimizer step `step` (from 0) of `total`.
+
+    Returns the rates by role. A function of the step alone: nothing of it has to be saved.
+    """
+    factor = rate_factor(step, total, settings.warmup_steps, settings.scheduler_type)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}

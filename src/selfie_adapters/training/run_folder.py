@@ -1,8 +1,10 @@
 """The run folder: the interface between a training run and everything that reads it.
 
 config.yaml               the resolved configuration
-metrics.jsonl             one row a step, one a validation
-adapter_last.safetensors  the newest checkpoint
+metrics.jsonl             one row a step, one a validation, …
+run.json                  the run's id, by which mirrors find it again
+checkpoints/              what --resume goes on from (state.py)
+adapter_last.safetensors  the adapter of the newest checkpoint
 adapter_best.safetensors  the lowest validation loss so far
 adapter_final.safetensors the end of training
 failed_batch.json         only if a loss was not finite: the examples of that batch
@@ -10,11 +12,14 @@ failed_batch.json         only if a loss was not finite: the examples of that ba
 
 from __future__ import annotations
 
+import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfie_adapters.errors import ConfigError
-from selfie_adapters.files import write_text
+from selfie_adapters.config import TrainConfig, dump_config, load_config
+from selfie_adapters.errors import ConfigError, MissingFileError, TrainingError
+from selfie_adapters.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def failed_batch(self) -> Path:
         return self.path / "failed_batch.json"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
 
     def adapter(self, which: str) -> Path:
         """Path of the adapter `which`: last, best or final."""
@@ -35,16 +48,58 @@ class RunFolder:
 
     def check_free(self, overwrite: bool) -> None:
         """Raise ConfigError if a run lives here already and must not be replaced."""
-        if not overwrite and (self.path / "config.yaml").exists():
+        if not overwrite and self.config_file.exists():
             raise ConfigError(
-                f"{self.path} holds a run already. Give another training.checkpoint_dir or "
-                "experiment_name, or pass --overwrite."
+                f"{self.path} holds a run already. Go on with it: selfie train --resume "
+                f"{self.path}; or give another training.checkpoint_dir or experiment_name, or pass "
+                "--overwrite."
             )
 
-    def begin(self, config_yaml: str) -> None:
+    def begin(self, config: TrainConfig) -> None:
         """Remove what an earlier run left and write the configuration of this one."""
+        for file in self.checkpoints.glob("step_*.safetensors"):
+            file.unlink()
         mine = [self.metrics, self.failed_batch]
         mine += [self.adapter(which) for which in ("last", "best", "final")]
         for file in mine:
             file.unlink(missing_ok=True)
-        write_text(self.path / "config.yaml", config_yaml)
+        self._remove_leftovers()
+        write_json(self.path / "run.json", {"id": uuid.uuid4().hex[:8]})
+        write_text(self.config_file, dump_config(config))
+
+    def config(self) -> TrainConfig:
+        """The run's configuration. Raises MissingFileError if no run lives here."""
+        if not self.config_file.is_file():
+            raise MissingFileError(
+                f"{self.path} holds no run (there is no config.yaml). A run stopped before its "
+                "first step leaves none: start it again with selfie train --config FILE. "
+                "selfie runs lists the runs there are."
+            )
+        return load_config(self.config_file)
+
+    @property
+    def run_id(self) -> str:
+        return str(json.loads((self.path / "run.json").read_text(encoding="utf-8"))["id"])
+
+    def rewind(self, metrics_bytes: int) -> None:
+        """Cut metrics.jsonl to its first `metrics_bytes`, and tidy up after a killed writer.
+
+        Raises TrainingError if it is shorter than that.
+        """
+        size = self.metrics.stat().st_size if self.metrics.exists() else 0
+        if size < metrics_bytes:
+            raise TrainingError(
+                f"{self.metrics} has {size} bytes where the checkpoint saw {metrics_bytes}: it was "
+                "changed or lost. Put it back, or start the run anew with --overwrite."
+            )
+        if size > metrics_bytes:
+            with self.metrics.open("rb+") as file:
+                file.truncate(metrics_bytes)
+        self.failed_batch.unlink(missing_ok=True)
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Unfinished temporary files of writers that were killed."""
+        for folder in (self.path, self.checkpoints):
+            for file in folder.glob(".*.part"):
+                file.unlink(missing_ok=True)

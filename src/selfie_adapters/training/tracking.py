@@ -1,7 +1,8 @@
-"""What a run says while it goes on: `metrics.jsonl` is the truth, the progress bar a view of it."""
+"""What a run says while it goes on: `metrics.jsonl` is the truth, all else is a view of it."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +21,20 @@ from rich.progress import (
 )
 
 from selfie_adapters.files import append_jsonl
+from selfie_adapters.training.mirrors import MirrorThread
 
 _PLAIN_LINE_EVERY_SECONDS = 15.0
 
 
 class Tracker:
-    """Appends rows to `metrics.jsonl` and shows steps: a live bar on a terminal, else lines."""
+    """Appends rows to `metrics.jsonl`, shows steps (a live bar on a terminal, else lines), and
+    hands the numbers on to the mirrors."""
 
-    def __init__(self, metrics: Path, console: Console | None, log_every: int = 1) -> None:
-        """console None is silent. log_every: training rows are written every so many steps."""
+    def __init__(self, metrics: Path | None, console: Console | None, log_every: int = 1) -> None:
+        """metrics None writes nothing, console None is silent: a process that is not the writer.
+
+        log_every: training rows are written every so many steps, and at the last.
+        """
         self._metrics = metrics
         self._console = console
         self._log_every = log_every
@@ -36,10 +42,11 @@ class Tracker:
         self._task: TaskID | None = None
         self._total = 0
         self._last_line = time.monotonic()
+        self.mirrors: list[MirrorThread] = []
 
     @contextmanager
-    def showing(self, total: int, title: str) -> Iterator[None]:
-        """Show progress over `total` steps while the block runs."""
+    def showing(self, total: int, title: str, done: int = 0) -> Iterator[None]:
+        """Show progress over `total` steps, `done` of them done, while the block runs."""
         self._total = total
         if self._console is None or not self._console.is_terminal:
             yield
@@ -54,14 +61,14 @@ class Tracker:
             TimeRemainingColumn(),
             console=self._console,
         ) as self._progress:
-            self._task = self._progress.add_task(title, total=total, status="")
+            self._task = self._progress.add_task(title, total=total, completed=done, status="")
             yield
         self._progress = None
 
     def step(self, row: dict[str, Any]) -> None:
         """One optimizer step: row holds at least step, loss and examples_per_second."""
         if row["step"] % self._log_every == 0 or row["step"] == self._total:
-            append_jsonl(self._metrics, {"event": "step", **row})
+            self._write("step", row)
         status = f"loss {row['loss']:.3f}  {row['examples_per_second']:.0f} examples/s"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=row["step"], status=status)
@@ -73,6 +80,38 @@ class Tracker:
 
     def event(self, event: str, line: str, **row: Any) -> None:
         """Something other than a step: written, and shown as a line above the bar."""
-        append_jsonl(self._metrics, {"event": event, **row})
+        self._write(event, row)
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """Show a line and write nothing."""
         if self._console is not None:
             self._console.print(line, highlight=False, markup=False)
+
+    def flush(self) -> int:
+        """Put metrics.jsonl on the disk; returns its length in bytes."""
+        if self._metrics is None or not self._metrics.exists():
+            return 0
+        with self._metrics.open("rb") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
+    def _write(self, event: str, row: dict[str, Any]) -> None:
+        if self._metrics is None:
+            return
+        append_jsonl(self._metrics, {"event": event, **row})
+        numbers = dict(_numbers(event, row))
+        for mirror in self.mirrors:
+            mirror.send(numbers, row["step"])
+
+
+def _numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers of a row by path ("validation/controls/zero"); lists and texts are left out."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, int | float):
+        yield prefix, float(value)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "step":
+                yield from _numbers(f"{prefix}/{key}", inner)

@@ -1,0 +1,140 @@
+"""Labels a second, ours against plain `model.generate`, on the same model and vectors.
+
+    python benchmarks/labelling.py                              # SmolLM2, untrained soft tokens
+    python benchmarks/labelling.py --adapter A --source topics/topics.json --json
+
+Plain: `model.generate(inputs_embeds=…)` over the whole template with the soft token in it, greedy,
+until every row of the batch has ended its turn. `plain_stopping` is the same, told to stop a row
+at a closing quote. All run in this process, turn by turn, on the same batches; medians and ratios
+are printed, and how many texts are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+import transformers
+from torch import Tensor
+from train_step import machine, wait_for
+
+from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.dataset import read_label_source
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling.engines.local import CLOSING_QUOTE, quote_tokens
+from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+
+
+@torch.inference_mode()
+def plain(
+    model: FrozenModel, labeller: Labeller, vectors: Tensor, limit: int, ends: list[int]
+) -> list[str]:
+    """Greedy labels the plain way: the texts up to the closing quote."""
+    prompt = labeller.prompt
+    soft = labeller.soft_tokens(vectors).to(model.device)
+    ids = torch.tensor([prompt.ids], device=model.device).expand(len(soft), -1)
+    embedded = model.embedding(ids).clone()
+    embedded[:, list(prompt.sites)] = soft.unsqueeze(1).to(embedded)
+    written = model.network.generate(
+        inputs_embeds=embedded,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=limit,
+        eos_token_id=ends,
+        pad_token_id=prompt.end_id,
+    )
+    texts = model.tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [text.split(CLOSING_QUOTE, 1)[0].strip() for text in texts]
+
+
+def ours(labeller: Labeller, vectors: Tensor, limit: int) -> list[str]:
+    """The same labels by this project, scored over the zero vector as always."""
+    labels = labeller.label(vectors, max_new_tokens=limit, batch_size=len(vectors))
+    return [label[0].text for label in labels]
+
+
+def measure(
+    model: FrozenModel, labeller: Labeller, vectors: Tensor, batch: int, rounds: int, limit: int
+) -> dict[str, object]:
+    """Medians over `rounds` batches, each labelled all ways; a small one before them warms up."""
+    end = labeller.prompt.end_id
+    quotes = quote_tokens(model).nonzero().flatten().tolist()
+    ways = {
+        "ours": lambda some: ours(labeller, some, limit),
+        "plain": lambda some: plain(model, labeller, some, limit, [end]),
+        "plain_stopping": lambda some: plain(model, labeller, some, limit, [end, *quotes]),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    same = total = 0
+    for index in range(rounds + 1):
+        some = vectors[index * batch : (index + 1) * batch] if index else vectors[:8]
+        texts = {}
+        for way in list(ways) if index % 2 else list(ways)[::-1]:
+            started = time.perf_counter()
+            texts[way] = ways[way](some)
+            wait_for(model)
+            if index:
+                seconds[way].append(time.perf_counter() - started)
+        same += sum(a == b for a, b in zip(texts["ours"], texts["plain"], strict=True))
+        total += len(some)
+        print(f"round {index}/{rounds}: {same} of {total} texts alike", file=sys.stderr)
+    median = {way: statistics.median(values) for way, values in seconds.items()}
+    return {
+        "ratio": round(median["plain"] / median["ours"], 2),
+        "ratio_plain_stopping": round(median["plain_stopping"] / median["ours"], 2),
+        "labels_per_second": round(batch / median["ours"], 1),
+        "plain_labels_per_second": round(batch / median["plain"], 1),
+        "plain_stopping_labels_per_second": round(batch / median["plain_stopping"], 1),
+        "same_texts": same,
+        "texts": total,
+        "prompt_tokens": len(labeller.prompt.ids),
+        "shared_tokens": len(labeller.prompt.prefix_ids),
+        "batch": batch,
+        "rounds": rounds,
+        "max_new_tokens": limit,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--adapter", help="untrained soft tokens if left out")
+    parser.add_argument("--source", help="training or vector file; random directions if left out")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--max-new-tokens", type=int, default=30)
+    parser.add_argument("--json", action="store_true", help="one line with every figure")
+    options = parser.parse_args()
+    model = load_model(options.model, options.dtype)
+    if options.adapter:
+        adapter = load_adapter(options.adapter)
+    else:
+        adapter = create_adapter("scale_only", model.d_model, init_scale=mean_embedding_norm(model))
+    labeller = Labeller(model, adapter)
+    count = options.batch * (options.rounds + 1)
+    if options.source:
+        vectors = read_label_source(options.source).vectors(0, count)
+    else:
+        vectors = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
+    result = measure(
+        model, labeller, vectors, options.batch, options.rounds, options.max_new_tokens
+    )
+    if options.json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:34s} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""`selfie confidence fit`: when to believe a label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+
+def fit(
+    source: str,
+    *,
+    adapter: str,
+    model: str,
+    out: str | None = None,
+    figure: str | None = None,
+    precision: float = 0.8,
+    control_rate: float = 0.05,
+    controls: int = 200,
+    split: Literal["train", "val"] = "val",
+    limit: int | None = None,
+    scales: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    samples: int = 1,
+    best_of: int | None = None,
+    temperature: float | None = None,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    max_new_tokens: int = 30,
+    seed: int = 0,
+    batch_size: int = 256,
+    dtype: str = "auto",
+) -> None:
+    """Label held-out vectors whose labels are known, and learn when to believe a label.
+
+    A label is right if it is one of the vector's own labels, case and blanks aside.
+
+    Parameters
+    ----------
+    source
+        Training file with vectors that the adapter was not trained on.
+    adapter
+        Adapter file.
+    model
+        Hub id, local folder, .gguf file, or demo.
+    out
+        File to write; left out, {adapter}.confidence.json beside the adapter, where selfie label
+        finds it.
+    figure
+        SVG file for the reliability figure.
+    precision
+        Share of the labels shown that is to be right; others become "no concept".
+    control_rate
+        Share of random directions, and of zero vectors, that may be shown as a concept.
+    controls
+        How many random directions are labelled.
+    split
+        Which vectors of the training file.
+    limit
+        Only the first so many.
+    scales, samples, best_of, temperature, top_p, repetition_penalty, max_new_tokens, seed
+        As in selfie label; the confidence holds for labels drawn like these.
+    batch_size
+        Labels at a time.
+    dtype
+        Number format of the model: auto, bfloat16, float16, float32.
+    """
+    from rich.progress import Progress
+
+    from selfie_adapters.adapters import find_adapter_file
+    from selfie_adapters.commands.label import drawing
+    from selfie_adapters.labelling.calibration import calibrate
+    from selfie_adapters.labelling.confidence import beside
+    from selfie_adapters.labelling.inputs import open_source
+    from selfie_adapters.labelling.settings import LabelSettings
+    from selfie_adapters.labelling.worker import ShardWorker
+
+    settings = LabelSettings.checked(
+        source=source,
+        model=model,
+        adapter=adapter,
+        split=split,
+        limit=limit,
+        **drawing(adapter, scales, samples, best_of, temperature),
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        batch_size=batch_size,
+        dtype=dtype,
+    )
+    source_of_vectors = open_source(settings)
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("vectors", total=None)
+        worker = ShardWorker(settings, source_of_vectors)
+        fitted = calibrate(
+            worker,
+            range(len(source_of_vectors)),
+            precision,
+            control_rate,
+            controls,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    path = Path(out) if out is not None else beside(find_adapter_file(adapter))
+    fitted.save(path)
+    if figure is not None:
+        from selfie_adapters.files import write_text
+        from selfie_adapters.report.figures import reliability_diagram
+
+        write_text(figure, reliability_diagram(fitted.measured["reliability"]))
+    m = fitted.measured
+    shown, right = m["shown"], m["shown_and_right"]
+    console.print(
+        f"{m['right']} of {m['vectors']} labels are right. At confidence {fitted.threshold:.2f} "
+        f"and above, {shown} are shown and {right} of those are right ({right / shown:.0%}).",
+        highlight=False,
+    )
+    for kind, counts in m["controls"].items():
+        console.print(
+            f"{kind}: {counts['shown']} of {counts['vectors']} shown as a concept", highlight=False
+        )
+    console.print(f"confidence: {path}", highlight=False, markup=False)

@@ -1,0 +1,151 @@
+"""`selfie serve`: read prompts and label vectors in the browser, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from selfie_adapters.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from selfie_adapters.serving.app import Service
+
+
+def serve(
+    *,
+    model: str,
+    adapter: list[str],
+    mean: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8321,
+    token: str | None = None,
+    dtype: str = "auto",
+    ignore_binding: bool = False,
+) -> None:
+    """A web page that reads prompts and labels vectors. Stop it with Ctrl-C.
+
+    Parameters
+    ----------
+    model
+        Hub id, local folder, .gguf file, or demo.
+    adapter
+        Adapter file; give it twice to compare two.
+    mean
+        File of mean vectors (layer_0, layer_1, …), subtracted from a prompt's states.
+    host
+        Address to listen on; from any but this machine's own, a token is asked for.
+    port
+        Port; 0 takes a free one.
+    token
+        What a client must know; default: none on 127.0.0.1, else a new one.
+    dtype
+        Number format of the model: auto, bfloat16, float16, float32.
+    ignore_binding
+        Go on although an adapter was trained with another model or prompt.
+    """
+    for package in ("jinja2", "starlette", "uvicorn"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingExtraError(package, "serve", "The web app") from error
+    from selfie_adapters.serving.app import make_app
+    from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
+
+    console = Console()
+    with _listening(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        if token is None and name not in LOOPBACK:
+            token = secrets.token_urlsafe(24)
+        if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable()):
+            raise ConfigError("--token: at least 8 printable ASCII characters are expected.")
+        service = _service(model, adapter, mean, dtype, ignore_binding)
+        hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
+        app = make_app(service, hosts, token)
+        shown = "localhost" if name in ANYWHERE else name
+        secret = "" if token is None else f"#token={token}"
+        address = f"http://{shown}:{listener.getsockname()[1]}/{secret}"
+        console.print(f"reading with {service.model.name}: {address}", highlight=False)
+        _server(app, service).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket.socket]:
+    """A socket that listens. Raises ConfigError where that address cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"{host}, port {port}: cannot listen there ({error}). Choose another --port or --host."
+        ) from error
+
+
+def _service(
+    model: str, adapters: list[str], mean: str | None, dtype: str, ignore_binding: bool
+) -> Service:
+    from selfie_adapters.adapters import load_adapter
+    from selfie_adapters.adapters.locating import find_adapter_file
+    from selfie_adapters.labelling import Labeller
+    from selfie_adapters.labelling.reading import calibration, mean_layers, read_means
+    from selfie_adapters.model import load_model
+    from selfie_adapters.serving.app import ServedAdapter, Service
+
+    files = [find_adapter_file(adapter) for adapter in adapters]
+    loaded = [load_adapter(file) for file in files]
+    trust = [calibration(file) for file in files]
+    frozen = load_model(model, dtype)
+    served = [
+        ServedAdapter(name, Labeller(frozen, one, check=not ignore_binding), confidence)
+        for name, one, confidence in zip(_names(adapters), loaded, trust, strict=True)
+    ]
+    if mean is None:
+        return Service(frozen, served)
+    layers = mean_layers(mean)
+    read_means(mean, layers, frozen.d_model)  # a wrong file is refused now, not at a request
+    return Service(frozen, served, (mean, layers))
+
+
+def _names(adapters: list[str]) -> list[str]:
+    """The last two parts of each path, where that tells them apart."""
+    short = ["/".join(Path(adapter).parts[-2:]) for adapter in adapters]
+    return short if len(set(short)) == len(set(adapters)) else adapters
+
+
+def _server(app: Any, service: Service) -> uvicorn.Server:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            super().handle_exit(sig, frame)
+            # Not here: a signal may come while this very thread holds the worker's lock.
+            if self.loop is not None:
+                self.loop.call_soon_threadsafe(service.worker.close)
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            import asyncio
+
+            self.loop = asyncio.get_running_loop()
+            await super().startup(sockets)
+
+        loop: Any = None
+
+    return Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",
+            timeout_graceful_shutdown=10,
+            limit_concurrency=1000,
+        )
+    )

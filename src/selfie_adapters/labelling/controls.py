@@ -1,0 +1,104 @@
+"""Vectors that mean nothing, labelled like the others: what the run's scores have to beat.
+
+zero       the adapter's bias alone
+random     Gaussian directions with the norms of some of the run's vectors
+shuffled   the labels of some of the run's vectors, scored under another one of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.dataset.controls import random_vectors, shuffle_order
+from selfie_adapters.labelling.choosing import rank_labels
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.settings import LabelSettings
+
+CONTROLS = 16
+"""Vectors of each kind in a labelling run."""
+
+
+@dataclass(frozen=True)
+class ControlScores:
+    """How one kind of vectors scored: means over `vectors` of each one's best label.
+
+    score: gain over the zero vector, nats a token. confidence: probability, and concepts: how many
+    would have been shown; None without a confidence. example: one of the labels.
+    """
+
+    kind: str
+    vectors: int
+    score: float
+    confidence: float | None
+    concepts: int | None
+    example: str
+
+
+def control_scores(
+    labeller: Labeller,
+    settings: LabelSettings,
+    confidence: Confidence | None,
+    vectors: Tensor,
+) -> list[ControlScores]:
+    """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
+
+    Each is labelled with the run's own settings and its best label taken. Shuffling is left out
+    where there is one vector only.
+    """
+    seed = settings.seed
+
+    def best(kind: str, some: Tensor) -> list[tuple[Label, float]]:
+        drawn = draw(labeller, settings, some, [(kind, i) for i in range(len(some))])
+        ranked = [rank_labels(labels)[0] for labels in drawn]
+        return [(one.label, one.agreement) for one in ranked]
+
+    real = best("run", vectors)
+    kinds = [
+        ("vectors of this run", real),
+        ("zero", best("zero", torch.zeros_like(vectors[:1]))),
+        ("random", best("random", random_vectors(vectors, seed))),
+    ]
+    if len(vectors) > 1:
+        other = vectors[shuffle_order(len(vectors), seed)]
+        moved = labeller.rescore([label for label, _ in real], other)
+        shares = [agreement for _, agreement in real]
+        kinds.append(("shuffled", list(zip(moved, shares, strict=True))))
+    return [_summary(kind, labels, confidence) for kind, labels in kinds]
+
+
+def draw(
+    labeller: Labeller,
+    settings: LabelSettings,
+    vectors: Tensor,
+    names: Sequence[tuple[float | str, ...]],
+) -> list[list[Label]]:
+    """Labels of `vectors` as the settings say; seeds are made of `names`, one a vector."""
+    return labeller.label(
+        vectors,
+        settings.scales,
+        settings.drawn,
+        settings.temperature,
+        settings.top_p,
+        settings.max_new_tokens,
+        settings.seed,
+        settings.batch_size,
+        names=names,
+        repetition_penalty=settings.repetition_penalty,
+    )
+
+
+def _summary(
+    kind: str, labels: list[tuple[Label, float]], confidence: Confidence | None
+) -> ControlScores:
+    mean = sum(label.gain for label, _ in labels) / len(labels)
+    probability = concepts = None
+    if confidence is not None:
+        each = [confidence.of(label, agreement) for label, agreement in labels]
+        probability = sum(each) / len(each)
+        concepts = sum(confidence.believes(one) for one in each)
+    return ControlScores(kind, len(labels), mean, probability, concepts, labels[0][0].text)

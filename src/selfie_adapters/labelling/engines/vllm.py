@@ -1,0 +1,78 @@
+"""Write labels with vLLM, from prompts made of embeddings alone.
+
+A prompt that mixes ids and embeddings is wrong with prefix caching on, so every token of the
+template goes in as its embedding. vLLM draws its own random numbers: greedy labels are those of
+the local engine, sampled ones are not. Needs an environment of its own (docs/labelling.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.labelling.engines.local import CLOSING_QUOTE, Sampling, Written
+from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+
+_SHARE_OF_FREE_MEMORY = 0.85
+_ROOM = 256  # tokens of prompt and label; labels are short
+
+
+class VllmWriter:
+    """The frozen model stays loaded beside vLLM: it gives embeddings and scores the labels."""
+
+    def __init__(self, model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> None:
+        del prefix  # vLLM keeps its own
+        try:
+            import vllm  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise MissingExtraError("vllm", "vllm", "--engine vllm") from error
+        if not torch.cuda.is_available():
+            raise ConfigError("--engine vllm needs a GPU; there is none here. Use --engine local.")
+        self._prompt = prompt
+        ids = torch.tensor([prompt.ids], device=model.device)
+        with torch.inference_mode():
+            self._template = model.embedding(ids)[0]  # [tokens, d_model]
+        free, total = torch.cuda.mem_get_info()
+        used = 1 - free / total
+        self._engine: Any = vllm.LLM(
+            model=model.network.name_or_path,
+            enable_prompt_embeds=True,
+            dtype=str(model.dtype).removeprefix("torch."),
+            max_model_len=len(prompt.ids) + _ROOM,
+            gpu_memory_utilization=used + (1 - used) * _SHARE_OF_FREE_MEMORY,
+        )
+        self._parameters = vllm.SamplingParams
+
+    def write(self, soft: Tensor, seeds: Sequence[int], how: Sampling) -> list[Written]:
+        sites = list(self._prompt.sites)
+        prompts = []
+        for row in soft.to(self._template):
+            embedded = self._template.clone()
+            embedded[sites] = row
+            prompts.append({"prompt_embeds": embedded.cpu()})
+        parameters = [
+            self._parameters(
+                temperature=how.temperature,
+                top_p=how.top_p,
+                repetition_penalty=how.repetition_penalty,
+                max_tokens=how.max_new_tokens,
+                seed=seed,
+                stop=[CLOSING_QUOTE],
+                include_stop_str_in_output=True,
+                stop_token_ids=[self._prompt.end_id],
+                logprobs=0,  # of the token written, before temperature and penalties
+            )
+            for seed in seeds
+        ]
+        outputs = self._engine.generate(prompts, parameters, use_tqdm=False)
+        return [_written(output.outputs[0]) for output in outputs]
+
+
+def _written(answer: Any) -> Written:
+    ids = list(answer.token_ids)
+    gained = (table[token].logprob for token, table in zip(ids, answer.logprobs, strict=True))
+    return Written(ids, float(sum(gained)), answer.finish_reason == "stop")

@@ -1,0 +1,95 @@
+"""Everything that decides which labels come out of a labelling run."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from selfie_adapters.config import Count, NotNegative, Positive, Section
+from selfie_adapters.errors import ConfigError
+
+TRAINED_SCALES = (1.0,)
+UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
+"""Without an adapter nobody knows the right length, so a few are tried. In units of the mean
+embedding norm."""
+
+
+class LabelSettings(Section):
+    """A labelling run, as it is written into the run folder's config.json."""
+
+    source: str
+    """Training file, vector file, or SAELens release:id."""
+    model: str
+    adapter: str | None = None
+    """Adapter file or hub path; none is untrained SelfIE."""
+    confidence: str | None = None
+    """Confidence file, where there is one for this adapter."""
+    mean: str | None = None
+    """safetensors file with layer_{i}, subtracted from the vectors."""
+    layer: int | None = None
+    """Which of its tensors, where neither the source nor the adapter says."""
+    split: Literal["train", "val", "all"] = "all"
+    which: Literal["decoder", "encoder"] = "decoder"
+    """Rows of a SAE's matrix that are labelled."""
+    indices: str | None = None
+    limit: Count | None = None
+    scales: tuple[float, ...] = TRAINED_SCALES
+    samples: Count = 1
+    best_of: Count | None = None
+    explain: bool = False
+    temperature: NotNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Positive = 1.0
+    max_new_tokens: Count = 30
+    seed: int = 0
+    batch_size: Count = 256
+    """Rows at a time."""
+    shard_size: Count = 512
+    """Vectors a file."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    ignore_binding: bool = False
+    writer: Literal["local", "vllm"] = "local"
+    """Which engine writes the labels; ray is the local one in several processes."""
+
+    @classmethod
+    def checked(cls, **values: object) -> LabelSettings:
+        """Settings from values. Raises ConfigError naming the option, what was found, and why."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            option = str(problem["loc"][0]) if problem["loc"] else "settings"
+            why = problem["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{option}: {why}, found {problem.get('input')!r}.") from None
+
+    @field_validator("scales")
+    @classmethod
+    def _finite_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not scales or not all(math.isfinite(scale) for scale in scales):
+            raise ValueError("at least one number is expected, and finite ones only")
+        if len(set(scales)) < len(scales):
+            raise ValueError("each scale once")
+        return scales
+
+    @property
+    def drawn(self) -> int:
+        """Labels drawn a vector and scale."""
+        return self.best_of or self.samples
+
+    @property
+    def labels_a_vector(self) -> int:
+        return self.drawn * len(self.scales)
+
+    def way_of_drawing(self) -> dict[str, object]:
+        """What a confidence must have been fitted with to hold for these labels."""
+        return {
+            "scales": list(self.scales),
+            "samples": self.drawn,
+            "best_of": self.best_of is not None,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+            "max_new_tokens": self.max_new_tokens,
+        }

@@ -1,0 +1,248 @@
+"""Label the vectors of one shard: what each process of a labelling run does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.adapters import Adapter, Binding, create_adapter, load_adapter
+from selfie_adapters.dataset.source import LabelSource
+from selfie_adapters.errors import ConfigError, DataError, LabellingError
+from selfie_adapters.files import write_json
+from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.choosing import Ranked, rank_labels
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
+from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.settings import LabelSettings
+from selfie_adapters.labelling.shards import Row, Shard, ShardFile
+from selfie_adapters.model import FrozenModel, bind, load_model
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+
+_LONGEST = 1e18
+
+
+@dataclass(frozen=True)
+class Done:
+    """What has become of a shard: vectors with labels, and vectors that failed."""
+
+    shard: int
+    labelled: int
+    failed: int
+
+
+class ShardWorker:
+    """Holds one model; labels shard after shard into their files."""
+
+    def __init__(self, settings: LabelSettings, source: LabelSource) -> None:
+        """Raises what loading model, adapter and mean raises; DataError for another width."""
+        self.settings = settings
+        self.source = source
+        model = load_model(settings.model, settings.dtype)
+        if source.d_model != model.d_model:
+            raise DataError(
+                f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
+                f"d_model {model.d_model}. Take vectors of this model, or the model they are from."
+            )
+        _check_not_centred(settings, source)
+        adapter = _adapter(settings, model)
+        self.labeller = Labeller(
+            model, adapter, check=not settings.ignore_binding, writer=_writer(settings)
+        )
+        self.binding: Binding = bind(model, self.labeller.prompt, _layer_of(adapter))
+        self.confidence = _confidence(settings)
+        self._means: dict[int, Tensor] = {}
+
+    def vectors(self, positions: list[int]) -> Tensor:
+        """Vectors at `positions` of the source, the mean subtracted if there is one."""
+        vectors = self.source.at(positions)
+        if self.settings.mean is not None:
+            vectors = vectors - torch.stack([self._mean(position) for position in positions])
+        return vectors
+
+    def _mean(self, position: int) -> Tensor:
+        layer = self.source.layer(position)
+        for known in (self.settings.layer, _layer_of(self.labeller.adapter)):
+            layer = known if layer is None else layer
+        if layer is None:
+            raise ConfigError(
+                f"{self.settings.mean}: which layer's mean? Neither {self.settings.source} nor the "
+                "adapter says where the vectors come from. Pass --layer."
+            )
+        if layer not in self._means:
+            assert self.settings.mean is not None
+            self._means[layer] = load_mean(self.settings.mean, layer, self.source.d_model)
+        return self._means[layer]
+
+    def label(self, vectors: Tensor, positions: list[int]) -> list[list[Label]]:
+        """The labels of some vectors; seeds are made of what identifies them."""
+        names = [tuple(self.source.identity(position).values()) for position in positions]
+        return draw(self.labeller, self.settings, vectors, names)
+
+    def controls(self) -> list[ControlScores]:
+        """How a few vectors of the run, and vectors that mean nothing, score."""
+        step = max(1, len(self.source) // CONTROLS)
+        vectors = self.vectors(list(range(0, len(self.source), step))[:CONTROLS])
+        usable = [vector for vector in vectors if self._problem(vector) is None]
+        if not usable:
+            return []
+        return control_scores(self.labeller, self.settings, self.confidence, torch.stack(usable))
+
+    def write_facts(self, folder: str | Path) -> None:
+        """Write binding.json and controls.json, unless an earlier attempt has.
+
+        Raises ConfigError if that attempt had another model or prompt.
+        """
+        binding, controls = Path(folder) / "binding.json", Path(folder) / "controls.json"
+        if binding.exists():
+            earlier = Binding.model_validate_json(binding.read_text(encoding="utf-8"))
+            if differences := earlier.differences(self.binding):
+                raise ConfigError(
+                    f"{folder} holds labels of another model or prompt: {'; '.join(differences)}. "
+                    "Give another --out."
+                )
+        else:
+            write_json(binding, self.binding.model_dump(mode="json"))
+        if not controls.exists():
+            write_json(controls, [dict(vars(one)) for one in self.controls()])
+
+    def run(self, shard: Shard, progress: Callable[[int, int], None] = lambda *_: None) -> Done:
+        """Label what the shard's file lacks. progress is told of (labelled, failed) vectors."""
+        group = max(1, self.settings.batch_size // self.settings.labels_a_vector)
+        file = ShardFile(shard, self.source, group)
+        failed = 0
+        progress(len(file), 0)
+        for positions in file.missing():
+            rows = self._rows_of(positions)
+            file.append(rows)
+            bad = sum("error" in one[0] for one in rows.values())
+            failed += bad
+            progress(len(positions) - bad, bad)
+        file.finish()
+        return Done(shard.number, len(shard) - failed, failed)
+
+    def _rows_of(self, positions: list[int]) -> dict[int, list[Row]]:
+        """Rows of some vectors, by position; one that cannot be labelled gets a row with `error`.
+
+        Raises LabellingError if each of several good vectors fails: then it is not the vectors.
+        """
+        vectors = self.vectors(positions)
+        errors = {
+            positions[i]: problem
+            for i, vector in enumerate(vectors)
+            if (problem := self._problem(vector)) is not None
+        }
+        good = [i for i, position in enumerate(positions) if position not in errors]
+        answers: dict[int, list[Label]] = {}
+        try:
+            found = self.label(vectors[good], [positions[i] for i in good]) if good else []
+            answers = {positions[i]: labels for i, labels in zip(good, found, strict=True)}
+        except RuntimeError as first:  # out of memory, or one vector that upsets a kernel
+            for i in good:
+                try:
+                    (answers[positions[i]],) = self.label(vectors[[i]], [positions[i]])
+                except RuntimeError as error:
+                    errors[positions[i]] = f"{type(error).__name__}: {_first_line(error)}"
+            if len(good) > 1 and not answers:
+                raise LabellingError(
+                    f"none of {len(good)} vectors could be labelled: {_first_line(first)}. A "
+                    "smaller --batch-size needs less memory."
+                ) from first
+        rows: dict[int, list[Row]] = {}
+        for position in positions:
+            labels = answers.get(position, [])
+            if any(not math.isfinite(label.log_prob) for label in labels):
+                labels, errors[position] = [], "the model's output is not finite"
+            name = self.source.identity(position)
+            if position in errors:
+                rows[position] = [{**name, "error": errors[position]}]
+            else:
+                rows[position] = [{**name, **fields} for fields in self._label_rows(labels)]
+        return rows
+
+    def _problem(self, vector: Tensor) -> str | None:
+        """Why a vector cannot be labelled, if it cannot."""
+        if not bool(torch.isfinite(vector).all()):
+            return "the vector holds NaN or infinity"
+        if not self.labeller.adapter.normalize_input and float(vector.norm()) > _LONGEST:
+            return (
+                f"the vector's length is {float(vector.norm()):.3g}, too long to be squared in "
+                "float32, and the adapter does not normalise"
+            )
+        return None
+
+    def _label_rows(self, labels: list[Label]) -> list[Row]:
+        ranked = rank_labels(labels)
+        if self.settings.best_of is None:  # all labels, in the order they were drawn
+            order = {id(label): i for i, label in enumerate(labels)}
+            ranked.sort(key=lambda one: order[id(one.label)])
+        elif not self.settings.explain:
+            ranked = ranked[:1]
+        return [self._row(one, len(labels) > 1) for one in ranked]
+
+    def _row(self, one: Ranked, of_several: bool) -> Row:
+        label = one.label
+        row: Row = {
+            "label": label.text,
+            "raw": label.raw,
+            "scale": label.scale,
+            "sample": label.sample,
+            "seed": label.seed,
+            "log_prob": round(label.log_prob, 4),
+            "zero_log_prob": round(label.zero_log_prob, 4),
+            "score": round(label.gain, 4),
+            "tokens": label.tokens,
+            "ended": label.ended,
+        }
+        if of_several:
+            margin = None if one.margin is None else round(one.margin, 4)
+            row |= {"rank": one.rank, "agreement": round(one.agreement, 4), "margin": margin}
+        if self.confidence is not None:
+            probability = self.confidence.of(label, one.agreement)
+            row["confidence"] = round(probability, 4)
+            row["concept"] = self.confidence.believes(probability)
+        return row
+
+
+def _check_not_centred(settings: LabelSettings, source: LabelSource) -> None:
+    if settings.mean is None or source.dataset is None:
+        return
+    for section in source.dataset.sections:
+        if done := section.metadata.get("mean_file"):
+            raise ConfigError(
+                f"{settings.source}, {section.id}: its vectors have their mean ({done}) subtracted "
+                "already. Leave --mean out."
+            )
+
+
+def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
+    if settings.adapter is not None:
+        return load_adapter(settings.adapter)
+    return create_adapter("scale_only", model.d_model, init_scale=mean_embedding_norm(model))
+
+
+def _layer_of(adapter: Adapter) -> int | None:
+    return adapter.binding.layer if adapter.binding is not None else None
+
+
+def _confidence(settings: LabelSettings) -> Confidence | None:
+    return None if settings.confidence is None else Confidence.load(settings.confidence)
+
+
+def _writer(settings: LabelSettings):
+    if settings.writer == "vllm":
+        from selfie_adapters.labelling.engines.vllm import VllmWriter
+
+        return VllmWriter
+    from selfie_adapters.labelling.engines.local import LocalWriter
+
+    return LocalWriter
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,130 @@
+"""A reading as one page: tokens across, layers up, colour by how far to trust the label."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.reading import Cell, PromptToken, Reading, ReadingPlan
+from selfie_adapters.report.page import write_page
+
+CELLS_ON_A_PAGE = 20_000
+"""A browser stays quick up to here; `reading.json` holds the rest."""
+
+FULL_GAIN = 3.0
+"""Gain in nats a token that is drawn in full colour where there is no calibration."""
+
+_JOINERS = "\u200c\u200d"  # they build emoji and Persian words, and hide nothing
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen, or would turn the text around it, written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def shown_token(token: PromptToken) -> dict[str, Any]:
+    """A token for the page: its text with nothing invisible in it."""
+    text = visible(token.text)
+    return {**asdict(token), "text": "·" + text[1:] if text.startswith(" ") else text}
+
+
+def shown_cell(cell: Cell) -> dict[str, Any]:
+    """A cell for the page: nothing invisible in its texts, numbers that are no numbers as null."""
+    row: dict[str, Any] = {**asdict(cell), "label": visible(cell.label), "raw": visible(cell.raw)}
+    for name in ("log_prob", "gain", "confidence"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            row[name] = None
+    return row
+
+
+def measure(confidence: Confidence | None) -> dict[str, Any]:
+    """What the colour means: the calibrated confidence, or else the gain."""
+    if confidence is None:
+        return {"name": "gain", "full": FULL_GAIN, "threshold": 0.0}
+    return {"name": "confidence", "full": 1.0, "threshold": confidence.threshold}
+
+
+def page_frame(plan: ReadingPlan) -> dict[str, Any]:
+    """The grid without its labels: tokens, layers, positions that are read."""
+    return {
+        "tokens": [shown_token(token) for token in plan.tokens],
+        "layers": list(plan.layers),
+        "positions": list(plan.positions),
+    }
+
+
+def write_reading_page(
+    path: str | Path,
+    reading: Reading,
+    facts: dict[str, str],
+    confidence: Confidence | None = None,
+    trained_layer: int | None = None,
+    find: str = "",
+) -> int:
+    """Write the page; returns how many of the reading's cells it does not hold.
+
+    facts: how the reading was made, for the foot of the page. trained_layer: the block whose
+    outputs the adapter was trained on. find: a word; cells whose label names it are marked.
+    """
+    plan = reading.plan
+    columns = max(1, CELLS_ON_A_PAGE // len(plan.layers))
+    kept = set(plan.positions[:columns])
+    cells = [cell for cell in reading.cells if cell.position in kept]
+    frame = page_frame(plan)
+    frame["positions"] = sorted(kept)
+    last = max(kept) + 1 if len(kept) < len(plan.positions) else len(plan.tokens)
+    frame["tokens"] = frame["tokens"][:last]
+    left_out = len(reading.cells) - len(cells)
+    start = plan.prompt[:2000] + ("…" if len(plan.prompt) > 2000 else "")
+    write_page(
+        path,
+        "reading",
+        {
+            "prompt": "\n".join(map(visible, start.split("\n"))),
+            "data": {
+                **frame,
+                "find": visible(find),
+                "readings": [
+                    {
+                        "name": "",
+                        "measure": measure(confidence),
+                        "trained_layer": trained_layer,
+                        "cells": [shown_cell(cell) for cell in cells],
+                    }
+                ],
+            },
+            "calibrated": confidence is not None,
+            "facts": {key: visible(value) for key, value in facts.items()},
+            "left_out": left_out,
+        },
+    )
+    return left_out
+
+
+def names_word(label: str, word: str) -> bool:
+    """Whether `label` holds `word` (one or several words) whole, case aside."""
+    padded = f" {' '.join(_words(label))} "
+    wanted = " ".join(_words(word))
+    return bool(wanted) and f" {wanted} " in padded
+
+
+def _words(text: str) -> Iterable[str]:
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return "".join(c if _in_word(c) else " " for c in folded).split()
+
+
+def _in_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LNM" or character in _JOINERS
+
+
+def _shown(character: str) -> str:
+    category = unicodedata.category(character)
+    hidden = category in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
+    return repr(character)[1:-1] if hidden else character

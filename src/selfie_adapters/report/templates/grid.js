@@ -1,0 +1,331 @@
+"use strict";
+// The grid of a reading, for the page of `selfie read` and for `selfie serve`.
+// Every text goes in through textContent: nothing that a model wrote is ever markup.
+
+const tag = (name, className = "", text = "") => {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text) node.textContent = text;
+  return node;
+};
+const words = (text) => ` ${(text.normalize("NFC").toLowerCase().match(/[\p{L}\p{N}\p{M}]+/gu) ?? []).join(" ")} `;
+const percent = (value) => `${Math.round(value * 100)} %`;
+
+/** What the colour of a cell means: {name: "confidence" or "gain", full, threshold}. */
+class Measure {
+  constructor({ name, full, threshold }) { Object.assign(this, { name, full, threshold }); }
+  value(cell) { return cell[this.name]; }
+  share(cell) { return !cell.label ? 0 : Math.min(1, Math.max(0, (this.value(cell) ?? 0) / this.full)); }
+  doubted(cell) { return !cell.label || this.value(cell) === null || this.value(cell) < this.threshold || this.value(cell) <= 0; }
+  words(cell) {
+    const value = this.value(cell);
+    if (value === null) return `${this.name} unknown`;
+    return this.name === "confidence" ? `confidence ${percent(value)}` : `gain ${value.toFixed(2)} nats a token`;
+  }
+}
+
+/** Runs of columns: one for every token that is read, one for each run of those that are not. */
+function columnsOf(tokens, positions) {
+  const read = new Set(positions);
+  const columns = [];
+  for (const token of tokens) {
+    const last = columns.at(-1);
+    if (read.has(token.position)) columns.push({ tokens: [token], read: true });
+    else if (last && !last.read) last.tokens.push(token);
+    else columns.push({ tokens: [token], read: false });
+  }
+  return columns;
+}
+
+const widthOf = (column) => (column.read ? 7.4 : 4.6); // in rem
+
+class Grid {
+  /** frame: {tokens, layers, positions}; reading: {name (may be empty), measure, trained_layer}. */
+  constructor(frame, { name, measure, trained_layer: trained }) {
+    this.measure = new Measure(measure);
+    this.layers = [...frame.layers].sort((a, b) => b - a); // the last block on top
+    this.columns = columnsOf(frame.tokens, frame.positions);
+    this.read = this.columns.filter((column) => column.read).map((column) => column.tokens[0]);
+    this.cells = new Map();
+    this.nodes = new Map();
+    this.word = " ";
+    this.node = tag("section", "grid");
+    if (name) this.node.append(tag("h2", "", name));
+    this.scroll = tag("div", "scroll");
+    this.node.append(this.scroll);
+    this.scroll.append(this.#table(name, trained));
+    this.first()?.setAttribute("tabindex", "0");
+  }
+
+  key(layer, position) { return `${layer}:${position}`; }
+  first() { return this.nodes.get(this.key(this.layers[0], this.read[0]?.position)); }
+
+  #table(name, trained) {
+    const table = tag("table", "cells");
+    table.setAttribute("role", "grid");
+    table.setAttribute("aria-label", `${name ? `${name}: ` : ""}labels, layers up and tokens across`);
+    table.setAttribute("aria-rowcount", this.layers.length + 1);
+    const columns = table.appendChild(tag("colgroup"));
+    for (const width of [3.6, ...this.columns.map(widthOf)]) columns.appendChild(tag("col")).style.width = `${width}rem`;
+    table.style.width = `${this.columns.reduce((sum, column) => sum + widthOf(column), 3.6)}rem`;
+    const body = table.createTBody();
+    for (const layer of this.layers) {
+      const row = body.insertRow();
+      const head = tag("th", layer === trained ? "trained" : "", String(layer));
+      head.scope = "row";
+      head.dataset.layer = layer;
+      head.title = `output of block ${layer}` + (layer === trained ? ": the adapter was trained on this layer" : "");
+      row.append(head);
+      for (const column of this.columns) {
+        const node = row.insertCell();
+        if (!column.read) { node.className = "gap"; node.setAttribute("aria-hidden", "true"); continue; }
+        const { position } = column.tokens[0];
+        node.className = "cell waiting";
+        node.setAttribute("role", "gridcell");
+        node.setAttribute("aria-label", `layer ${layer}, token ${position}: waiting`);
+        node.tabIndex = -1;
+        node.dir = "auto";
+        node.dataset.layer = layer;
+        node.dataset.position = position;
+        this.nodes.set(this.key(layer, position), node);
+      }
+    }
+    const row = table.createTFoot().insertRow();
+    const corner = tag("th", "corner", "layer");
+    row.append(corner);
+    for (const column of this.columns) {
+      const text = column.tokens.filter((token) => !token.part?.match(/^[2-9]/)).map((token) => token.text).join("");
+      const head = tag("th", column.read ? "" : "unread");
+      const bdi = tag("bdi", "", text + (column.read && column.tokens[0].part ? ` ${column.tokens[0].part}` : ""));
+      head.append(bdi);
+      head.scope = "col";
+      const at = column.tokens.map((token) => token.position);
+      head.title = `token ${at.length > 1 ? `${at[0]} to ${at.at(-1)}` : at[0]}: ${text}` + (column.read ? "" : " (not read)");
+      if (column.read) head.dataset.position = at[0];
+      row.append(head);
+    }
+    return table;
+  }
+
+  add(cells) {
+    for (const cell of cells) {
+      const key = this.key(cell.layer, cell.position);
+      const node = this.nodes.get(key);
+      if (!node) continue;
+      this.cells.set(key, cell);
+      const share = this.measure.share(cell);
+      node.style.setProperty("--c", share.toFixed(3));
+      node.textContent = cell.label || "∅";
+      node.classList.remove("waiting");
+      node.classList.toggle("doubted", this.measure.doubted(cell));
+      node.classList.toggle("lit", share > 0.52);
+      node.classList.toggle("strong", share > 0.75);
+      node.setAttribute("aria-label", this.spoken(cell));
+      this.#mark(node, cell);
+    }
+  }
+
+  spoken(cell) {
+    const token = this.read.find((one) => one.position === cell.position);
+    return `layer ${cell.layer}, token ${cell.position} ${token.text}: ${cell.label || "nothing written"}, ${this.measure.words(cell)}`;
+  }
+
+  find(text) {
+    this.word = words(text);
+    for (const [key, cell] of this.cells) this.#mark(this.nodes.get(key), cell);
+    return [...this.cells.values()].filter((cell) => this.#named(cell)).length;
+  }
+  #named(cell) { return this.word.trim() !== "" && words(cell.label).includes(this.word); }
+  #mark(node, cell) { node.classList.toggle("found", this.#named(cell)); }
+
+  select(layer, position) {
+    for (const node of this.node.querySelectorAll('[aria-selected="true"]')) node.removeAttribute("aria-selected");
+    for (const node of this.node.querySelectorAll(".here")) node.classList.remove("here");
+    this.nodes.get(this.key(layer, position))?.setAttribute("aria-selected", "true");
+    for (const head of this.node.querySelectorAll(`th[data-layer="${layer}"], th[data-position="${position}"]`)) head.classList.add("here");
+  }
+
+  /** The cell that a key leads to from (layer, position), or undefined. */
+  step(layer, position, key, whole) {
+    const row = this.layers.indexOf(layer), column = this.read.findIndex((token) => token.position === position);
+    const last = [this.layers.length - 1, this.read.length - 1];
+    const to = {
+      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+      PageUp: [Math.max(0, row - 5), column], PageDown: [Math.min(last[0], row + 5), column],
+      Home: [whole ? 0 : row, 0], End: [whole ? last[0] : row, last[1]],
+    }[key];
+    if (!to) return undefined;
+    const [r, c] = to;
+    return r < 0 || c < 0 || r > last[0] || c > last[1] ? null : this.nodes.get(this.key(this.layers[r], this.read[c].position));
+  }
+}
+
+/** Grids side by side over one prompt: one selection, one tooltip, one panel of details. */
+class Stage {
+  constructor(host, frame, readings) {
+    this.frame = frame;
+    this.grids = readings.map((reading) => new Grid(frame, reading));
+    const box = tag("div", "grids");
+    box.append(...this.grids.map((grid) => grid.node));
+    this.details = tag("aside", "details");
+    this.details.setAttribute("aria-label", "details of the chosen cell");
+    this.details.setAttribute("aria-live", "polite");
+    this.#hint();
+    const stage = tag("div", "stage");
+    stage.append(box, this.details);
+    host.replaceChildren(stage);
+    this.tip = document.getElementById("tip");
+    for (const grid of this.grids) this.#listen(grid);
+    if (this.grids.length > 1) for (const grid of this.grids) this.#scrollTogether(grid);
+  }
+
+  #hint() {
+    const hint = tag("p", "hint");
+    hint.append("Choose a cell with the mouse, or walk with the ", tag("kbd", "", "arrow keys"), " and press ", tag("kbd", "", "Enter"), ". ", tag("kbd", "", "Esc"), " closes.");
+    this.details.replaceChildren(hint);
+  }
+
+  #listen(grid) {
+    const at = (event) => event.target.closest?.("td.cell");
+    grid.scroll.addEventListener("click", (event) => { const node = at(event); if (node) { node.focus(); this.open(node); } });
+    grid.scroll.addEventListener("pointerover", (event) => this.#tell(grid, at(event)));
+    grid.scroll.addEventListener("pointerleave", () => this.#tell(grid, null));
+    grid.scroll.addEventListener("scroll", () => this.#tell(grid, null));
+    grid.scroll.addEventListener("focusin", (event) => {
+      const node = at(event);
+      if (!node) return;
+      for (const other of grid.nodes.values()) if (other.tabIndex === 0) other.tabIndex = -1;
+      node.tabIndex = 0;
+      if (node.matches(":focus-visible")) requestAnimationFrame(() => this.#tell(grid, node));
+    });
+    grid.scroll.addEventListener("focusout", () => this.#tell(grid, null));
+    grid.scroll.addEventListener("keydown", (event) => {
+      const node = at(event);
+      if (!node || event.altKey || event.metaKey) return;
+      const place = [Number(node.dataset.layer), Number(node.dataset.position)];
+      if (event.key === "Enter" || event.key === " ") this.open(node);
+      else if (event.key === "Escape") this.close();
+      else {
+        const to = grid.step(...place, event.key, event.ctrlKey);
+        if (to === undefined) return;
+        to?.focus();
+        to?.scrollIntoView({ block: "nearest", inline: "nearest" });
+      }
+      event.preventDefault();
+    });
+  }
+
+  #scrollTogether(grid) {
+    grid.scroll.addEventListener("scroll", () => {
+      for (const other of this.grids) {
+        if (other !== grid && other.scroll.scrollLeft !== grid.scroll.scrollLeft) other.scroll.scrollLeft = grid.scroll.scrollLeft;
+        if (other !== grid && other.scroll.scrollTop !== grid.scroll.scrollTop) other.scroll.scrollTop = grid.scroll.scrollTop;
+      }
+    });
+  }
+
+  #tell(grid, node) {
+    const cell = node && grid.cells.get(grid.key(node.dataset.layer, node.dataset.position));
+    this.tip.hidden = !cell;
+    if (!cell) return;
+    const label = tag("b", "", cell.label || "nothing written");
+    label.dir = "auto";
+    this.tip.replaceChildren(label, tag("small", "", `layer ${cell.layer} · token ${cell.position} · ${grid.measure.words(cell)}`));
+    const box = node.getBoundingClientRect(), mine = this.tip.getBoundingClientRect();
+    const above = box.top - mine.height - 8;
+    this.tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - mine.width - 8))}px`;
+    this.tip.style.top = `${above > 8 ? above : box.bottom + 8}px`;
+  }
+
+  open(node) {
+    const layer = Number(node.dataset.layer), position = Number(node.dataset.position);
+    this.chosen = [layer, position];
+    for (const grid of this.grids) grid.select(layer, position);
+    this.#detail();
+  }
+  close() {
+    this.chosen = undefined;
+    for (const grid of this.grids) grid.select(-1, -1);
+    this.tip.hidden = true;
+    this.#hint();
+  }
+
+  #detail() {
+    const [layer, position] = this.chosen;
+    const token = this.frame.tokens.find((one) => one.position === position);
+    this.details.replaceChildren();
+    for (const grid of this.grids) {
+      const cell = grid.cells.get(grid.key(layer, position));
+      const heading = grid.node.querySelector("h2")?.textContent;
+      if (heading) this.details.append(tag("h2", "", heading));
+      const label = tag("p", "label", cell ? cell.label || "nothing written" : "waiting");
+      label.dir = "auto";
+      const where = tag("p", "where");
+      where.append(`layer ${layer}, token ${position} “`, tag("bdi", "", token.text), "”");
+      this.details.append(label, where);
+      if (cell) this.details.append(this.#facts(grid, cell));
+      this.details.append(tag("h2", "", "This token through the layers"), this.#column(grid, position, layer));
+    }
+  }
+
+  #facts(grid, cell) {
+    const rows = [
+      ["confidence", cell.confidence === null ? "not calibrated" : percent(cell.confidence) + (cell.confidence < grid.measure.threshold ? ": below the threshold, no concept" : "")],
+      ["gain", cell.gain === null ? "unknown" : `${cell.gain.toFixed(2)} nats a token over the zero vector`],
+      ["log p", cell.log_prob === null ? "unknown" : `${cell.log_prob.toFixed(2)} nats over ${cell.tokens} tokens`],
+      ["written", cell.raw],
+      ["ended", cell.ended ? "yes" : "no: cut off"],
+    ];
+    const list = tag("dl");
+    for (const [key, value] of rows) list.append(tag("dt", "", key), tag("dd", "", value));
+    return list;
+  }
+
+  #column(grid, position, layer) {
+    const list = tag("ol");
+    for (const one of grid.layers) {
+      const cell = grid.cells.get(grid.key(one, position));
+      const item = tag("li", one === layer ? "here" : "");
+      const swatch = tag("i"), text = tag("span", "", cell ? cell.label || "∅" : "…");
+      if (cell) swatch.style.setProperty("--c", grid.measure.share(cell).toFixed(3));
+      text.dir = "auto";
+      item.append(tag("b", "", String(one)), swatch, text);
+      list.append(item);
+    }
+    return list;
+  }
+
+  add(which, cells) {
+    this.grids[which].add(cells);
+    if (this.chosen) this.#detail();
+  }
+  find(text) { return this.grids.map((grid) => grid.find(text)).reduce((a, b) => a + b, 0); }
+}
+
+/** Legend and search field above a stage; returns what searches again. */
+function tools(host, readings, find, onFind) {
+  const legend = tag("div", "legend"), ramp = tag("span", "ramp");
+  const { name, full } = readings[0].measure, confidence = name === "confidence";
+  for (const { measure } of readings) {
+    if (measure.threshold <= 0) continue;
+    const mark = ramp.appendChild(tag("i"));
+    mark.style.left = `${(100 * measure.threshold) / full}%`;
+    mark.title = `threshold ${percent(measure.threshold)}: below it, no concept`;
+  }
+  legend.append(tag("span", "", confidence ? "confidence" : "gain over the zero vector"));
+  legend.append(confidence ? "0 %" : "0", ramp, confidence ? "100 %" : `${full} nats a token or more`);
+  const doubted = tag("span");
+  doubted.append(tag("em", "", "in italics"), confidence ? " below the threshold: no concept" : " the vector adds nothing");
+  const label = tag("label", "find"), input = tag("input"), count = tag("output");
+  Object.assign(input, { type: "search", value: find, placeholder: "a word", id: "find" });
+  label.append("mark labels that name", input, count);
+  const search = () => {
+    const found = onFind(input.value);
+    count.textContent = input.value.trim() ? `${found} ${found === 1 ? "cell" : "cells"}` : "";
+  };
+  input.addEventListener("input", search);
+  host.replaceChildren(legend, doubted, label);
+  const layers = new Set(readings.map((reading) => reading.trained_layer).filter((layer) => layer !== null));
+  if (layers.size) doubted.after(tag("span", "trained", `trained on layer ${[...layers].join(" and ")}`));
+  return search;
+}

@@ -1,0 +1,154 @@
+"""Runs read back from their folders: what was best, and where two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.files import read_jsonl
+
+_STRETCHES = 10  # of training losses in a comparison
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's configuration (dotted keys) and curves. Losses in nats a token."""
+
+    path: Path
+    config: dict[str, Any]
+    training: dict[int, float]  # loss by step
+    validation: dict[int, float]
+    finished: bool
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that metrics.jsonl knows of."""
+        return max([0, *self.training, *self.validation])
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and value of the lowest validation loss."""
+        finite = {step: loss for step, loss in self.validation.items() if loss == loss}
+        return min(finite.items(), key=lambda item: item[1]) if finite else None
+
+    def as_dict(self) -> dict[str, Any]:
+        step, loss = self.best or (None, None)
+        return {
+            "run": str(self.path),
+            "adapter": self.config.get("projection.type"),
+            "model": self.config.get("model.name"),
+            "labels_file": self.config.get("data.labels_file"),
+            "steps": self.steps,
+            "finished": self.finished,
+            "best_val_loss": loss,
+            "best_step": step,
+        }
+
+
+def read_run(folder: str | Path) -> Run:
+    """A run from its folder. Raises MissingFileError if there is none, DataError if it is bad."""
+    path = Path(folder)
+    if not _is_run(path):
+        raise MissingFileError(
+            f"{path} holds no run: config.yaml and metrics.jsonl are expected. "
+            "selfie runs lists the runs there are."
+        )
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path / 'config.yaml'}: not valid YAML ({error}).") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path / 'config.yaml'}: sections are expected, found {config!r:.40}.")
+    training, validation = {}, {}
+    for number, row in enumerate(read_jsonl(path / "metrics.jsonl"), start=1):
+        try:
+            if row["event"] == "step":
+                training[int(row["step"])] = float(row["loss"])
+            elif row["event"] == "validation":
+                validation[int(row["step"])] = float(row["val_loss"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path / 'metrics.jsonl'}, row {number}: not a row of a run ({error!r})."
+            ) from error
+    finished = (path / "adapter_final.safetensors").exists()
+    return Run(path, flat(config), training, validation, finished)
+
+
+def find_runs(folder: str | Path) -> list[Run]:
+    """The runs in `folder` and below, lowest validation loss first, those without one last.
+
+    Raises MissingFileError if there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise MissingFileError(
+            f"{root}: no such folder. Runs live in training.checkpoint_dir, by default runs."
+        )
+    found = [read_run(path.parent) for path in root.rglob("metrics.jsonl") if _is_run(path.parent)]
+    return sorted(
+        found, key=lambda run: (run.best is None, run.best[1] if run.best else 0, str(run.path))
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side: differing configuration keys, and curves at common steps.
+
+    A curve row is (last step, loss of a, loss of b); training losses are means over stretches of
+    the common steps.
+    """
+
+    a: Run
+    b: Run
+    config: dict[str, tuple[Any, Any]]
+    validation: list[tuple[int, float, float]]
+    training: list[tuple[int, float, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "a": self.a.as_dict(),
+            "b": self.b.as_dict(),
+            **{k: v for k, v in asdict(self).items() if k in ("config", "validation", "training")},
+        }
+
+
+def compare_runs(a: Run, b: Run) -> Comparison:
+    """Where two runs differ."""
+    keys = dict.fromkeys([*a.config, *b.config])
+    config = {
+        key: (a.config.get(key), b.config.get(key))
+        for key in keys
+        if a.config.get(key) != b.config.get(key)
+    }
+    both = sorted(a.validation.keys() & b.validation.keys())
+    validation = [(step, a.validation[step], b.validation[step]) for step in both]
+    return Comparison(a, b, config, validation, list(_stretches(a.training, b.training)))
+
+
+def _stretches(a: dict[int, float], b: dict[int, float]) -> Iterator[tuple[int, float, float]]:
+    steps = sorted(a.keys() & b.keys())
+    count = min(_STRETCHES, len(steps))
+    for number in range(count):
+        part = steps[number * len(steps) // count : (number + 1) * len(steps) // count]
+        means = [sum(losses[step] for step in part) / len(part) for losses in (a, b)]
+        yield part[-1], means[0], means[1]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file()

@@ -1,0 +1,114 @@
+"""What a run is made of, checked and put together before the first step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from selfie_adapters.adapters import KINDS, Adapter, create_adapter
+from selfie_adapters.config import TrainConfig
+from selfie_adapters.dataset import VectorLabelDataset, load_dataset
+from selfie_adapters.errors import DataError
+from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
+from selfie_adapters.model.recompute import WholePrompt, recompute_blocks
+from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
+from selfie_adapters.training.objective import Objective
+from selfie_adapters.training.ranks import Ranks
+from selfie_adapters.training.validation import Validator, check_validation_cost
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A configuration with everything it names. The adapter is at its initial values."""
+
+    config: TrainConfig
+    model: FrozenModel
+    prompt: BoundPrompt
+    adapter: Adapter
+    train: Split
+    val: Split
+    order: TrainingOrder
+    objective: Objective
+    validator: Validator
+
+
+def set_up(
+    config: TrainConfig,
+    model: FrozenModel | None,
+    dataset: VectorLabelDataset | None,
+    ranks: Ranks,
+    training: bool = True,
+) -> Setup:
+    """Load and check what `config` names; model and dataset may be loaded already.
+
+    training False: only to be measured, so what validation would cost does not matter.
+
+    Raises ConfigError for a setting that cannot be met, DataError for data that does not fit.
+    """
+    dataset = dataset or load_dataset(config.data.labels_file)
+    if model is None:
+        model = _configured_model(config, ranks)
+    if dataset.d_model != model.d_model:
+        raise DataError(
+            f"{config.data.labels_file}: vectors of width {dataset.d_model}; the model "
+            f"{model.name} has d_model {model.d_model}. Use the model the vectors come from."
+        )
+    prompt = bound_prompt(config, model)
+    train, val = (
+        read_split(dataset, which, model.tokenizer, prompt.end_id, config.data.strip_labels)
+        for which in ("train", "val")
+    )
+    if not len(train):
+        raise DataError(f'{config.data.labels_file}: no vector has the split "train".')
+    order = TrainingOrder(train, config)
+    adapter = new_adapter(config, model)
+    layers = {section.layer for section in dataset.sections}
+    adapter.binding = bind(model, prompt, layers.pop() if len(layers) == 1 else None)
+    if config.model.enable_gradient_checkpointing:
+        recompute_blocks(model)
+        prompt = WholePrompt.of(prompt)
+    settings = config.training
+    objective = Objective(model, prompt, settings.label_smoothing, settings.max_loss)
+    # Validation is never smoothed.
+    validator = Validator(val, Objective(model, prompt), config, ranks)
+    if training and adapter.num_parameters():
+        check_validation_cost(config, order, validator)
+    return Setup(config, model, prompt, adapter, train, val, order, objective, validator)
+
+
+def new_adapter(config: TrainConfig, model: FrozenModel) -> Adapter:
+    """The configured adapter at its initial values, on the model's device."""
+    projection = config.projection
+    # Published configurations name a rank beside kinds that have none.
+    rank = projection.low_rank_rank if KINDS[projection.type].takes_rank else None
+    adapter = create_adapter(
+        projection.type,
+        model.d_model,
+        normalize_input=projection.normalize_input,
+        init_scale=projection.init_scale,
+        low_rank_rank=rank,
+        low_rank_init_factor=projection.low_rank_init_factor,
+        seed=config.seed,
+    )
+    return adapter.to(model.device)
+
+
+def bound_prompt(config: TrainConfig, model: FrozenModel) -> BoundPrompt:
+    """The configured prompt, or the built-in one for this tokenizer, as token ids."""
+    template, placeholder = config.soft_prompt.template, config.soft_prompt.reserved_token
+    if template is None or placeholder is None:
+        built_in = SoftPrompt.for_tokenizer(model.tokenizer)
+        template = template or built_in.template
+        placeholder = placeholder or built_in.placeholder
+    return SoftPrompt(template, placeholder, config.data.eos_token).bind(model.tokenizer)
+
+
+def _configured_model(config: TrainConfig, ranks: Ranks) -> FrozenModel:
+    section = config.model
+    place = section.device_map
+    if ranks.size > 1 and place is None and torch.cuda.is_available():
+        place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    quantize = "8bit" if section.load_in_8bit else "4bit" if section.load_in_4bit else None
+    return load_model(section.name, section.dtype, place, quantize)

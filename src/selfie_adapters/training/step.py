@@ -1,0 +1,78 @@
+"""The backward passes of one optimizer step, over batches, parts and processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.training.epochs import StepExamples
+from selfie_adapters.training.ranks import Ranks
+from selfie_adapters.training.setup import Setup
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Sums over all processes. `stop`: one of them was asked to stop."""
+
+    batch_losses: list[float]
+    clamped: int
+    tokens: int
+    stop: bool
+
+
+class LossNotFiniteError(Exception):
+    """A loss is NaN or infinite; `examples` are those it was the mean of."""
+
+    def __init__(self, examples: Tensor) -> None:
+        super().__init__()
+        self.examples = examples
+
+
+def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> StepResult:
+    """Put the step's gradient into the adapter: that of the mean over batches of each batch's
+    mean loss over its examples. Every process ends with the same gradient.
+
+    stop: whether this process is asked to stop; all are told.
+    Raises LossNotFiniteError; TrainingError if another process is gone.
+    """
+    weight = 1 / len(examples.batches)
+    objective, split, adapter = setup.objective, setup.train, setup.adapter
+    rows: list[Tensor] = []
+    losses: list[Tensor] = []
+    clamped: list[Tensor] = []
+    batch_of: list[int] = []
+    tokens = 0
+    for number, batch in enumerate(examples.batches):
+        mine = ranks.share(batch)
+        if not mine.numel():
+            continue
+        vectors, same = split.vectors(mine), split.vector_of[mine]
+        for part in objective.parts(split.tokens, mine, same):
+            soft = adapter.transform(vectors[part])
+            result = objective.part_loss(soft, split.tokens, mine[part], same[part])
+            loss = result.per_example.sum() / batch.numel()
+            (loss * weight).backward()
+            rows.append(mine[part])
+            losses.append(loss.detach())
+            clamped.append(result.clamped)
+            batch_of.append(number)
+            tokens += result.tokens
+    # Looked at only here: a look at every part would have a GPU wait for the CPU each time.
+    found = torch.stack(losses).cpu().double() if losses else torch.zeros(0, dtype=torch.float64)
+    bad = (~found.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise LossNotFiniteError(torch.cat([rows[i] for i in bad]))
+    gradients = []
+    for parameter in adapter.parameters():
+        if parameter.grad is None:  # no example of this step was this process's
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    sums = torch.zeros(len(examples.batches), dtype=torch.float64)
+    sums.index_add_(0, torch.tensor(batch_of, dtype=torch.int64), found)
+    clamped_here = int(torch.stack(clamped).sum()) if clamped else 0
+    counts = torch.tensor([clamped_here, tokens, stop], dtype=torch.float64)
+    ranks.add_up(gradients)
+    ranks.add_up([sums, counts])
+    return StepResult(sums.tolist(), int(counts[0]), int(counts[1]), bool(counts[2]))

@@ -1,0 +1,92 @@
+"""Calibration over the golden model: half of the known labels are what it will write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selfie_adapters.adapters import load_adapter
+from selfie_adapters.commands.confidence import fit
+from selfie_adapters.dataset import Item, Section, save_dataset
+from selfie_adapters.errors import DataError
+from selfie_adapters.labelling import Confidence, Labeller
+from selfie_adapters.model import load_model
+
+COUNT = 60
+
+
+@pytest.fixture
+def adapter(golden_dir, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((golden_dir / "adapters/scalar_affine_norm.safetensors").read_bytes())
+    return path
+
+
+@pytest.fixture
+def written(golden_dir, adapter):
+    """Vectors, and the greedy labels the golden model writes about them."""
+    vectors = torch.randn(COUNT, 48, generator=torch.Generator().manual_seed(0))
+    labeller = Labeller(load_model(golden_dir / "model", "float32"), load_adapter(adapter))
+    return vectors, [drawn[0] for drawn in labeller.label(vectors, max_new_tokens=3)]
+
+
+def training_file(path, vectors, labels):
+    metadata = {
+        "dataset_name": "d",
+        "filename": "d.safetensors",
+        "layer": 1,
+        "source": "s",
+        "vector_type": "v",
+    }
+    items = [Item(i, [label], "val") for i, label in enumerate(labels)]
+    save_dataset(path, [Section(metadata, vectors, items)])
+    return path
+
+
+def run(source, golden_dir, adapter, **options):
+    fit(
+        str(source),
+        adapter=str(adapter),
+        model=str(golden_dir / "model"),
+        max_new_tokens=3,
+        dtype="float32",
+        controls=30,
+        **options,
+    )
+
+
+def test_a_confidence_lands_beside_the_adapter_with_what_it_was_fitted_on(
+    golden_dir, adapter, written, tmp_path, capsys
+):
+    vectors, labels = written
+    # the half with the higher gain is "right": a law that the fit must find
+    middle = sorted(label.gain for label in labels)[COUNT // 2]
+    known = [label.text if label.gain >= middle else "something else" for label in labels]
+    known = [text or "blank" for text in known]
+    source = training_file(tmp_path / "d.json", vectors, known)
+    figure = tmp_path / "reliability.svg"
+    run(source, golden_dir, adapter, precision=0.8, control_rate=1.0, figure=str(figure))
+    fitted = Confidence.load(tmp_path / "a.confidence.json")
+    assert fitted.weights["gain"] > 0
+    measured = fitted.measured
+    right = sum(a.text.casefold() == b.casefold() for a, b in zip(labels, known, strict=True))
+    assert (measured["vectors"], measured["right"]) == (COUNT, right)
+    assert measured["shown_and_right"] / measured["shown"] >= 0.8
+    assert {k: v["vectors"] for k, v in measured["controls"].items()} == {"random": 30, "zero": 20}
+    assert fitted.settings["max_new_tokens"] == 3
+    assert figure.read_text().startswith("<svg")
+    shown = capsys.readouterr().out
+    assert f"{right} of {COUNT} labels are right" in shown
+    assert "zero: 0 of 20 shown" in shown or "zero: 20 of 20 shown" in shown
+
+
+def test_labels_that_are_all_wrong_cannot_calibrate(golden_dir, adapter, written, tmp_path):
+    source = training_file(tmp_path / "d.json", written[0], ["never written"] * COUNT)
+    with pytest.raises(DataError, match=f"0 of {COUNT} labels are right"):
+        run(source, golden_dir, adapter)
+    assert not (tmp_path / "a.confidence.json").exists()
+
+
+def test_vectors_without_labels_cannot_calibrate(golden_dir, adapter):
+    with pytest.raises(DataError, match="give a training file"):
+        run(golden_dir / "vectors.safetensors", golden_dir, adapter)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from selfie_adapters.adapters import load_adapter
+from selfie_adapters.commands.read import read
+from selfie_adapters.errors import AdapterError, ConfigError, DataError, PromptError
+from selfie_adapters.files import read_jsonl
+from selfie_adapters.labelling.reading import read_prompt
+from selfie_adapters.model import load_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(golden_dir, tmp_path):
+    def run(prompt="an owl", out="out", **options):
+        settings = {
+            "adapter": str(golden_dir / "adapters/scalar_affine_norm.safetensors"),
+            "model": str(golden_dir / "model"),
+            "chat": "none",
+            "dtype": "float32",
+            "max_new_tokens": 30,
+            **options,
+        }
+        read(prompt, out=str(tmp_path / out), **settings)
+        return json.loads((tmp_path / out / "reading.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_the_command_writes_what_the_library_reads(run, golden_dir, tmp_path, capsys):
+    content = run(layers="1:", positions="-2:")
+    adapter = load_adapter(golden_dir / "adapters/scalar_affine_norm.safetensors")
+    model = load_model(golden_dir / "model", "float32")
+    found = read_prompt(model, adapter, "an owl", "1:", "-2:", chat="none")
+    assert [(c["layer"], c["position"], c["label"]) for c in content["cells"]] == [
+        (cell.layer, cell.position, cell.label) for cell in found.cells
+    ]
+    assert content["settings"]["layers"] == [1, 2]
+    assert content["settings"]["positions"] == [4, 5]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "reading.html",
+        "reading.json",
+    ]
+    shown = capsys.readouterr().out
+    assert "layer 1" in shown
+    assert "layer 2" in shown
+    assert "4 cells: " in shown
+
+
+def test_nothing_that_a_model_wrote_reaches_the_terminal_raw(run, capsys):
+    content = run("\x1b]0;title\x07 owl")
+    shown = capsys.readouterr().out
+    assert any(ord(c) < 32 for cell in content["cells"] for c in cell["label"])  # stored whole
+    assert not [c for c in shown if ord(c) < 32 and c != "\n"]
+
+
+def test_a_finished_reading_is_not_read_again(run, monkeypatch, tmp_path):
+    first = run(layers="0", positions="0")
+
+    def never(*_a, **_k):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("selfie_adapters.labelling.reading.read_cells", never)
+    assert run(layers="0", positions="0", find="owl") == first
+    assert '"find": "owl"' in (tmp_path / "out/reading.html").read_text(encoding="utf-8")
+
+
+def test_the_layers_of_the_mean_are_the_default(run, tmp_path):
+    mean = tmp_path / "mean.safetensors"
+    save_file({"layer_2": torch.ones(48), "layer_0": torch.ones(48)}, mean)
+    content = run(positions="-1", mean=str(mean))
+    assert content["settings"]["layers"] == [0, 2]
+    plain = run(positions="-1", layers="0,2", out="plain")
+    assert [c["raw"] for c in content["cells"]] != [c["raw"] for c in plain["cells"]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "message"),
+    [
+        ("", {}, PromptError, "the prompt is empty"),
+        ("<|eot_id|>", {}, PromptError, "only special tokens"),
+        ("x" * 100_000, {}, PromptError, "100,000 tokens"),
+        ("owl", {"layers": "9"}, ConfigError, "layers: 9 is out of range"),
+        ("owl", {"mean": "nowhere.safetensors"}, FileNotFoundError, "nowhere"),
+        ("owl", {"confidence": "nowhere.json"}, FileNotFoundError, "nowhere"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_leaves_nothing(
+    run, tmp_path, prompt, options, error, message
+):
+    with pytest.raises(error, match=message):
+        run(prompt, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_another_model_is_refused(run, tmp_path):
+    from selfie_adapters.adapters import create_adapter
+
+    other = create_adapter("scale_only", 64).save(tmp_path / "other.safetensors")
+    with pytest.raises(AdapterError, match=r"width 64.*d_model 48"):
+        run(adapter=str(other))
+
+
+def test_a_mean_of_another_model_is_refused(run, tmp_path):
+    mean = tmp_path / "mean.safetensors"
+    save_file({"layer_0": torch.ones(47)}, mean)
+    with pytest.raises(DataError, match=r"layer_0.*\[47\]"):
+        run(mean=str(mean))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_where_it_was(golden_dir, tmp_path):
+    command = [
+        *(sys.executable, "-c", "from selfie_adapters.cli import main; main()", "read"),
+        *("x" * 120, "--adapter", golden_dir / "adapters/scalar_affine_norm.safetensors"),
+        *("--model", golden_dir / "model", "--chat", "none", "--dtype", "float32"),
+        *("--batch-size", "8"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(out):
+        return subprocess.Popen(
+            [*command, "--out", tmp_path / out], env=environment, stdout=subprocess.DEVNULL
+        )
+
+    assert start("whole").wait(300) == 0
+    kept = 0
+    for _ in range(2):
+        process = start("killed")
+        cells = tmp_path / "killed/cells.jsonl"
+        deadline = time.monotonic() + 120
+        while not (cells.exists() and len(read_jsonl(cells)) > kept + 40):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = len(read_jsonl(cells))
+    first = cells.read_text(encoding="utf-8").splitlines()[:kept]
+    assert start("killed").wait(300) == 0
+    found, expected = (
+        json.loads((tmp_path / out / "reading.json").read_text(encoding="utf-8"))["cells"]
+        for out in ("killed", "whole")
+    )
+    assert [c["raw"] for c in found] == [c["raw"] for c in expected]
+    assert found[: kept - 1] == [json.loads(line) for line in first[1:]]  # not read again

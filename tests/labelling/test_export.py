@@ -1,0 +1,194 @@
+"""Exports of a run whose labels hold everything that could break a format."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from selfie_adapters.dataset import load_dataset
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError
+from selfie_adapters.labelling.export import (
+    open_run,
+    to_csv,
+    to_neuronpedia,
+    to_parquet,
+    to_training,
+)
+from selfie_adapters.labelling.settings import LabelSettings
+
+NASTY = [
+    'a "quoted" word, and a comma',
+    "two\nlines\r\nand a\ttab",
+    "nul \x00 bell \x07 escape \x1b[31m",
+    "<script>alert('x')</script> & more",
+    "عربي, emoji 🦉, line separator \u2028 and replacement \ufffd",
+    "=SUM(A1:A9)",
+]
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    tensor = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    save_file({"v": tensor}, tmp_path / "v.safetensors")
+    return tensor
+
+
+@pytest.fixture
+def run(vectors, tmp_path):
+    """A run folder as `selfie label --best-of 2 --explain` would leave it; two shards."""
+
+    def run(rows=None, **options):
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        values = {"source": str(tmp_path / "v.safetensors"), "model": "m", "shard_size": 4}
+        settings = LabelSettings.checked(**{**values, **options})
+        config = {"settings": settings.model_dump(mode="json"), "vectors": 8}
+        (folder / "config.json").write_text(json.dumps(config))
+        by_shard = [[], []]
+        for row in default_rows() if rows is None else rows:
+            by_shard[row["index"] // 4].append(row)
+        for number, content in enumerate(by_shard):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+            (folder / f"labels-0000{number}.jsonl").write_text(text, encoding="utf-8")
+        return folder
+
+    return run
+
+
+def row(index, label, **more):
+    first = {"index": index, "label": label, "raw": label + '"', "scale": 1.0, "sample": 0}
+    numbers = {"seed": 2**62, "log_prob": -1.5, "zero_log_prob": -3.0, "score": 0.75, "tokens": 2}
+    return {**first, **numbers, "ended": True, **more}
+
+
+def default_rows():
+    rows = []
+    for index, label in enumerate(NASTY):
+        rows.append(row(index, "the second best", rank=1, confidence=0.2, concept=False))
+        rows.append(row(index, label, rank=0, confidence=0.9, concept=True))
+    rows.append(row(6, "not believed", rank=0, confidence=0.1, concept=False))
+    rows.append({"index": 7, "error": "the vector holds NaN or infinity"})
+    return rows
+
+
+def test_csv_gives_back_every_label_as_it_was(run, tmp_path):
+    assert to_csv(open_run(run()), tmp_path / "labels.csv") == 14
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [r["label"] for r in found if r["rank"] == "0"] == [*NASTY, "not believed"]
+    assert found[0]["seed"] == str(2**62)
+    assert (found[-1]["index"], found[-1]["error"]) == ("7", "the vector holds NaN or infinity")
+
+
+def test_parquet_gives_back_every_label_with_its_types(run, tmp_path):
+    assert to_parquet(open_run(run()), tmp_path / "labels.parquet") == 14
+    table = pyarrow.parquet.read_table(tmp_path / "labels.parquet")
+    found = table.to_pylist()
+    assert [r["label"] for r in found if r["rank"] == 0] == [*NASTY, "not believed"]
+    assert found[0]["seed"] == 2**62
+    assert found[0]["concept"] is False
+    assert found[-1] == dict.fromkeys(table.column_names) | {
+        "index": 7,
+        "error": "the vector holds NaN or infinity",
+    }
+
+
+def test_neuronpedia_rows_hold_the_best_label_of_each_vector(run, tmp_path):
+    out = tmp_path / "explanations.jsonl.gz"
+    assert to_neuronpedia(open_run(run()), out, "llama3.1-8b", "19-res") == 6
+    lines = gzip.decompress(out.read_bytes()).decode().strip("\n").split("\n")
+    found = [json.loads(line) for line in lines]
+    assert [r["description"] for r in found] == NASTY
+    assert found[2] == {
+        "modelId": "llama3.1-8b",
+        "layer": "19-res",
+        "index": "2",
+        "description": NASTY[2],
+        "typeName": "selfie-adapter",
+        "explanationModelName": "selfie:m",
+    }
+
+
+def test_neuronpedia_rows_are_a_label_file_for_preparation(run, tmp_path):
+    from selfie_adapters.sources import read_label_file
+
+    out = tmp_path / "explanations.jsonl"
+    to_neuronpedia(open_run(run()), out, "a", "b")
+    found = read_label_file(out).labels
+    assert (len(found), found[0], found[5]) == (6, [NASTY[0]], [NASTY[5]])
+
+
+def test_a_training_file_holds_vectors_and_best_labels(run, vectors, tmp_path):
+    with pytest.raises(ConfigError, match="which layer .* --layer"):
+        to_training(open_run(run()), tmp_path / "t.json")
+    assert to_training(open_run(run()), tmp_path / "out/t.json", layer=19) == 6
+    dataset = load_dataset(tmp_path / "out/t.json")
+    (section,) = dataset.sections
+    assert section.id == "v@l19"
+    found = {item.index: item.labels for item in section.items}
+    assert found == {i: [label] for i, label in enumerate(NASTY)}
+    assert torch.equal(section.vectors[:], vectors)
+    assert sorted(item.split for item in section.items) == ["train"] * 5 + ["val"]
+
+
+def test_a_training_files_own_splits_and_a_mean_are_kept(run, vectors, tmp_path):
+    metadata = {
+        "dataset_name": "mine",
+        "filename": "v.safetensors",
+        "layer": 2,
+        "source": "s",
+        "vector_type": "probe",
+        "extra": 5,
+    }
+    items = [
+        {"index": i, "labels": ["old"], "split": "val" if i % 2 else "train"} for i in range(8)
+    ]
+    (tmp_path / "in.json").write_text(json.dumps([{"metadata": metadata, "vectors": items}]))
+    mean = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    save_file({"layer_2": mean}, tmp_path / "mean.safetensors")
+    rows = [row(i, f"label {i}", dataset="mine@l2") for i in range(8)]
+    folder = run(rows, source=str(tmp_path / "in.json"), mean=str(tmp_path / "mean.safetensors"))
+    assert to_training(open_run(folder), tmp_path / "t.json") == 8
+    (section,) = load_dataset(tmp_path / "t.json").sections
+    assert section.metadata["extra"] == 5
+    assert [(i.index, i.labels, i.split) for i in section.items] == [
+        (i, [f"label {i}"], "val" if i % 2 else "train") for i in range(8)
+    ]
+    torch.testing.assert_close(load_file(tmp_path / "t_0.safetensors")["vectors"], vectors - mean)
+
+
+def test_blank_labels_are_left_out_and_nothing_left_is_an_error(run, tmp_path):
+    folder = run([row(0, ""), row(1, "kept"), row(5, "not", concept=False)])
+    assert [r["label"] for r in open_run(folder).best()] == ["kept"]
+    with pytest.raises(DataError, match="no vector has a label"):
+        to_training(open_run(run([row(0, "")])), tmp_path / "t.json", layer=1)
+
+
+def test_one_neuronpedia_source_takes_one_dataset(run, tmp_path):
+    folder = run([row(0, "a", dataset="x@l1"), row(1, "b", dataset="y@l1")])
+    with pytest.raises(ConfigError, match="several datasets"):
+        to_neuronpedia(open_run(folder), tmp_path / "e.jsonl", "a", "b")
+    assert not (tmp_path / "e.jsonl").exists()
+
+
+def test_a_run_that_is_not_complete_says_what_is_missing(run):
+    folder = run()
+    (folder / "labels-00001.jsonl").unlink()
+    found = open_run(folder)
+    assert found.missing == 1
+    assert {r["index"] for r in found.rows()} == {0, 1, 2, 3}
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(MissingFileError, match=r"config\.json"):
+        open_run(tmp_path)
+    for content in ("[]", "{}", '{"settings": {"source": 3}, "vectors": 1}', "not json"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises((DataError, ConfigError)):
+            open_run(tmp_path)

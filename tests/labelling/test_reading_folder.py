@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.labelling.reading import Cell, PromptToken, ReadingPlan
+from selfie_adapters.labelling.reading_folder import ReadingFolder
+
+LABELS = [
+    'quote " here',
+    "line\nbreak\u2028and \x1b[31m red",
+    "<script>alert(1)</script>",
+    "שלום 🦉",
+]
+
+
+@pytest.fixture
+def plan():
+    tokens = tuple(PromptToken(i, i, text, special=False) for i, text in enumerate("ab"))
+    return ReadingPlan("ab", "none", tokens, (0, 3), (0, 1))
+
+
+def cell(layer, position, label="owl"):
+    return Cell(layer, position, label, label + '"', -1.5, 3, True, 0.5, None)
+
+
+@pytest.fixture
+def all_cells(plan):
+    pairs = zip(plan.cells(), LABELS, strict=True)
+    return [cell(*place, label) for place, label in pairs]
+
+
+def test_a_whole_reading_is_one_file_with_every_label_whole(plan, all_cells, tmp_path):
+    folder = ReadingFolder(tmp_path / "out", plan, {"model": "m"})
+    folder.append(all_cells[:3])
+    folder.append(all_cells[3:])
+    assert folder.whole
+    reading = folder.finish()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["reading.json"]
+    content = json.loads((tmp_path / "out/reading.json").read_text(encoding="utf-8"))
+    assert [row["label"] for row in content["cells"]] == LABELS
+    assert content["settings"]["prompt"] == "ab"
+    assert [token["text"] for token in content["tokens"]] == ["a", "b"]
+    assert list(reading.cells) == all_cells
+
+
+def test_what_a_killed_reading_wrote_is_kept(plan, all_cells, tmp_path):
+    folder = ReadingFolder(tmp_path, plan, {"model": "m"})
+    folder.append(all_cells[:2])
+    with (tmp_path / "cells.jsonl").open("a") as file:  # killed in the middle of a line
+        file.write('{"layer": 0, "posi')
+    again = ReadingFolder(tmp_path, plan, {"model": "m"})
+    assert list(again.cells.values()) == all_cells[:2]
+    assert [again.done(*place) for place in plan.cells()] == [True, True, False, False]
+    again.append(all_cells[2:])
+    third = ReadingFolder(tmp_path, plan, {"model": "m"})
+    assert third.whole
+    assert list(third.finish().cells) == all_cells
+
+
+def test_killed_in_the_first_line_it_begins_anew(plan, tmp_path):
+    (tmp_path / "cells.jsonl").write_text('{"settings": {"mod')
+    assert ReadingFolder(tmp_path, plan, {"model": "m"}).cells == {}
+
+
+def test_a_finished_reading_is_known(plan, all_cells, tmp_path):
+    folder = ReadingFolder(tmp_path, plan, {"model": "m"})
+    folder.append(all_cells)
+    folder.finish()
+    again = ReadingFolder(tmp_path, plan, {"model": "m"})
+    assert again.whole
+    assert [path.name for path in tmp_path.iterdir()] == ["reading.json"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_reading_is_not_mixed_in(plan, all_cells, tmp_path, finished):
+    folder = ReadingFolder(tmp_path, plan, {"model": "m", "mean": None})
+    folder.append(all_cells)
+    if finished:
+        folder.finish()
+    with pytest.raises(ConfigError, match=r"with other settings \(model, extra\). Name another"):
+        ReadingFolder(tmp_path, plan, {"model": "n", "mean": None, "extra": 1})
+
+
+def test_files_of_something_else_are_refused(plan, tmp_path):
+    (tmp_path / "reading.json").write_text("no")
+    with pytest.raises(DataError, match="reading.json: not JSON"):
+        ReadingFolder(tmp_path, plan, {})
+    folder = ReadingFolder(tmp_path / "b", plan, {})
+    content = {"settings": folder.settings, "cells": [{"label": "x"}]}
+    (tmp_path / "b/cells.jsonl").unlink()
+    (tmp_path / "b/reading.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not the cells of a reading"):
+        ReadingFolder(tmp_path / "b", plan, {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        ReadingFolder(tmp_path / "file", plan, {})

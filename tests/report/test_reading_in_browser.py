@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import pytest
+
+from browser import chromium
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.reading import Cell, PromptToken, Reading, ReadingPlan
+from selfie_adapters.report.reading_page import write_reading_page
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = '<img src=x onerror="document.title=1">\u202e"&'
+LAYERS, POSITIONS = (0, 4, 8), (1, 2, 3, 5)
+LABELS = {(4, 2): "a barn owl", (8, 3): HOSTILE, (0, 1): "", (0, 5): "owls"}
+
+
+@pytest.fixture
+def address(tmp_path):
+    texts = ["<|im_start|>", "The", " owl", "שלום", "<|im_end|>", "\n"]
+    tokens = tuple(PromptToken(i, i, t, t.startswith("<|")) for i, t in enumerate(texts))
+    plan = ReadingPlan("The owl <b>", "none", tokens, LAYERS, POSITIONS)
+    cells = []
+    for layer, position in plan.cells():
+        label = LABELS.get((layer, position), f"at {layer} {position}")
+        confidence = (layer + position) / 13
+        cells.append(Cell(layer, position, label, label + '"', -2.0, 4, True, 1.25, confidence))
+    trust = Confidence({"gain": 1.0}, 0.0, 0.5)
+    path = tmp_path / "reading.html"
+    write_reading_page(path, Reading(plan, tuple(cells)), {"model": HOSTILE}, trust, 8, "owl")
+    return path.as_uri()
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def cell(page, layer, position):
+    return page.locator(f'td[data-layer="{layer}"][data-position="{position}"]')
+
+
+def test_the_grid_from_a_file(address):
+    with chromium() as page:
+        page.goto(address)
+        assert page.asked == [address]
+        rows = page.locator("table.cells tbody th").all_inner_texts()
+        assert rows == ["8", "4", "0"]  # layers go up
+        heads = page.locator("table.cells tfoot th").all_inner_texts()
+        assert heads == ["layer", "<|im_start|>", "The", "·owl", "שלום", "<|im_end|>", "\\n"]
+        assert page.locator("td.cell").count() == len(LAYERS) * len(POSITIONS)
+        assert page.locator("td.gap").count() == len(LAYERS) * 2  # special tokens: shown, not read
+        assert page.locator("[role=grid] [role=gridcell]").count() == 12
+        assert cell(page, 8, 3).inner_text().startswith("<img src=x")
+        assert page.locator("img").count() == 0
+        assert page.title() != "1"
+        assert cell(page, 0, 1).inner_text() == "∅"
+
+
+def test_colour_follows_the_confidence(address):
+    with chromium() as page:
+        page.goto(address)
+
+        def luminance(layer, position):
+            colour = f'getComputedStyle(document.querySelector(\'td[data-layer="{layer}"]'
+            colour += f'[data-position="{position}"]\')).backgroundColor'
+            # oklab(L a b): the first number is the lightness
+            return float(page.evaluate(colour).split("(")[1].split()[0])
+
+        shades = [luminance(*place) for place in ((0, 2), (4, 1), (4, 3), (8, 1), (8, 5))]
+        assert shades == sorted(shades, reverse=True)
+        assert len(set(shades)) == 5
+        doubted = page.locator("td.doubted")
+        assert {
+            (int(node.get_attribute("data-layer")), int(node.get_attribute("data-position")))
+            for node in doubted.all()
+        } == {(0, 1), (0, 2), (0, 3), (0, 5), (4, 1), (4, 2)}  # below 6.5 of 13
+
+
+def test_hovering_shows_the_whole_label(address):
+    with chromium() as page:
+        page.goto(address)
+        assert page.locator("#tip").is_hidden()
+        cell(page, 4, 2).hover()
+        assert (
+            page.locator("#tip").inner_text() == "a barn owl\nlayer 4 · token 2 · confidence 46 %"
+        )
+        page.mouse.move(5, 5)
+        assert page.locator("#tip").is_hidden()
+
+
+def test_everything_can_be_done_by_keyboard(address):
+    with chromium() as page:
+        page.goto(address)
+        page.keyboard.press("Tab")  # the search field
+        page.keyboard.press("Tab")
+        assert focused(page) == "layer 8, token 1 The: at 8 1, confidence 69 %"
+        for key, expected in (
+            ("ArrowDown", "layer 4, token 1"),
+            ("ArrowRight", "layer 4, token 2 ·owl: a barn owl, confidence 46 %"),
+            ("End", "layer 4, token 5"),
+            ("ArrowRight", "layer 4, token 5"),  # stays at the edge
+            ("Home", "layer 4, token 1"),
+            ("Control+End", "layer 0, token 5"),
+            ("ArrowUp", "layer 4, token 5"),
+            ("ArrowLeft", "layer 4, token 3"),  # past the token that is not read
+            ("Control+Home", "layer 8, token 1"),
+            ("PageDown", "layer 0, token 1 The: nothing written"),
+        ):
+            page.keyboard.press(key)
+            assert focused(page).startswith(expected), key
+        assert page.locator("td.cell[tabindex='0']").count() == 1
+        ring = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+        assert ring == "3px"
+        page.locator("#tip").wait_for(state="visible")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        details = page.locator(".details")
+        assert details.locator(".label").inner_text() == "a barn owl"
+        facts = details.locator("dd").all_inner_texts()
+        assert facts[0] == "46 %: below the threshold, no concept"
+        assert facts[1] == "1.25 nats a token over the zero vector"
+        assert facts[3] == 'a barn owl"'
+        through = details.locator("li").all_inner_texts()
+        assert [line.split("\n")[0] for line in through] == ["8", "4", "0"]
+        assert cell(page, 4, 2).get_attribute("aria-selected") == "true"
+        page.keyboard.press("Escape")
+        assert cell(page, 4, 2).get_attribute("aria-selected") is None
+        assert "Choose a cell" in details.inner_text()
+
+
+def test_a_click_opens_the_details_with_nothing_run(address):
+    with chromium() as page:
+        page.goto(address)
+        cell(page, 8, 3).click()
+        assert "<img src=x" in page.locator(".details .label").inner_text()
+        assert "\\u202e" in page.locator(".details .label").inner_text()
+        assert page.locator("img").count() == 0
+
+
+def test_the_searched_word_is_marked(address):
+    with chromium() as page:
+        page.goto(address)
+        found = page.locator("td.found")
+        assert [node.inner_text() for node in found.all()] == ["a barn owl"]  # not "owls"
+        assert page.locator("output").inner_text() == "1 cell"
+        page.fill("#find", "AT")
+        assert found.count() == 8
+        page.fill("#find", "")
+        assert found.count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(address, scheme):
+    def numbers(page, what):
+        text = page.evaluate(f"getComputedStyle(document.body).{what}")
+        return sum(int(n) for n in text[4:-1].split(","))
+
+    with chromium(color_scheme=scheme) as page:
+        page.goto(address)
+        paper, ink = numbers(page, "backgroundColor"), numbers(page, "color")
+        assert (paper > 600 and ink < 150) if scheme == "light" else (paper < 150 and ink > 600)
+
+
+def test_a_narrow_window_scrolls_the_grid_and_not_the_page(address):
+    with chromium(viewport={"width": 420, "height": 800}) as page:
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        assert page.evaluate("document.querySelector('.scroll').scrollWidth > 420")
