@@ -84,7 +84,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
         (["adapter", "show", "nowhere.safetensors"], "nowhere.safetensors"),
         (["prompt", "show", "--model", "./nowhere"], "nowhere"),
         (["demo", "--out", str(ROOT / "Makefile"), "--quick"], "is a file"),
-        (["label", "x.pt", "--adapter", "a", "--model", "demo", "--out", "o"], "x.pt: no such"),
+        (["label", "x.pt", "--model", "demo", "--out", "o"], "x.pt: no such"),
     ],
 )
 def test_errors_are_one_red_line(arguments, message, tmp_path):

@@ -58,10 +58,10 @@ def _remembered(record: Path) -> dict[str, float]:
 
 def _product_seconds(dtype: torch.dtype) -> float:
     """Median time of a matrix product of the size that a small model's layers have."""
-    left = torch.randn(512, 1024).to(dtype)
-    right = torch.randn(1024, 2048).to(dtype)
+    left = torch.randn(256, 512).to(dtype)  # larger ones take seconds where bfloat16 is emulated
+    right = torch.randn(512, 1024).to(dtype)
     seconds = []
-    for _ in range(6):
+    for _ in range(4):
         start = time.perf_counter()
         torch.matmul(left, right)
         seconds.append(time.perf_counter() - start)
