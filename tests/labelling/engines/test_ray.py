@@ -52,7 +52,8 @@ def test_two_actors_one_killed_in_the_middle_leave_the_files_of_the_local_engine
     source, golden_dir, tmp_path
 ):
     local = start(tmp_path / "local", source, golden_dir)
-    assert local.wait(timeout=900) == 0, local.stderr and local.stderr.read()
+    _, err = local.communicate(timeout=900)
+    assert local.returncode == 0, err
     driver = start(tmp_path / "ray", source, golden_dir, "--engine", "ray", "--workers", "2")
     victim = None
     deadline = time.monotonic() + 600
