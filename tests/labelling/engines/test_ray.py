@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def source(tmp_path):
-    vectors = torch.randn(200, 48, generator=torch.Generator().manual_seed(1))
+    vectors = torch.randn(120, 48, generator=torch.Generator().manual_seed(1))
     save_file({"v": vectors}, tmp_path / "v.safetensors")
     return tmp_path / "v.safetensors"
 
@@ -52,30 +52,31 @@ def test_two_actors_one_killed_in_the_middle_leave_the_files_of_the_local_engine
     source, golden_dir, tmp_path
 ):
     local = start(tmp_path / "local", source, golden_dir)
-    assert local.wait(timeout=300) == 0, local.stderr and local.stderr.read()
+    _, err = local.communicate(timeout=900)
+    assert local.returncode == 0, err
     driver = start(tmp_path / "ray", source, golden_dir, "--engine", "ray", "--workers", "2")
     victim = None
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while victim is None and time.monotonic() < deadline and driver.poll() is None:
         working = len(list((tmp_path / "ray").glob("*.part")))
         complete = len(list((tmp_path / "ray").glob("labels-*.jsonl")))
-        if working and 2 <= complete < 20:
+        if working and 1 <= complete < 12:
             running = workers_of(driver.pid)
             if len(running) == 2:
                 victim = running[0]
                 os.kill(victim, signal.SIGKILL)
         time.sleep(0.02)
     assert victim is not None, "no actor was caught at work"
-    out, err = driver.communicate(timeout=300)
+    out, err = driver.communicate(timeout=900)
     assert driver.returncode == 0, err
-    assert "200 vectors labelled" in out
+    assert "120 vectors labelled" in out
     assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
 def test_an_error_in_an_actor_is_one_line_and_exit_1(source, golden_dir, tmp_path):
     save_file({"v": torch.ones(4, 47)}, source)
     driver = start(tmp_path / "ray", source, golden_dir, "--engine", "ray", "--workers", "1")
-    _, err = driver.communicate(timeout=300)
+    _, err = driver.communicate(timeout=900)
     assert driver.returncode == 1
     assert "vectors of width 47" in err
     assert "Traceback" not in err

@@ -62,11 +62,14 @@ def run_with_ray(
     rows = [
         {"number": s.number, "start": s.start, "stop": s.stop, "first": s is todo[0]} for s in todo
     ]
-    ray.init(
-        address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         ray.data.DataContext.get_current().enable_progress_bars = False
         cores, gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
         count = min(workers or gpus or max(1, cores // 4), len(todo))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*arguments: object) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/labelling.py", "--json", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def test_all_ways_write_the_same_texts(golden_dir):
+    model = golden_dir / "model"
+    adapter = golden_dir / "adapters/scalar_affine_norm.safetensors"
+    result = benchmark(
+        "--model", model, "--adapter", adapter, "--dtype", "float32", "--batch", 6, "--rounds", 2
+    )
+    assert (result["texts"], result["same_texts"]) == (20, 20)
+    assert result["prompt_tokens"] > result["shared_tokens"] > 0
+    expected = result["labels_per_second"] / result["plain_labels_per_second"]
+    assert result["ratio"] == pytest.approx(expected, rel=0.1, abs=0.05)
+
+
+@pytest.mark.slow
+def test_labels_on_the_real_model_are_those_of_plain_generation():
+    result = benchmark("--batch", 16, "--rounds", 1, "--max-new-tokens", 12)
+    assert result["same_texts"] == result["texts"]
+    assert result["ratio"] > 1.5  # untrained soft tokens: long labels, so little to save
