@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.commands.demo import HELD_OUT, LAYER, PLACEHOLDER, TEMPLATE
+from selfie_adapters.commands.demo import LAYER, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.evaluation.statistics import bootstrap_mean
@@ -36,6 +36,7 @@ from selfie_adapters.training import label_losses, train
 
 EXAMPLES = 960  # a run: 60 steps of 16
 BATCH = 16
+HELD_OUT = 400
 NAMES = 200  # held-out concepts
 SEEDS = (0, 1, 2)
 KINDS: dict[str, dict[str, Any]] = {
