@@ -114,7 +114,8 @@ def workspace(tmp_path):
 # `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
 # test_install's; the concept list's Debian package is test_make_concepts's miniature; what needs a
 # hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the web
-# app does not end by itself (tests/serving, tests/commands/test_serve.py).
+# app does not end by itself (tests/serving, tests/commands/test_serve.py); benchmarks take minutes
+# to an hour and have tests of their own.
 ELSEWHERE = (
     "make",
     "pip",
@@ -124,7 +125,7 @@ ELSEWHERE = (
     "python data_prep/prepare_sae_training_data.py",
     "selfie prepare sae",
     "selfie data fetch",
-    "python benchmarks/prepare.py",
+    "python benchmarks/",
     "selfie serve",
 )
 

@@ -120,6 +120,7 @@ def test_only_json_lines_are_written(tmp_path):
         write_label_file(tmp_path / "out.json", LabelSet({1: ["a"]}))
 
 
+CUT_OFF = gzip.compress(b'{"1": "a"}', mtime=0)[:-9]
 DEEP = "[" * 100_000
 
 
@@ -132,7 +133,7 @@ DEEP = "[" * 100_000
         ("l.json", '"text"', "found 'text'. Expected"),
         ("l.json", b'{"1": "\xff"}', "not UTF-8"),
         ("l.json", DEEP, "nested too deeply"),
-        ("l.json", gzip.compress(b'{"1": "a"}', mtime=0)[:-9], "the gzip data ends early or is damaged"),
+        ("l.json", CUT_OFF, "the gzip data ends early or is damaged"),
         ("l.json", '{"1": "a", "1": "b"}', 'the key "1" stands twice'),
         ("l.json", '{"1": "a", "01": "b"}', 'key "01": latent 1 stands twice'),
         ("l.json", '{"-1": "a"}', "key \"-1\": index is '-1'; a whole number from 0"),
