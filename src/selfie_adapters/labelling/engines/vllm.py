@@ -27,7 +27,7 @@ class VllmWriter:
     def __init__(self, model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> None:
         del prefix  # vLLM keeps its own
         try:
-            import vllm  # pyright: ignore[reportMissingImports]
+            import vllm
         except ImportError as error:
             raise MissingExtraError("vllm", "vllm", "--engine vllm") from error
         if not torch.cuda.is_available():
