@@ -420,12 +420,11 @@ def test_what_does_not_fit_the_file_is_refused(data, model, changes, message):
 # Real processes
 
 
-def selfie(*arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def selfie(*arguments, cwd, script=("-m", "selfie_adapters"), **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "selfie_adapters", "train", *arguments],
+        [sys.executable, *script, "train", *arguments],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -457,25 +456,42 @@ training:
     return file
 
 
+KILLING = """
+import os, signal, sys, threading
+from selfie_adapters.cli import main
+from selfie_adapters.training import loop
+
+original, calls = loop.backward, []
+
+def backward(*arguments):
+    calls.append(1)
+    if len(calls) == int(os.environ["STEPS"]):
+        kill = threading.Timer(float(os.environ["SECONDS"]), os.kill, (os.getpid(), signal.SIGKILL))
+        kill.start()
+    return original(*arguments)
+
+loop.backward = backward
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_leave_no_trace(on_disk, tmp_path):
     whole = selfie("--config", str(on_disk), cwd=tmp_path)
     assert whole.wait() == 0, whole.stdout.read()
+    script = tmp_path / "killing.py"
+    script.write_text(KILLING)
     run = tmp_path / "cut"
-    metrics = run / "metrics.jsonl"
     chance = random.Random(0)
-    process = selfie("--config", str(on_disk), "--set", "experiment_name=cut", cwd=tmp_path)
     for _ in range(20):
-        before = metrics.stat().st_size if metrics.exists() else 0
-        while process.poll() is None:
-            if metrics.exists() and metrics.stat().st_size != before:
-                break
-            time.sleep(0.005)
-        time.sleep(chance.random())  # some ten steps, validations and checkpoints among them
-        assert process.poll() is None, process.stdout.read()
-        process.kill()
-        process.wait()
-        process = selfie("--resume", str(run), cwd=tmp_path)
+        # some steps, then a moment that falls anywhere: in a step, a validation, a write
+        moment = {"STEPS": str(chance.randint(1, 9)), "SECONDS": str(chance.random() / 10)}
+        how = ["--resume", str(run)]
+        if not run.exists():
+            how = ["--config", str(on_disk), "--set", "experiment_name=cut"]
+        process = selfie(*how, cwd=tmp_path, script=[str(script)], **moment)
+        assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    process = selfie("--resume", str(run), cwd=tmp_path)
     assert process.wait() == 0, process.stdout.read()
     assert_same_end(run, tmp_path / "whole")
     steps = [row["step"] for row in rows_of(run, "step")]

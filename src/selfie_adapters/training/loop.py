@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
 from torch import Tensor
 
 from selfie_adapters.adapters import TrainingRecord, load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
-from selfie_adapters.errors import (
-    ConfigError,
-    SelfieError,
-    StorageError,
-    TrainingError,
-    TrainingStopped,
-)
+from selfie_adapters.errors import ConfigError, TrainingError, TrainingStopped
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.closed_form import PROBES, closed_form_start
 from selfie_adapters.training.epochs import StepExamples
+from selfie_adapters.training.failures import failures_explained, how_to_go_on
 from selfie_adapters.training.mirrors import open_mirrors
 from selfie_adapters.training.observing import observe, show_mixture
 from selfie_adapters.training.optimizer import make_optimizer, set_rates
@@ -67,7 +58,7 @@ def train(
         if ranks.writes:
             run.check_free(overwrite)
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with trainer.failures_explained():
+        with failures_explained(run):
             trainer.begin()  # only now: what cannot start leaves no folder behind
             trainer.run_all()
     return run.path
@@ -88,7 +79,7 @@ def resume(
     config = run.config()
     with joined_ranks(config.model.device_map) as ranks:
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with trainer.failures_explained():
+        with failures_explained(run):
             trainer.restore()
             trainer.run_all()
     return run.path
@@ -112,30 +103,6 @@ class _Trainer:
         self.validated = False
         self.examples_digest = setup.train.digest()
         self._gradient_seen = False
-
-    @contextmanager
-    def failures_explained(self) -> Iterator[None]:
-        """Turn what the machine refuses (memory, disk) into a TrainingError with advice."""
-        try:
-            yield
-        except StorageError as error:
-            raise TrainingError(self._stopped_by(error)) from error
-        except SelfieError:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"step {self.step + 1}: the GPU's memory is full. Try a smaller data.batch_size "
-                "with more training.gradient_accumulation_steps, model.load_in_8bit, or "
-                f"model.enable_gradient_checkpointing. {self._how_to_go_on()}"
-            ) from error
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(self._stopped_by(error)) from error
-
-    def _stopped_by(self, error: Exception) -> str:
-        return (
-            f"{self.run.path}, step {self.step}: {error} Training stopped there; no file was "
-            f"left half written. {self._how_to_go_on()}"
-        )
 
     # How a run starts
 
@@ -378,14 +345,6 @@ class _Trainer:
         by = self.stop.name if self.stop else "another process"
         raise TrainingStopped(
             f"stopped by {by} after step {self.step} of {self.order.total_steps}, which is saved. "
-            f"{self._how_to_go_on()}",
+            f"{how_to_go_on(self.run)}",
             self.stop.signal,
         )
-
-    def _how_to_go_on(self) -> str:
-        paths = self.checkpoints.newest_first()
-        if not paths:
-            return "There is no checkpoint yet."
-        step = int(paths[0].stem.removeprefix("step_"))
-        command = f"selfie train --resume {shlex.quote(str(self.run.path))}"
-        return f"Go on from step {step} with: {command}"
