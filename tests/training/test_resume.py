@@ -432,7 +432,7 @@ def selfie(*arguments, cwd, script=("-m", "selfie_adapters"), **environment):
 
 
 def finish(process, code=0):
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate()
     assert process.returncode == code, said
     return said
 
