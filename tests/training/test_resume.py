@@ -431,6 +431,12 @@ def selfie(*arguments, cwd, script=("-m", "selfie_adapters"), **environment):
     )
 
 
+def finish(process, code=0):
+    said, _ = process.communicate()
+    assert process.returncode == code, said
+    return said
+
+
 @pytest.fixture
 def on_disk(tmp_path, golden_dir):
     """A configuration file over the sample data and the golden model, for real processes."""
@@ -477,8 +483,7 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_leave_no_trace(on_disk, tmp_path):
-    whole = selfie("--config", str(on_disk), cwd=tmp_path)
-    assert whole.wait() == 0, whole.stdout.read()
+    finish(selfie("--config", str(on_disk), cwd=tmp_path))
     script = tmp_path / "killing.py"
     script.write_text(KILLING)
     run = tmp_path / "cut"
@@ -490,9 +495,8 @@ def test_twenty_kills_at_random_moments_leave_no_trace(on_disk, tmp_path):
         if not run.exists():
             how = ["--config", str(on_disk), "--set", "experiment_name=cut"]
         process = selfie(*how, cwd=tmp_path, script=[str(script)], **moment)
-        assert process.wait() == -signal.SIGKILL, process.stdout.read()
-    process = selfie("--resume", str(run), cwd=tmp_path)
-    assert process.wait() == 0, process.stdout.read()
+        finish(process, code=-signal.SIGKILL)
+    finish(selfie("--resume", str(run), cwd=tmp_path))
     assert_same_end(run, tmp_path / "whole")
     steps = [row["step"] for row in rows_of(run, "step")]
     assert steps == list(range(1, 181))
@@ -525,17 +529,12 @@ def test_a_disk_that_is_really_full_leaves_a_run_that_goes_on(on_disk, tmp_path)
         pytest.skip("mounting a small file system is not allowed here")
     try:
         target = f"training.checkpoint_dir={small}"
-        process = selfie("--config", str(on_disk), "--set", target, cwd=tmp_path)
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 1
+        said = finish(selfie("--config", str(on_disk), "--set", target, cwd=tmp_path), code=1)
         assert "No space left on device" in said
         assert "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
-        process = selfie("--resume", str(small / "whole"), cwd=tmp_path)
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        process = selfie("--config", str(on_disk), cwd=tmp_path)
-        assert process.wait(timeout=300) == 0
+        finish(selfie("--resume", str(small / "whole"), cwd=tmp_path))
+        finish(selfie("--config", str(on_disk), cwd=tmp_path))
         assert_same_end(small / "whole", tmp_path / "whole")
     finally:
         subprocess.run(["umount", str(small)], check=False)
