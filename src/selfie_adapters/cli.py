@@ -41,6 +41,9 @@ app.command(
 app.command(
     f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
 )
+app.command(
+    f"{COMMANDS}.eval:evaluate", name="eval", help="Measure labels by a protocol, beside controls."
+)
 
 _data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(

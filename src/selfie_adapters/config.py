@@ -6,16 +6,14 @@ reads a default anywhere. Unknown keys are refused with the nearest valid one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.files import existing_file
+from selfie_adapters.config_reading import Section, beside, read_config
 
 AdapterKind = Literal[
     "identity",
@@ -30,14 +28,6 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, attribute docstrings become descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
 
 
 class ModelSection(Section):
@@ -234,124 +224,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     A relative data.labels_file counts from the current folder, or else from the file's own.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
-    file = existing_file(path)
-    values = _read_yaml(file)
-    for override in overrides:
-        _apply(values, override)
-    if values.get("experiment_name") is None:
-        values["experiment_name"] = file.stem
-    # A section that is present but empty reads as null.
-    for name in ("projection", "soft_prompt", "training", "logging"):
-        if name in values and values[name] is None:
-            values[name] = {}
-    try:
-        config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(f"  - {line}" for line in _problems(error))
-        raise ConfigError(f"{file}:\n{problems}") from error
-    labels = Path(config.data.labels_file).expanduser()
-    beside = file.parent / labels
-    if not labels.is_absolute() and not labels.exists() and beside.exists():
-        data = config.data.model_copy(update={"labels_file": str(beside)})
-        config = config.model_copy(update={"data": data})
-    return config
+    config = read_config(path, TrainConfig, overrides, {"experiment_name": Path(path).stem})
+    data = config.data.model_copy(update={"labels_file": beside(path, config.data.labels_file)})
+    return config.model_copy(update={"data": data})
 
 
 def dump_config(config: TrainConfig) -> str:
     """YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice and reads 1e-2 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {name} is written twice. Keep one.")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except ConfigError as error:
-        raise ConfigError(f"{file}, {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{file}{place}: not valid YAML ({reason}).") from error
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else type(values).__name__
-        raise ConfigError(
-            f"{file}: sections such as model: and data: are expected, found {found}. "
-            "See training/configs for complete files."
-        )
-    return values
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(
-            f"--set {override}: key=value is expected, for example --set training.max_steps=10."
-        )
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not valid YAML.") from error
-    known = list(_dotted_keys(TrainConfig))
-    key = key.strip()
-    if key not in known:
-        raise ConfigError(f"--set {override}: unknown key {key}. {nearest(key, known)}")
-    *sections, last = key.split(".")
-    place = values
-    for section in sections:
-        if not isinstance(place.get(section), dict):
-            place[section] = {}
-        place = place[section]
-    place[last] = value
-
-
-def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _dotted_keys(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        found = problem.get("input")
-        if problem["type"] == "extra_forbidden":
-            hint = nearest(str(problem["loc"][-1]), _keys_beside(problem["loc"]))
-            yield f"{place}: unknown key. {hint}"
-        elif problem["type"] == "missing":
-            yield f"{place}: missing. Add it."
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(found, dict) else f", found {found!r}"
-            if isinstance(found, float) and not math.isfinite(found):
-                shown = f", found {found}"
-            yield f"{place}: {message}{shown}."
-
-
-def _keys_beside(place: tuple[str | int, ...]) -> list[str]:
-    """Valid keys of the section in which the last part of `place` stands."""
-    section: type[BaseModel] = TrainConfig
-    for part in place[:-1]:
-        field = section.model_fields.get(str(part))
-        if part in {"train_dataset_ratios", "val_dataset_ratios"}:
-            return list(Ratio.model_fields)
-        if field is None or not isinstance(field.annotation, type):
-            break
-        section = field.annotation
-    return list(section.model_fields)

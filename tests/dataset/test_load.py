@@ -191,7 +191,10 @@ def test_a_folder_is_not_a_file(tmp_path):
         (b"index,label\n0,cat\n", ["not JSON"]),
         (b"", ["empty"]),
         (b"[\xff\xfe]", ["not JSON"]),
-        (gzip.compress(b"[" + b" " * 5000 + b"]", mtime=0)[:-12], ["gzip", "ends early or is damaged"]),
+        (
+            gzip.compress(b"[" + b" " * 5000 + b"]", mtime=0)[:-12],
+            ["gzip", "ends early or is damaged"],
+        ),
         (b'{"metadata": {}, "vectors": []}', ["an object", "list of sections"]),
         (b"[]", ["empty list"]),
         (b'["a"]', ["section 0", "a text"]),

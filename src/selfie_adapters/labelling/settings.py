@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from selfie_adapters.config import Count, NotNegative, Positive, Section
+from selfie_adapters.config import Count, NotNegative, Positive
+from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
 
 TRAINED_SCALES = (1.0,)

@@ -1,0 +1,48 @@
+"""`selfie eval NAME --config FILE`: one of the evaluation protocols, from its configuration."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from selfie_adapters.config_reading import read_config
+from selfie_adapters.errors import ConfigError, nearest
+
+# name → module in this package with `Settings` (a Section) and
+# `run(settings, folder, console)`, which prints a table and returns the path of results.json
+PROTOCOLS: dict[str, str] = {}
+
+
+def evaluate(
+    name: str,
+    /,
+    *,
+    config: str,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    out: str | None = None,
+) -> None:
+    """Evaluate labels by one of the protocols, beside controls. Stopped, it goes on where it was.
+
+    Parameters
+    ----------
+    name
+        The protocol; docs/metrics.md has the list and the formulas.
+    config
+        YAML or JSON file (see evaluation/configs).
+    set_
+        Change a key of the file, such as --set seed=1; may be repeated.
+    out
+        Folder of the results; left out, results/ and the configuration's name.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"selfie eval {name}: unknown protocol. {nearest(name, PROTOCOLS)}")
+    protocol = import_module(f"selfie_adapters.commands.{PROTOCOLS[name]}")
+    settings = read_config(config, protocol.Settings, set_ or [])
+    folder = Path(out) if out is not None else Path("results") / Path(config).stem
+    console = Console()
+    results = protocol.run(settings, folder, console)
+    console.print(f"results: {results}", highlight=False, markup=False)
