@@ -5,7 +5,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.labelling import CandidateScores, score_candidates
-from selfie_adapters.labelling.ranking import _parts_of_like_length, read_prompt, score_written
+from selfie_adapters.labelling.ranking import _parts_of_like_length, prefill, score_written
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt
 from selfie_adapters.training import label_losses
 from selfie_adapters.training.batches import tokenise_labels
@@ -58,7 +58,7 @@ def test_written_tokens_score_like_the_same_candidates(model):
         tokens.ids[start : start + length].tolist()
         for start, length in zip(tokens.starts, tokens.lengths, strict=True)
     ]
-    read = read_prompt(model, prompt, SharedPrefix(model, prompt.prefix_ids), vectors)
+    read = prefill(model, prompt, SharedPrefix(model, prompt.prefix_ids), vectors)
     owners = torch.tensor([0] * 5 + [1] * 5)
     found = score_written(model, read, ids * 2, owners)
     torch.testing.assert_close(torch.tensor(found), expected.flatten(), rtol=1e-4, atol=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
+from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError
 
@@ -79,38 +79,23 @@ class LabelSource:
         """The first `count` vectors, or all if there are fewer."""
         return replace(self, places=self.places[:count])
 
-    def only(self, rows: list[range]) -> LabelSource:
-        """Those whose row is in one of `rows`, in the order they have here.
+    def only(self, rows: str) -> LabelSource:
+        """Those whose row is named by `rows` ("0:1000,5"), in the order they have here.
 
-        Raises ConfigError if a range has no vector.
+        Raises ConfigError for what is no selection, and where a part of it has no vector.
         """
-        for wanted in rows:
-            if not any(row in wanted for _, row in self.places):
-                last = max((row for _, row in self.places), default=-1)
+        count = 1 + max((row for _, row in self.places), default=-1)
+        present = {row for _, row in self.places}
+        wanted: set[int] = set()
+        for part in rows.split(","):
+            found = present.intersection(parse_selection(part, count, "indices"))
+            if not found:
                 raise ConfigError(
-                    f"indices: no vector in {wanted.start}:{wanted.stop}; rows go from 0 to {last}."
+                    f"indices: no vector in {part.strip()}; rows go from 0 to {count - 1}, and "
+                    f"{len(present)} of them have one."
                 )
-        kept = [place for place in self.places if any(place[1] in wanted for wanted in rows)]
-        return replace(self, places=kept)
-
-
-def parse_indices(text: str) -> list[range]:
-    """Row numbers as written on the command line: "0:1000,5" is rows 0 to 999, and 5.
-
-    Raises ConfigError for anything else.
-    """
-    rows: list[range] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?::(\d+))?", part.strip())
-        start = int(match[1]) if match else 0
-        stop = int(match[2]) if match and match[2] else start + 1
-        if not match or stop <= start:
-            raise ConfigError(
-                f'indices: "{part}" is neither a row nor a range; write 5 or 0:1000 (1000 not '
-                "included), parted by commas."
-            )
-        rows.append(range(start, stop))
-    return rows
+            wanted |= found
+        return replace(self, places=[place for place in self.places if place[1] in wanted])
 
 
 def read_label_source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfie_adapters.dataset.source import LabelSource, parse_indices, read_label_source
+from selfie_adapters.dataset.source import LabelSource, read_label_source
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.sources.sae_rows import is_sae_name, open_sae_rows
 
@@ -20,5 +20,5 @@ def open_source(settings: LabelSettings) -> LabelSource:
     else:
         source = read_label_source(settings.source, settings.split)
     if settings.indices is not None:
-        source = source.only(parse_indices(settings.indices))
+        source = source.only(settings.indices)
     return source if settings.limit is None else source.first(settings.limit)

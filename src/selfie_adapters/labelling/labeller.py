@@ -20,9 +20,9 @@ from selfie_adapters.labelling.engines.local import (
     Writer,
     Written,
 )
-from selfie_adapters.labelling.ranking import ReadPrompt, read_prompt, score_written
-from selfie_adapters.labelling.sampling import row_seed
+from selfie_adapters.labelling.ranking import Prefilled, prefill, score_written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
+from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
 
@@ -100,10 +100,10 @@ class Labeller:
         self._writer = writer(model, self.prompt, self._prefix)
 
     @cached_property
-    def _read_zero(self) -> ReadPrompt:
+    def _read_zero(self) -> Prefilled:
         """The prompt after the zero vector's soft token, which no scale changes."""
         zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
-        return read_prompt(self.model, self.prompt, self._prefix, zero)
+        return prefill(self.model, self.prompt, self._prefix, zero)
 
     def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
@@ -179,7 +179,7 @@ class Labeller:
         vectors: [n, d_model]. Only log_prob, and so the gain, changes.
         """
         scales = torch.tensor([label.scale for label in labels])
-        read = read_prompt(self.model, self.prompt, self._prefix, self.soft_tokens(vectors, scales))
+        read = prefill(self.model, self.prompt, self._prefix, self.soft_tokens(vectors, scales))
         rows = torch.arange(len(labels))
         scores = score_written(self.model, read, [label.ids for label in labels], rows)
         return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]

@@ -43,7 +43,7 @@ class CandidateScores:
 
 
 @dataclass(frozen=True)
-class ReadPrompt:
+class Prefilled:
     """The prompt as the model holds it after some soft tokens, ready for labels to follow.
 
     first: [soft tokens, vocabulary], log-probabilities of a label's first token.
@@ -54,9 +54,9 @@ class ReadPrompt:
 
 
 @torch.inference_mode()
-def read_prompt(
+def prefill(
     model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
-) -> ReadPrompt:
+) -> Prefilled:
     """Run the prompt once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own."""
     soft = soft_tokens.to(model.device)
     suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
@@ -68,7 +68,7 @@ def read_prompt(
             logits_to_keep=1,
         )
     first = read.logits[:, -1].float().log_softmax(dim=-1).cpu()
-    return ReadPrompt(read.past_key_values, first)
+    return Prefilled(read.past_key_values, first)
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def score_candidates(
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
     result = torch.empty(len(soft_tokens), len(labels))
     for start in range(0, len(soft_tokens), _VECTORS_AT_ONCE):
-        read = read_prompt(model, prompt, prefix, soft_tokens[start : start + _VECTORS_AT_ONCE])
+        read = prefill(model, prompt, prefix, soft_tokens[start : start + _VECTORS_AT_ONCE])
         vectors = len(read.first)
         rows = torch.arange(vectors)
         for columns in longest_first.split(max(1, _ROWS_AT_ONCE // vectors)):
@@ -102,7 +102,7 @@ def score_candidates(
 
 def score_written(
     model: FrozenModel,
-    read: ReadPrompt,
+    read: Prefilled,
     answers: Sequence[Sequence[int]],
     owners: Tensor | None = None,
 ) -> list[float]:
@@ -144,7 +144,7 @@ def _parts_of_like_length(lengths: Tensor, tokens: int) -> list[Tensor]:
 
 @torch.inference_mode()
 def _score_rows(
-    model: FrozenModel, read: ReadPrompt, owners: Tensor, tokens: LabelTokens, chosen: Tensor
+    model: FrozenModel, read: Prefilled, owners: Tensor, tokens: LabelTokens, chosen: Tensor
 ) -> Tensor:
     """Summed log-probability of label chosen[i] after soft token owners[i]: [rows]."""
     lengths, starts = tokens.lengths[chosen], tokens.starts[chosen]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import PromptError
-from selfie_adapters.labelling.selection import parse_selection
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.blocks import check_layer
 from selfie_adapters.model.prompt import Chat, as_chat, encode

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.labelling.selection import parse_selection
 
 
 @pytest.mark.parametrize(
