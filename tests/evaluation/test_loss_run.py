@@ -55,9 +55,7 @@ def finished(files, model, tmp_path_factory):
 
 
 def cell(results, adapter, dataset):
-    (found,) = [
-        c for c in results["cells"] if (c["adapter"], c["dataset"]) == (adapter, dataset)
-    ]
+    (found,) = [c for c in results["cells"] if (c["adapter"], c["dataset"]) == (adapter, dataset)]
     return found
 
 
