@@ -52,7 +52,7 @@ def golden_settings(golden_dir):
 
 
 def test_retrieval_then_taboo_by_settings_files(run, golden_dir, tmp_path, capsys):
-    names = [json.loads(json.dumps(name)) for name in _titles()]
+    names = _titles()
     (tmp_path / "topics.jsonl").write_text(
         "".join(json.dumps({"name": n, "labels": labels}) + "\n" for n, labels in names)
     )

@@ -111,16 +111,13 @@ def test_labels_of_a_retrieval_are_compared_on_the_same_topics(tmp_path, topics,
         name: [row["rank"] for row in table if row["condition"] == name]
         for name in ("vectors", "description")
     }
-    found = [
-        sum((a == 1) for a in ranks["vectors"]) / 4
-        - sum((b == 1) for b in ranks["description"]) / 4
-    ]
-    assert first["difference"]["recall_at_1"]["mean"] == pytest.approx(found[0])
+    at_1 = {name: sum(rank == 1 for rank in ranks[name]) / 4 for name in ranks}
+    difference = first["difference"]["recall_at_1"]["mean"]
+    assert difference == pytest.approx(at_1["vectors"] - at_1["description"])
     assert first["queries"] == 4
     # the retrieval's own ranks come out again
-    again = [
-        r["rank"] for r in read_jsonl(f"{retrieval}/labels.jsonl") if r["condition"] == "vectors"
-    ]
+    rows = read_jsonl(f"{retrieval}/labels.jsonl")
+    again = [row["rank"] for row in rows if row["condition"] == "vectors"]
     assert ranks["vectors"] == again
 
 
@@ -146,8 +143,8 @@ def test_another_retrieval_is_refused(tmp_path, topics, retrieval):
             LettersEmbedder(),
         )
     (tmp_path / "topics.jsonl").write_text('{"name": "elk"}\n{"name": "owl"}\n')
+    settings = TabooSettings(topics=topics, retrieval=retrieval)
     with pytest.raises(ConfigError, match='topic 0 was "owl" there'):
-        settings = TabooSettings(topics=topics, retrieval=retrieval)
         run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder())
     (tmp_path / "retrieval/results.json").write_text('{"protocol": "loss", "settings": {}}')
     with pytest.raises(ConfigError, match="not the results of a retrieval"):
