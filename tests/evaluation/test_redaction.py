@@ -49,7 +49,7 @@ def test_findings_are_counted():
 def test_names_that_look_like_patterns_are_only_names(name):
     assert redact("some words here", name).text == "some words here"
     if name.strip():
-        assert name.strip("()") not in redact(f"it is {name} here", name).text.replace("___", "")
+        assert name not in redact(f"it is {name} here", name).text
 
 
 @given(st.text(max_size=40), st.text(max_size=60))

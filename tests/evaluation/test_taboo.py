@@ -57,7 +57,7 @@ def retrieval(tmp_path, topics):
     texts = ["owls", "tins", "wasps", "ladder"]
     rows = [{"topic": n, "label": t} for n, t in zip(NAMES[:4], texts, strict=True)]
     said.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = [json.loads(line) for line in (tmp_path / "topics.jsonl").open()]
+    lines = read_jsonl(topics)
     for i, row in enumerate(lines):
         row["split"] = "val" if i < 4 else "train"
     (tmp_path / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
