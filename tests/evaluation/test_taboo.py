@@ -121,6 +121,16 @@ def test_labels_of_a_retrieval_are_compared_on_the_same_topics(tmp_path, topics,
     assert ranks["vectors"] == again
 
 
+def test_a_limit_holds_for_the_labels_too(tmp_path, topics, retrieval):
+    settings = TabooSettings(topics=topics, retrieval=retrieval, limit=2)
+    results, table = read(run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder()))
+    asked = [row["topic"] for row in table if row["condition"] == "description"]
+    assert len(asked) == 2
+    for condition in results["conditions"]:
+        rows = [row for row in table if row["condition"] == condition["condition"]]
+        assert [row["topic"] for row in rows] == asked
+
+
 def test_answers_are_kept_when_the_server_fails(tmp_path, topics):
     settings = TabooSettings(topics=topics)
     path = run_taboo(settings, tmp_path / "whole", FakeChat(), LettersEmbedder())

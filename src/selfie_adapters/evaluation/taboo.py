@@ -99,7 +99,7 @@ def run_taboo(
     progress("embedding the index", 0, len(entries))
     index = TopicIndex(entries, settings.index, embedder)
     scored = _look_up(settings, index, targets, said)
-    labels = earlier.scored(index) if earlier is not None else []
+    labels = earlier.scored(index, targets) if earlier is not None else []
     write_table(kept.folder / TABLE, index, [*scored, *labels])
     names = [entries[target.topic].title for target in targets]
     leaked = [redact(text, name).found > 0 for text, name in zip(said, names, strict=True)]
@@ -213,11 +213,13 @@ class _Retrieval:
         """Numbers of the topics that its labels are about."""
         return sorted({row["topic_number"] for row in self._rows})
 
-    def scored(self, index: TopicIndex) -> list[Scored]:
-        """Its labels looked up, as they are and with the names taken out; keys are topics."""
+    def scored(self, index: TopicIndex, asked: Sequence[Target]) -> list[Scored]:
+        """Its labels of the topics asked about, looked up as they are and with the names out."""
         found = []
+        topics = {target.topic for target in asked}
+        about = [row for row in self._rows if row["topic_number"] in topics]
         for name in self._names:
-            rows = [row for row in self._rows if row["condition"] == name]
+            rows = [row for row in about if row["condition"] == name]
             if not rows:
                 continue
             texts = [row["label"] for row in rows]
