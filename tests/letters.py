@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 
 import numpy as np
@@ -19,6 +20,6 @@ class LettersEmbedder:
         rows = np.zeros((len(texts), 256), np.float32)
         for row, text in zip(rows, texts, strict=True):
             padded = f" {text.lower()} "
-            for piece in [*padded, *map("".join, zip(padded, padded[1:], strict=False))]:
+            for piece in [*padded, *map("".join, itertools.pairwise(padded))]:
                 row[zlib.crc32(piece.encode()) % 256] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -18,12 +18,12 @@ from selfie_adapters.sources import open_topics
 PARAPHRASES = {
     "elephant": "a huge grey animal with a trunk and tusks",
     "violin": "a stringed musical instrument played with a bow under the chin",
-    "bakery": "a shop where bread and cakes are baked and sold",
+    "kitchen": "the room of a house in which meals are cooked",
     "dentist": "the doctor who looks after your teeth",
     "umbrella": "what you hold over your head to stay dry when it rains",
     "volcano": "a mountain that erupts with lava",
-    "butterfly": "an insect with large colourful wings that was a caterpillar",
-    "telescope": "an instrument for looking at distant stars",
+    "bee": "a striped flying insect that makes honey and can sting",
+    "library": "a building where books are kept to be read or borrowed",
 }
 
 
@@ -40,12 +40,12 @@ def minilm():
 def test_paraphrases_find_their_topics_among_a_few_hundred_concepts(minilm, tmp_path):
     topics = open_topics("concepts")
     known = {topic.name for topic in topics}
-    assert len(set(PARAPHRASES) & known) >= 6
+    assert set(PARAPHRASES) <= known
     chosen = [topic for topic in topics[::40] if topic.name not in PARAPHRASES]
     chosen += [topic for topic in topics if topic.name in PARAPHRASES]
     number = {topic.name: i for i, topic in enumerate(chosen)}
     index = TopicIndex(entries_of(chosen), "title", CachedEmbedder(minilm, tmp_path))
-    queries = [Query(n, number[n], text) for n, text in PARAPHRASES.items() if n in number]
+    queries = [Query(n, number[n], text) for n, text in PARAPHRASES.items()]
     found = index.look_up("paraphrases", "", queries)
     assert len(chosen) > 200
     assert found.found_at(1).mean() >= 0.75

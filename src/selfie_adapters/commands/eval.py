@@ -16,7 +16,9 @@ from selfie_adapters.errors import ConfigError, nearest
 # `run(settings, folder, console)`, which prints a table and returns the path of results.json
 PROTOCOLS: dict[str, str] = {
     "bridge": "eval_bridge",
+    "loss": "eval_loss",
     "retrieval": "eval_retrieval",
+    "taboo": "eval_taboo",
 }
 
 

@@ -1,4 +1,4 @@
-"""The bridge protocol: is the entity that a two-hop question runs over read from the model's states?
+"""The bridge protocol: is the entity that a two-hop question runs over read from its states?
 
 Every question is read at layers × tokens with several labels a state; it counts as decoded if any
 of them names the bridge by an alias that does not stand in the question. The controls read the same
@@ -28,11 +28,11 @@ from selfie_adapters.evaluation.bridge_reading import (
     in_cells,
     plan_question,
     question_states,
-    unnamed,
     write_labels,
 )
 from selfie_adapters.evaluation.bridge_results import TRAINED, summarise
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.evaluation.entities import unnamed
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress, silent

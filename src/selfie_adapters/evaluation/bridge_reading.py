@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.evaluation.entities import names_entity
+from selfie_adapters.evaluation.entities import names_entity, unnamed
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
@@ -62,11 +62,6 @@ def plan_question(
     start, last, count = _where(model, question.prompt, chat)
     plan = plan_reading(model, question.prompt, layers, range(start, count), chat)
     return QuestionPlan(question, plan, last, unnamed(question.prompt, question.bridge.aliases))
-
-
-def unnamed(prompt: str, aliases: Sequence[str]) -> tuple[str, ...]:
-    """Those aliases that do not stand in the prompt: reading the others would be an echo."""
-    return tuple(alias for alias in aliases if not names_entity(prompt, [alias]))
 
 
 def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None) -> Tensor:

@@ -19,6 +19,11 @@ def names_entity(text: str, aliases: Iterable[str]) -> bool:
     return pattern is not None and pattern.search(_spelt(text)) is not None
 
 
+def unnamed(text: str, aliases: Iterable[str]) -> tuple[str, ...]:
+    """Those aliases that do not stand in `text`: to say the others would be an echo of it."""
+    return tuple(alias for alias in aliases if not names_entity(text, [alias]))
+
+
 @lru_cache(maxsize=4096)
 def _pattern(aliases: tuple[str, ...]) -> re.Pattern[str] | None:
     wanted = {" ".join(_spelt(alias).split()) for alias in aliases}

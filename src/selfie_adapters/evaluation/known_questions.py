@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
-from selfie_adapters.evaluation.entities import names_entity
+from selfie_adapters.evaluation.entities import names_entity, unnamed
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 
-_TASK = "Complete the sentence with a name and nothing else: {}"
+_TASK = "Complete the sentence: {}"
 # The one shot; of no data set's relations, so that it gives nothing away.
-_SHOT = ("The novel about a white whale that Herman Melville wrote is", "Moby-Dick")
-_ANSWER_TOKENS = 16
+_SHOT = ("The novel about a white whale that Herman Melville wrote is", "Moby-Dick.")
+_ANSWER_TOKENS = 32  # room for servers that repeat the sentence before they complete it
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Asked:
 
     @property
     def knows_bridge(self) -> bool:
-        return _names(self.bridge_said, self.question.bridge)
+        return _says(self.bridge_said, self.question.bridge, self.question.bridge_prompt)
 
     @property
     def knows_answer(self) -> bool:
-        return _names(self.answer_said, self.question.answer)
+        return _says(self.answer_said, self.question.answer, self.question.prompt)
 
 
 def ask(
@@ -46,15 +46,16 @@ def ask(
 
 
 def request(sentence: str) -> ChatRequest:
-    """The sentence to be completed, after one that is complete."""
-    begun, name = _SHOT
+    """The sentence to be completed, after one that is complete; the answer begins with it."""
+    first, name = _SHOT
     turns = (
-        Message("user", _TASK.format(begun)),
-        Message("assistant", name),
+        Message("user", _TASK.format(first)),
+        Message("assistant", f"{first} {name}"),
         Message("user", _TASK.format(sentence)),
     )
-    return ChatRequest(turns, _ANSWER_TOKENS)
+    return ChatRequest(turns, _ANSWER_TOKENS, begun=sentence)
 
 
-def _names(said: str, entity: Entity) -> bool:
-    return names_entity(said, entity.aliases)
+def _says(said: str, entity: Entity, prompt: str) -> bool:
+    """Whether the entity is named by an alias that the sentence does not hold itself."""
+    return names_entity(said, unnamed(prompt, entity.aliases))

@@ -7,7 +7,6 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files as package_files
-from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError, nearest
