@@ -38,7 +38,7 @@ class BridgeSettings(Section):
     temperature: Positive = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     untrained_scales: tuple[Positive, ...] = UNTRAINED_SCALES
-    """Of the unit vector without an adapter, in mean embedding norms; each costs another reading."""
+    """Of the unit vector without an adapter, in mean embedding norms; each is read too."""
     random: bool = True
     """Read random directions too; costs another reading."""
     batch_size: Count = 256

@@ -78,7 +78,8 @@ def _question(place: str, row: dict[str, Any], number: str) -> TwoHopQuestion:
 
 def _text(place: str, row: dict[str, Any], name: str) -> str:
     if name not in row:
-        raise DataError(f"{place}: no column {name}. {nearest(name, row)}")
+        others = [column for column in row if column not in _TEXTS] or list(row)
+        raise DataError(f"{place}: no column {name}. {nearest(name, map(str, others))}")
     value = row[name]
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: {name} is {value!r:.60}; a text is expected.")
