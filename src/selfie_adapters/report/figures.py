@@ -77,6 +77,25 @@ def reliability_diagram(bins: Sequence[dict[str, float]]) -> str:
     return _svg(figure)
 
 
+def heat_map(
+    share: Sequence[Sequence[float]], layers: Sequence[int], columns: Sequence[str], across: str
+) -> str:
+    """share: layers × columns, 0 to 1; the lowest layer stands at the bottom.
+
+    columns: what is written under each; across: what they are.
+    """
+    figure, axes = _figure(1.5 + 0.28 * len(columns), 1.4 + 0.13 * len(layers))
+    top = max(max(map(max, share)), 1e-9)
+    image = axes.imshow(share, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=top)
+    step = max(1, len(layers) // 12)
+    axes.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_ylabel("layer")
+    axes.set_xlabel(across)
+    figure.colorbar(image, ax=axes, label="share of labels")
+    return _svg(figure)
+
+
 def loss_matrix(
     rows: Sequence[str], columns: Sequence[str], losses: Sequence[Sequence[float]]
 ) -> str:
