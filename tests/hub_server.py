@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.requests.append((self.command, path, self.headers.get("Range")))
         if path.startswith("stored/"):
             return self._send_file(self.root / path.removeprefix("stored/"), body)
-        owner, name, *rest = path.split("/")
+        if path.startswith("api/datasets/"):
+            return self._send_listing(path.removeprefix("api/datasets/"), body)
+        # data sets lie in the same folders as models; only their addresses differ
+        owner, name, *rest = path.removeprefix("datasets/").split("/")
         if rest[:1] != ["resolve"] or not (self.root / owner / name).is_dir():
             return self._refuse(404, "RepoNotFound", "Repository not found")
         file = self.root / owner / name / "/".join(rest[2:])
@@ -48,6 +52,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Linked-Size", str(file.stat().st_size))
         self.send_header("Content-Length", "0")
         self.end_headers()
+        return None
+
+    def _send_listing(self, path: str, body: bool):
+        owner, name, *kind = path.split("/")[:3]
+        folder = self.root / owner / name
+        if not folder.is_dir():
+            return self._refuse(404, "RepoNotFound", "Repository not found")
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        names = [file.relative_to(folder).as_posix() for file in files]
+        answer: object = {
+            "id": f"{owner}/{name}",
+            "sha": COMMIT,
+            "siblings": [{"rfilename": name} for name in names],
+        }
+        if kind == ["tree"]:
+            answer = [
+                {"type": "file", "path": name, "size": file.stat().st_size, "oid": _etag(file)}
+                for name, file in zip(names, files, strict=True)
+            ]
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
         return None
 
     def _refuse(self, status: int, code: str, message: str):

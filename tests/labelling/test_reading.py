@@ -113,9 +113,9 @@ def test_the_batch_size_changes_no_label(model, labeller, batch_size):
 def test_a_long_prompt_read_in_pieces_is_the_prompt_read_at_once(family, monkeypatch):
     model = FrozenModel(tiny_network(family), golden_tokenizer(), family)
     plan = plan_reading(model, "a long prompt about several owls and mice", chat="none")
-    whole = torch.cat([states for _, states in reading._states(model, plan)], dim=1)
+    whole = torch.cat([states for _, states in reading.read_states(model, plan)], dim=1)
     monkeypatch.setattr(reading, "_TOKENS_AT_ONCE", 7)  # less than the sliding window, 16
-    pieces = list(reading._states(model, plan))
+    pieces = list(reading.read_states(model, plan))
     assert len(pieces) == -(-len(plan.tokens) // 7) > 5
     assert [p for positions, _ in pieces for p in positions] == list(plan.positions)
     found = torch.cat([states for _, states in pieces], dim=1)
@@ -130,7 +130,7 @@ def test_only_what_was_asked_for_is_run(model, labeller):
     ]
     plan = plan_reading(model, "abcdefgh", layers=[1], positions=[3], chat="none")
     try:
-        ((positions, states),) = reading._states(model, plan)
+        ((positions, states),) = reading.read_states(model, plan)
     finally:
         for handle in handles:
             handle.remove()

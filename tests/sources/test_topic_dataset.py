@@ -125,3 +125,21 @@ def test_what_cannot_be_split_is_refused_before_the_model_is_run(model, tmp_path
     monkeypatch.setattr("selfie_adapters.sources.topic_dataset.topic_vectors", None)
     with pytest.raises(DataError, match="val_fraction"):
         write_topic_dataset(model, TOPICS, TopicSettings((1,), val_fraction=2), tmp_path / "t.json")
+
+
+def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
+    splits = ["val", "train", "train", "val", "train"]
+    topics = [
+        Topic((name,), name=name, split=split)
+        for name, split in zip(["owl", "tin", "bee", "gnu", "fox"], splits, strict=True)
+    ]
+    settings = TopicSettings((1,), chat="none")
+    data = load_dataset(write_topic_dataset(model, topics, settings, tmp_path / "t.json"))
+    found = {item.row: item.split for item in data.labelled()}
+    assert [found[i] for i in range(5)] == splits
+    with pytest.raises(DataError, match='"owl" has no split and 4 others have one'):
+        write_topic_dataset(
+            model, [Topic(("owl",), name="owl"), *topics[1:]], settings, tmp_path / "u.json"
+        )
+    with pytest.raises(DataError, match='no topic has the split "train"'):
+        write_topic_dataset(model, [topics[0], topics[3]], settings, tmp_path / "u.json")

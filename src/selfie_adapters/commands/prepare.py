@@ -26,7 +26,8 @@ def topics(
     Parameters
     ----------
     source
-        JSONL or CSV with name or prompt, and labels; or the word concepts for the project's own.
+        JSONL or CSV with name or prompt, and labels; the word concepts for the project's own; or a
+        data set on the hub (owner/name).
     model
         Hub id, local folder, .gguf file, or demo.
     layers
@@ -40,7 +41,7 @@ def topics(
     position
         Token of the text, from the end when negative.
     val_fraction
-        Share of the topics that is held out.
+        Share of the topics that is held out, where they do not come with a split.
     seed
         Seed of the split.
     dtype
@@ -49,11 +50,10 @@ def topics(
     from rich.progress import Progress
 
     from selfie_adapters.model import load_model
-    from selfie_adapters.sources import read_topics
+    from selfie_adapters.sources import open_topics
     from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
-    from selfie_adapters.sources.topics import packaged_topics
 
-    rows = packaged_topics() if source == "concepts" else read_topics(source)
+    rows = open_topics(source)
     settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
     console = Console()
     loaded = load_model(model, dtype)

@@ -18,7 +18,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.evaluation.controls import UNTRAINED_SCALES, untrained_adapter
-from selfie_adapters.evaluation.retrieval import hits_at
+from selfie_adapters.evaluation.recall import hits_at
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.model import BoundPrompt, FrozenModel

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 4_000_000  # 64 MB, however many values there are
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,29 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, seed: int = 0) -> Inter
     The unit that is resampled is one value; give one value a concept (or latent), not a token.
     Raises ValueError for no values.
     """
-    data = np.asarray(values, dtype=np.float64)
-    if data.size == 0:
+    column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
+    return bootstrap_of_means(column, lambda means: means[..., 0], seed)
+
+
+def bootstrap_of_means(
+    columns: np.ndarray, of: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> Interval:
+    """A number made of several means, such as a ratio, with its bootstrap interval.
+
+    columns: [n, m], row = the unit that is resampled; of: means [..., m] → [...].
+    Raises ValueError for no rows.
+    """
+    data = np.asarray(columns, dtype=np.float64)
+    count = len(data)
+    if not count:
         raise ValueError("a mean of no values")
-    drawn = np.random.default_rng(seed).integers(data.size, size=(RESAMPLES, data.size))
-    low, high = np.percentile(data[drawn].mean(axis=1), [2.5, 97.5])
-    return Interval(float(data.mean()), float(low), float(high), int(data.size))
+    generator = np.random.default_rng(seed)
+    means = np.empty((RESAMPLES, data.shape[1]))
+    at_once = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, RESAMPLES, at_once):
+        part = means[start : start + at_once]
+        drawn = generator.integers(count, size=(len(part), count))
+        for column in range(data.shape[1]):
+            part[:, column] = data[:, column][drawn].mean(axis=1)
+    low, high = np.percentile(of(means), [2.5, 97.5])
+    return Interval(float(of(data.mean(axis=0))), float(low), float(high), count)

@@ -89,7 +89,7 @@ def read_cells(
     (layer, position) for which it is true are left out. Raises DataError for a state that holds NaN
     or infinity.
     """
-    for positions, states in _states(labeller.model, plan):
+    for positions, states in read_states(labeller.model, plan):
         if mean is not None:
             states = states - mean.unsqueeze(1)
         where = [
@@ -188,7 +188,7 @@ def calibration(
     return None
 
 
-def _states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
+def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
     """Positions, and the states there, [layers, positions, d_model] in float32, piece by piece.
 
     Tokens after the last position asked for are not run.

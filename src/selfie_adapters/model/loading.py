@@ -138,25 +138,33 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
 
 
 @contextlib.contextmanager
-def _loading(name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """What transformers shall read (folder or hub id, and the GGUF file in it, if it is one).
-
-    Inside, transformers is silent and its errors become a ModelError.
-    """
+def quiet_loading() -> Iterator[None]:
+    """Inside, transformers prints neither bars nor warnings."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield _source(name)
-    except SelfieError:
-        raise
-    except Exception as error:  # readers of foreign files raise whatever they stumble over
-        raise ModelError(_not_loaded(name, error)) from error
+        yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """What transformers shall read (folder or hub id, and the GGUF file in it, if it is one).
+
+    Inside, transformers is silent and its errors become a ModelError.
+    """
+    with quiet_loading():
+        try:
+            yield _source(name)
+        except SelfieError:
+            raise
+        except Exception as error:  # readers of foreign files raise whatever they stumble over
+            raise ModelError(_not_loaded(name, error)) from error
 
 
 def _source(name: str) -> tuple[str, dict[str, str]]:

@@ -77,6 +77,51 @@ def reliability_diagram(bins: Sequence[dict[str, float]]) -> str:
     return _svg(figure)
 
 
+def heat_map(
+    share: Sequence[Sequence[float]], layers: Sequence[int], columns: Sequence[str], across: str
+) -> str:
+    """share: layers × columns, 0 to 1; the lowest layer stands at the bottom.
+
+    columns: what is written under each; across: what they are.
+    """
+    figure, axes = _figure(1.5 + 0.28 * len(columns), 1.4 + 0.13 * len(layers))
+    top = max(max(map(max, share)), 1e-9)
+    image = axes.imshow(share, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=top)
+    step = max(1, len(layers) // 12)
+    axes.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_ylabel("layer")
+    axes.set_xlabel(across)
+    figure.colorbar(image, ax=axes, label="share of labels")
+    return _svg(figure)
+
+
+def loss_matrix(
+    rows: Sequence[str], columns: Sequence[str], losses: Sequence[Sequence[float]]
+) -> str:
+    """Held-out loss of every adapter (a row) on every data set (a column), nats a token.
+
+    Darker is lower. Colours run over each column: data sets differ in how hard their labels are.
+    """
+    figure, axes = _figure(2.2 + 1.3 * len(columns), 1.0 + 0.45 * len(rows))
+    by_column = list(zip(*losses, strict=True))
+    lowest = [min(column) for column in by_column]
+    spans = [(max(column) - min(column)) or 1.0 for column in by_column]
+    places = range(len(columns))
+    shades = [[(row[x] - lowest[x]) / spans[x] for x in places] for row in losses]
+    axes.imshow(shades, cmap="Blues_r", vmin=0, vmax=1.25, aspect="auto")
+    for y, row in enumerate(losses):
+        for x, loss in enumerate(row):
+            colour = "white" if shades[y][x] < 0.5 else "black"
+            axes.text(x, y, f"{loss:.3f}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(places, labels=columns)
+    axes.set_yticks(range(len(rows)), labels=rows)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title("loss of held-out labels, nats a token", fontsize=9, loc="left")
+    return _svg(figure)
+
+
 def _figure(width: float, height: float, columns: int = 1):
     try:
         from matplotlib.figure import Figure

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from selfie_adapters.sources.label_files import read_label_file
     from selfie_adapters.sources.label_set import LabelSet
     from selfie_adapters.sources.neuronpedia import fetch_source_labels
-    from selfie_adapters.sources.topics import Topic, read_topics, topic_vectors
+    from selfie_adapters.sources.topic import Topic
+    from selfie_adapters.sources.topics import open_topics, read_topics, topic_vectors
 
 _HOMES = {
     "LabelSet": "label_set",
-    "Topic": "topics",
+    "Topic": "topic",
     "fetch_source_labels": "neuronpedia",
+    "open_topics": "topics",
     "read_label_file": "label_files",
     "read_topics": "topics",
     "topic_vectors": "topics",
@@ -27,6 +29,7 @@ __all__ = [
     "LabelSet",
     "Topic",
     "fetch_source_labels",
+    "open_topics",
     "read_label_file",
     "read_topics",
     "topic_vectors",

@@ -14,7 +14,8 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prompt import Chat
-from selfie_adapters.sources.topics import Topic, topic_texts, topic_vectors
+from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics import topic_texts, topic_vectors
 
 QUESTION = "Tell me about {}."
 _ROUNDING = 1e-5  # a centred vector relatively shorter than this is rounding
@@ -50,7 +51,7 @@ def write_topic_dataset(
     name = path.name.removesuffix(".gz").removesuffix(".json")
     if not settings.layers or len(set(settings.layers)) != len(settings.layers):
         raise DataError(f"layers {list(settings.layers)}: give each layer once, and at least one.")
-    train, val = split_indices(range(len(topics)), settings.val_fraction, settings.seed)
+    train, val = _split(topics, settings)
     held_out = set(val)
     texts = topic_texts(model, topics, settings.question, settings.chat)
     captured = topic_vectors(model, texts, settings.layers, settings.position, progress)
@@ -81,6 +82,23 @@ def write_topic_dataset(
         save_file(tensors, temporary)
     save_dataset(path, sections)
     return path
+
+
+def _split(topics: Sequence[Topic], settings: TopicSettings) -> tuple[list[int], list[int]]:
+    """Numbers of the training and the held-out topics: as they say themselves, or drawn."""
+    said = [i for i, topic in enumerate(topics) if topic.split is not None]
+    if not said:
+        return split_indices(range(len(topics)), settings.val_fraction, settings.seed)
+    if len(said) < len(topics):
+        missing = next(topic for topic in topics if topic.split is None)
+        raise DataError(
+            f'the topic "{missing.title}" has no split and {len(said)} others have one. Give all '
+            "of them one, or none."
+        )
+    train = [i for i, topic in enumerate(topics) if topic.split == "train"]
+    if not train:
+        raise DataError('no topic has the split "train".')
+    return train, [i for i, topic in enumerate(topics) if topic.split == "val"]
 
 
 def _check(

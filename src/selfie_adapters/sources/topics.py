@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, nearest
+from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
+from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.sources.hub_rows import is_hub_name
+from selfie_adapters.sources.hub_topics import hub_topics
+from selfie_adapters.sources.topic import Topic, topic_of_row
 
 _BATCH_TOKENS = 2048
-_FIELDS = ("name", "prompt", "labels")
-_LIKE_LABELS = ("label", "labels", "lables")
 
 
-@dataclass(frozen=True)
-class Topic:
-    """Something to have a vector of: the text that evokes it, and its labels.
+def open_topics(source: str) -> list[Topic]:
+    """The topics that `source` names: "concepts" (the project's own), a file, or a hub data set.
 
-    `name` is put into a question ("Tell me about …"); `prompt` is used as it stands instead.
+    A file wins over a data set (owner/name) of the same name. Raises like `read_topics` and
+    `hub_topics`.
     """
-
-    labels: tuple[str, ...]
-    name: str | None = None
-    prompt: str | None = None
+    if source == "concepts":
+        return packaged_topics()
+    if not Path(source).expanduser().exists() and is_hub_name(source):
+        return hub_topics(source)
+    return read_topics(source)
 
 
 def read_topics(path: str | Path) -> list[Topic]:
-    """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, and labels.
+    """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, labels, split.
 
     labels: a JSON list, or in CSV one text (several parted by "|"); absent means the name.
     Raises DataError naming file and line.
@@ -49,7 +51,7 @@ def read_topics(path: str | Path) -> list[Topic]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
     rows = _csv_rows(file, text) if suffix == "csv" else _jsonl_rows(file, text)
-    topics = [_topic(file, number, row) for number, row in rows]
+    topics = [topic_of_row(f"{file}, line {number}", row) for number, row in rows]
     if not topics:
         raise DataError(
             f'{file}: no topics. Expected rows such as {{"name": "owl", "labels": […]}}.'
@@ -102,36 +104,6 @@ def _csv_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
         rows.append((reader.line_num, clean))
 
 
-def _topic(file: Path, number: int, row: Any) -> Topic:
-    place = f"{file}, line {number}"
-    if not isinstance(row, dict):
-        raise DataError(
-            f"{place}: a JSON object with name or prompt is expected, found {row!r:.60}."
-        )
-    texts = {key: row.get(key) for key in ("name", "prompt")}
-    for key, value in texts.items():
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise DataError(f"{place}: {key} is {value!r:.60}; a text is expected.")
-    if not (texts["name"] or texts["prompt"]):
-        keys = ", ".join(map(str, row)) or "nothing"
-        hint = " ".join(nearest(str(key), _FIELDS) for key in list(row)[:1])
-        raise DataError(f"{place}: neither name nor prompt (found {keys}). {hint}".rstrip())
-    if "labels" not in row:
-        # Other keys are fine, but a slip here would train on names instead of the labels.
-        for key in row:
-            if str(key).strip().lower() in _LIKE_LABELS:
-                raise DataError(f'{place}: unknown key "{key}". Did you mean "labels"?')
-    labels = row.get("labels", [texts["name"]] if texts["name"] else None)
-    if isinstance(labels, str):
-        labels = [labels]
-    if not isinstance(labels, list) or not labels:
-        raise DataError(f"{place}: labels is {labels!r:.60}; a list of texts is expected.")
-    for label in labels:
-        if not isinstance(label, str) or not label.strip():
-            raise DataError(f"{place}: label {label!r:.60} is not a text.")
-    return Topic(tuple(labels), texts["name"], texts["prompt"])
-
-
 def topic_texts(
     model: FrozenModel, topics: Sequence[Topic], question: str, chat: Chat
 ) -> list[str]:
@@ -169,7 +141,7 @@ def topic_vectors(
         if not -len(row) <= position < len(row):
             raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")
     at = torch.tensor([position % len(row) for row in rows])
-    shared = _common_prefix(rows, int(at.min()))
+    shared = common_length(rows, int(at.min()))
     prefix = SharedPrefix(model, tuple(rows[0][:shared]))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     result = torch.empty(len(rows), len(layers), model.d_model)
@@ -187,14 +159,3 @@ def topic_vectors(
         result[chosen] = hidden.float().cpu()
         progress(len(chosen))
     return result
-
-
-def _common_prefix(rows: list[list[int]], limit: int) -> int:
-    """How many tokens all rows begin with, at most `limit` (at least one token must be left)."""
-    first, last = min(rows), max(rows)
-    length = 0
-    for a, b in zip(first, last, strict=False):
-        if a != b or length == limit:
-            break
-        length += 1
-    return length

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from selfie_adapters.adapters import KINDS, Adapter, create_adapter
-from selfie_adapters.config import TrainConfig
+from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
@@ -96,13 +96,21 @@ def new_adapter(config: TrainConfig, model: FrozenModel) -> Adapter:
 
 
 def bound_prompt(config: TrainConfig, model: FrozenModel) -> BoundPrompt:
-    """The configured prompt, or the built-in one for this tokenizer, as token ids."""
-    template, placeholder = config.soft_prompt.template, config.soft_prompt.reserved_token
+    """The configured prompt as token ids."""
+    prompt = configured_prompt(config.soft_prompt, config.data.eos_token, model)
+    return prompt.bind(model.tokenizer)
+
+
+def configured_prompt(
+    section: SoftPromptSection, eos_token: str | None, model: FrozenModel
+) -> SoftPrompt:
+    """The prompt that `section` names, or the built-in one for this tokenizer."""
+    template, placeholder = section.template, section.reserved_token
     if template is None or placeholder is None:
         built_in = SoftPrompt.for_tokenizer(model.tokenizer)
         template = template or built_in.template
         placeholder = placeholder or built_in.placeholder
-    return SoftPrompt(template, placeholder, config.data.eos_token).bind(model.tokenizer)
+    return SoftPrompt(template, placeholder, eos_token)
 
 
 def _configured_model(config: TrainConfig, ranks: Ranks) -> FrozenModel:

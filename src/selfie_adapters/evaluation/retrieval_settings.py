@@ -1,0 +1,65 @@
+"""Everything that decides the results of the retrieval protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from selfie_adapters.config import Count, NotNegative, Positive
+from selfie_adapters.config_reading import Section
+from selfie_adapters.evaluation.embedding import PACKAGED
+from selfie_adapters.evaluation.title_index import Strategy
+from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
+
+UNTRAINED = "untrained"
+TRAINING_LABELS = "training labels"
+Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class RetrievalSettings(Section):
+    vectors: str | None = None
+    """Training file whose vectors are labelled; without it, labels are of topics."""
+    split: Literal["train", "val"] = "val"
+    limit: Count | None = None
+    """So many of the vectors (or topics), drawn at random; null takes all."""
+    topics: str | None = None
+    """What is searched: concepts, a topics file, or a data set on the hub (owner/name); null takes
+    the labels of the training file."""
+    index: Strategy = "title"
+    """What of a topic is embedded: title, title_and_first_label, title_and_all_labels, mean."""
+    embedder: str = PACKAGED
+    """Any sentence-transformers model: hub id or folder; minilm comes from a package."""
+    model: str | None = None
+    """Model that writes the labels of the adapters: hub id, folder, .gguf file, or demo."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Name of a condition: adapter file or hub path."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Name of a condition: labelling run's folder, or JSONL file with labels that are made."""
+    scales: Scales = TRAINED_SCALES
+    """Of the adapters' input; of several the best on training vectors is taken."""
+    untrained_scales: Scales = UNTRAINED_SCALES
+    """Of the unit vector without an adapter, in mean embedding norms; chosen likewise."""
+    choose_on: Count = 100
+    """Training vectors on which a scale is chosen."""
+    temperature: NotNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Count = 30
+    batch_size: Count = 64
+    """Vectors at a time; a kill loses one batch at most."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_look_up(self) -> RetrievalSettings:
+        if not self.adapters and not self.labels:
+            raise ValueError("adapters and labels are both empty; name at least one of either")
+        if self.adapters and (self.model is None or self.vectors is None):
+            raise ValueError("adapters need model and vectors")
+        if self.vectors is None and self.topics is None:
+            raise ValueError("give vectors, or topics, or both")
+        both = {*self.adapters} & {*self.labels}
+        reserved = {UNTRAINED, TRAINING_LABELS} & {*self.adapters, *self.labels}
+        if both or reserved:
+            raise ValueError(f"the name {min(both | reserved)} stands for another condition too")
+        return self

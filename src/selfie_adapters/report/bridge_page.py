@@ -1,0 +1,58 @@
+"""The page of the bridge protocol: where in layers × tokens the bridge is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.files import read_jsonl
+from selfie_adapters.report.figures import heat_map
+from selfie_adapters.report.page import write_page
+
+_SHOWN = 100  # questions; each has a figure of its own
+
+
+def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> None:
+    """Table, averaged heat-map, and one of each question (the first 100, decoded ones first).
+
+    results: results.json; rows_file: rows.jsonl beside it. Raises MissingExtraError.
+    """
+    rows = [row for row in read_jsonl(rows_file) if row["key"].startswith("trained/")]
+    rows.sort(key=lambda row: -sum(map(sum, row["hits"])))
+    average = results["heat_map"]
+    write_page(
+        path,
+        "bridge",
+        {
+            "conditions": results["conditions"],
+            "differences": results["trained minus"],
+            "counts": results["counts"],
+            "average": heat_map(
+                average["share"],
+                average["layers"],
+                [str(place) for place in average["places"]],
+                "token, counted from the question's last (0)",
+            ),
+            "questions": [_question(row) for row in rows[:_SHOWN]],
+            "left_out": max(0, len(rows) - _SHOWN),
+        },
+    )
+
+
+def _question(row: dict[str, Any]) -> dict[str, Any]:
+    samples = row["labels"] / (len(row["layers"]) * len(row["positions"]))
+    share: Sequence[Sequence[float]] = [[n / samples for n in layer] for layer in row["hits"]]
+    return {
+        "prompt": row["prompt"],
+        "bridge": row["bridge"],
+        "decoded": any(map(any, row["hits"])),
+        "examples": row["examples"],
+        "figure": heat_map(share, row["layers"], [_shown(text) for text in row["tokens"]], "token"),
+    }
+
+
+def _shown(token: str) -> str:
+    """A token as an axis can show it: no line ends, and no mark that matplotlib takes for a
+    formula."""
+    return "".join(c if c.isprintable() else "·" for c in token).replace("$", r"\$")[:16] or "·"

@@ -1,0 +1,67 @@
+"""What a topic is, and how it stands in a row of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from selfie_adapters.dataset.schema import SPLITS, Split
+from selfie_adapters.errors import DataError, nearest
+
+_FIELDS = ("name", "prompt", "labels")
+_LIKE_LABELS = ("label", "labels", "lables")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Something to have a vector of: the text that evokes it, and its labels.
+
+    `name` is put into a question ("Tell me about …"); `prompt` is used as it stands instead.
+    split: which topics are held out, where the source says so.
+    """
+
+    labels: tuple[str, ...]
+    name: str | None = None
+    prompt: str | None = None
+    split: Split | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it: its name, or without one its first label."""
+        return self.name or self.labels[0]
+
+
+def topic_of_row(place: str, row: Any) -> Topic:
+    """A topic from the fields of a file's row.
+
+    place: where the row stands, for messages. Raises DataError for anything that is no topic.
+    """
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{place}: a JSON object with name or prompt is expected, found {row!r:.60}."
+        )
+    texts = {key: row.get(key) for key in ("name", "prompt")}
+    for key, value in texts.items():
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise DataError(f"{place}: {key} is {value!r:.60}; a text is expected.")
+    if not (texts["name"] or texts["prompt"]):
+        keys = ", ".join(map(str, row)) or "nothing"
+        hint = " ".join(nearest(str(key), _FIELDS) for key in list(row)[:1])
+        raise DataError(f"{place}: neither name nor prompt (found {keys}). {hint}".rstrip())
+    if "labels" not in row:
+        # Other keys are fine, but a slip here would train on names instead of the labels.
+        for key in row:
+            if str(key).strip().lower() in _LIKE_LABELS:
+                raise DataError(f'{place}: unknown key "{key}". Did you mean "labels"?')
+    labels = row.get("labels", [texts["name"]] if texts["name"] else None)
+    if isinstance(labels, str):
+        labels = [labels]
+    if not isinstance(labels, list) or not labels:
+        raise DataError(f"{place}: labels is {labels!r:.60}; a list of texts is expected.")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise DataError(f"{place}: label {label!r:.60} is not a text.")
+    split = row.get("split")
+    if split is not None and split not in SPLITS:
+        raise DataError(f'{place}: split is {split!r:.60}; "train" or "val" is expected.')
+    return Topic(tuple(labels), texts["name"], texts["prompt"], split)

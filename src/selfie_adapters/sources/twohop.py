@@ -1,0 +1,117 @@
+"""Two-hop questions in the format of TwoHopFact: a question whose answer runs over an entity that
+it does not name (the bridge)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from typing import Any
+
+from selfie_adapters.errors import DataError, nearest
+
+PACKAGED = "facts"
+_LONGEST_ALIASES = 200_000  # characters; the longest list in TwoHopFact is far below
+_TEXTS = ("e1.value", "e2.value", "e3.value", "r1(e1).prompt", "r2(r1(e1)).prompt")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """`aliases` are all its names, `value` the first of them."""
+
+    value: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TwoHopQuestion:
+    """e1 leads over the bridge e2 to the answer e3; prompts are sentences to be completed.
+
+    bridge_prompt asks for e2 ("The country whose capital is Paris is"), prompt for e3 ("The
+    currency of the country whose capital is Paris is").
+    """
+
+    uid: str
+    category: str
+    e1: str
+    bridge: Entity
+    answer: Entity
+    bridge_prompt: str
+    prompt: str
+
+
+def read_twohop(source: str) -> list[TwoHopQuestion]:
+    """Questions from "facts" (the project's own), a file, or a data set on the hub (owner/name).
+
+    Files: Parquet, CSV, JSONL, JSON; columns as in TwoHopFact. Raises DataError naming file and
+    row, MissingFileError, DownloadError.
+    """
+    from selfie_adapters.sources.hub_rows import open_rows
+
+    if source == PACKAGED:
+        source = str(package_files("selfie_adapters.sources") / "twohop_facts.jsonl")
+    questions: dict[str, TwoHopQuestion] = {}
+    for place, row in open_rows(source):
+        question = _question(place, row, str(len(questions)))
+        if question.uid in questions:
+            raise DataError(f"{place}: uid {question.uid} stands in an earlier row too.")
+        questions[question.uid] = question
+    if not questions:
+        raise DataError(f"{source}: no questions.")
+    return list(questions.values())
+
+
+def _question(place: str, row: dict[str, Any], number: str) -> TwoHopQuestion:
+    texts = {name: _text(place, row, name) for name in _TEXTS}
+    uid = row.get("uid")
+    return TwoHopQuestion(
+        uid=number if uid is None else str(uid),
+        category=str(row.get("category") or row.get("fact_comp_type") or ""),
+        e1=texts["e1.value"],
+        bridge=_entity(place, row, "e2"),
+        answer=_entity(place, row, "e3"),
+        bridge_prompt=texts["r1(e1).prompt"],
+        prompt=texts["r2(r1(e1)).prompt"],
+    )
+
+
+def _text(place: str, row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        others = [column for column in row if column not in _TEXTS] or list(row)
+        raise DataError(f"{place}: no column {name}. {nearest(name, map(str, others))}")
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: {name} is {value!r:.60}; a text is expected.")
+    return value.strip()
+
+
+def _entity(place: str, row: dict[str, Any], name: str) -> Entity:
+    value = _text(place, row, f"{name}.value")
+    given = row.get(f"{name}.aliases")
+    found = [] if given is None else list(_aliases(place, f"{name}.aliases", given))
+    return Entity(value, tuple(dict.fromkeys([value, *found])))
+
+
+def _aliases(place: str, name: str, given: Any) -> Iterator[str]:
+    """The texts in nested tuples or lists, which may be written out as one text."""
+    if isinstance(given, str) and given.lstrip()[:1] in ("(", "["):
+        try:
+            if len(given) > _LONGEST_ALIASES:
+                raise ValueError(f"{len(given):,} characters")
+            given = ast.literal_eval(given.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise DataError(
+                f"{place}: {name} is not nested tuples of texts such as (('US', 'USA'),) "
+                f"({error}): {given!r:.60}."
+            ) from error
+    waiting = [given]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, (tuple, list)):
+            waiting = [*one, *waiting]
+        elif isinstance(one, str):
+            if one.strip():
+                yield one.strip()
+        else:
+            raise DataError(f"{place}: {name} holds {one!r:.60}; texts are expected.")
