@@ -35,7 +35,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
 
     def run(name, set_=None, **settings):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         evaluate(name, config=f"{name}.yaml", set_=set_)
         return json.loads((tmp_path / "results" / name / "results.json").read_text())
 
@@ -78,9 +78,10 @@ def test_retrieval_then_taboo_by_settings_files(run, golden_dir, tmp_path, capsy
             chat={"model": "served", "url": stub.address},
             **common,
         )
-    assert found["counts"]["asked"] == len(stub.asked) == 6
+    about = {row["topic"] for row in read_jsonl("results/retrieval/labels.jsonl")}
+    assert found["counts"]["asked"] == len(stub.asked) == len(about)  # vectors may share a topic
     assert [pair["first"] for pair in found["comparisons"]][:2] == ["plain", "plain, redacted"]
-    assert "0 of 6 answers had the name" in capsys.readouterr().out
+    assert f"0 of {len(about)} answers had the name" in capsys.readouterr().out
 
 
 def _titles():

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from selfie_adapters.evaluation import Interval, bootstrap_mean
+from selfie_adapters.evaluation import Interval, bootstrap_mean, statistics
+from selfie_adapters.evaluation.statistics import bootstrap_of_means
 
 
 def test_the_interval_is_that_of_a_normal_mean_for_many_values():
@@ -34,3 +35,22 @@ def test_above_means_apart():
 def test_no_values_are_refused():
     with pytest.raises(ValueError, match="no values"):
         bootstrap_mean([])
+
+
+def test_a_ratio_of_means_is_resampled_row_by_row():
+    # every row has the same ratio, so no resample can have another one
+    rows = np.array([[2.0, 1.0], [6.0, 3.0], [20.0, 10.0]])
+    found = bootstrap_of_means(rows, lambda means: means[..., 0] / means[..., 1])
+    assert (found.mean, found.low, found.high, found.n) == (2.0, 2.0, 2.0, 3)
+    uneven = np.array([[1.0, 1.0], [6.0, 3.0]])  # 7 / 4 of both; 1 and 2 of one drawn twice
+    found = bootstrap_of_means(uneven, lambda means: means[..., 0] / means[..., 1])
+    assert found.mean == pytest.approx(7 / 4)
+    assert (found.low, found.high) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("draws", [1, 999, 10**9])
+def test_resamples_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch, draws):
+    values = np.random.default_rng(2).normal(size=7)
+    expected = bootstrap_mean(values, seed=5)
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", draws)
+    assert bootstrap_mean(values, seed=5) == expected

@@ -68,8 +68,13 @@ class SentenceEmbedder:
                 f'({said}). Give a hub id, a local folder, or "{PACKAGED}".'
             ) from error
 
-    @cached_property
+    @property
     def digest(self) -> str:
+        """Hash of the weights and of the modules' settings."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(repr(self._model).encode())
         digest.update(str(self._model.max_seq_length).encode())
         for name, weight in sorted(self._model.state_dict().items()):

@@ -54,7 +54,7 @@ def conditions(
     progress: Progress,
 ) -> Iterator[Said]:
     """Every condition, the real ones first; `choices` is told how scales were chosen."""
-    order = shuffle_order(len(task.targets), settings.seed).tolist()
+    order: list[int] = shuffle_order(len(task.targets), settings.seed).tolist()
     real: list[Said] = []
     controls: list[Said] = []
     first: Labeller | None = None

@@ -157,7 +157,7 @@ def _look_up(
     """The descriptions, redacted, and what they have to be set beside; they come first."""
     names = [index.entries[target.topic].title for target in targets]
     redacted = [redact(text, name).text for text, name in zip(said, names, strict=True)]
-    order = shuffle_order(len(targets), settings.seed).tolist()
+    order: list[int] = shuffle_order(len(targets), settings.seed).tolist()
     given = other_labels(targets, index.entries, settings.seed)
     conditions = {
         DESCRIPTION: ("what the model says of the topic, its name taken out", redacted),
