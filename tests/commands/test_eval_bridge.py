@@ -1,9 +1,16 @@
+import contextlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from selfie_adapters.cli import main
+from selfie_adapters.commands.eval_bridge import Settings
+from selfie_adapters.config_reading import read_config
+from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+
+ROOT = Path(__file__).parents[2]
 
 QUESTION = {
     "uid": "q/1",
@@ -14,6 +21,11 @@ QUESTION = {
     "r1(e1).prompt": "Its land is",
     "r2(r1(e1)).prompt": "A <b>&$ coin is",
 }
+
+
+def run(*arguments: str) -> None:
+    with contextlib.suppress(SystemExit):  # a finished command may or may not end the process
+        main(arguments)
 
 
 @pytest.fixture
@@ -39,7 +51,7 @@ def config(tmp_path, golden_dir):
 
 
 def test_table_results_and_page(config, tmp_path, capsys):
-    main(["eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out")])
+    run("eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out"))
     said = capsys.readouterr().out
     for words in ("trained", "untrained × 2", "zero vector", "questions 2", "0.0 [0.0, 0.0]"):
         assert words in said
@@ -52,7 +64,7 @@ def test_table_results_and_page(config, tmp_path, capsys):
     assert page.count("<svg") == 3  # the average and one a question
     assert not re.search(r"(?:src|href)=[\"']https?:", page)  # needs no other file
     before = (tmp_path / "out/results.json").read_bytes()
-    main(["eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out")])
+    run("eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out"))
     assert (tmp_path / "out/results.json").read_bytes() == before
 
 
@@ -65,3 +77,10 @@ def test_errors_are_one_red_line(config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["eval", "bridge", "--config", str(config), "--set", "questions=no.jsonl"])
     assert "no.jsonl" in capsys.readouterr().err
+
+
+def test_the_settings_file_that_comes_along():
+    given = read_config(ROOT / "evaluation/configs/bridge.yaml", Settings)
+    assert given.questions == "facts"
+    published = {"limit": 500, "samples": 10, "max_new_tokens": 20, "temperature": 0.7}
+    assert {key: BridgeSettings.model_fields[key].default for key in published} == published
