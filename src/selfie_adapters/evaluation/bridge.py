@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256
 ZERO, RANDOM, UNTRAINED = "zero vector", "random directions", "untrained × {:g}"
-_FREE = ("batch_size", "answerer")  # who answers is told by the answers themselves
+_FREE = ("batch_size",)
 
 
 def run_bridge(
@@ -107,17 +108,21 @@ def _known(
     cache = AnswerCache(chat or open_chat(settings.answerer, model), folder / "answers")
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0
+    answered = count(1)
+
+    def one_more() -> None:
+        progress("asking", next(answered), 2 * len(order))
+
     for start in range(0, len(order), _ASKED_AT_ONCE):
         if len(known) >= limit:
             break
         part = [questions[i] for i in order[start : start + _ASKED_AT_ONCE]]
-        for one in ask(cache, part):
+        for one in ask(cache, part, one_more):
             bridges += one.knows_bridge
             answers += one.knows_answer
             if one.knows_bridge and one.knows_answer:
                 known.append(one.question)
         done += len(part)
-        progress("asking", done, len(order))
     counts = {"questions": len(questions), "asked": done, "bridge answered": bridges}
     return known[:limit], {**counts, "question answered": answers, "both answered": len(known)}
 

@@ -91,7 +91,9 @@ def read_judgement(one: Candidates, answer: str) -> Judgement | None:
     """The choice and the marks; None for an answer that does not hold both."""
     found = _json_object(answer)
     prompt, marks = found.get("message"), found.get("marks")
-    if not _whole(prompt) or not 1 <= prompt <= len(one.prompts) or not isinstance(marks, list):
+    if not isinstance(prompt, int) or isinstance(prompt, bool) or not isinstance(marks, list):
+        return None
+    if not 1 <= prompt <= len(one.prompts):
         return None
     if len(marks) != len(one.labels) or not all(_mark(mark) for mark in marks):
         return None
@@ -152,10 +154,6 @@ def _printable(text: str) -> str:
     """Without control characters and halves of characters, which no label needs."""
     whole = text.encode("utf-8", "ignore").decode()
     return "".join(c if c.isprintable() or c.isspace() else "" for c in whole)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _mark(value: Any) -> bool:
