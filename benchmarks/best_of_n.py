@@ -33,7 +33,7 @@ from selfie_adapters.labelling.export import open_run
 Row = dict[str, Any]
 
 WAYS: dict[str, Callable[[list[Row]], Row]] = {
-    "one sample": lambda rows: rows[0],
+    "one sample": lambda rows: min(rows, key=lambda row: row["sample"]),
     "best by gain": lambda rows: min(rows, key=lambda row: row["rank"]),
     "best by likelihood": lambda rows: max(rows, key=lambda row: row["log_prob"]),
     "best by likelihood a token": lambda rows: max(

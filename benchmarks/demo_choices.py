@@ -1,11 +1,11 @@
 """Why the demo is set up as it is: one training run a choice, all on the same held-out concepts.
 
-    python benchmarks/demo_choices.py --out choices          # every choice: 30 minutes on 2 cores
+    python benchmarks/demo_choices.py --out choices          # every choice: 25 minutes on 2 cores
     python benchmarks/demo_choices.py --out choices lr-0.01          # only the named
 
-Each run changes one thing of the demo's own settings: layer, prompt, adapter kind, learning rate.
-A row of choices/results.jsonl holds the loss and recall of each condition, with intervals; choices
-that have a row are not run again.
+Each run changes one thing of the demo's own settings: layer, position, prompt, adapter kind, start,
+learning rate. A row of choices/results.jsonl holds the loss of held-out names, trained and for the
+zero vector and shuffled vectors, with intervals; choices that have a row are not run again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import torch
 from rich.console import Console
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.commands.demo import CANDIDATES, LAYER, LEARNING_RATE, RANK, TEMPLATE
+from selfie_adapters.commands.demo import LAYER, LEARNING_RATE, RANK, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
+from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.evaluation import compare_with_controls
+from selfie_adapters.evaluation import bootstrap_mean
 from selfie_adapters.files import append_jsonl, read_jsonl
-from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
 from selfie_adapters.sources.topics import Topic, packaged_topics
-from selfie_adapters.training import train
-from selfie_adapters.training.setup import bound_prompt
+from selfie_adapters.training import label_losses, train
 
 PLACEHOLDER = "<reponame>"
 PUBLISHED = (  # the published question in this model's chat format: two sites
@@ -39,7 +39,6 @@ PUBLISHED = (  # the published question in this model's chat format: two sites
 )
 CONCEPTS = 4000
 HELD_OUT = 180
-GROUPS = 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Choice:
     template: str = TEMPLATE
     kind: str = "scalar_affine_plus_low_rank"
     learning_rate: float = LEARNING_RATE
+    start: str = "closed_form"
 
 
 DEMO = Choice()
@@ -63,7 +63,10 @@ CHOICES = {
     "layer-16": replace(DEMO, layer=16),
     "layer-28": replace(DEMO, layer=28),
     "after-the-name": replace(DEMO, position=-6),
-    "published": replace(DEMO, template=PUBLISHED, kind="scalar_affine", learning_rate=0.01),
+    "published-start": replace(DEMO, start="published"),
+    "published": Choice(
+        template=PUBLISHED, kind="scalar_affine", learning_rate=0.01, start="published"
+    ),
 }
 
 
@@ -98,7 +101,12 @@ def run(name: str, model: FrozenModel, folder: Path, steps: int) -> dict[str, ob
                 "train_dataset_ratios": only,
                 "val_dataset_ratios": only,
             },
-            "projection": {"type": choice.kind, "low_rank_rank": RANK, "init_scale": 5.0},
+            "projection": {
+                "type": choice.kind,
+                "low_rank_rank": RANK,
+                "init_scale": 5.0,
+                "init": choice.start,
+            },
             "soft_prompt": {"template": choice.template, "reserved_token": PLACEHOLDER},
             "training": {
                 "learning_rate": choice.learning_rate,
@@ -116,24 +124,28 @@ def run(name: str, model: FrozenModel, folder: Path, steps: int) -> dict[str, ob
     section = next(i for i, s in enumerate(dataset.sections) if s.layer == choice.layer)
     items = [item for item in dataset.labelled("val") if item.section == section]
     rows = torch.tensor([item.row for item in items])
-    results = compare_with_controls(
-        model,
-        bound_prompt(config, model),
-        load_adapter(path / "adapter_final.safetensors"),
-        dataset.sections[section].vectors[rows].float(),
-        [item.labels[0] for item in items],
-        CANDIDATES,
-        GROUPS,
-    )
-    shown = {r.condition: {"loss": str(r.loss), "gain_at_1": str(r.gain_at_1)} for r in results}
-    return {"choice": name, **asdict(choice), "steps": steps, "seconds": round(seconds), **shown}
+    vectors = dataset.sections[section].vectors[rows].float()
+    names = [item.labels[0] for item in items]
+    adapter = load_adapter(path / "adapter_final.safetensors")
+    prompt = SoftPrompt(choice.template, PLACEHOLDER)
+    conditions = {
+        "trained": vectors,
+        "zero vector": torch.zeros_like(vectors),
+        "shuffled": vectors[shuffle_order(len(vectors), 0)],
+    }
+    with torch.no_grad():
+        losses = {
+            condition: str(bootstrap_mean(label_losses(model, prompt, adapter, x, names).numpy()))
+            for condition, x in conditions.items()
+        }
+    return {"choice": name, **asdict(choice), "steps": steps, "seconds": round(seconds), **losses}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of: {', '.join(CHOICES)}")
     parser.add_argument("--out", type=Path, default=Path("choices"))
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     for name in options.names:
         if name not in CHOICES:

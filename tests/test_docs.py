@@ -91,7 +91,7 @@ def test_links_lead_somewhere(page):
 @pytest.fixture
 def workspace(tmp_path):
     """A copy of what a reader has, with the commands of this environment on the path."""
-    for name in ("data", "training", "benchmarks", "scripts"):
+    for name in ("data", "training", "evaluation", "benchmarks", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
@@ -127,6 +127,8 @@ ELSEWHERE = (
     "selfie data fetch",
     "python benchmarks/",
     "selfie serve",
+    "selfie prepare topics keenanpepper/",
+    "selfie eval loss --config evaluation/configs/loss_wikipedia_8b.yaml",
 )
 
 

@@ -50,7 +50,7 @@ def test_the_quick_way_through(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_demo_shows_that_the_adapter_reads_the_vector(tmp_path, capsys):
     demo(out=str(tmp_path / "out"))
-    results = check_files(tmp_path / "out", 5000, 240, 100)
+    results = check_files(tmp_path / "out", 4000, 120, 45)
     trained = results["trained"]
     assert trained["gain_at_1"]["mean"] > 0.7
     for name in CONDITIONS[1:]:

@@ -42,6 +42,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     with hub_server(tmp_path / "hub") as (address, requests):
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield folder, requests
 
 
@@ -107,11 +109,15 @@ def test_bad_rows_are_named(hub, text, message):
         open_topics(NAME)
 
 
-def test_what_is_no_parquet_or_no_data_is_said(hub):
+def test_a_data_set_without_data_is_said(hub):
     folder, _ = hub
     (folder / "a.txt").write_text("x")
     with pytest.raises(DataError, match=r"has no \.parquet"):
         open_topics(NAME)
+
+
+def test_what_is_no_parquet_is_said(hub):
+    folder, _ = hub
     (folder / "a.parquet").write_text("PAR1 or not")
     with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file"):
         open_topics(NAME)

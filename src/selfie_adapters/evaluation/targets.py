@@ -52,8 +52,8 @@ def targets_of_vectors(
 ) -> list[Target]:
     """The topic of each vector: the one with the same labels, if only one has them.
 
-    Otherwise the one whose number is the vector's row, if they share a label; otherwise the only
-    one whose title is one of the vector's labels. source: the topics' name, for messages.
+    Otherwise the only one whose title is the vector's first label; otherwise the one whose number
+    is the vector's row, if they share a label. source: the topics' name, for messages.
     Raises DataError for a vector whose topic is not among them.
     """
     titles: dict[str, list[int]] = {}
@@ -63,23 +63,22 @@ def targets_of_vectors(
         same.setdefault(entry.labels, []).append(number)
     targets = []
     for item in items:
-        key = key_of(dataset, item)
-        alike = same.get(tuple(item.labels), [])
+        labels = tuple(item.labels)
+        alike, named = same.get(labels, []), titles.get(labels[0], [])
         if len(alike) == 1:
-            targets.append(Target(key, alike[0], tuple(item.labels)))
-            continue
-        number = item.row
-        entry = entries[number] if number < len(entries) else None
-        if entry is None or not {entry.title, *entry.labels} & set(item.labels):
-            found = {n for label in item.labels for n in titles.get(label, [])}
-            if len(found) != 1:
+            number = alike[0]
+        elif len(named) == 1:
+            number = named[0]
+        else:
+            number = item.row
+            entry = entries[number] if number < len(entries) else None
+            if entry is None or not {entry.title, *entry.labels} & set(labels):
                 raise DataError(
-                    f"{key}, labels {list(item.labels)[:2]}: {len(found) or 'no'} topics of "
-                    f"{source} have one of them as title, and topic {number} is another one. Give "
-                    "the topics that the vectors were made from."
+                    f"{key_of(dataset, item)}, labels {list(labels)[:2]}: {len(named) or 'no'} "
+                    f"topics of {source} have the first one as title, and topic {number} is "
+                    "another one. Give the topics that the vectors were made from."
                 )
-            (number,) = found
-        targets.append(Target(key, number, tuple(item.labels)))
+        targets.append(Target(key_of(dataset, item), number, labels))
     return targets
 
 

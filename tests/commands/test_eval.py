@@ -1,0 +1,144 @@
+"""`selfie eval retrieval|taboo|loss`: settings files, tables, figures, and a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chat_server import chat_server, says
+from letters import LettersEmbedder
+from selfie_adapters.commands.eval import PROTOCOLS, evaluate
+from selfie_adapters.config_reading import read_config
+from selfie_adapters.errors import ConfigError
+from selfie_adapters.evaluation import retrieval_run, taboo
+from selfie_adapters.files import read_jsonl
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "data/sample/sample.json"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Write settings to NAME.yaml and evaluate by them; returns results.json."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for module in (retrieval_run, taboo):
+        monkeypatch.setattr(module, "SentenceEmbedder", lambda _name: LettersEmbedder())
+    monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
+
+    def run(name, set_=None, **settings):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+        evaluate(name, config=f"{name}.yaml", set_=set_)
+        return json.loads((tmp_path / "results" / name / "results.json").read_text())
+
+    return run
+
+
+def golden_settings(golden_dir):
+    return {
+        "model": str(golden_dir / "model"),
+        "dtype": "float32",
+        "adapters": {"plain": str(golden_dir / "adapters/scalar_affine_norm.safetensors")},
+        "untrained_scales": [1.0],
+    }
+
+
+def test_retrieval_then_taboo_by_settings_files(run, golden_dir, tmp_path, capsys):
+    names = _titles()
+    (tmp_path / "topics.jsonl").write_text(
+        "".join(json.dumps({"name": n, "labels": labels}) + "\n" for n, labels in names)
+    )
+    common = {"topics": "topics.jsonl", "embedder": "letters"}
+    results = run(
+        "retrieval",
+        ["limit=6"],
+        vectors=str(SAMPLE),
+        max_new_tokens=4,
+        **common,
+        **golden_settings(golden_dir),
+    )
+    assert results["counts"] == {"topics": len(names), "queries": 6}
+    shown = capsys.readouterr().out
+    for text in ("plain: zero vector", "recall@1", "plain minus untrained", "results.json"):
+        assert text in shown
+    assert list((tmp_path / "cache/embeddings").glob("letters-1*.sqlite"))
+
+    with chat_server(lambda asked: says("A thing that is not named.")) as stub:
+        found = run(
+            "taboo",
+            retrieval="results/retrieval",
+            chat={"model": "served", "url": stub.address},
+            **common,
+        )
+    assert found["counts"]["asked"] == len(stub.asked) == 6
+    assert [pair["first"] for pair in found["comparisons"]][:2] == ["plain", "plain, redacted"]
+    assert "0 of 6 answers had the name" in capsys.readouterr().out
+
+
+def _titles():
+    from selfie_adapters.dataset import load_dataset
+
+    different = dict.fromkeys(tuple(item.labels) for item in load_dataset(SAMPLE).labelled())
+    return [(labels[0], list(labels)) for labels in different]
+
+
+def test_loss_by_a_settings_file_draws_the_matrix(run, golden_dir, tmp_path, capsys):
+    settings = golden_settings(golden_dir)
+    settings["adapters"]["full"] = str(golden_dir / "adapters/full_rank_norm.safetensors")
+    results = run("loss", datasets={"sample": str(SAMPLE)}, **settings)
+    assert results["matrix"]["rows"] == ["plain", "full", "untrained", "identity"]
+    figure = (tmp_path / "results/loss/matrix.svg").read_text()
+    assert figure.startswith("<svg")
+    rows = read_jsonl(tmp_path / "results/loss/examples.jsonl")
+    assert {row["adapter"] for row in rows} == {"plain", "full"}
+    shown = capsys.readouterr().out
+    for text in ("bias share", "shuffled", "untrained", "matrix.svg"):
+        assert text in shown
+
+
+def test_a_settings_file_with_a_slip_names_the_key(run, golden_dir):
+    with pytest.raises(ConfigError, match=r'adaptors: unknown key. Did you mean "adapters"'):
+        run("retrieval", adaptors={"a": "x"})
+    with pytest.raises(ConfigError, match='Did you mean "retrieval"'):
+        evaluate("retreival", config="x.yaml")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "evaluation/configs").glob("*.yaml")), ids=str)
+def test_the_settings_files_of_the_project_are_valid(file):
+    name = next(name for name in PROTOCOLS if file.stem.startswith(name))
+    protocol = __import__(f"selfie_adapters.commands.{PROTOCOLS[name]}", fromlist=["Settings"])
+    read_config(file, protocol.Settings)
+
+
+def test_a_process_killed_by_force_goes_on_to_the_same_results(golden_dir, tmp_path):
+    settings = golden_settings(golden_dir) | {"datasets": {"sample": str(SAMPLE)}, "batch_size": 1}
+    (tmp_path / "loss.yaml").write_text(yaml.safe_dump(settings))
+
+    def start(out):
+        command = [sys.executable, "-m", "selfie_adapters", "eval", "loss", "--config", "loss.yaml"]
+        return subprocess.Popen(
+            [*command, "--out", out],
+            cwd=tmp_path,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+
+    process = start("killed")
+    rows = tmp_path / "killed/rows.jsonl"
+    while process.poll() is None and not (rows.exists() and rows.stat().st_size > 500):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/results.json").exists()
+    assert start("killed").wait() == 0
+    assert start("whole").wait() == 0
+    for name in ("results.json", "examples.jsonl", "matrix.svg"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
