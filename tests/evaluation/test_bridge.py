@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation import bridge
 from selfie_adapters.evaluation.bridge import other_questions, run_bridge
-from selfie_adapters.evaluation.bridge_reading import plan_question
+from selfie_adapters.evaluation.bridge_reading import plan_question, question_states
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
@@ -286,20 +287,19 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(bridge, "write_labels", stops)
     folder, first = tmp_path / "r", Knows(knows)
-    for _ in range(3):
+    for batch_size in (256, 7, 3):
         with pytest.raises(KeyboardInterrupt):
-            run_bridge(settings_for(file, adapter_file), folder, model, first)
+            run_bridge(
+                settings_for(file, adapter_file, batch_size=batch_size), folder, model, first
+            )
         with (folder / "rows.jsonl").open("a") as torn:
             torn.write('{"key": "trained/q/9", "hi')
         left[0] = 3
     left[0] = 100
     again = Knows(knows)
-    path = run_bridge(settings_for(file, adapter_file, batch_size=7), folder, model, again)
+    path = run_bridge(settings_for(file, adapter_file), folder, model, again)
     assert again.asked == 0  # answers were kept
-    done = json.loads(path.read_text())
-    expected = finished[1]
-    expected["settings"]["batch_size"] = 7
-    assert done == expected
+    assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
     assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
 
 
@@ -324,6 +324,30 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
         file, adapter_file, only_answered=False, limit=3, untrained_scales=(), random=False
     )
     assert json.loads(run_bridge(free, tmp_path / "f", model).read_text())["counts"]["read"] == 3
+
+
+def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, questions, tmp_path):
+    states = question_states(model, plan_question(model, questions[0], "1", "template"), None)
+    mean = torch.full((model.d_model,), 2.5)
+    save_file({"layer_1": mean}, tmp_path / "mean.safetensors")
+    less = question_states(
+        model, plan_question(model, questions[0], "1", "template"), mean.unsqueeze(0)
+    )
+    torch.testing.assert_close(less, states - 2.5)
+    settings = settings_for(
+        file,
+        adapter_file,
+        mean=str(tmp_path / "mean.safetensors"),
+        only_answered=False,
+        limit=1,
+        samples=1,
+        max_new_tokens=1,
+        untrained_scales=(),
+        random=False,
+    )
+    results = json.loads(run_bridge(settings, tmp_path / "r", model).read_text())
+    assert results["heat_map"]["layers"] == [1]
+    assert "mean_sha256" in results["inputs"]
 
 
 def test_another_evaluation_in_the_folder_is_refused(file, adapter_file, model, finished):

@@ -33,6 +33,7 @@ def test_the_small_model_answers_part_of_the_facts(tmp_path):
     counts = json.loads(path.read_text())["counts"]
     print(counts, f"{time.process_time() - begun:.0f} s, {torch.get_num_threads()} threads")  # noqa: T201
     assert counts["asked"] == 98
-    assert counts["both answered"] >= 20
-    assert counts["both answered"] < 98
+    # 71, 58 and 39 when this was written; another machine's rounding may move a few
+    assert 60 <= counts["bridge answered"] <= 85
+    assert 30 <= counts["both answered"] <= 50
     assert counts["read"] == 2

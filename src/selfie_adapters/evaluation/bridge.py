@@ -39,7 +39,7 @@ from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.reading import read_means
+from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.model.sampling import row_seed
@@ -71,7 +71,10 @@ def run_bridge(
     model = model or load_model(settings.model, settings.dtype)
     labeller = Labeller(model, load_adapter(adapter_file))
     known, counts = _known(settings, questions, kept.folder, model, chat, progress)
-    plans = [plan_question(model, q, settings.layers, settings.chat) for q in known]
+    layers = settings.layers
+    if layers is None and settings.mean is not None:
+        layers = mean_layers(settings.mean)
+    plans = [plan_question(model, q, layers, settings.chat) for q in known]
     plans = [one for one in plans if one.aliases]
     counts["left out: every alias stands in the question"] = len(known) - len(plans)
     if not plans:
