@@ -55,7 +55,7 @@ def adapter_file(golden_dir):
 
 @torch.no_grad()
 def plain_labels(model, adapter_file, question, scale=1.0, adapter=None):
-    """Labels of layer × position from the question on, one state at a time from whole passes."""
+    """Labels of layer × position from the question on, a position at a time, from whole passes."""
     tokenizer = model.tokenizer
     turns = [{"role": "user", "content": question.prompt}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -72,21 +72,19 @@ def plain_labels(model, adapter_file, question, scale=1.0, adapter=None):
     for hook in hooks:
         hook.remove()
     labeller = Labeller(model, adapter or load_adapter(adapter_file))
-    grid = []
-    for layer, states in enumerate(hidden):
-        row = []
-        for position in range(start, len(ids)):
-            (labels,) = labeller.label(
-                states.reshape(-1, states.shape[-1])[position : position + 1],
-                (scale,),
-                SAMPLES,
-                temperature=0.7,
-                max_new_tokens=TOKENS,
-                seed=5,
-                names=[(question.uid, layer, position)],
-            )
-            row.append([label.text for label in labels])
-        grid.append(row)
+    columns = []
+    for position in range(start, len(ids)):
+        answers = labeller.label(
+            torch.stack([states.reshape(-1, states.shape[-1])[position] for states in hidden]),
+            (scale,),
+            SAMPLES,
+            temperature=0.7,
+            max_new_tokens=TOKENS,
+            seed=5,
+            names=[(question.uid, layer, position) for layer in range(len(hidden))],
+        )
+        columns.append([[label.text for label in labels] for labels in answers])
+    grid = [list(row) for row in zip(*columns, strict=True)]
     return grid, start, text
 
 
