@@ -85,6 +85,12 @@ _prepare.command(
     help="The labels of a Neuronpedia source, as JSON lines.",
 )
 
+_prepare.command(
+    f"{COMMANDS}.prepare_written:dataset",
+    name="dataset",
+    help="Prompts and labels for titles, written by a chat model.",
+)
+
 _adapter = _group("adapter", "Look at adapter files.")
 _adapter.command(
     f"{COMMANDS}.adapter:show",

@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation import bridge
 from selfie_adapters.evaluation.bridge import other_questions, run_bridge
-from selfie_adapters.evaluation.bridge_reading import plan_question
+from selfie_adapters.evaluation.bridge_reading import plan_question, question_states
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
@@ -54,7 +55,7 @@ def adapter_file(golden_dir):
 
 @torch.no_grad()
 def plain_labels(model, adapter_file, question, scale=1.0, adapter=None):
-    """Labels of layer × position from the question on, one state at a time from whole passes."""
+    """Labels of layer × position from the question on, a position at a time, from whole passes."""
     tokenizer = model.tokenizer
     turns = [{"role": "user", "content": question.prompt}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -71,21 +72,19 @@ def plain_labels(model, adapter_file, question, scale=1.0, adapter=None):
     for hook in hooks:
         hook.remove()
     labeller = Labeller(model, adapter or load_adapter(adapter_file))
-    grid = []
-    for layer, states in enumerate(hidden):
-        row = []
-        for position in range(start, len(ids)):
-            (labels,) = labeller.label(
-                states.reshape(-1, states.shape[-1])[position : position + 1],
-                (scale,),
-                SAMPLES,
-                temperature=0.7,
-                max_new_tokens=TOKENS,
-                seed=5,
-                names=[(question.uid, layer, position)],
-            )
-            row.append([label.text for label in labels])
-        grid.append(row)
+    columns = []
+    for position in range(start, len(ids)):
+        answers = labeller.label(
+            torch.stack([states.reshape(-1, states.shape[-1])[position] for states in hidden]),
+            (scale,),
+            SAMPLES,
+            temperature=0.7,
+            max_new_tokens=TOKENS,
+            seed=5,
+            names=[(question.uid, layer, position) for layer in range(len(hidden))],
+        )
+        columns.append([[label.text for label in labels] for labels in answers])
+    grid = [list(row) for row in zip(*columns, strict=True)]
     return grid, start, text
 
 
@@ -100,12 +99,21 @@ def words(grid):
 
 
 @pytest.fixture(scope="module")
-def questions(model, adapter_file):
+def plain(model, adapter_file):
+    """`plain_labels` of every question, by uid."""
+    made = {}
+    for number, prompt in enumerate(PROMPTS):
+        bare = TwoHopQuestion(f"q/{number}", "", "", Entity("", ()), Entity("", ()), "", prompt)
+        made[bare.uid] = plain_labels(model, adapter_file, bare)
+    return made
+
+
+@pytest.fixture(scope="module")
+def questions(plain):
     """Four questions whose bridges are words that their own states, or no states, write."""
     made = []
     for number, prompt in enumerate(PROMPTS):
-        bare = TwoHopQuestion(f"q/{number}", "", "", Entity("", ()), Entity("", ()), "", prompt)
-        grid, _, _ = plain_labels(model, adapter_file, bare)
+        grid, _, _ = plain[f"q/{number}"]
         taken = {alias for one in made for alias in one.bridge.aliases}
         found = [
             word
@@ -169,11 +177,11 @@ def finished(model, file, adapter_file, knows, tmp_path_factory):
     return folder, json.loads(path.read_text()), {row["key"]: row for row in rows}
 
 
-def test_hits_are_those_of_a_plain_loop(model, adapter_file, questions, finished):
+def test_hits_are_those_of_a_plain_loop(model, plain, questions, finished):
     _, results, rows = finished
     decoded = []
     for question in questions:
-        grid, start, text = plain_labels(model, adapter_file, question)
+        grid, start, text = plain[question.uid]
         word = question.bridge.value.lower()
         pattern = re.compile(rf"(?<!\w){word}(?!\w)")
         hits = [[sum(bool(pattern.search(t.lower())) for t in cell) for cell in r] for r in grid]
@@ -235,13 +243,13 @@ def test_the_zero_vector_is_one_stream_of_labels(model, adapter_file, questions,
     assert sum(map(sum, finished[2]["zero vector/q/0"]["hits"])) == hits
 
 
-def test_shuffled_is_anothers_bridge_on_the_same_labels(model, adapter_file, questions, finished):
+def test_shuffled_is_anothers_bridge_on_the_same_labels(plain, questions, finished):
     by_value = {question.bridge.value: question for question in questions}
-    for question in questions[:2]:
+    for question in questions:
         row = finished[2][f"trained/{question.uid}"]
         other = by_value[row["shuffled_bridge"]]
         assert other.uid != question.uid
-        grid, _, _ = plain_labels(model, adapter_file, question)
+        grid, _, _ = plain[question.uid]
         word = other.bridge.value.lower()
         hits = [[sum(word in re.findall(r"\w+", t.lower()) for t in c) for c in r] for r in grid]
         assert row["shuffled_hits"] == hits
@@ -277,20 +285,19 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(bridge, "write_labels", stops)
     folder, first = tmp_path / "r", Knows(knows)
-    for _ in range(3):
+    for batch_size in (256, 7, 3):
         with pytest.raises(KeyboardInterrupt):
-            run_bridge(settings_for(file, adapter_file), folder, model, first)
+            run_bridge(
+                settings_for(file, adapter_file, batch_size=batch_size), folder, model, first
+            )
         with (folder / "rows.jsonl").open("a") as torn:
             torn.write('{"key": "trained/q/9", "hi')
         left[0] = 3
     left[0] = 100
     again = Knows(knows)
-    path = run_bridge(settings_for(file, adapter_file, batch_size=7), folder, model, again)
+    path = run_bridge(settings_for(file, adapter_file), folder, model, again)
     assert again.asked == 0  # answers were kept
-    done = json.loads(path.read_text())
-    expected = finished[1]
-    expected["settings"]["batch_size"] = 7
-    assert done == expected
+    assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
     assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
 
 
@@ -315,6 +322,30 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
         file, adapter_file, only_answered=False, limit=3, untrained_scales=(), random=False
     )
     assert json.loads(run_bridge(free, tmp_path / "f", model).read_text())["counts"]["read"] == 3
+
+
+def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, questions, tmp_path):
+    states = question_states(model, plan_question(model, questions[0], "1", "template"), None)
+    mean = torch.full((model.d_model,), 2.5)
+    save_file({"layer_1": mean}, tmp_path / "mean.safetensors")
+    less = question_states(
+        model, plan_question(model, questions[0], "1", "template"), mean.unsqueeze(0)
+    )
+    torch.testing.assert_close(less, states - 2.5)
+    settings = settings_for(
+        file,
+        adapter_file,
+        mean=str(tmp_path / "mean.safetensors"),
+        only_answered=False,
+        limit=1,
+        samples=1,
+        max_new_tokens=1,
+        untrained_scales=(),
+        random=False,
+    )
+    results = json.loads(run_bridge(settings, tmp_path / "r", model).read_text())
+    assert results["heat_map"]["layers"] == [1]
+    assert "mean_sha256" in results["inputs"]
 
 
 def test_another_evaluation_in_the_folder_is_refused(file, adapter_file, model, finished):

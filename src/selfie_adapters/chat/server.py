@@ -57,16 +57,29 @@ class ChatServer:
         path: str,
         body: Mapping[str, Any],
         read: Callable[[Any], Result],
+        repeatable: bool = True,
     ) -> Result:
         """What `read` makes of the JSON answer; it raises PassingFailure for one it cannot use.
 
-        Raises DownloadError when the server refuses, or fails again and again.
+        repeatable: whether asking twice does no harm; if not, a request that the server may have
+        taken is not sent again. Raises DownloadError when the server refuses, or fails again and
+        again.
         """
         content = json.dumps(body).encode()
         kind = {"Content-Type": "application/json"}
-        return self._tried(
-            path, lambda url: client.post(url, content=content, headers=kind), _json, read
-        )
+
+        def send(url: str) -> httpx2.Response:
+            try:
+                return client.post(url, content=content, headers=kind)
+            except httpx2.TransportError as error:
+                if repeatable or isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+                    raise
+                raise DownloadError(
+                    f"{url}: no whole answer ({error or type(error).__name__}), so it is not known "
+                    "whether the server took the request. Look there before you run it again."
+                ) from error
+
+        return self._tried(path, send, _json, read)
 
     def get(self, client: httpx2.Client, path: str, read: Callable[[Any], Result]) -> Result:
         """As `post`, for a GET request."""

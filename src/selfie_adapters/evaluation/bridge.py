@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.reading import read_means
+from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.model.sampling import row_seed
@@ -46,7 +47,7 @@ from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256
 ZERO, RANDOM, UNTRAINED = "zero vector", "random directions", "untrained × {:g}"
-_FREE = ("batch_size", "answerer")  # who answers is told by the answers themselves
+_FREE = ("batch_size",)
 
 
 def run_bridge(
@@ -70,7 +71,10 @@ def run_bridge(
     model = model or load_model(settings.model, settings.dtype)
     labeller = Labeller(model, load_adapter(adapter_file))
     known, counts = _known(settings, questions, kept.folder, model, chat, progress)
-    plans = [plan_question(model, q, settings.layers, settings.chat) for q in known]
+    layers = settings.layers
+    if layers is None and settings.mean is not None:
+        layers = mean_layers(settings.mean)
+    plans = [plan_question(model, q, layers, settings.chat) for q in known]
     plans = [one for one in plans if one.aliases]
     counts["left out: every alias stands in the question"] = len(known) - len(plans)
     if not plans:
@@ -107,17 +111,21 @@ def _known(
     cache = AnswerCache(chat or open_chat(settings.answerer, model), folder / "answers")
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0
+    answered = count(1)
+
+    def one_more() -> None:
+        progress("asking", next(answered), 2 * len(order))
+
     for start in range(0, len(order), _ASKED_AT_ONCE):
         if len(known) >= limit:
             break
         part = [questions[i] for i in order[start : start + _ASKED_AT_ONCE]]
-        for one in ask(cache, part):
+        for one in ask(cache, part, one_more):
             bridges += one.knows_bridge
             answers += one.knows_answer
             if one.knows_bridge and one.knows_answer:
                 known.append(one.question)
         done += len(part)
-        progress("asking", done, len(order))
     counts = {"questions": len(questions), "asked": done, "bridge answered": bridges}
     return known[:limit], {**counts, "question answered": answers, "both answered": len(known)}
 

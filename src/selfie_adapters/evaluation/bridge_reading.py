@@ -53,7 +53,7 @@ class Drawing:
 
 
 def plan_question(
-    model: FrozenModel, question: TwoHopQuestion, layers: str | None, chat: Chat
+    model: FrozenModel, question: TwoHopQuestion, layers: Sequence[int] | str | None, chat: Chat
 ) -> QuestionPlan:
     """Cells from the question's first token to the prompt's last. Raises PromptError, ConfigError.
 

@@ -29,7 +29,7 @@ class BridgeSettings(Section):
     mean: str | None = None
     """File of mean vectors (layer_0, layer_1, …), subtracted from the states first."""
     layers: str | None = None
-    """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all."""
+    """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that `mean` has."""
     chat: Literal["template", "bare", "none"] = "template"
     """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is."""
     samples: Count = 10

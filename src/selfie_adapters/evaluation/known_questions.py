@@ -35,12 +35,19 @@ class Asked:
 def ask(
     chat: ChatModel,
     questions: Sequence[TwoHopQuestion],
-    progress: Callable[[int], None] = lambda _answers: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[Asked]:
-    """Both questions about each, one-shot at temperature 0. Raises what `chat` raises."""
+    """Both questions about each, one-shot at temperature 0; `progress` is called at each answer.
+
+    Raises what `chat` raises.
+    """
     requests = [request(q.bridge_prompt) for q in questions]
     requests += [request(q.prompt) for q in questions]
-    said = chat.answer(requests, lambda _number, _text: progress(1))
+
+    def answered(_number: int, _text: str) -> None:
+        progress()
+
+    said = chat.answer(requests, answered)
     half = len(questions)
     return [Asked(q, said[i], said[half + i]) for i, q in enumerate(questions)]
 
@@ -58,4 +65,7 @@ def request(sentence: str) -> ChatRequest:
 
 def _says(said: str, entity: Entity, prompt: str) -> bool:
     """Whether the entity is named by an alias that the sentence does not hold itself."""
-    return names_entity(said, unnamed(prompt, entity.aliases))
+    # The first look is quick, and mostly the last.
+    return names_entity(said, entity.aliases) and names_entity(
+        said, unnamed(prompt, entity.aliases)
+    )

@@ -84,7 +84,7 @@ def heat_map(
 
     columns: what is written under each; across: what they are.
     """
-    figure, axes = _figure(1.5 + 0.28 * len(columns), 1.4 + 0.13 * len(layers))
+    figure, axes = _figure(2.5 + 0.28 * len(columns), 2.0 + 0.13 * len(layers))
     top = max(max(map(max, share)), 1e-9)
     image = axes.imshow(share, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=top)
     step = max(1, len(layers) // 12)

@@ -1,0 +1,59 @@
+"""Everything that decides what a data set written from titles holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from selfie_adapters.chat import ChatSettings
+from selfie_adapters.config import Count, NotNegative
+from selfie_adapters.config_reading import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class WriterSettings(ChatSettings):
+    """A chat model, how it is reached, and what it costs."""
+
+    protocol: Literal["openai", "anthropic_batches"] = "openai"
+    """anthropic_batches hands all requests in at once and fetches the answers later."""
+    input_price: NotNegative | None = None
+    """For a million tokens; null leaves the costs in tokens."""
+    output_price: NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _batches_need_a_server(self) -> WriterSettings:
+        if self.protocol == "anthropic_batches" and self.url is None:
+            raise ValueError("anthropic_batches needs url, such as https://api.anthropic.com/v1")
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give both input_price and output_price, or neither")
+        return self
+
+
+class TopicWritingSettings(Section):
+    titles: str
+    """JSON ({"titles": […]} or a list), JSONL, or one title a line; .gz too."""
+    limit: Count | None = None
+    """So many titles, drawn at random; null takes all."""
+    earlier: tuple[str, ...] = ()
+    """candidates.jsonl of earlier runs, merged with this one's."""
+    writer: WriterSettings
+    judge: WriterSettings | None = None
+    """Who chooses prompts and marks labels; left out, the writer."""
+    judged: bool = True
+    """false keeps everything: the first prompt, all labels."""
+    prompts: Count = 3
+    """Of every title, of which one is chosen."""
+    labels: Count = 8
+    """Of every title and run."""
+    runs: Count = 1
+    """So many times every title is asked about."""
+    temperature: NotNegative = 0.8
+    max_tokens: Count = 800
+    least_mark: Share = 0.6
+    """Labels with a lower mark are left out."""
+    least_labels: Count = 3
+    """Topics with fewer labels left are left out."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    seed: int = 42
