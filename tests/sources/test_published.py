@@ -28,7 +28,7 @@ def mirror(tmp_path, monkeypatch):
     (tmp_path / "mirror" / path).write_bytes(CONTENT)
     known = PublishedFile(path, hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(FILES, "goodfire-8b-labels", known)
-    monkeypatch.setattr("selfie_adapters.sources.retrying.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("selfie_adapters.retrying.FIRST_WAIT", 0.001)
     handler = partial(Quiet, directory=tmp_path / "mirror")
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

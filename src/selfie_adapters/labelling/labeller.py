@@ -21,8 +21,8 @@ from selfie_adapters.labelling.engines.local import (
     Written,
 )
 from selfie_adapters.labelling.ranking import ReadPrompt, read_prompt, score_written
-from selfie_adapters.labelling.sampling import row_seed
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
+from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
 

@@ -6,6 +6,7 @@ The cache object is changed by each forward pass, so every batch gets a copy of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from transformers import Cache
@@ -34,3 +35,14 @@ class SharedPrefix:
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(rows)
         return cache
+
+
+def common_length(rows: Sequence[Sequence[int]], limit: int) -> int:
+    """How many tokens all rows begin with, at most `limit`."""
+    first, last = min(rows), max(rows)
+    length = 0
+    for a, b in zip(first, last, strict=False):
+        if a != b or length == limit:
+            break
+        length += 1
+    return length

@@ -131,8 +131,7 @@ class SoftPrompt:
                 "keeps whole (an unused special token)."
             )
         _check_begin_token(tokenizer, ids, self.template)
-        family = _family(tokenizer)
-        end = self.end or (family.end if family else tokenizer.eos_token)
+        end = self.end or end_of_turn(tokenizer)
         if end is None:
             raise PromptError(
                 f"{tokenizer.name_or_path} has no end token. Pass one: SoftPrompt(…, end=…)."
@@ -155,6 +154,13 @@ class SoftPrompt:
 def _family(tokenizer: PreTrainedTokenizerBase) -> _Family | None:
     known = (f for f in _FAMILIES.values() if token_id(tokenizer, f.marker) is not None)
     return next(known, None)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that ends an answer in the tokenizer's chat format, else its end-of-text token."""
+    family = _family(tokenizer)
+    end = family.end if family else tokenizer.eos_token
+    return None if end is None else str(end)
 
 
 def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:

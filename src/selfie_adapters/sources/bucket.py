@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from selfie_adapters.errors import DataError, DownloadError, MissingFileError
 from selfie_adapters.files import atomic_path
-from selfie_adapters.sources.retrying import PassingFailure, with_retries
+from selfie_adapters.retrying import PassingFailure, with_retries
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from selfie_adapters.errors import DataError, DownloadError, nearest
 from selfie_adapters.files import atomic_path, sha256
-from selfie_adapters.sources.retrying import PassingFailure, with_retries
+from selfie_adapters.retrying import PassingFailure, with_retries
 
 BASE_URL = "https://raw.githubusercontent.com/agencyenterprise/selfie-adapters/main"
 URL_VARIABLE = "SELFIE_DATA_URL"

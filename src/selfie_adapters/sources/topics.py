@@ -17,6 +17,7 @@ from torch import Tensor
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
+from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import Chat, as_chat, encode
 
 _BATCH_TOKENS = 2048
@@ -169,7 +170,7 @@ def topic_vectors(
         if not -len(row) <= position < len(row):
             raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")
     at = torch.tensor([position % len(row) for row in rows])
-    shared = _common_prefix(rows, int(at.min()))
+    shared = common_length(rows, int(at.min()))
     prefix = SharedPrefix(model, tuple(rows[0][:shared]))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     result = torch.empty(len(rows), len(layers), model.d_model)
@@ -187,14 +188,3 @@ def topic_vectors(
         result[chosen] = hidden.float().cpu()
         progress(len(chosen))
     return result
-
-
-def _common_prefix(rows: list[list[int]], limit: int) -> int:
-    """How many tokens all rows begin with, at most `limit` (at least one token must be left)."""
-    first, last = min(rows), max(rows)
-    length = 0
-    for a, b in zip(first, last, strict=False):
-        if a != b or length == limit:
-            break
-        length += 1
-    return length

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from selfie_adapters.labelling.sampling import next_tokens, row_uniforms
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
+from selfie_adapters.model.sampling import next_tokens, row_uniforms
 
 CLOSING_QUOTE = '"'
 

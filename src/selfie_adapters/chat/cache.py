@@ -1,0 +1,73 @@
+"""Answers on disk: what was asked once is not asked again, not even by a run that was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from selfie_adapters.chat.request import ChatModel, ChatRequest
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.files import append_jsonl, atomic_path, read_jsonl
+
+
+class AnswerCache:
+    """A chat model that asks `chat` only what `folder` does not hold the answer to.
+
+    answers.jsonl in the folder: `digest` of the request and the model's name, `answer`. Each
+    answer is written as it comes. A request that occurs twice is asked once.
+    """
+
+    def __init__(self, chat: ChatModel, folder: str | Path) -> None:
+        """Raises ConfigError for a folder that is a file, DataError for other content."""
+        self.name = chat.name
+        self._chat = chat
+        self._file = Path(folder) / "answers.jsonl"
+        if Path(folder).is_file():
+            raise ConfigError(f"{folder} is a file; a folder for answers is expected.")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        rows = read_jsonl(self._file) if self._file.exists() else []
+        self._answers: dict[str, str] = {}
+        for number, row in enumerate(rows, start=1):
+            match row:
+                case {"digest": str(digest), "answer": str(answer)}:
+                    self._answers[digest] = answer
+                case _:
+                    raise DataError(
+                        f"{self._file}, row {number}: digest and answer are expected, found "
+                        f"{row!r:.80}. Remove the file, or name another folder."
+                    )
+        # Written anew: a torn last line must not swallow the answer that is appended next.
+        with atomic_path(self._file) as temporary:
+            for digest, answer in self._answers.items():
+                append_jsonl(temporary, {"digest": digest, "answer": answer})
+
+    def missing(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
+        """Those requests, each once, that the model would be asked."""
+        by_digest = {request.digest(self.name): request for request in requests}
+        return [request for digest, request in by_digest.items() if digest not in self._answers]
+
+    def answer(
+        self,
+        requests: Sequence[ChatRequest],
+        done: Callable[[int, str], None] = lambda _number, _text: None,
+    ) -> list[str]:
+        """As the model's own; known answers are handed to `done` first."""
+        digests = [request.digest(self.name) for request in requests]
+        numbers: dict[str, list[int]] = {}
+        for number, digest in enumerate(digests):
+            numbers.setdefault(digest, []).append(number)
+        missing = [digest for digest in numbers if digest not in self._answers]
+        for number, digest in enumerate(digests):
+            if digest in self._answers:
+                done(number, self._answers[digest])
+
+        def keep(place: int, text: str) -> None:
+            digest = missing[place]
+            append_jsonl(self._file, {"digest": digest, "answer": text})
+            self._answers[digest] = text
+            for number in numbers[digest]:
+                done(number, text)
+
+        if missing:
+            self._chat.answer([requests[numbers[digest][0]] for digest in missing], keep)
+        return [self._answers[digest] for digest in digests]

@@ -1,0 +1,198 @@
+"""Answers of the frozen model itself: one batch of many conversations, rows that end leave it.
+
+Rows are padded on the left, so that distances between tokens are what they are without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+
+from selfie_adapters.chat.request import ChatRequest
+from selfie_adapters.errors import PromptError
+from selfie_adapters.model import FrozenModel, SharedPrefix
+from selfie_adapters.model.prefix import common_length
+from selfie_adapters.model.prompt import encode, end_of_turn, token_id
+from selfie_adapters.model.sampling import next_tokens, row_uniforms
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A request with its number in the caller's order and the prompt's token ids."""
+
+    number: int
+    request: ChatRequest
+    ids: tuple[int, ...]
+
+
+class InProcessChat:
+    """A model in this process as a chat model.
+
+    An answer depends on its own request alone: its draws come from its seed, whatever else is in
+    the batch (number formats below float32 may round differently in batches of another size).
+    """
+
+    def __init__(self, model: FrozenModel, batch_size: int = 64) -> None:
+        self.name = model.name
+        self._model = model
+        self._batch_size = batch_size
+        self._ends = _end_tokens(model).to(model.device)
+
+    def answer(
+        self,
+        requests: Sequence[ChatRequest],
+        done: Callable[[int, str], None] = lambda _number, _text: None,
+    ) -> list[str]:
+        """Texts in the order of `requests`; `done(number, text)` is called as each one ends.
+
+        Raises PromptError, before anything is written, for a request that the model's chat
+        template refuses or that does not fit into its window.
+        """
+        rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
+        texts = [""] * len(rows)
+        for alike in _drawn_alike(rows):
+            prefix = SharedPrefix(self._model, self._shared(alike))
+            # Longest first: what does not fit into memory fails at once. Equal prompts meet.
+            alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
+            for start in range(0, len(alike), self._batch_size):
+                for row, ids in self._write(alike[start : start + self._batch_size], prefix):
+                    texts[row.number] = self._text(ids)
+                    done(row.number, texts[row.number])
+        return texts
+
+    def _prompt(self, number: int, request: ChatRequest) -> tuple[int, ...]:
+        model = self._model
+        if not model.tokenizer.chat_template:
+            raise PromptError(
+                f"{model.name} has no chat template, so it cannot be asked. Use an instruction-"
+                "tuned model, or a server (url)."
+            )
+        turns = [message._asdict() for message in request.messages]
+        try:
+            text = model.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise PromptError(
+                f"request {number}: the chat template of {model.name} refuses it ({error}). "
+                "Many templates know no system turn, or want turns to alternate."
+            ) from error
+        ids = tuple(encode(model.tokenizer, f"{text}{request.begun}"))
+        window = _window(model, "max_position_embeddings")
+        if window and len(ids) + request.max_tokens > window:
+            raise PromptError(
+                f"request {number}: {len(ids)} tokens and {request.max_tokens} for the answer; "
+                f"{model.name} reads at most {window:,}. Shorten it."
+            )
+        return ids
+
+    def _shared(self, rows: Sequence[_Row]) -> tuple[int, ...]:
+        """What all prompts begin with; it stands before the padding."""
+        longest = max(len(row.ids) + row.request.max_tokens for row in rows)
+        sliding = _window(self._model, "sliding_window")
+        if sliding and longest > sliding:
+            return ()  # padding inside the window would push real tokens out of it
+        limit = min(len(row.ids) for row in rows) - 1
+        return rows[0].ids[: common_length([row.ids for row in rows], limit)]
+
+    @torch.inference_mode()
+    def _write(
+        self, rows: Sequence[_Row], prefix: SharedPrefix
+    ) -> Iterator[tuple[_Row, list[int]]]:
+        """Every row with the ids of its answer, without the end token, as soon as it ends."""
+        model = self._model
+        device = model.device
+        how = rows[0].request
+        prompts = list(dict.fromkeys(row.ids for row in rows))
+        ids, mask = _padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
+        places = mask.cumsum(dim=1) - 1
+        out = model.network(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=places[:, prefix.length :].clamp(min=0).to(device),
+            past_key_values=prefix.for_batch(len(prompts)),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        # Prompts are read once each, however many answers are wanted.
+        at = {prompt: i for i, prompt in enumerate(prompts)}
+        copies = torch.tensor([at[row.ids] for row in rows])
+        out.past_key_values.batch_select_indices(copies.to(device))
+        logits = out.logits[:, -1].to(device)[copies.to(device)]
+        mask, place = mask[copies].to(device), places[copies, -1:].to(device)
+        steps = max(row.request.max_tokens for row in rows)
+        uniforms = row_uniforms([row.request.seed for row in rows], steps).to(device)
+        limits = torch.tensor([row.request.max_tokens for row in rows], device=device)
+        alive = torch.arange(len(rows), device=device)
+        written: list[list[int]] = [[] for _ in rows]
+        for step in range(steps):
+            tokens, _ = next_tokens(logits, how.temperature, how.top_p, uniforms[alive, step])
+            ends = self._ends[tokens]
+            over = ends | (limits[alive] == step + 1)
+            table = zip(alive.tolist(), tokens.tolist(), ends.tolist(), over.tolist(), strict=True)
+            for row, token, end, last in table:
+                if not end:
+                    written[row].append(token)
+                if last:
+                    yield rows[row], written[row]
+            if bool(over.all()):
+                return
+            if bool(over.any()):
+                going = (~over).nonzero().flatten()
+                out.past_key_values.batch_select_indices(going)
+                alive, tokens, mask, place = alive[going], tokens[going], mask[going], place[going]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            place = place + 1
+            out = model.network(
+                input_ids=tokens.unsqueeze(1),
+                attention_mask=mask,
+                position_ids=place,
+                past_key_values=out.past_key_values,
+                use_cache=True,
+            )
+            logits = out.logits[:, -1].to(device)
+
+    def _text(self, ids: list[int]) -> str:
+        tokenizer = self._model.tokenizer
+        return str(
+            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+
+def _drawn_alike(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows by how their tokens are drawn, which is one rule a batch."""
+    groups: dict[tuple[float, float], list[_Row]] = {}
+    for row in rows:
+        groups.setdefault((row.request.temperature, row.request.top_p), []).append(row)
+    return list(groups.values())
+
+
+def _padded_left(rows: Sequence[Sequence[int]], shared: int) -> tuple[Tensor, Tensor]:
+    """Ids [rows, width], and the mask [rows, shared + width] that hides the padding."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.ones(len(rows), shared + width, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, shared : shared + width - len(row)] = 0
+    return ids, mask
+
+
+def _end_tokens(model: FrozenModel) -> Tensor:
+    """[vocabulary] bool: tokens that end an answer."""
+    configured = getattr(model.network.generation_config, "eos_token_id", None)
+    found = configured if isinstance(configured, list) else [configured]
+    found.append(model.tokenizer.eos_token_id)
+    if end := end_of_turn(model.tokenizer):
+        found.append(token_id(model.tokenizer, end))
+    ends = torch.zeros(model.vocab_size, dtype=torch.bool)
+    ends[[token for token in found if token is not None]] = True
+    return ends
+
+
+def _window(model: FrozenModel, name: str) -> int | None:
+    return getattr(model.network.config.get_text_config(decoder=True), name, None)

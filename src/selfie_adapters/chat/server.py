@@ -1,0 +1,180 @@
+"""One HTTP server that answers in JSON: what is tried again, and what its refusals mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx2
+
+from selfie_adapters.errors import ConfigError, DownloadError
+from selfie_adapters.retrying import PassingFailure, with_retries
+
+Result = TypeVar("Result")
+
+_PASSING = {408, 409, 425, 429}  # and every 5xx
+_CONNECT_SECONDS = 20.0
+
+
+class ChatServer:
+    """Where requests go, with which headers, and how failures are told."""
+
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], timeout: float, key_env: str | None
+    ) -> None:
+        """timeout: seconds for one answer; key_env: the variable that the key came from, if any.
+
+        Raises ConfigError for an address that is none.
+        """
+        self.base_url = base_url.rstrip("/")
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._key_env = key_env
+        try:
+            address = httpx2.URL(self.base_url)
+            good = address.scheme in ("http", "https") and bool(address.host)
+        except (httpx2.InvalidURL, ValueError):
+            good = False
+        if not good:
+            raise ConfigError(
+                f"{base_url!r} is no address of a server; one such as http://localhost:8000/v1 is "
+                "expected."
+            )
+
+    def opened(self) -> httpx2.Client:
+        """A client for several threads; close it, or use it in a with statement."""
+        wait = httpx2.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS))
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        return httpx2.Client(headers=self._headers, timeout=wait, limits=limits)
+
+    def post(
+        self,
+        client: httpx2.Client,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Any], Result],
+    ) -> Result:
+        """What `read` makes of the JSON answer; it raises PassingFailure for one it cannot use.
+
+        Raises DownloadError when the server refuses, or fails again and again.
+        """
+        content = json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"}
+        return self._tried(
+            path, lambda url: client.post(url, content=content, headers=kind), _json, read
+        )
+
+    def get(self, client: httpx2.Client, path: str, read: Callable[[Any], Result]) -> Result:
+        """As `post`, for a GET request."""
+        return self._tried(path, lambda url: client.get(url), _json, read)
+
+    def get_text(self, client: httpx2.Client, path: str, read: Callable[[str], Result]) -> Result:
+        """As `get`, where the answer is UTF-8 text and not one JSON value."""
+        return self._tried(path, lambda url: client.get(url), _text, read)
+
+    def _tried(
+        self,
+        path: str,
+        send: Callable[[str], httpx2.Response],
+        decode: Callable[[httpx2.Response], Any],
+        read: Callable[[Any], Result],
+    ) -> Result:
+        url = path if path.startswith(("http://", "https://")) else f"{self.base_url}/{path}"
+
+        def once() -> Result:
+            try:
+                response = send(url)
+            except httpx2.TransportError as error:
+                said = str(error) or type(error).__name__
+                raise PassingFailure(f"no whole answer ({said})") from error
+            self._check(url, response)
+            return read(decode(response))
+
+        return with_retries(
+            url, once, "Is the server up, and not too busy? What was answered is kept."
+        )
+
+    def _check(self, url: str, response: httpx2.Response) -> None:
+        status = response.status_code
+        if response.is_success:
+            return
+        told = f"status {status}, {_said(response)}"
+        if status in _PASSING or status >= 500:
+            raise PassingFailure(told, _wanted_wait(response))
+        raise DownloadError(f"{url}: {told}. {self._fix(status)}")
+
+    def _fix(self, status: int) -> str:
+        if status in (401, 403):
+            if self._key_env:
+                return f"The key in {self._key_env} is not accepted here."
+            return "The server wants a key: name the variable that holds it (api_key_env)."
+        if status == 404:
+            return (
+                "The address must be the one that the protocol's paths are appended to, most "
+                "often ending in /v1, and the model one that the server has."
+            )
+        if 300 <= status < 400:
+            return "Name the address that it redirects to."
+        return "The server does not take this request; its message says why."
+
+
+def api_key(variable: str) -> str:
+    """The key that the environment variable holds. Raises ConfigError if there is none."""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {variable} is not set; it shall hold the server's key. "
+            f"export {variable}=…, or leave api_key_env out for a server that wants none."
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"the environment variable {variable} holds what cannot be a key.")
+    return key
+
+
+def well_formed(text: str) -> str:
+    """`text` without halves of characters, which JSON can carry and no file can."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _json(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        start = response.content[:80].decode("utf-8", "replace")
+        raise PassingFailure(f"the answer is not JSON: {start!r}") from error
+
+
+def _text(response: httpx2.Response) -> str:
+    return response.content.decode("utf-8", "replace")
+
+
+def _said(response: httpx2.Response) -> str:
+    """The server's own words, on one line."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        body = response.content[:300].decode("utf-8", "replace")
+    said = body
+    if isinstance(body, dict):
+        said = body.get("error", body.get("detail", body.get("message", body)))
+        said = said.get("message", said) if isinstance(said, dict) else said
+    return " ".join(str(said).split())[:300] or "without a word"
+
+
+def _wanted_wait(response: httpx2.Response) -> float | None:
+    """Seconds in Retry-After, which may be a number or a date."""
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return seconds if seconds > 0 else None  # not a number is not above 0 either
