@@ -14,7 +14,9 @@ from selfie_adapters.errors import ConfigError, nearest
 
 # name → module in this package with `Settings` (a Section) and
 # `run(settings, folder, console)`, which prints a table and returns the path of results.json
-PROTOCOLS: dict[str, str] = {}
+PROTOCOLS: dict[str, str] = {
+    "scoring": "eval_scoring",
+}
 
 
 def evaluate(

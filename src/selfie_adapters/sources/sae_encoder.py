@@ -64,7 +64,8 @@ class LatentEncoder:
     def places(self, latents: Tensor) -> Tensor:
         """Where each of `latents` (numbers in the SAE) stands among the columns that are kept."""
         place = {latent: i for i, latent in enumerate(self.latents)}
-        return torch.tensor([place[i] for i in latents.flatten().tolist()]).reshape(latents.shape)
+        found = [place[latent] for latent in latents.flatten().tolist()]
+        return torch.tensor(found, device=self._centre.device).reshape(latents.shape)
 
     @torch.no_grad()
     def encode(self, states: Tensor, latents: Tensor) -> Tensor:
@@ -74,18 +75,23 @@ class LatentEncoder:
         among `self.latents`. Returns [rows, tokens, m], float32.
         """
         places = self.places(latents)
-        centred = self._normalise(states.float().cpu()) - self._centre
+        centred = self._normalise(states.float().to(self._centre.device)) - self._centre
         pre = torch.bmm(centred, self._columns[places].transpose(1, 2))
         return self._rule(pre + self._bias[places].unsqueeze(1), centred, places)
 
 
-def open_encoder(source: str | Path, latents: Sequence[int], force: bool = False) -> LatentEncoder:
+def open_encoder(
+    source: str | Path,
+    latents: Sequence[int],
+    force: bool = False,
+    device: torch.device | str = "cpu",
+) -> LatentEncoder:
     """Encoder of `latents` of an SAE: a SAELens folder, release:sae_id, or "demo".
 
     Raises MissingExtraError without SAELens, MissingFileError, DownloadError, and DataError as
     `encoder_of` does.
     """
-    return encoder_of(load_sae(source), latents, force)
+    return encoder_of(load_sae(source), latents, force, device)
 
 
 def load_sae(source: str | Path) -> SAE[Any]:
@@ -118,8 +124,13 @@ def load_sae(source: str | Path) -> SAE[Any]:
             raise DataError(f"{path}: SAELens cannot load it ({error}).") from error
 
 
-def encoder_of(sae: SAE[Any], latents: Sequence[int], force: bool = False) -> LatentEncoder:
-    """The part of a SAELens SAE that `latents` need.
+def encoder_of(
+    sae: SAE[Any],
+    latents: Sequence[int],
+    force: bool = False,
+    device: torch.device | str = "cpu",
+) -> LatentEncoder:
+    """The part of a SAELens SAE that `latents` need, on `device`.
 
     Raises DataError for a latent out of range or an SAE that does not read the output of a block;
     unless `force`, for one that was trained on a model with processed weights, or on activations
@@ -137,8 +148,8 @@ def encoder_of(sae: SAE[Any], latents: Sequence[int], force: bool = False) -> La
     layer = _layer(config)
     if not force:
         _refuse_other_states(config)
-    chosen = torch.tensor(list(latents), dtype=torch.int64)
-    w = {name: value.detach().float().cpu() for name, value in sae.state_dict().items()}
+    chosen = torch.tensor(list(latents), dtype=torch.int64, device=device)
+    w = {name: value.detach().float().to(device) for name, value in sae.state_dict().items()}
     bias = w["b_gate" if kind == "gated" else "b_enc"]
     if getattr(config, "rescale_acts_by_decoder_norm", False):
         norms = w["W_dec"].norm(dim=-1)
@@ -150,7 +161,7 @@ def encoder_of(sae: SAE[Any], latents: Sequence[int], force: bool = False) -> La
         d_sae=config.d_sae,
         layer=layer,
         model=config.metadata.model_name,
-        decoder=w["W_dec"][chosen].clone(),
+        decoder=w["W_dec"][chosen].cpu(),
         _columns=w["W_enc"].T[chosen].clone(),
         _bias=bias[chosen].clone(),
         _centre=w["b_dec"].clone() * config.apply_b_dec_to_input,
