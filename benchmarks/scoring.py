@@ -167,20 +167,17 @@ class Ways:
         return texts, alone, padded
 
 
-def alike(ours: Sequence[Sequence[object]], plain: Sequence[Sequence[object]]) -> tuple[int, int]:
-    pairs = [
-        a == b
-        for mine, theirs in zip(ours, plain, strict=True)
-        for a, b in zip(mine, theirs, strict=False)
-    ]
-    return sum(pairs), len(pairs)
+def alike(pairs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> tuple[int, int]:
+    """How many conversations are the same, and of how many."""
+    equal = [x == y for mine, theirs in pairs for x, y in zip(mine, theirs, strict=True)]
+    return sum(equal), len(equal)
 
 
 def measure(ways: Ways, labels: Sequence[str], rounds: int) -> dict[str, Any]:
     """Medians over rounds of new labels, after a small one that warms up."""
     size = len(labels) // (rounds + 1)
     seconds: dict[str, list[float]] = {}
-    same = {"texts": [0, 0], "hits": [0, 0]}
+    compared: dict[str, list[tuple[Any, Any]]] = {"texts": [], "hits": []}
     for number in range(rounds + 1):
         some = labels[number * size : (number + 1) * size] if number else labels[:1]
         if number % 2:
@@ -189,18 +186,17 @@ def measure(ways: Ways, labels: Sequence[str], rounds: int) -> dict[str, Any]:
         else:
             plain_texts, plain_hits, _ = ways.plain(some)
             texts, hits = ways.ours(some)
-        # Hits are compared where both ways scored the same text.
         for mine, theirs, a, b in zip(texts, plain_texts, hits, plain_hits, strict=True):
-            same["texts"] = [
-                x + y for x, y in zip(same["texts"], alike([mine], [theirs]), strict=True)
-            ]
-            if mine == theirs:
-                same["hits"] = [x + y for x, y in zip(same["hits"], alike([a], [b]), strict=True)]
+            compared["texts"].append((mine, theirs))
+            if mine == theirs:  # hits of different texts say nothing about the scoring
+                compared["hits"].append((a, b))
         if number:
             for name, value in ways.seconds.items():
                 seconds.setdefault(name, []).append(value)
         print(f"round {number}/{rounds}: {ways.seconds}", file=sys.stderr)
     median = {name: statistics.median(values) for name, values in seconds.items()}
+    same_texts, texts_compared = alike(compared["texts"])
+    same_hits, hits_compared = alike(compared["hits"])
     return {
         "ratio": round(median["plain"] / median["ours"], 2),
         "ratio_plain_padded": round(median["plain_padded"] / median["ours"], 2),
@@ -209,10 +205,10 @@ def measure(ways: Ways, labels: Sequence[str], rounds: int) -> dict[str, Any]:
         "labels": size,
         "conversations": size * ways.how.conversations,
         "rounds": rounds,
-        "same_texts": same["texts"][0],
-        "texts": same["texts"][1],
-        "same_hits": same["hits"][0],
-        "hits_compared": same["hits"][1],
+        "same_texts": same_texts,
+        "texts": texts_compared,
+        "same_hits": same_hits,
+        "hits_compared": hits_compared,
     }
 
 
