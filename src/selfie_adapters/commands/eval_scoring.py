@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -301,21 +302,24 @@ def _write_label_files(evaluation: EvaluationFolder, wanted: list[str], latents:
 
 
 _MEANING = {
-    "trained": "trained adapter",
-    "shuffled": "another latent's",
-    "untrained": "untrained scales",
+    "trained": "trained",
+    "shuffled": "another's",
+    "untrained": "untrained",
     "zero": "zero vector",
-    "random": "random direction",
-    "training": "labels of file",
+    "random": "random",
+    "training": "the file's",
 }
 
 
 def _table(conditions: dict[str, Any], settings: Settings) -> Table:
     """Means over their intervals; narrow enough for 80 columns."""
     table = Table(
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
         caption="means and 95 % intervals over latents; published: template tokens count too; "
         "best: chosen on half of the conversations, scored on the others; a hit is an activation "
-        f"above {settings.thresholds[0]:g}"
+        f"above {settings.thresholds[0]:g}",
     )
     best = f"best of {len(settings.scales)}"
     for column in ("labels", "published", "one label", best, "false", "balanced", "AUROC"):
