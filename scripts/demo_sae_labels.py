@@ -17,7 +17,8 @@ from torch import Tensor
 WORDS = 3
 CONTEXTS = 40  # strongest tokens of a latent that are looked at
 LEAST_CONTEXTS = 12
-LEAST_SHARE = 0.5  # of the activation, on words that say something
+LEAST_SHARE = 0.5  # of them, on words that say something
+LEAST_REPEATS = 3  # of them, on the label's first word; on another word one less
 LARGEST_DENSITY = 0.02  # a latent on more of all tokens is no topic
 COMMON = 120  # most frequent words of the texts, which say nothing
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
@@ -45,16 +46,17 @@ def word_at(text: str, place: Place) -> str:
     return ""
 
 
-def label_of(words: Sequence[str], activations: Sequence[float], common: set[str]) -> str | None:
-    """The words with the largest sums of activation; None if most of it is on others."""
-    weight: Counter[str] = Counter()
-    for word, activation in zip(words, activations, strict=True):
-        if len(word) > 2 and word not in common:
-            weight[word] += activation
-    if weight.total() < LEAST_SHARE * sum(activations):
+def label_of(words: Sequence[str], common: set[str]) -> str | None:
+    """The words that occur most among the strongest tokens, strongest first.
+
+    None if most of the tokens are of other words (frequent ones, short ones, marks), or no word
+    comes back: a latent for the first piece of many words, say.
+    """
+    counts = Counter(word for word in words if len(word) > 2 and word not in common)
+    best = counts.most_common(WORDS)
+    if counts.total() < LEAST_SHARE * len(words) or best[0][1] < LEAST_REPEATS:
         return None
-    best = weight.most_common(WORDS)
-    return ", ".join(word for word, sum_ in best if sum_ >= best[0][1] / 6)
+    return ", ".join(word for word, count in best if count >= LEAST_REPEATS - 1)
 
 
 def labels_of(activations: Tensor, places: Sequence[Place], texts: Sequence[str]) -> dict[int, str]:
@@ -66,11 +68,10 @@ def labels_of(activations: Tensor, places: Sequence[Place], texts: Sequence[str]
     for latent in torch.nonzero(density <= LARGEST_DENSITY).flatten().tolist():
         values = strongest.values[:, latent].tolist()
         tokens = strongest.indices[:, latent].tolist()
-        pairs = [(places[i], value) for i, value in zip(tokens, values, strict=True) if value > 0]
-        if len(pairs) < LEAST_CONTEXTS:
+        fired = [places[i] for i, value in zip(tokens, values, strict=True) if value > 0]
+        if len(fired) < LEAST_CONTEXTS:
             continue
-        words = [word_at(texts[place.text], place) for place, _ in pairs]
-        label = label_of(words, [value for _, value in pairs], common)
+        label = label_of([word_at(texts[place.text], place) for place in fired], common)
         if label:
             found[latent] = label
     return found

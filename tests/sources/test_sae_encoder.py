@@ -112,3 +112,16 @@ def test_what_is_no_sae(tmp_path):
         load_sae(tmp_path)
     with pytest.raises(DataError, match="architecture transcoder"):
         encoder_of(tiny_sae("transcoder", d_out=4, apply_b_dec_to_input=False), [0])
+
+
+def test_the_demo_sae_and_its_labels():
+    from selfie_adapters.sources.label_files import read_label_file
+    from selfie_adapters.sources.sae_encoder import DEMO_SAE
+
+    labels = read_label_file(DEMO_SAE / "labels.json")
+    encoder = open_encoder("demo", sorted(labels.labels))
+    assert (encoder.kind, encoder.layer, encoder.d_in) == ("jumprelu", 24, 576)
+    assert set(labels.splits.values()) == {"train", "val"}
+    assert sum(file.stat().st_size for file in DEMO_SAE.iterdir()) < 2_000_000
+    norms = encoder.decoder.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=0.01, rtol=0)
