@@ -113,7 +113,9 @@ def workspace(tmp_path):
 
 # `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
 # test_install's; the concept list's Debian package is test_make_concepts's miniature; what needs a
-# hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the web
+# hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the demo SAE's
+# texts come from npm, and what follows from it takes half an hour (test_train_demo_sae,
+# test_eval_scoring); the web
 # app does not end by itself (tests/serving, tests/commands/test_serve.py); benchmarks take minutes
 # to an hour and have tests of their own.
 ELSEWHERE = (
@@ -122,6 +124,9 @@ ELSEWHERE = (
     "apt-get",
     "dpkg-deb",
     "python scripts/make_concepts.py",
+    "python scripts/train_demo_sae.py",
+    "selfie train --config training/configs/smollm2_sae.yaml",
+    "selfie eval scoring",
     "python data_prep/prepare_sae_training_data.py",
     "selfie prepare sae",
     "selfie data fetch",

@@ -81,3 +81,27 @@ def test_the_repetition_penalty_divides_positive_and_multiplies_negative_logits(
     token, log_prob = next_tokens(logits, 0.0, 1.0, torch.zeros(1), written, 2.0)
     assert token.tolist() == [0]
     assert float(log_prob) == pytest.approx(float(logits.log_softmax(-1)[0, 0]))
+
+
+@pytest.mark.parametrize("spread", [0.2, 2.0, 6.0])
+def test_a_large_vocabulary_is_drawn_from_as_if_it_were_ranked_whole(spread):
+    """Wide and narrow nuclei; rounding to halves makes many tokens exactly as likely."""
+    generator = torch.Generator().manual_seed(1)
+    logits = (torch.randn(40, 2_000, generator=generator) * spread * 2).round() / 2
+    uniforms = torch.rand(40, generator=generator)
+    found = next_tokens(logits, 0.7, 0.9, uniforms)[0].tolist()
+    for row, uniform in enumerate(uniforms.tolist()):
+        chances = (logits[row] / 0.7).double().softmax(-1).tolist()
+        order = sorted(range(2_000), key=lambda i: (-chances[i], i))
+        kept, mass = [], 0.0
+        for i in order:
+            if mass >= 0.9:
+                break
+            kept.append(i)
+            mass += chances[i]
+        at = 0.0
+        for i in kept:
+            at += chances[i]
+            if at > uniform * mass:
+                break
+        assert found[row] == i

@@ -15,6 +15,7 @@ from torch import Tensor
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix
+from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import encode, end_of_turn, token_id
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
@@ -54,14 +55,15 @@ class InProcessChat:
         """
         rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
         texts = [""] * len(rows)
-        for alike in _drawn_alike(rows):
-            prefix = SharedPrefix(self._model, self._shared(alike))
-            # Longest first: what does not fit into memory fails at once. Equal prompts meet.
-            alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
-            for start in range(0, len(alike), self._batch_size):
-                for row, ids in self._write(alike[start : start + self._batch_size], prefix):
-                    texts[row.number] = self._text(ids)
-                    done(row.number, texts[row.number])
+        with grouped_attention(self._model.network):
+            for alike in _drawn_alike(rows):
+                prefix = SharedPrefix(self._model, self._shared(alike))
+                # Longest first: what does not fit into memory fails at once. Equal prompts meet.
+                alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
+                for start in range(0, len(alike), self._batch_size):
+                    for row, ids in self._write(alike[start : start + self._batch_size], prefix):
+                        texts[row.number] = self._text(ids)
+                        done(row.number, texts[row.number])
         return texts
 
     def _prompt(self, number: int, request: ChatRequest) -> tuple[int, ...]:

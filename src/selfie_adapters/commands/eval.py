@@ -18,6 +18,7 @@ PROTOCOLS: dict[str, str] = {
     "bridge": "eval_bridge",
     "loss": "eval_loss",
     "retrieval": "eval_retrieval",
+    "scoring": "eval_scoring",
     "taboo": "eval_taboo",
 }
 

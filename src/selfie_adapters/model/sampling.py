@@ -56,13 +56,39 @@ def next_tokens(
         chosen = wanted.argmax(dim=-1)
     else:
         probabilities = (wanted / temperature).softmax(dim=-1)
-        ranked, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ranked.cumsum(dim=-1) - ranked
-        ranked = ranked.masked_fill(before >= top_p, 0.0)
-        ranked[:, 0] = ranked[:, 0].clamp(min=torch.finfo(ranked.dtype).tiny)
-        ladder = ranked.cumsum(dim=-1)
-        aim = uniforms.to(ladder).unsqueeze(1) * ladder[:, -1:]
-        place = torch.searchsorted(ladder, aim, right=True).clamp(max=ladder.shape[1] - 1)
-        chosen = tokens.gather(1, place).squeeze(1)
+        chosen = _drawn(probabilities, top_p, uniforms)
     log_probs = values.gather(1, chosen.unsqueeze(1)).squeeze(1) - values.logsumexp(dim=-1)
     return chosen, log_probs
+
+
+_LIKELY = 256  # tokens of a row that are ranked first; a nucleus is rarely larger
+
+
+def _drawn(probabilities: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+    """[rows]. Ranking a whole vocabulary costs as much as a small model's step, so the likely
+    tokens are ranked alone where they hold the nucleus; the token drawn is the same."""
+    if probabilities.shape[1] <= _LIKELY:
+        return _from_ranked(*_ranked(probabilities), top_p, uniforms)
+    some = probabilities.topk(_LIKELY, dim=-1).indices.sort(dim=-1).values  # equal ones: by number
+    ranked, order = _ranked(probabilities.gather(1, some))
+    # Of tokens as likely as the last one some may be missing: those above it must be enough.
+    above = (ranked * (ranked > ranked[:, -1:])).sum(dim=-1)
+    chosen = _from_ranked(ranked, some.gather(1, order), top_p, uniforms)
+    rest = (above < top_p + 1e-6).nonzero().flatten()
+    if rest.numel():
+        chosen[rest] = _from_ranked(*_ranked(probabilities[rest]), top_p, uniforms[rest])
+    return chosen
+
+
+def _ranked(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    return probabilities.sort(dim=-1, descending=True, stable=True)
+
+
+def _from_ranked(ranked: Tensor, tokens: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+    before = ranked.cumsum(dim=-1) - ranked
+    ranked = ranked.masked_fill(before >= top_p, 0.0)
+    ranked[:, 0] = ranked[:, 0].clamp(min=torch.finfo(ranked.dtype).tiny)
+    ladder = ranked.cumsum(dim=-1)
+    aim = uniforms.to(ladder).unsqueeze(1) * ladder[:, -1:]
+    place = torch.searchsorted(ladder, aim, right=True).clamp(max=ladder.shape[1] - 1)
+    return tokens.gather(1, place).squeeze(1)

@@ -1,0 +1,117 @@
+"""How strongly conversations activate latents: one forward pass each, up to the SAE's layer.
+
+What all conversations of a call begin with (the template's own words, a system turn) is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.conversations import ChatTokens
+from selfie_adapters.model import FrozenModel, SharedPrefix, capture
+from selfie_adapters.model.prefix import common_length
+from selfie_adapters.sources.sae_encoder import LatentEncoder
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The largest activation of each latent in each conversation: [conversations, latents].
+
+    anywhere: over all tokens after position 0, template and special ones too, as published.
+    content: over the tokens of what was said. 0 where there is no such token.
+    """
+
+    anywhere: Tensor
+    content: Tensor
+
+
+def check_width(model: FrozenModel, encoder: LatentEncoder) -> None:
+    """Raise DataError unless the SAE reads vectors of the model's width and has its layer."""
+    if encoder.d_in != model.d_model:
+        raise DataError(
+            f"the SAE reads vectors of width {encoder.d_in}; {model.name} has d_model "
+            f"{model.d_model}. Use the model the SAE was trained on ({encoder.model})."
+        )
+    if encoder.layer >= model.n_layers:
+        raise DataError(
+            f"the SAE reads layer {encoder.layer}; {model.name} has layers 0 to "
+            f"{model.n_layers - 1}. Use the model the SAE was trained on ({encoder.model})."
+        )
+
+
+def latent_peaks(
+    model: FrozenModel,
+    encoder: LatentEncoder,
+    conversations: Sequence[ChatTokens],
+    latents: Tensor,
+    batch_size: int = 32,
+) -> Peaks:
+    """Peaks of `latents` ([conversations, m], each row its own) in the conversations.
+
+    Raises DataError for an SAE of another width.
+    """
+    check_width(model, encoder)
+    anywhere = torch.zeros(latents.shape)
+    content = torch.zeros(latents.shape)
+    if not conversations:
+        return Peaks(anywhere, content)
+    prefix = _Prefix(model, encoder, conversations)
+    order = sorted(range(len(conversations)), key=lambda i: len(conversations[i].ids), reverse=True)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        suffixes = [conversations[i].ids[prefix.length :] for i in rows]
+        width = max(map(len, suffixes))
+        ids = torch.zeros(len(rows), width, dtype=torch.int64)
+        real = torch.zeros(len(rows), width, dtype=torch.bool)
+        said = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, (i, suffix) in enumerate(zip(rows, suffixes, strict=True)):
+            ids[row, : len(suffix)] = torch.tensor(suffix)
+            real[row, : len(suffix)] = True
+            said[row, : len(suffix)] = torch.tensor(conversations[i].content[prefix.length :])
+        mask = torch.cat([torch.ones(len(rows), prefix.length), real], dim=1).long()
+        states = capture(
+            model, ids, [encoder.layer], None, mask, prefix.shared.for_batch(len(rows))
+        )[:, 0]
+        found = encoder.encode(states, latents[rows]).cpu()
+        if not prefix.length:
+            real[:, 0] = False  # position 0 does not count as published
+        anywhere[rows] = torch.maximum(_largest(found, real), prefix.peaks(latents[rows]))
+        content[rows] = _largest(found, said)
+    return Peaks(anywhere, content)
+
+
+def _largest(found: Tensor, where: Tensor) -> Tensor:
+    """found: [rows, tokens, m], where: [rows, tokens] → [rows, m]"""
+    return (found * where.unsqueeze(-1)).amax(dim=1)
+
+
+class _Prefix:
+    """Template tokens that all conversations begin with, and their peaks, latent by latent."""
+
+    def __init__(
+        self, model: FrozenModel, encoder: LatentEncoder, conversations: Sequence[ChatTokens]
+    ) -> None:
+        before = min(_before_content(one) for one in conversations)
+        self.length = common_length([one.ids for one in conversations], before)
+        ids = conversations[0].ids[: self.length]
+        self.shared = SharedPrefix(model, ids)
+        self._largest: dict[int, float] = {}
+        if self.length > 1:
+            states = capture(model, torch.tensor([ids]), [encoder.layer])[:, 0]
+            found = encoder.encode(states, torch.tensor([encoder.latents])).cpu()[0, 1:]
+            self._largest = dict(zip(encoder.latents, found.amax(dim=0).tolist(), strict=True))
+
+    def peaks(self, latents: Tensor) -> Tensor:
+        flat = [self._largest.get(i, 0.0) for i in latents.flatten().tolist()]
+        return torch.tensor(flat).reshape(latents.shape)
+
+
+def _before_content(one: ChatTokens) -> int:
+    """Tokens before the first one of content; one token at least is left for the batch."""
+    first = next((i for i, said in enumerate(one.content) if said), len(one.ids))
+    return min(first, len(one.ids) - 1)

@@ -1,0 +1,71 @@
+"""What a writer is asked: short conversations that a label describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from selfie_adapters.chat import ChatModel, ChatRequest, Message
+from selfie_adapters.model.sampling import row_seed
+
+BEGUN = "[USER]"
+# The label comes last, so that a model in this process reads the rest once for all labels.
+PROMPT = """\
+Write a short and natural conversation between a user and an assistant in which the theme given \
+below is in plain sight: both speak about it and use words that belong to it. At most four turns. \
+Begin each turn of the user with [USER] and each turn of the assistant with [ASSISTANT]. Do not \
+write anything else.
+
+Theme: {label}"""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How many conversations a label gets, and how they are drawn (the published values)."""
+
+    conversations: int = 10
+    max_tokens: int = 100
+    temperature: float = 0.7
+    top_p: float = 0.9
+
+
+def requests_for(labels: Sequence[str], how: Writing, seed: int) -> list[ChatRequest]:
+    """how.conversations requests for each of a latent's labels, label by label; none for "".
+
+    A seed is made of the label's text and how often it was asked for before: equal labels of
+    different latents are the same requests, a label twice in `labels` gets new conversations.
+    """
+    asked: dict[str, int] = {}
+    requests: list[ChatRequest] = []
+    for label in filter(None, labels):
+        content = PROMPT.format(label=label)
+        for _ in range(how.conversations):
+            number = asked[label] = asked.get(label, -1) + 1
+            requests.append(
+                ChatRequest(
+                    messages=(Message("user", content),),
+                    max_tokens=how.max_tokens,
+                    temperature=how.temperature,
+                    top_p=how.top_p,
+                    seed=row_seed(seed, label, number),
+                    begun=BEGUN,
+                )
+            )
+    return requests
+
+
+def write_conversations(
+    writer: ChatModel, labels: Sequence[Sequence[str]], how: Writing, seed: int
+) -> list[list[list[str]]]:
+    """Conversations with their markers for each of each latent's labels, all asked for at once.
+
+    None for an empty label; "" where the writer wrote nothing.
+    """
+    asked = [requests_for(of_latent, how, seed) for of_latent in labels]
+    answers = iter(writer.answer([request for requests in asked for request in requests]))
+    return [[_take(answers, how.conversations if label else 0) for label in of] for of in labels]
+
+
+def _take(answers: Iterator[str], count: int) -> list[str]:
+    texts = [next(answers) for _ in range(count)]
+    return [f"{BEGUN}{text}" if text.strip() else "" for text in texts]

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfie_adapters.cli import main
+from selfie_adapters.commands.eval_scoring import Settings
+from selfie_adapters.config_reading import read_config
+from selfie_adapters.evaluation.folder import EvaluationFolder
+from tiny_sae import tiny_sae
+
+ROOT = Path(__file__).parents[2]
+LABELS = {"3": "owls", "9": "tea", "17": "kings", "20": "rain"}
+
+
+@pytest.fixture
+def config(tmp_path, golden_dir):
+    """A settings file for the golden model; keys given are changed."""
+    sae = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=48)
+    sae.save_model(tmp_path / "sae")
+    (tmp_path / "labels.json").write_text(json.dumps(LABELS))
+
+    def write(**changes):
+        settings = {
+            "model": str(golden_dir / "model"),
+            "dtype": "float32",
+            "sae": str(tmp_path / "sae"),
+            "adapter": str(golden_dir / "adapters/scalar_affine_norm.safetensors"),
+            "labels_file": str(tmp_path / "labels.json"),
+            "scales": [1.0, 2.0],
+            "untrained_scales": [1.0, 3.0],
+            "label_tokens": 3,
+            "conversations": 2,
+            "conversation_tokens": 6,
+            "thresholds": [0.0, 0.5],
+            "foils": 2,
+            "latents_at_once": 2,
+        }
+        path = tmp_path / "scoring.yaml"
+        path.write_text(yaml.safe_dump(settings | changes))
+        return str(path)
+
+    return write
+
+
+def evaluate(config, out):
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "scoring", "--config", config, "--out", str(out)])
+    if ended.value.code:
+        raise ended.value
+    return json.loads((out / "results.json").read_text())
+
+
+def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsys):
+    found = evaluate(config(), tmp_path / "out")
+    conditions = found["conditions"]
+    assert set(conditions) == {"trained", "shuffled", "untrained", "zero", "random", "training"}
+    for of in conditions.values():
+        assert of["counts"]["conversations"] == 4 * 2 * 2
+        assert 0 <= of["published"]["best_of_n"]["low"] <= of["published"]["best_of_n"]["high"] <= 1
+        assert [at["threshold"] for at in of["content"]["thresholds"]] == [0.0, 0.5]
+    assert list(conditions["untrained"]["content"]["by_scale"]) == ["1", "3"]
+    assert found["protocol"] == "generation scoring"
+    assert found["sae"] == {"kind": "jumprelu", "d_sae": 40, "layer": 1, "model": "tiny"}
+    assert found["latents"] == [3, 9, 17, 20]
+    assert set(found["inputs"]) == {"adapter", "labels_file", "sae"}
+    assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for word in ("published", "another's", "untrained", "zero vector", "the file's", "results:"):
+        assert word in shown
+
+
+def test_stopped_anywhere_it_ends_with_the_same_bytes(config, tmp_path, monkeypatch):
+    settings = config(conditions=["trained", "training"])
+    evaluate(settings, tmp_path / "whole")
+    add = EvaluationFolder.add
+    for stop_at in (1, 5):
+
+        def stopping(self, key, row, stop_at=stop_at):
+            if len(self.rows) == stop_at:
+                raise KeyboardInterrupt
+            add(self, key, row)
+
+        out = tmp_path / f"stopped{stop_at}"
+        monkeypatch.setattr(EvaluationFolder, "add", stopping)
+        with pytest.raises(SystemExit, match="130"):
+            evaluate(settings, out)
+        monkeypatch.setattr(EvaluationFolder, "add", add)
+        assert not (out / "results.json").exists()
+        evaluate(settings, out)
+        for name in ("results.json", "rows.jsonl"):
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_labels_written_first_are_scored_later(config, tmp_path):
+    only = config(evaluation_mode="label_generation_only", latents=[3, 9], labels_file=None)
+    evaluate(only, tmp_path / "labels")
+    assert not (tmp_path / "labels/answers").exists()
+    labels = tmp_path / "labels/trained_labels.jsonl"
+    rows = [json.loads(line) for line in labels.read_text().splitlines()]
+    assert {row["index"] for row in rows} <= {3, 9}
+    later = config(evaluation_mode="label_dataset", labels_file=str(labels), adapter=None)
+    found = evaluate(later, tmp_path / "scored")
+    assert list(found["conditions"]) == ["training"]
+    texts = {row["description"] for row in rows}
+    scored = (tmp_path / "scored/rows.jsonl").read_text().splitlines()
+    assert {label["text"] for row in scored for label in json.loads(row)["labels"]} <= texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latents": None, "labels_file": None}, "latents or labels_file says which latents"),
+        ({"latents": [3, 40]}, "latent 40 has no label"),
+        ({"latents": [3, 40], "labels_file": None}, "latent 40 is out of range: the SAE has 40"),
+        ({"conditions": ["training"], "labels_file": None, "latents": [3]}, "without labels_file"),
+        ({"conditions": ["trained"], "adapter": None}, "without adapter"),
+        ({"conditions": ["trainde"]}, "conditions"),
+        ({"sae": "/nowhere"}, "/nowhere: no SAELens folder"),
+        ({"scale": [1]}, 'Did you mean "scales"'),
+        ({"temperature": -1}, "temperature"),
+    ],
+)
+def test_what_is_wrong_is_one_line(config, tmp_path, capsys, changes, message):
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(config(**changes), tmp_path / "out")
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_an_sae_of_another_width_is_refused(config, tmp_path, capsys):
+    tiny_sae("standard", "blocks.1.hook_resid_post", d_in=12).save_model(tmp_path / "narrow")
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(config(sae=str(tmp_path / "narrow")), tmp_path / "out")
+    assert "reads vectors of width 12" in capsys.readouterr().err
+
+
+def test_the_published_values_are_the_defaults_and_the_sample_file_is_sound():
+    default = Settings(latents=[1])
+    assert default.scales == [0.5, 0.8, 1.3, 2.1, 3.4, 5.5]
+    assert (default.label_tokens, default.label_temperature, default.label_top_p) == (30, 0.7, 0.9)
+    assert (default.conversations, default.conversation_tokens) == (10, 100)
+    assert (default.temperature, default.top_p, default.thresholds) == (0.7, 0.9, [0.0])
+    sample = read_config(ROOT / "evaluation/configs/scoring.yaml", Settings)
+    assert set(sample.wanted()) == {"trained", "zero", "random", "untrained", "training"}
