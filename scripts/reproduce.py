@@ -25,7 +25,6 @@ import torch
 import transformers
 from reproduce_tables import write_tables
 from rich.console import Console
-from selfie_adapters.sources.sae_encoder import DEMO_SAE
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.commands import (
@@ -40,6 +39,7 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
+from selfie_adapters.sources.sae_encoder import DEMO_SAE
 from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
 from selfie_adapters.sources.topics import Topic, packaged_topics
 from selfie_adapters.training import resume, train
