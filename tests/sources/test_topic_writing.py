@@ -143,10 +143,7 @@ class Batches:
             rows = [
                 {
                     "custom_id": r["custom_id"],
-                    "result": {
-                        "type": "succeeded",
-                        "message": {"content": [{"text": self.said(r)}]},
-                    },
+                    "result": self.result(r),
                 }
                 for r in self.batches[int(name[1:])]
             ]
