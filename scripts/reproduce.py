@@ -231,7 +231,7 @@ class Pipeline:
                 eval_scoring,
                 {**scoring, **alone, "adapter": str(self.adapter(kind, "sae"))},
             )
-        for kind in ("scalar_affine", SHOWN, "full_rank"):
+        for kind in ("scalar_affine", SHOWN):
             self.evaluate(
                 f"bridge-{kind}",
                 eval_bridge,
