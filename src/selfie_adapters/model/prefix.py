@@ -37,7 +37,7 @@ class SharedPrefix:
         return cache
 
 
-def common_length(rows: Sequence[Sequence[int]], limit: int) -> int:
+def common_length(rows: Sequence[list[int]] | Sequence[tuple[int, ...]], limit: int) -> int:
     """How many tokens all rows begin with, at most `limit`."""
     first, last = min(rows), max(rows)
     length = 0
