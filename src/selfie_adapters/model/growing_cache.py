@@ -24,10 +24,13 @@ class _GrowingLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        length = self.keys.shape[-2]
+        kept_keys, kept_values = self.keys, self.values
+        if kept_keys is None or kept_values is None:  # it was reset
+            return super().update(key_states, value_states)
+        length = kept_keys.shape[-2]
         wanted = length + key_states.shape[-2]
         if self._room is None or wanted > self._room[0].shape[-2]:
-            self._room = _wider(self.keys, wanted + _ROOM), _wider(self.values, wanted + _ROOM)
+            self._room = _wider(kept_keys, wanted + _ROOM), _wider(kept_values, wanted + _ROOM)
         keys, values = self._room
         keys[:, :, length:wanted] = key_states
         values[:, :, length:wanted] = value_states
