@@ -5,9 +5,9 @@
 
 Plain: `model.generate` over the whole template, ten conversations of a label at a time, until all
 have ended; then each conversation alone through all blocks with all logits, and `sae.encode` for
-all latents. `plain_padded` scores a label's ten conversations in one padded batch instead. All draw
-the same tokens (the plain ways get our draws through a logits processor), so the texts are the
-same but for rounding; ours scores its own, the plain ways theirs. One JSON line comes out.
+all latents. `plain_padded` scores a label's ten in one padded batch instead. The plain
+ways take transformers' own temperature and top-p, and then our draws through a logits processor,
+so the texts are the same but for rounding; each way scores its own. One JSON line comes out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ import torch
 import transformers
 from torch import Tensor
 from train_step import machine, wait_for
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.evaluation.conversations import ChatTokens, chat_tokens, parse_conversation
@@ -35,7 +40,7 @@ from selfie_adapters.evaluation.writing import BEGUN, Writing, requests_for, wri
 from selfie_adapters.files import read_jsonl
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.prompt import end_of_turn, token_id
-from selfie_adapters.model.sampling import next_tokens, row_uniforms
+from selfie_adapters.model.sampling import row_uniforms
 from selfie_adapters.sources.sae_encoder import LatentEncoder, encoder_of
 
 ROOT = Path(__file__).parents[1]
@@ -45,15 +50,19 @@ Scores = list[list[tuple[bool, bool]]]  # label → conversation → hit anywher
 
 
 class _SameDraws(LogitsProcessor):
-    """Leaves the one token that our sampling would draw."""
+    """After transformers' own temperature and top-p: leaves the token that our draw falls on."""
 
-    def __init__(self, uniforms: Tensor, prompt: int, how: Writing) -> None:
-        self._uniforms, self._prompt, self._how = uniforms, prompt, how
+    def __init__(self, uniforms: Tensor, prompt: int) -> None:
+        self._uniforms, self._prompt = uniforms, prompt
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = self._uniforms[:, input_ids.shape[1] - self._prompt]
-        tokens, _ = next_tokens(scores, self._how.temperature, self._how.top_p, step)
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens.unsqueeze(1), 0.0)
+        tokens = scores.topk(min(256, scores.shape[1]), dim=-1).indices.sort(dim=-1).values
+        ranked, order = scores.gather(1, tokens).sort(dim=-1, descending=True, stable=True)
+        ladder = ranked.softmax(dim=-1).cumsum(dim=-1)
+        step = self._uniforms[:, input_ids.shape[1] - self._prompt].unsqueeze(1)
+        place = torch.searchsorted(ladder, step * ladder[:, -1:], right=True)
+        chosen = tokens.gather(1, order.gather(1, place.clamp(max=ladder.shape[1] - 1)))
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
 def random_sae(d_in: int, d_sae: int, layer: int) -> Any:
@@ -85,7 +94,13 @@ def plain_writing(model: FrozenModel, label: str, how: Writing) -> list[str]:
         attention_mask=torch.ones_like(rows),
         do_sample=False,
         max_new_tokens=how.max_tokens,
-        logits_processor=LogitsProcessorList([_SameDraws(uniforms.to(rows.device), len(ids), how)]),
+        logits_processor=LogitsProcessorList(
+            [
+                TemperatureLogitsWarper(how.temperature),
+                TopPLogitsWarper(how.top_p),
+                _SameDraws(uniforms.to(rows.device), len(ids)),
+            ]
+        ),
         eos_token_id=sorted({end for end in ends if isinstance(end, int)}),
         pad_token_id=tokenizer.eos_token_id,
     )

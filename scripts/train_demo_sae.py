@@ -267,7 +267,8 @@ def main() -> None:
     figures, _ = measure(sae, states[:held_out])
     _, activations = measure(sae, states)
     labels = labels_of(activations, places, [text.text for text in texts])
-    write_json(options.out / "labels.json", label_file(labels, options))
+    if len(labels) > 1:  # fewer cannot be split, and are of no use
+        write_json(options.out / "labels.json", label_file(labels, options))
     settings = {key: value for key, value in vars(options).items() if key not in ("texts", "out")}
     card = {"held_out": figures, "trained_on_tokens": len(states) - held_out}
     write_json(options.out / "card.json", {**card, "labelled": len(labels), "settings": settings})

@@ -63,7 +63,7 @@ def test_the_script_on_a_random_model(tmp_path, golden_dir):
     page = "Rain fell on the hill and the old king drank his tea while owls sang. " * 60
     (tmp_path / "texts/book.txt").write_text(page)
     (tmp_path / "texts/sotu/1900.txt").write_text(page.replace("king", "congress"))
-    options = ["--model", golden_dir / "model", "--layer", 1, "--tokens", 9000, "--epochs", 20]
+    options = ["--model", golden_dir / "model", "--layer", 1, "--tokens", 9000, "--epochs", 8]
     options += ["--batch", 64, "--d-sae", 256, "--k", 1, "--out", tmp_path / "sae"]
     done = subprocess.run(
         [
@@ -81,9 +81,8 @@ def test_the_script_on_a_random_model(tmp_path, golden_dir):
     card = json.loads((tmp_path / "sae/card.json").read_text())
     assert 0 < card["held_out"]["explained_variance"] < 1
     assert 0 < card["held_out"]["l0"] < 4
-    (section,) = json.loads((tmp_path / "sae/labels.json").read_text())
-    assert {item["split"] for item in section["vectors"]} == {"train", "val"}
-    assert len(section["vectors"]) == card["labelled"]
+    assert card["labelled"] < 2  # one page has no words that are rare
+    assert not (tmp_path / "sae/labels.json").exists()
     config = json.loads((tmp_path / "sae/cfg.json").read_text())
     assert (config["architecture"], config["d_sae"], config["dtype"]) == (
         "jumprelu",

@@ -16,6 +16,7 @@ from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
+from selfie_adapters.model.growing_cache import give_room
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import encode, end_of_turn, token_id
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
@@ -124,6 +125,7 @@ class InProcessChat:
         at = {prompt: i for i, prompt in enumerate(prompts)}
         copies = torch.tensor([at[row.ids] for row in rows])
         out.past_key_values.batch_select_indices(copies.to(device))
+        give_room(out.past_key_values)
         logits = out.logits[:, -1].to(device)[copies.to(device)]
         mask, place = mask[copies].to(device), places[copies, -1:].to(device)
         steps = max(row.request.max_tokens for row in rows)

@@ -57,8 +57,8 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     inside = _content_characters(tokenizer, messages, text)
     special = set(tokenizer.all_special_ids)
-    ids: list[int] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
-    offsets: list[tuple[int, int]] = encoded["offset_mapping"]  # pyright: ignore[reportAssignmentType]
+    ids: list[int] = encoded["input_ids"]
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     content = tuple(
         token not in special and any(inside[start:stop])
         for token, (start, stop) in zip(ids, offsets, strict=True)

@@ -11,10 +11,9 @@ from selfie_adapters.model.sampling import row_seed
 BEGUN = "[USER]"
 # The label comes last, so that a model in this process reads the rest once for all labels.
 PROMPT = """\
-Write a short and natural conversation between a user and an assistant in which the theme given \
-below is in plain sight: both speak about it and use words that belong to it. At most four turns. \
-Begin each turn of the user with [USER] and each turn of the assistant with [ASSISTANT]. Do not \
-write anything else.
+Write a short conversation in which a user and an assistant speak about the theme below, with many \
+words that belong to it. Mark each turn of the user with [USER] and each turn of the assistant \
+with [ASSISTANT].
 
 Theme: {label}"""
 
