@@ -113,6 +113,7 @@ def test_the_shipped_configurations_are_those_promised():
         "scalar_plus_low_rank_8b",
         "identity_baseline",
         "smollm2_topics",
+        "smollm2_sae",
     }
 
 
