@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from chat_server import chat_server, says
+from killed_eval import check_kill
 from letters import LettersEmbedder
 from selfie_adapters.commands.eval import PROTOCOLS, evaluate
 from selfie_adapters.config_reading import read_config
@@ -112,7 +108,9 @@ def test_a_settings_file_with_a_slip_names_the_key(run, golden_dir):
         evaluate("retreival", config="x.yaml")
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "evaluation/configs").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "evaluation/configs").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_the_settings_files_of_the_project_are_valid(file):
     name = next(name for name in PROTOCOLS if file.stem.startswith(name))
     protocol = __import__(f"selfie_adapters.commands.{PROTOCOLS[name]}", fromlist=["Settings"])
@@ -122,24 +120,5 @@ def test_the_settings_files_of_the_project_are_valid(file):
 def test_a_process_killed_by_force_goes_on_to_the_same_results(golden_dir, tmp_path):
     settings = golden_settings(golden_dir) | {"datasets": {"sample": str(SAMPLE)}, "batch_size": 1}
     (tmp_path / "loss.yaml").write_text(yaml.safe_dump(settings))
-
-    def start(out):
-        command = [sys.executable, "-m", "selfie_adapters", "eval", "loss", "--config", "loss.yaml"]
-        return subprocess.Popen(
-            [*command, "--out", out],
-            cwd=tmp_path,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.DEVNULL,
-        )
-
-    process = start("killed")
-    rows = tmp_path / "killed/rows.jsonl"
-    while process.poll() is None and not (rows.exists() and rows.stat().st_size > 500):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed/results.json").exists()
-    assert start("killed").wait() == 0
-    assert start("whole").wait() == 0
-    for name in ("results.json", "examples.jsonl", "matrix.svg"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    files = ("results.json", "examples.jsonl", "matrix.svg")
+    check_kill(tmp_path, "loss", tmp_path / "loss.yaml", files)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.commands.eval_bridge import Settings
 from selfie_adapters.config_reading import read_config
@@ -66,6 +67,10 @@ def test_table_results_and_page(config, tmp_path, capsys):
     before = (tmp_path / "out/results.json").read_bytes()
     run("eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out"))
     assert (tmp_path / "out/results.json").read_bytes() == before
+
+
+def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):
+    check_kill(tmp_path, "bridge", config, ("results.json", "rows.jsonl", "bridge.html"))
 
 
 def test_errors_are_one_red_line(config, tmp_path, capsys):

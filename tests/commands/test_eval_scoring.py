@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.commands.eval_scoring import Settings
 from selfie_adapters.config_reading import read_config
@@ -93,6 +94,11 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(config, tmp_path, monkeypa
         evaluate(settings, out)
         for name in ("results.json", "rows.jsonl"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):
+    settings = Path(config(latents_at_once=1, foils=1))
+    check_kill(tmp_path, "scoring", settings, ("results.json", "rows.jsonl"))
 
 
 def test_labels_written_first_are_scored_later(config, tmp_path):
