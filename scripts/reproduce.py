@@ -54,6 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 RATES = {"full_rank": LEARNING_RATE / 10}  # one entry of d² moves a soft token as d entries do
 SHOWN = "scalar_affine_plus_low_rank"  # the kind that stands beside every control
+UNTRAINED = (0.8, 1.3, 2.1)  # in mean embedding norms
 READ_LAYERS = (16, 20, 24, 28)
 
 
@@ -197,10 +198,18 @@ class Pipeline:
         size = self.size
         files = {"topics": str(self.topics), "sae": str(self.sae)}
         for data in files:
+            trained = self.adapters(data)
+            del trained["identity"]  # a control of this protocol
             self.evaluate(
                 f"loss-{data}",
                 eval_loss,
-                {"adapters": self.adapters(data), "datasets": files, "limit": size.loss_limit},
+                {
+                    "adapters": trained,
+                    "datasets": files,
+                    "limit": size.loss_limit,
+                    "untrained_scales": UNTRAINED,
+                    "choose_on": 40,
+                },
             )
         self.evaluate(
             "retrieval",
@@ -210,7 +219,8 @@ class Pipeline:
                 "vectors": str(self.topics),
                 "topics": "concepts",
                 "scales": [1.0],
-                "choose_on": 60,
+                "untrained_scales": UNTRAINED,
+                "choose_on": 40,
                 "max_new_tokens": 12,
             },
         )
@@ -218,7 +228,7 @@ class Pipeline:
             "labels_file": str(self.sae),
             "limit": size.latents,
             "scales": [1.0],
-            "untrained_scales": [3.0],
+            "untrained_scales": [6.0],
             "label_tokens": 12,
             "label_temperature": 0.0,
             "conversations": size.conversations,
@@ -243,7 +253,7 @@ class Pipeline:
                     "limit": size.questions,
                     "samples": 1,
                     "max_new_tokens": 10,
-                    "untrained_scales": [3.0],
+                    "untrained_scales": [2.1],
                     "random": kind == SHOWN,
                 },
             )

@@ -39,6 +39,14 @@ def _loss(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
         heads = ["kind", "numbers", *columns, f"trained, on {other}"]
         rows = []
         for kind, numbers in kinds.items():
+            if kind == "identity":  # measured with every adapter, the same each time
+                first = cells[0]["adapter"]
+                losses = [
+                    by_place[first, place]["loss"]["identity"] for place in (trained_on, other)
+                ]
+                blank = ["–"] * (len(columns) - 1)
+                rows.append([kind, "0", _shown(losses[0]), *blank, _shown(losses[1])])
+                continue
             own, foreign = by_place[kind, trained_on], by_place[kind, other]
             losses = own["loss"] | {"bias_share": own["bias_share"]}
             rows.append(
