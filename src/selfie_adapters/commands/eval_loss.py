@@ -25,17 +25,20 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
     with steps_shown(console) as progress:
         path = run_loss(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))
-    table = Table(title="Loss of held-out labels, nats a token (95 % intervals)")
+    table = Table(
+        title="Loss of held-out labels, nats a token (95 % intervals of the controls: results.json)"
+    )
     for heading in ("adapter", "data set"):
-        table.add_column(heading)
-    conditions = ("trained", "zero", "shuffled", "random", "identity", "untrained")
-    for heading in (*conditions, "bias share"):
+        table.add_column(heading, overflow="fold")
+    controls = ("zero", "shuffled", "random", "identity", "untrained")
+    for heading in ("trained", *controls, "bias share"):
         table.add_column(heading, justify="right")
     for cell in results["cells"]:
         share = cell["bias_share"]
-        shown = "–" if share is None else _interval(share, 2)
-        losses = [_interval(cell["loss"][name], 3) for name in conditions]
-        table.add_row(cell["adapter"], cell["dataset"], *losses, shown)
+        shown = "–" if share is None else f"{share['mean']:.2f}"
+        means = [f"{cell['loss'][name]['mean']:.2f}" for name in controls]
+        trained = _interval(cell["loss"]["trained"], 2)
+        table.add_row(cell["adapter"], cell["dataset"], trained, *means, shown)
     console.print(table)
     matrix = results["matrix"]
     try:
