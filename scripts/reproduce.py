@@ -228,7 +228,7 @@ class Pipeline:
             "labels_file": str(self.sae),
             "limit": size.latents,
             "scales": [1.0],
-            "untrained_scales": [6.0],
+            "untrained_scales": [2.1],
             "label_tokens": 12,
             "label_temperature": 0.0,
             "conversations": size.conversations,

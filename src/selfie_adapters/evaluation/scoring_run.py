@@ -1,0 +1,190 @@
+"""The scoring protocol: labels of every condition, conversations from them, hits, results.
+
+Labels by the adapter, beside those of the zero vector, random directions, plain vectors without an
+adapter, and the label file's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfie_adapters.adapters import load_adapter
+from selfie_adapters.chat import AnswerCache, open_chat
+from selfie_adapters.dataset.controls import random_vectors
+from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.controls import untrained_adapter
+from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.generation_scoring import Foils, Scoring, score_labels
+from selfie_adapters.evaluation.label_groups import (
+    GivenLabels,
+    LabelDrawing,
+    LabelSource,
+    WrittenLabels,
+)
+from selfie_adapters.evaluation.scoring_results import summarise
+from selfie_adapters.evaluation.scoring_settings import ScoringSettings
+from selfie_adapters.evaluation.spoken_labels import Progress, silent
+from selfie_adapters.evaluation.writing import Writing
+from selfie_adapters.files import existing_file, sha256
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.sources.label_files import read_label_file, write_label_file
+from selfie_adapters.sources.label_set import LabelSet
+from selfie_adapters.sources.sae_encoder import DEMO_SAE, LatentEncoder, open_encoder
+
+# Changing these does not change the results.
+FREE = ("batch_size", "latents_at_once")
+SAE_WEIGHTS = "sae_weights.safetensors"
+
+
+def run_scoring(
+    settings: ScoringSettings,
+    folder: str | Path,
+    model: FrozenModel | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Run the protocol, or go on with it; returns the path of results.json.
+
+    model may be loaded already. With label_generation_only there are no scores: beside it comes
+    {condition}_labels.jsonl, to be scored later. Raises what reading the inputs raises; DataError
+    for latents without labels; ConfigError if the folder holds another evaluation.
+    """
+    wanted = settings.wanted()
+    labels = _read_labels(settings)
+    latents = _chosen(settings, labels)
+    model = model or load_model(settings.model, settings.dtype)
+    encoder = open_encoder(settings.sae, latents, settings.force_sae, model.device)
+    sae_file = Path(DEMO_SAE if settings.sae == "demo" else settings.sae) / SAE_WEIGHTS
+    inputs = {name: sha256(file) for name, file in _files(settings, sae_file).items()}
+    kept = EvaluationFolder(
+        folder, "generation scoring", settings.model_dump(mode="json"), inputs, FREE
+    )
+    foils = Foils.drawn(len(latents), settings.foils, settings.seed)
+    writes = settings.evaluation_mode != "label_generation_only"
+    writing = Writing(
+        settings.conversations, settings.conversation_tokens, settings.temperature, settings.top_p
+    )
+    answers = kept.folder / "answers"
+    writer = AnswerCache(open_chat(settings.writer, model), answers) if writes else None
+    scoring = Scoring(
+        model,
+        encoder,
+        writer,
+        writing,
+        foils,
+        settings.seed,
+        settings.batch_size,
+        settings.latents_at_once,
+    )
+    score_labels(scoring, _sources(settings, wanted, model, encoder, labels or {}), kept, progress)
+    if not writes:
+        _write_label_files(kept, wanted, latents)
+        return kept.finish({"latents": latents})
+    about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
+    return kept.finish(
+        {
+            "seeds": {"seed": settings.seed},
+            "sae": {**about, "model": encoder.model},
+            "writer": writer.name if writer else None,
+            "latents": latents,
+            "conditions": summarise(
+                kept.rows, wanted, latents, foils, settings.thresholds, settings.seed
+            ),
+        }
+    )
+
+
+def _files(settings: ScoringSettings, sae_file: Path) -> dict[str, Path]:
+    """What the results depend on besides the settings."""
+    files = {"adapter": settings.adapter, "labels_file": settings.labels_file}
+    found = {name: existing_file(path) for name, path in files.items() if path is not None}
+    return found | ({"sae": sae_file} if sae_file.is_file() else {})
+
+
+def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:
+    if settings.labels_file is None:
+        return None
+
+    found = read_label_file(settings.labels_file)
+    keep = settings.split
+    return {
+        latent: texts
+        for latent, texts in found.labels.items()
+        if keep == "all" or found.splits.get(latent, keep) == keep
+    }
+
+
+def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> list[int]:
+    """The latents under evaluation, in rising order."""
+
+    latents = sorted(set(settings.latents if settings.latents is not None else labels or ()))
+    if settings.limit is not None and settings.limit < len(latents):
+        drawn = np.random.default_rng(settings.seed).permutation(latents)[: settings.limit]
+        latents = sorted(drawn.tolist())
+    if not latents:
+        raise DataError(f"no latents: {settings.labels_file} has none in split {settings.split}.")
+    if labels is not None and "training" in settings.wanted():
+        without = [latent for latent in latents if latent not in labels]
+        if without:
+            raise DataError(
+                f"latent {without[0]} has no label in {settings.labels_file} (split "
+                f"{settings.split}). Leave it out, or leave out the condition training."
+            )
+    return latents
+
+
+def _sources(
+    settings: ScoringSettings,
+    wanted: list[str],
+    model: FrozenModel,
+    encoder: LatentEncoder,
+    labels: dict[int, list[str]],
+) -> dict[str, LabelSource]:
+    """Where each condition's labels come from."""
+
+    how = LabelDrawing(settings.label_tokens, settings.label_temperature, settings.label_top_p)
+    vectors = encoder.decoder
+    drawn = {
+        "trained": lambda: vectors,
+        "zero": lambda: torch.zeros_like(vectors),
+        "random": lambda: random_vectors(vectors, settings.seed),
+    }
+    sources: dict[str, LabelSource] = {}
+    labeller = None
+    if settings.adapter is not None and any(name in drawn for name in wanted):
+        labeller = Labeller(model, load_adapter(settings.adapter))
+    for name in wanted:
+        if name == "training":
+            given = [labels[latent] for latent in encoder.latents]
+            sources[name] = GivenLabels(given, len(settings.scales))
+        elif name == "untrained":
+            plain = Labeller(
+                model,
+                untrained_adapter(model.d_model, mean_embedding_norm(model)),
+                prompt=None if labeller is None else labeller.prompt.prompt,
+            )
+            sources[name] = WrittenLabels(
+                plain, vectors, encoder.latents, settings.untrained_scales, how, settings.seed
+            )
+        elif labeller is not None:
+            sources[name] = WrittenLabels(
+                labeller, drawn[name](), encoder.latents, settings.scales, how, settings.seed
+            )
+    return sources
+
+
+def _write_label_files(evaluation: EvaluationFolder, wanted: list[str], latents: list[int]) -> None:
+    """{condition}_labels.jsonl, label files as `labels_file` reads them."""
+
+    for name in wanted:
+        texts = {
+            latent: [label["text"] for label in evaluation.rows[f"{name}:{latent}"]["labels"]]
+            for latent in latents
+        }
+        kept = {latent: [text for text in of if text] for latent, of in texts.items()}
+        label_set = LabelSet({latent: of for latent, of in kept.items() if of})
+        write_label_file(evaluation.folder / f"{name}_labels.jsonl", label_set)

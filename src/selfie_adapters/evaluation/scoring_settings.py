@@ -1,0 +1,117 @@
+"""Everything that decides the results of generation scoring; defaults are the published ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selfie_adapters.chat.settings import ChatSettings
+from selfie_adapters.config_reading import Section
+from selfie_adapters.errors import ConfigError
+from selfie_adapters.labelling.settings import UNTRAINED_SCALES
+
+Condition = Literal["trained", "untrained", "zero", "random", "training"]
+
+
+class ScoringSettings(Section):
+    """The defaults are the published protocol's."""
+
+    evaluation_mode: Literal["label_generator", "label_dataset", "label_generation_only"] = (
+        "label_generator"
+    )
+    """label_generator: labels by the adapter beside all controls; label_dataset: the labels of
+    labels_file alone; label_generation_only: labels by the adapter, no conversations."""
+
+    model: str = "demo"
+    """Hub id, folder, .gguf file, or demo."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    sae: str = "demo"
+    """SAELens folder, release:sae_id, or demo."""
+
+    force_sae: bool = False
+    """Use an SAE that was trained on other states than this model's (processed weights, lost
+    scaling factors)."""
+
+    adapter: str | None = None
+    """The adapter file; without one there is no condition that needs it."""
+
+    labels_file: str | None = None
+    """Labels of the latents: any label file (docs/formats.md), or trained_labels.jsonl
+    of a label_generation_only run."""
+
+    split: Literal["train", "val", "all"] = "val"
+    """Which latents of labels_file, if it has splits."""
+
+    latents: list[int] | None = None
+    """Which latents; null: those of labels_file."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """So many of them, drawn by the seed; null: all."""
+
+    conditions: list[Condition] | None = None
+    """null: all that adapter and labels_file allow."""
+
+    scales: list[float] = Field(default=[0.5, 0.8, 1.3, 2.1, 3.4, 5.5], min_length=1)
+    """One label is written at each."""
+
+    untrained_scales: list[float] = Field(default=list(UNTRAINED_SCALES), min_length=1)
+    """The same for unit vectors without adapter, in mean embedding norms."""
+
+    label_tokens: int = Field(default=30, ge=1)
+    label_temperature: float = Field(default=0.7, ge=0)
+    label_top_p: float = Field(default=0.9, gt=0, le=1)
+
+    conversations: int = Field(default=10, ge=1)
+    """Conversations a label."""
+
+    conversation_tokens: int = Field(default=100, ge=1)
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+
+    writer: ChatSettings = ChatSettings()
+    """Who writes the conversations; the evaluated model itself if left out."""
+
+    thresholds: list[float] = Field(default=[0.0], min_length=1)
+    """A conversation hits if the latent's activation is above; in the SAE's units."""
+
+    foils: int = Field(default=5, ge=0)
+    """Other latents that each conversation is measured at: false positives."""
+
+    seed: int = 0
+    latents_at_once: int = Field(default=8, ge=1)
+    """How many latents' conversations are written together; a kill costs that many at most."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Conversations in one forward pass of the SAE's model."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> ScoringSettings:
+        if self.latents is None and self.labels_file is None:
+            raise ValueError("latents or labels_file says which latents; give one")
+        return self
+
+    def wanted(self) -> list[str]:
+        """Conditions that the mode and the files allow. Raises ConfigError for one that is named
+        and cannot be."""
+        given = ["training"] if self.labels_file is not None else []
+        written = ["trained", "zero", "random"] if self.adapter is not None else []
+        possible = {
+            "label_dataset": given,
+            "label_generation_only": [*written[:1], "untrained"],
+            "label_generator": [*written, "untrained", *given],
+        }[self.evaluation_mode]
+        chosen = list(dict.fromkeys(self.conditions or possible))
+        for name in chosen:
+            if name not in possible:
+                need = "labels_file" if name == "training" else "adapter"
+                raise ConfigError(
+                    f"conditions: {name} is not possible with evaluation_mode "
+                    f"{self.evaluation_mode} and without {need}. Possible: "
+                    f"{', '.join(possible) or 'none'}."
+                )
+        if not chosen:
+            raise ConfigError(f"evaluation_mode {self.evaluation_mode} needs labels_file.")
+        return chosen
