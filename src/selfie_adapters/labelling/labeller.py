@@ -22,7 +22,6 @@ from selfie_adapters.labelling.engines.local import (
 )
 from selfie_adapters.labelling.ranking import Prefilled, prefill, score_written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
-from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
@@ -167,9 +166,8 @@ class Labeller:
             batch = rows[start : start + batch_size]
             source = vectors[[row.vector for row in batch]]
             soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
-            with grouped_attention(self.model.network):
-                written = self._writer.write(soft, [row.seed for row in batch], how)
-                at_zero = score_written(self.model, self._read_zero, [w.ids for w in written])
+            written = self._writer.write(soft, [row.seed for row in batch], how)
+            at_zero = score_written(self.model, self._read_zero, [w.ids for w in written])
             for row, answer, zero in zip(batch, written, at_zero, strict=True):
                 answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
