@@ -40,4 +40,4 @@ def test_all_ways_write_the_same_texts(golden_dir):
 def test_labels_on_the_real_model_are_those_of_plain_generation():
     result = benchmark("--batch", 16, "--rounds", 1, "--max-new-tokens", 12)
     assert result["same_texts"] == result["texts"]
-    assert result["ratio"] > 1.5  # untrained soft tokens: long labels, so little to save
+    assert result["ratio"] > 1.1  # a small batch of long labels: little to save

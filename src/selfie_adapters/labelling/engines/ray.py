@@ -62,7 +62,8 @@ def run_with_ray(
     rows = [
         {"number": s.number, "start": s.start, "stop": s.stop, "first": s is todo[0]} for s in todo
     ]
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray logs a traceback before it raises what `_cause` turns into one line.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         ray.init(
             address=address,
