@@ -91,7 +91,7 @@ def test_links_lead_somewhere(page):
 @pytest.fixture
 def workspace(tmp_path):
     """A copy of what a reader has, with the commands of this environment on the path."""
-    for name in ("data", "training", "evaluation", "benchmarks", "scripts"):
+    for name in ("data", "training", "data_prep", "evaluation", "benchmarks", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
