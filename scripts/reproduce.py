@@ -32,6 +32,7 @@ from selfie_adapters.commands import (
     eval_loss,
     eval_retrieval,
     eval_scoring,
+    eval_taboo,
     prepare_sae,
 )
 from selfie_adapters.commands.demo import LAYER, LEARNING_RATE, PLACEHOLDER, RANK, TEMPLATE
@@ -74,7 +75,7 @@ class Size:
     mean_topics: int
 
 
-FULL = Size(3000, 150, 30, 20, 100, 24, 4, 40, 16, 400)
+FULL = Size(3000, 150, 30, 30, 100, 30, 4, 40, 16, 400)
 QUICK = Size(300, 40, 2, 2, 10, 3, 2, 12, 2, 60)
 
 
@@ -222,6 +223,16 @@ class Pipeline:
                 "untrained_scales": UNTRAINED,
                 "choose_on": 40,
                 "max_new_tokens": 12,
+            },
+        )
+        self.evaluate(
+            "taboo",
+            eval_taboo,
+            {
+                "topics": "concepts",
+                "retrieval": str(self.folder / "retrieval"),
+                "chat": {"model": "demo"},
+                "max_tokens": 60,
             },
         )
         scoring = {

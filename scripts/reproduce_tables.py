@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ def write_tables(folder: Path) -> Path:
     parts = [
         *_loss(folder, kinds),
         *_retrieval(folder, kinds),
+        *_taboo(folder),
         *_scoring(folder, kinds),
         *_bridge(folder, kinds),
         f"{about['machine']}; {about['versions']}. Size: {about['size']}.",
@@ -64,14 +65,29 @@ def _retrieval(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
     results = _read(folder / "retrieval/results.json")
     counts = results["counts"]
     yield f"### Retrieval: {counts['queries']} greedy labels among {counts['topics']} topics\n"
-    heads = ["condition", "recall@1, %", "recall@10, %", "recall@100, %", "reciprocal rank"]
-    rows = []
     wanted = {*kinds, "untrained", "training labels"}
     beside = "scalar_affine_plus_low_rank: "
-    for one in results["conditions"]:
-        if one["condition"] in wanted or one["condition"].startswith(beside):
-            recall = [_shown(one["recall_at"][k], 100, 1) for k in ("1", "10", "100")]
-            rows.append([one["condition"], *recall, _shown(one["mean_reciprocal_rank"], 1, 3)])
+    yield from _recall(
+        one
+        for one in results["conditions"]
+        if one["condition"] in wanted or one["condition"].startswith(beside)
+    )
+
+
+def _taboo(folder: Path) -> Iterator[str]:
+    results = _read(folder / "taboo/results.json")
+    counts = results["counts"]
+    named = f"{results['answers_with_the_name']} of {counts['asked']} answers had the name in them"
+    yield f"### Taboo: {counts['asked']} topics described without their name; {named}\n"
+    yield from _recall(results["conditions"])
+
+
+def _recall(conditions: Iterable[Found]) -> Iterator[str]:
+    heads = ["condition", "recall@1, %", "recall@10, %", "recall@100, %", "reciprocal rank"]
+    rows = []
+    for one in conditions:
+        recall = [_shown(one["recall_at"][k], 100, 1) for k in ("1", "10", "100")]
+        rows.append([one["condition"], *recall, _shown(one["mean_reciprocal_rank"], 1, 3)])
     yield from _table(heads, rows)
 
 

@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--layer", type=int, default=24)
-    parser.add_argument("--tokens", type=int, default=120_000)
+    parser.add_argument("--tokens", type=int, default=160_000)
     parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.serving.worker import STOPPING, NoPlaceError, Worker
+from selfie_adapters.serving.worker import STOPPING, Job, NoPlaceError, Worker
 
 SECONDS = 10
 
@@ -49,6 +50,28 @@ class Gate:
                 assert self.open.wait(SECONDS)
         finally:
             self.closed.set()
+
+
+def test_who_asks_again_after_the_last_event_has_nobody_ahead(monkeypatch):
+    told = Job.tell
+
+    def slowly(self, event):
+        told(self, event)
+        if event is None:
+            time.sleep(0.2)  # a busy machine: the thread goes on late after the last event
+
+    monkeypatch.setattr(Job, "tell", slowly)
+
+    async def main():
+        worker = Worker(2)
+        for _ in range(2):
+            job = worker.reserve()
+            job.start(counting(1))
+            assert await events_of(job) == [{"n": 0}]
+            job.release()
+        worker.close()
+
+    asyncio.run(main())
 
 
 def test_jobs_run_one_after_the_other_in_order():

@@ -126,11 +126,11 @@ class Worker:
             try:
                 self._do(job)
             finally:
-                job.tell(None)
                 with self._changed:
                     job.running = self._busy = False
                     if job.released:
                         self.taken -= 1
+                job.tell(None)  # last: whoever asks again at once has nobody ahead
 
     def _do(self, job: Job) -> None:
         assert job.work is not None
