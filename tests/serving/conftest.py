@@ -14,8 +14,9 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.serve import _server
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
-from selfie_adapters.serving.app import ServedAdapter, Service, make_app
+from selfie_adapters.serving.app import make_app
 from selfie_adapters.serving.guard import LOOPBACK
+from selfie_adapters.serving.service import ServedAdapter, Service
 
 JSON = {"Content-Type": "application/json"}
 

@@ -16,7 +16,7 @@ from selfie_adapters.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     import uvicorn
 
-    from selfie_adapters.serving.app import Service
+    from selfie_adapters.serving.service import Service
 
 
 def serve(
@@ -95,7 +95,7 @@ def _service(
     from selfie_adapters.labelling import Labeller
     from selfie_adapters.labelling.reading import calibration, mean_layers, read_means
     from selfie_adapters.model import load_model
-    from selfie_adapters.serving.app import ServedAdapter, Service
+    from selfie_adapters.serving.service import ServedAdapter, Service
 
     files = [find_adapter_file(adapter) for adapter in adapters]
     loaded = [load_adapter(file) for file in files]
