@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from selfie_adapters.adapters import TrainingRecord, load_adapter
+from selfie_adapters.adapters import TrainingRecord
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
-from selfie_adapters.errors import ConfigError, TrainingError, TrainingStopped
+from selfie_adapters.errors import TrainingError, TrainingStopped
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training.closed_form import PROBES, closed_form_start
+from selfie_adapters.training.beginning import Start, check_same_run, first_state
 from selfie_adapters.training.epochs import StepExamples
-from selfie_adapters.training.failures import failures_explained, how_to_go_on
+from selfie_adapters.training.failures import failures_explained, how_to_go_on, not_finite
 from selfie_adapters.training.mirrors import open_mirrors
 from selfie_adapters.training.observing import observe, show_mixture
 from selfie_adapters.training.optimizer import make_optimizer, set_rates
 from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup, set_up
-from selfie_adapters.training.starting import start_from_file
 from selfie_adapters.training.state import (
     Checkpoints,
     Progress,
@@ -108,76 +106,35 @@ class _Trainer:
 
     def begin(self) -> None:
         """Start a new run, from the adapter file the configuration names if it names one."""
-        told = self._start()
+        start = self._start()
         self._agree()
         if self.ranks.writes:
             self.run.begin(self.config)
-        if told:
-            self.tracker.event(**told)
+        if start.event:
+            self.tracker.event(**start.event)
 
     def restore(self) -> None:
         """Take the state of the newest checkpoint; without one, start at the beginning."""
         found = self.checkpoints.read_newest() if self.adapter.num_parameters() else None
-        told, cut = self._start() if found is None else None, 0
+        start, cut = self._start() if found is None else None, 0
         if found is not None:
             progress, tensors = found
-            self._check_same_run(progress)
+            check_same_run(self.setup, self.run, progress, self.examples_digest)
             restore_tensors(self.adapter, self.optimizer, tensors)
             self.step, self.best = progress.step, progress.best
             self.validated, cut = progress.validated, progress.metrics_bytes
         self._agree()
         if self.ranks.writes:
             self.run.rewind(cut)
-        if told:
-            self.tracker.event(**told)
+        if start and start.event:
+            self.tracker.event(**start.event)
         line = f"goes on after step {self.step} of {self.order.total_steps}"
         self.tracker.event("resume", line, step=self.step)
 
-    def _start(self) -> dict[str, Any] | None:
-        """Move the adapter to where it begins, and return the event that tells so.
-
-        None where it begins at its initial values.
-        """
-        source = self.config.training.resume_from_checkpoint
-        if source is not None:
-            self.step, self.best, told = start_from_file(source, self.adapter, self.optimizer)
-            if self.step >= self.order.total_steps and self.adapter.num_parameters():
-                raise ConfigError(
-                    f"training.resume_from_checkpoint: {source} is at step {self.step} and this "
-                    f"run ends at step {self.order.total_steps}. Raise training.num_epochs or "
-                    "training.max_steps."
-                )
-            return {"event": "start", "line": told, "step": self.step}
-        if self.config.projection.init == "published":
-            return None
-        train = self.setup.train
-        start = closed_form_start(
-            self.adapter,
-            self.setup.validator.objective,
-            train.vectors,
-            train.tokens,
-            train.vector_of,
-            self.config.seed,
-        )
-        line = f"closed-form start: loss {start.loss:.4f} on {PROBES} examples"
-        return {"event": "closed_form", "line": line, "step": self.step, **asdict(start)}
-
-    def _check_same_run(self, progress: Progress) -> None:
-        if progress.examples != self.examples_digest:
-            raise TrainingError(
-                f"{self.config.data.labels_file}: the training examples are not those that "
-                f"{self.run.path} began with. Put the file back, or start a new run."
-            )
-        if progress.total_steps != self.order.total_steps:
-            raise TrainingError(
-                f"{self.run.config_file} means {self.order.total_steps} steps in all; the run "
-                f"began with {progress.total_steps}. Undo the change, or start a new run from "
-                "training.resume_from_checkpoint."
-            )
-        if self.run.adapter("last").exists():
-            before = load_adapter(self.run.adapter("last")).binding
-            if before is not None and self.adapter.binding is not None:
-                before.check(self.adapter.binding)
+    def _start(self) -> Start:
+        start = first_state(self.setup, self.optimizer)
+        self.step, self.best = start.step, start.best
+        return start
 
     def _agree(self) -> None:
         self.ranks.agree_on(
@@ -285,20 +242,8 @@ class _Trainer:
         """Write down the examples and stop; the adapter still has its last finite parameters."""
         rows = [self.setup.train.describe(i) for i in examples.tolist()]
         write_json(self.run.failed_batch, {"step": self.step + 1, "what": what, "examples": rows})
-        first = rows[0]
-        section = self.config.model
-        bits = "8" if section.load_in_8bit else "4" if section.load_in_4bit else None
-        if self._gradient_seen:
-            advice = "Try a smaller learning rate, or model.dtype: float32."
-        elif bits:
-            advice = f"It is the first step: the model in {bits} bits may not pass gradients on."
-        else:
-            advice = "It is the first step: try model.dtype: float32, and look at the vectors."
-        raise TrainingError(
-            f"step {self.step + 1}: the {what} is not finite in a batch of {len(rows)} examples "
-            f"(the first: {first['dataset']}, index {first['index']}, {first['label']!r:.60}); all "
-            f"are listed in {self.run.failed_batch}. The adapter of step {self.step} is saved in "
-            f"{self.run.adapter('last')}. {advice}"
+        raise not_finite(
+            self.run, self.config, self.step, what, rows, first=not self._gradient_seen
         )
 
     # What is looked at and saved on the way

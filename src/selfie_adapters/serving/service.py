@@ -1,0 +1,180 @@
+"""What the web app does with one model: plans, reads, labels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.reading import read_cells, read_means
+from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.report.reading_page import measure, page_frame, shown_cell, visible
+from selfie_adapters.serving.requests import LabelRequest, Limits, ReadRequest, RefusedError
+from selfie_adapters.serving.worker import Event, Worker
+
+_CELLS_AT_ONCE = 16  # few enough that a browser sees cells come every second or so
+
+
+@dataclass(frozen=True)
+class ServedAdapter:
+    """An adapter with the name it is shown under and its calibration, if it has one."""
+
+    name: str
+    labeller: Labeller
+    confidence: Confidence | None
+
+    @property
+    def trained_layer(self) -> int | None:
+        binding = self.labeller.adapter.binding
+        return None if binding is None else binding.layer
+
+
+class Service:
+    """One model in memory, its adapters, and the worker that everything runs in."""
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        adapters: list[ServedAdapter],
+        mean: tuple[str, list[int]] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """mean: file of mean vectors, and the layers that it has."""
+        self.model, self.adapters, self.mean = model, adapters, mean
+        self.limits = limits or Limits()
+        self.worker = Worker(self.limits.places)
+        # A tokenizer is not safe in two threads at once; requests are checked with a copy.
+        self._front = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "model": self.model.name,
+            "n_layers": self.model.n_layers,
+            "d_model": self.model.d_model,
+            "layers": None if self.mean is None else self.mean[1],
+            "adapters": [
+                {"name": visible(a.name), "kind": a.labeller.adapter.kind, "layer": a.trained_layer}
+                for a in self.adapters
+            ],
+            "limits": dataclasses.asdict(self.limits),
+        }
+
+    def chosen(self, numbers: list[int]) -> list[ServedAdapter]:
+        if not all(0 <= number < len(self.adapters) for number in numbers):
+            raise RefusedError(400, f"adapters: choose from 0 to {len(self.adapters) - 1}.")
+        return [self.adapters[number] for number in numbers]
+
+    def plan(self, wanted: ReadRequest) -> ReadingPlan:
+        """Tokenise and count; raises RefusedError 413 for too much."""
+        limits = self.limits
+        if len(wanted.prompt) > limits.prompt_characters:
+            raise RefusedError(
+                413,
+                f"The prompt has {len(wanted.prompt):,} characters; "
+                f"{limits.prompt_characters:,} are read at most.",
+            )
+        layers = wanted.layers or None
+        plan = plan_reading(
+            self._front,
+            wanted.prompt,
+            self.mean[1] if layers is None and self.mean else layers,
+            wanted.positions or None,
+            wanted.chat,
+            wanted.special,
+        )
+        if len(plan.tokens) > limits.prompt_tokens:
+            raise RefusedError(
+                413,
+                f"The prompt has {len(plan.tokens):,} tokens; "
+                f"{limits.prompt_tokens:,} are read at most.",
+            )
+        cells = plan.n_cells * len(wanted.adapters)
+        if cells > limits.cells:
+            raise RefusedError(
+                413,
+                f"{cells:,} cells are asked for; {limits.cells:,} are read at most. "
+                "Choose fewer layers (such as ::4) or fewer positions.",
+            )
+        return plan
+
+    def check(self, vectors: Tensor, wanted: LabelRequest) -> None:
+        """Raises RefusedError for vectors that cannot be labelled, or too many of them."""
+        if vectors.shape[1] != self.model.d_model:
+            raise RefusedError(
+                400,
+                f"vectors of width {vectors.shape[1]}; the model {self.model.name} has "
+                f"{self.model.d_model}.",
+            )
+        if not bool(vectors.isfinite().all()):
+            raise RefusedError(400, "the vectors hold NaN or infinity.")
+        labels = len(vectors) * len(wanted.scales) * len(wanted.adapters)
+        if labels > self.limits.vector_labels:
+            raise RefusedError(
+                413,
+                f"{labels:,} labels are asked for; {self.limits.vector_labels:,} are written at "
+                "most. Send fewer vectors or scales.",
+            )
+
+    def read(self, plan: ReadingPlan, adapters: list[ServedAdapter]) -> Iterator[Event]:
+        """Runs in the worker."""
+        means = None
+        if self.mean is not None:
+            means = read_means(self.mean[0], plan.layers, self.model.d_model)
+        yield {
+            "event": "start",
+            **page_frame(plan),
+            "readings": _readings(adapters),
+            "total": plan.n_cells * len(adapters),
+        }
+        for number, adapter in enumerate(adapters):
+            batches = read_cells(
+                adapter.labeller, plan, means, adapter.confidence, batch_size=_CELLS_AT_ONCE
+            )
+            for cells in batches:
+                shown = [shown_cell(cell) for cell in cells]
+                yield {"event": "cells", "reading": number, "cells": shown}
+        yield {"event": "done"}
+
+    def label(
+        self, vectors: Tensor, scales: list[float], adapters: list[ServedAdapter]
+    ) -> Iterator[Event]:
+        """Runs in the worker."""
+        total = len(vectors) * len(scales) * len(adapters)
+        yield {"event": "start", "readings": _readings(adapters), "total": total}
+        for number, adapter in enumerate(adapters):
+            for index in range(len(vectors)):
+                one = vectors[index : index + 1]
+                (answers,) = adapter.labeller.label(one, scales, first_index=index)
+                rows = [_shown_label(index, answer, adapter.confidence) for answer in answers]
+                yield {"event": "labels", "reading": number, "labels": rows}
+        yield {"event": "done"}
+
+
+def _readings(adapters: list[ServedAdapter]) -> list[dict[str, Any]]:
+    """Colour by confidence only if every grid can: two meanings side by side would mislead."""
+    calibrated = all(adapter.confidence is not None for adapter in adapters)
+    return [
+        {
+            "name": visible(adapter.name) if len(adapters) > 1 else "",
+            "measure": measure(adapter.confidence if calibrated else None),
+            "trained_layer": adapter.trained_layer,
+        }
+        for adapter in adapters
+    ]
+
+
+def _shown_label(index: int, label: Label, confidence: Confidence | None) -> dict[str, Any]:
+    return {
+        "index": index,
+        "scale": label.scale,
+        "label": visible(label.text),
+        "gain": label.gain,
+        "confidence": None if confidence is None else confidence.of(label),
+    }
