@@ -10,7 +10,8 @@ from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.errors import ModelError
 from selfie_adapters.evaluation.embedding import packaged_folder
-from selfie_adapters.evaluation.loss_run import LossSettings, run_loss
+from selfie_adapters.evaluation.loss_run import run_loss
+from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.retrieval_run import run_retrieval
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.taboo import TabooSettings, run_taboo

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
+
+from selfie_adapters.commands.label_tables import show_controls, show_why
 
 if TYPE_CHECKING:
     from selfie_adapters.labelling.job import LabelJob
     from selfie_adapters.labelling.settings import LabelSettings
-
-_EXPLAINED = 5  # vectors that --explain shows
 
 
 def label(
@@ -139,9 +136,9 @@ def label(
     job = LabelJob(out, settings, open_source(settings))
     _run(console, job, engine, workers, ray_address)
     if job.todo():
-        _show_controls(console, job.folder)
+        show_controls(console, job.folder)
     if explain:
-        _show_why(console, job)
+        show_why(console, job.shards[0].path)
     done = job.progress
     if done.failed:
         raise LabellingError(
@@ -241,65 +238,3 @@ def _run(
         job.begin()
         task = progress.add_task("vectors", total=job.progress.left)
         run_here(job, worker, advance)
-
-
-def _show_controls(console: Console, folder: Path) -> None:
-    """How the run's own vectors and the controls scored."""
-    import json
-
-    from rich.table import Table
-
-    rows = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
-    table = Table(title="Controls: means of each vector's best label")
-    for heading in ("vectors", "how many", "score, nats a token"):
-        table.add_column(heading)
-    sure = bool(rows) and rows[0]["confidence"] is not None
-    if sure:
-        table.add_column("confidence")
-        table.add_column("shown as a concept")
-    table.add_column("one of the labels")
-    for row in rows:
-        cells = [row["kind"], str(row["vectors"]), f"{row['score']:.2f}"]
-        if sure:
-            cells += [f"{row['confidence']:.2f}", f"{row['concepts']} of {row['vectors']}"]
-        table.add_row(*cells, _shown(row["example"]))
-    console.print(table)
-
-
-def _show_why(console: Console, job: LabelJob) -> None:
-    """The candidates of the first few vectors, best first, with what ranked them."""
-    from itertools import groupby
-
-    from rich.table import Table
-
-    from selfie_adapters.files import read_jsonl
-
-    rows = (row for row in read_jsonl(job.shards[0].path) if "error" not in row)
-    for _, candidates in islice(groupby(rows, _name), _EXPLAINED):
-        ranked = list(candidates)
-        table = Table(title=escape(_name(ranked[0])))
-        headings = ("label", "score", "log p, vector", "log p, zero")
-        for heading in (*headings, "tokens", "agreement", "margin", "scale"):
-            table.add_column(heading)
-        for row in ranked:
-            margin = row.get("margin")
-            table.add_row(
-                _shown(row["label"]),
-                f"{row['score']:.2f}",
-                f"{row['log_prob']:.2f}",
-                f"{row['zero_log_prob']:.2f}",
-                str(row["tokens"]),
-                f"{row.get('agreement', 1):.0%}",
-                "" if margin is None else f"{margin:+.2f}",
-                f"{row['scale']:g}",
-            )
-        console.print(table)
-
-
-def _shown(text: str) -> str:
-    """A label fit for a terminal: what would move the cursor or change colours is made visible."""
-    return escape("".join(c if c.isprintable() else "�" for c in text))
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['dataset']} {row['index']}" if "dataset" in row else f"row {row['index']}"

@@ -8,62 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
-from selfie_adapters.config import Count, Positive, SoftPromptSection
-from selfie_adapters.config_reading import Section
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.held_out import CONDITIONS, Condition, HeldOut, LossMeter
+from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_of_means
 from selfie_adapters.files import atomic_path, sha256
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.training.setup import configured_prompt
 
 TABLE = "examples.jsonl"
-Named = Annotated[dict[str, str], Field(min_length=1)]
-
-
-class LossSettings(Section):
-    model: str
-    """Hub id, folder, .gguf file, or demo."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    adapters: Named
-    """Name: adapter file or hub path."""
-    datasets: Named
-    """Name: training file."""
-    split: Literal["train", "val"] = "val"
-    limit: Count | None = None
-    """So many vectors of each data set, drawn at random, with all labels; null takes all."""
-    strip_labels: bool = False
-    """Remove blanks around labels."""
-    soft_prompt: SoftPromptSection = SoftPromptSection()
-    """Of adapters whose file does not say (published ones); null takes the built-in prompt."""
-    eos_token: str | None = None
-    """Token that ends the answer; null takes the chat format's own."""
-    max_loss: Positive = 100.0
-    """Each token's loss is clamped there."""
-    untrained_scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = UNTRAINED_SCALES
-    """Of the unit vector without an adapter, in mean embedding norms; of several the best on
-    `choose_on` training vectors is taken."""
-    choose_on: Count = 100
-    batch_size: Count = 256
-    """Vectors at a time; a kill loses one batch at most."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _names_for_files(self) -> LossSettings:
-        for name in {"untrained", "identity"} & {*self.adapters}:
-            raise ValueError(f"the name {name} stands for a control; give the adapter another")
-        return self
 
 
 def run_loss(

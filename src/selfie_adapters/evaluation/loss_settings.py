@@ -1,0 +1,47 @@
+"""Everything that decides the results of the loss protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from selfie_adapters.config import Count, Positive, SoftPromptSection
+from selfie_adapters.config_reading import Section
+from selfie_adapters.labelling.settings import UNTRAINED_SCALES
+
+Named = Annotated[dict[str, str], Field(min_length=1)]
+
+
+class LossSettings(Section):
+    model: str
+    """Hub id, folder, .gguf file, or demo."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    adapters: Named
+    """Name: adapter file or hub path."""
+    datasets: Named
+    """Name: training file."""
+    split: Literal["train", "val"] = "val"
+    limit: Count | None = None
+    """So many vectors of each data set, drawn at random, with all labels; null takes all."""
+    strip_labels: bool = False
+    """Remove blanks around labels."""
+    soft_prompt: SoftPromptSection = SoftPromptSection()
+    """Of adapters whose file does not say (published ones); null takes the built-in prompt."""
+    eos_token: str | None = None
+    """Token that ends the answer; null takes the chat format's own."""
+    max_loss: Positive = 100.0
+    """Each token's loss is clamped there."""
+    untrained_scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = UNTRAINED_SCALES
+    """Of the unit vector without an adapter, in mean embedding norms; of several the best on
+    `choose_on` training vectors is taken."""
+    choose_on: Count = 100
+    batch_size: Count = 256
+    """Vectors at a time; a kill loses one batch at most."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _names_for_files(self) -> LossSettings:
+        for name in {"untrained", "identity"} & {*self.adapters}:
+            raise ValueError(f"the name {name} stands for a control; give the adapter another")
+        return self
