@@ -5,8 +5,8 @@
 
 Two kinds of vectors: topic vectors of SmolLM2-135M (block 24, the project's nouns) and decoder rows
 of the demo SAE with the words that its latents fire on. Each kind of adapter is trained on both.
-Stopped at any moment and started again, it goes on where it was. Writes tables.md, and a folder a
-protocol with results.json.
+Stopped at any moment and started again, it goes on where it was. Writes tables.md, figure.png, and
+a folder a protocol with results.json.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import transformers
+from reproduce_figure import draw_figure
 from reproduce_tables import write_tables
 from rich.console import Console
 
@@ -53,8 +54,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "low_rank_only": {"low_rank_rank": RANK},
     "full_rank": {},
 }
-RATES = {"full_rank": LEARNING_RATE / 10}  # one entry of d² moves a soft token as d entries do
-SHOWN = "scalar_affine_plus_low_rank"  # the kind that stands beside every control
+# One of d² entries moves a soft token with d others.
+RATES = {"full_rank": {"direction_learning_rate": LEARNING_RATE / 10}}
+SHOWN = "full_rank"  # the kind that stands beside every control
 UNTRAINED = (0.8, 1.3, 2.1)  # in mean embedding norms
 READ_LAYERS = (16, 20, 24, 28)
 
@@ -75,7 +77,7 @@ class Size:
     mean_topics: int
 
 
-FULL = Size(3000, 150, 30, 30, 100, 30, 4, 40, 16, 400)
+FULL = Size(3000, 150, 30, 30, 100, 30, 4, 40, 40, 400)
 QUICK = Size(300, 40, 2, 2, 10, 3, 2, 12, 2, 60)
 
 
@@ -172,7 +174,8 @@ class Pipeline:
                 "projection": {"type": kind, "init": "closed_form", **KINDS[kind]},
                 "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
                 "training": {
-                    "learning_rate": RATES.get(kind, LEARNING_RATE),
+                    "learning_rate": LEARNING_RATE,
+                    **RATES.get(kind, {}),
                     "num_epochs": 1000,
                     "max_steps": steps,
                     "validation_every_n_steps": steps,
@@ -185,11 +188,13 @@ class Pipeline:
 
     def evaluate(self, name: str, protocol: Any, settings: dict[str, Any]) -> None:
         folder = self.folder / name
+        if "model" in protocol.Settings.model_fields:  # taboo has none: it has a chat model
+            settings = {"model": "demo", **settings}
         self.step(
             name,
             folder / "results.json",
             lambda: protocol.run(
-                protocol.Settings.model_validate({"model": "demo", **settings}),
+                protocol.Settings.model_validate(settings),
                 folder,
                 self.console,
             ),
@@ -252,22 +257,20 @@ class Pipeline:
                 eval_scoring,
                 {**scoring, **alone, "adapter": str(self.adapter(kind, "sae"))},
             )
-        for kind in ("scalar_affine", SHOWN):
-            self.evaluate(
-                f"bridge-{kind}",
-                eval_bridge,
-                {
-                    "adapter": str(self.adapter(kind, "topics")),
-                    "mean": str(self.means),
-                    "layers": ",".join(map(str, READ_LAYERS)),
-                    "chat": "bare",
-                    "limit": size.questions,
-                    "samples": 1,
-                    "max_new_tokens": 10,
-                    "untrained_scales": [2.1],
-                    "random": kind == SHOWN,
-                },
-            )
+        self.evaluate(
+            "bridge",
+            eval_bridge,
+            {
+                "adapter": str(self.adapter(SHOWN, "topics")),
+                "mean": str(self.means),
+                "layers": ",".join(map(str, READ_LAYERS)),
+                "chat": "bare",
+                "limit": size.questions,
+                "samples": 1,
+                "max_new_tokens": 10,
+                "untrained_scales": [2.1],
+            },
+        )
 
     def note(self) -> None:
         adapters = {
@@ -276,6 +279,7 @@ class Pipeline:
         write_json(
             self.folder / "about.json",
             {
+                "shown": SHOWN,
                 "size": asdict(self.size),
                 "parameters": adapters,
                 "machine": f"{platform.processor() or platform.machine()}, "
@@ -295,7 +299,8 @@ def main() -> None:
     pipeline.train()
     pipeline.evaluate_all()
     pipeline.note()
-    pipeline.console.print(f"tables: {write_tables(options.out)}", highlight=False)
+    made = write_tables(options.out), draw_figure(options.out)
+    pipeline.console.print(f"tables: {made[0]}; figure: {made[1]}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def write_tables(folder: Path) -> Path:
     kinds = about["parameters"]
     parts = [
         *_loss(folder, kinds),
-        *_retrieval(folder, kinds),
+        *_retrieval(folder, kinds, about["shown"]),
         *_taboo(folder),
         *_scoring(folder, kinds),
-        *_bridge(folder, kinds),
+        *_bridge(folder, about["shown"]),
         f"{about['machine']}; {about['versions']}. Size: {about['size']}.",
         f"Seconds: {_read(folder / 'seconds.json')}.",
     ]
@@ -61,12 +61,12 @@ def _loss(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
         yield from _table(heads, rows)
 
 
-def _retrieval(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
+def _retrieval(folder: Path, kinds: dict[str, int], shown: str) -> Iterator[str]:
     results = _read(folder / "retrieval/results.json")
     counts = results["counts"]
     yield f"### Retrieval: {counts['queries']} greedy labels among {counts['topics']} topics\n"
     wanted = {*kinds, "untrained", "training labels"}
-    beside = "scalar_affine_plus_low_rank: "
+    beside = f"{shown}: "
     yield from _recall(
         one
         for one in results["conditions"]
@@ -121,18 +121,25 @@ def _scoring(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
     yield from _table(heads, rows)
 
 
-def _bridge(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
-    yield "### Bridge entities\n"
-    heads = ["adapter", "condition", "decoded somewhere, %", "of labels, %", "questions"]
+def _bridge(folder: Path, shown: str) -> Iterator[str]:
+    results = _read(folder / "bridge/results.json")
+    counts = results["counts"]
+    yield (
+        f"### Bridge entities: {counts['read']} of {counts['asked']} questions answered, "
+        f"read with {shown}\n"
+    )
+    heads = ["condition", "decoded somewhere, %", "of labels, %", "trained minus it, points"]
     rows = []
-    for kind in kinds:
-        path = folder / f"bridge-{kind}/results.json"
-        if not path.exists():
-            continue
-        for one in _read(path)["conditions"]:
-            decoded = one["decoded"]
-            shares = [_shown(decoded, 100, 0), _shown(one["share_of_labels"], 100, 2)]
-            rows.append([kind, one["condition"], *shares, str(decoded["n"])])
+    for one in results["conditions"]:
+        less = results["trained minus"].get(one["condition"])
+        rows.append(
+            [
+                one["condition"],
+                _shown(one["decoded"], 100, 0),
+                _shown(one["share_of_labels"], 100, 2),
+                _shown(less, 100, 0),
+            ]
+        )
     yield from _table(heads, rows)
 
 
