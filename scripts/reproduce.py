@@ -1,6 +1,6 @@
 """The paper's tables on a laptop: every kind of adapter, every protocol, beside its controls.
 
-    python scripts/reproduce.py --out reproduce            # 40 minutes on two cores
+    python scripts/reproduce.py --out reproduce            # 49 minutes on two cores
     python scripts/reproduce.py --out reproduce --quick    # the same way with little of everything
 
 Two kinds of vectors: topic vectors of SmolLM2-135M (block 24, the project's nouns) and decoder rows

@@ -105,8 +105,6 @@ def _scoring(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
     for kind in kinds:
         conditions = _read(folder / f"scoring-{kind}/results.json")["conditions"]
         for name, one in conditions.items():
-            if name == "shuffled" and len(conditions) == 2:
-                continue
             content = one["content"]["thresholds"][0]
             rows.append(
                 [

@@ -211,12 +211,16 @@ def measure(sae: Any, states: Tensor) -> tuple[dict[str, float], Tensor]:
         parts.append(activations.half())
     activations = torch.cat(parts)
     fires = activations > 0
+    above_zero = activations[fires].float().sort().values
     figures = {
         "tokens": len(states),
         "explained_variance": 1 - lost / total,
         "l0": float(fires.sum(dim=1).float().mean()),
         "never_fired": int((~fires.any(dim=0)).sum()),
         "median_density": float(fires.float().mean(dim=0).median()),
+        "half_are_above": float(above_zero[len(above_zero) // 2]),
+        "a_tenth_is_above": float(above_zero[len(above_zero) * 9 // 10]),
+        "mean_norm": float(states.float().norm(dim=1).mean()),
     }
     return figures, activations.float()
 
