@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import tracemalloc
+import zlib
 
 import pytest
 
@@ -12,8 +15,11 @@ from selfie_adapters.files import (
     atomic_path,
     cache_dir,
     existing_file,
+    read_json,
     read_jsonl,
+    read_plain,
     sha256,
+    user_path,
     write_json,
     write_text,
 )
@@ -107,3 +113,68 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "selfie"
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "own"))
     assert cache_dir() == tmp_path / "own"
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (
+        ("pipe", "pipe, socket or device"),
+        ("x" * 5000, "cannot be read: File name too long"),
+        ("a\0b", "cannot be read"),
+        ("file/x", "Not a directory"),
+    ):
+        (tmp_path / "file").touch()
+        with pytest.raises(MissingFileError, match=message) as caught:
+            existing_file(tmp_path / name)
+        assert len(str(caught.value)) < 700
+    with pytest.raises(MissingFileError, match="device"):
+        existing_file("/dev/zero")
+
+
+def test_the_home_of_nobody_is_an_ordinary_name():
+    assert str(user_path("~nobody_of_this_name/x")) == "~nobody_of_this_name/x"
+    with pytest.raises(MissingFileError, match="does not exist"):
+        existing_file("~nobody_of_this_name/x")
+
+
+def test_gzip_is_unpacked_in_one_or_several_members(tmp_path):
+    text = b"".join(b'{"index": %d, "description": "label"}\n' % i for i in range(5000))
+    for name, data in (
+        ("plain", text),
+        ("one.gz", gzip.compress(text)),
+        ("two.gz", gzip.compress(text[:700]) + gzip.compress(text[700:])),
+        ("padded.gz", gzip.compress(text) + b"\0" * 512),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert read_plain(tmp_path / name) == text
+    (tmp_path / "nothing.gz").write_bytes(gzip.compress(b""))
+    assert read_plain(tmp_path / "nothing.gz") == b""
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: d[:200], lambda d: d + b"tail"])
+def test_damaged_gzip_is_an_error(tmp_path, damage):
+    (tmp_path / "x.gz").write_bytes(damage(gzip.compress(os.urandom(1000))))
+    with pytest.raises(DataError, match="gzip data ends early or is damaged"):
+        read_plain(tmp_path / "x.gz")
+
+
+def test_a_gzip_bomb_is_refused_without_unpacking_it_into_memory(tmp_path):
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+    (tmp_path / "bomb.gz").write_bytes(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"bomb\.gz: the gzip data unpacks to more than 32"):
+            read_plain(tmp_path / "bomb.gz")
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_json_files_are_read_whether_gzip_or_not(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": "ü"}).encode())
+    (tmp_path / "b.json").write_bytes(gzip.compress(b'{"a": "\xc3\xbc"}'))
+    assert read_json(tmp_path / "a.json") == read_json(tmp_path / "b.json") == {"a": "ü"}
+    (tmp_path / "c.json").write_bytes(b'{"a": \n')
+    with pytest.raises(DataError, match=r"c\.json, line 2, column 1: not JSON .* Expected 1\."):
+        read_json(tmp_path / "c.json", "Expected 1.")

@@ -5,21 +5,26 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
+import stat
 import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError, MissingFileError, StorageError
+from selfie_adapters.json_text import parse_json
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # The umask can only be read by setting it: one thread at a time.
 _UMASK_LOCK = threading.Lock()
+_GZIP_FLOOR = 48 * 2**20
+_GZIP_RATIO = 32  # label files unpack to 5 to 10 times their size
 
 
 @contextmanager
@@ -100,37 +105,94 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def user_path(path: str | Path) -> Path:
+    """`path` with `~` expanded; as it is where `~name` names nobody."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing_file(path: str | Path) -> Path:
     """`path` as a Path, if it is a file; otherwise MissingFileError with names like it nearby."""
-    file = Path(path).expanduser()
-    if file.is_file():
+    file = user_path(path)
+    try:
+        found = file.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise MissingFileError(_no_such_file(file, error)) from error
+    if stat.S_ISREG(found.st_mode):
         return file
-    if file.is_dir():
+    if stat.S_ISDIR(found.st_mode):
         raise MissingFileError(f"{file} is a folder; a file is expected.")
+    raise MissingFileError(
+        f"{file} is a pipe, socket or device; a file is expected. Save its content to a file."
+    )
+
+
+def _no_such_file(file: Path, error: OSError | ValueError) -> str:
     import difflib
 
-    hint = f"The folder {file.parent} does not exist."
-    if file.parent.is_dir():
-        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()], n=3)
-        hint = f"Nearby: {', '.join(near)}." if near else "Check the path."
-    raise MissingFileError(f"{file}: no such file. {hint}")
+    name = str(file) if len(str(file)) <= 300 else f"{str(file)[:300]}…"
+    if not isinstance(error, FileNotFoundError):
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return f"{name!r:.300} cannot be read: {reason}. Check the path."
+    if not file.parent.is_dir():
+        return f"{name}: no such file. The folder {file.parent} does not exist."
+    names: list[str] = []
+    with suppress(OSError):  # a folder that cannot be listed has no hints
+        names = [entry.name for entry in file.parent.iterdir()]
+    near = difflib.get_close_matches(file.name, names, n=3)
+    hint = f"Nearby: {', '.join(near)}." if near else "Check the path."
+    return f"{name}: no such file. {hint}"
+
+
+def read_json(path: str | Path, hint: str = "") -> Any:
+    """The value in a JSON file, gzip or not; see `parse_json`.
+
+    Raises MissingFileError, or DataError naming the file, line and column; `hint` is added to it.
+    """
+    return parse_json(read_plain(path), str(path), hint)
 
 
 def read_plain(path: str | Path) -> bytes:
     """A file's bytes, gunzipped if it is gzip (known by its first bytes, not by its name).
 
-    Raises MissingFileError, or DataError for gzip data that ends early or is damaged.
+    Raises MissingFileError, or DataError for a file that cannot be read, for gzip data that ends
+    early or is damaged, and for gzip data that unpacks to far more than text does (over 48 MiB and
+    over 32 times the file): such a file would only fill the memory.
     """
     file = existing_file(path)
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
-        return gzip.decompress(data)
+        size = _unpacked_size(data, max(_GZIP_FLOOR, _GZIP_RATIO * len(data)))
+        if size is None:
+            raise DataError(
+                f"{file}: the gzip data unpacks to more than {_GZIP_RATIO} times the file's size. "
+                "Text does not; if it is meant, unpack it with gunzip first."
+            )
+        # One buffer of the right size: the result is never in memory twice.
+        plain = zlib.decompress(data, wbits=31, bufsize=max(size, 1))
+        return plain if len(plain) == size else gzip.decompress(data)  # several gzip members
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
         ) from error
+
+
+def _unpacked_size(data: bytes, limit: int) -> int | None:
+    """How many bytes gzip data unpacks to, without keeping them; None if more than `limit`."""
+    size = 0
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        while chunk := stream.read(2**20):
+            size += len(chunk)
+            if size > limit:
+                return None
+    return size
 
 
 def sha256(path: str | Path) -> str:

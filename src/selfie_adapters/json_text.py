@@ -1,0 +1,165 @@
+"""JSON from files that others wrote: one parser, whose only error is DataError."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from selfie_adapters.errors import DataError
+
+MEMORY_FLOOR = 64 * 2**20
+"""Bytes that reading any file may take, however small the file is."""
+
+_BOM = codecs.BOM_UTF8
+# In valid JSON a backslash occurs only in strings, so scanning escape by escape is exact.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    rb"|\\.",
+    re.DOTALL,
+)
+_BYTES_PER = {b"{": 200, b"[": 72, b",": 32}  # what the decoded objects take, roughly
+
+
+def parse_json(data: bytes | str, where: str, hint: str = "", *, unique_keys: bool = False) -> Any:
+    """The value of a JSON document in UTF-8, with or without a byte order mark.
+
+    `where` names the source in messages, `hint` is added to them. Half of a surrogate pair (a text
+    that was cut in the middle of an emoji) becomes U+FFFD, so that one label does not make the
+    others unreadable and every string can be written as UTF-8. NaN and Infinity, which Python
+    writes, are read. Of equal keys in an object the last counts, unless `unique_keys`.
+
+    Raises DataError with line and column for anything else: another encoding, nesting too deep,
+    numbers out of range, and documents whose objects would take more than four times their size in
+    memory (documents below 64 MiB of objects always pass).
+    """
+    raw = _utf8(data, where).removeprefix(_BOM)
+    _refuse_other_encodings(raw, where)
+    if not raw or raw.isspace():
+        raise DataError(_sentence(f"{where}: empty; JSON is expected.", hint))
+    if _memory(raw) > max(MEMORY_FLOOR, 4 * len(raw)):
+        raise DataError(
+            f"{where}: too many values for {len(raw):,} bytes; reading it would take more than "
+            "four times its size in memory. Is this the right file?"
+        )
+    try:
+        return _decode(raw, unique_keys)
+    except RecursionError as error:
+        raise DataError(_sentence(f"{where}: nested too deeply.", hint)) from error
+    except UnicodeDecodeError as error:
+        position = _first_invalid(raw)
+        raise DataError(
+            f"{_position(where, raw, position)}: not UTF-8 text (byte 0x{raw[position]:02x}). "
+            "Save the file as UTF-8."
+        ) from error
+    except _RepeatedKey as error:
+        raise DataError(
+            f'{where}: the key "{error!s:.60}" occurs twice. Give each once.'
+        ) from error
+    except msgspec.ValidationError as error:
+        raise DataError(_sentence(f"{where}: {_lower(str(error))}.", hint)) from error
+    except msgspec.DecodeError as error:
+        reason, offset = _reason(error, raw)
+        at = _position(where, raw, offset)
+        raise DataError(_sentence(f"{at}: not JSON ({reason}).", hint)) from error
+    except json.JSONDecodeError as error:
+        at = f"{where}, line {error.lineno}, column {error.colno}"
+        raise DataError(_sentence(f"{at}: not JSON ({error.msg}).", hint)) from error
+    except ValueError as error:  # Python's own limit of digits
+        raise DataError(_sentence(f"{where}: a number is out of range.", hint)) from error
+
+
+def mend_surrogates(raw: bytes) -> bytes:
+    """JSON text with U+FFFD in place of every escape that is half of a surrogate pair."""
+    if b"\\u" not in raw:
+        return raw
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], raw)
+
+
+class _RepeatedKey(Exception):
+    pass
+
+
+def _decode(raw: bytes, unique_keys: bool) -> Any:
+    if not unique_keys:
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            mended = mend_surrogates(raw)
+            if b"NaN" not in raw and b"Infinity" not in raw:
+                if mended == raw:
+                    raise
+                return msgspec.json.decode(mended)
+            raw = mended
+        return json.loads(raw.decode())  # given bytes, it would let half characters pass
+    return json.loads(mend_surrogates(raw).decode(), object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RepeatedKey(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
+
+
+def _utf8(data: bytes | str, where: str) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    try:
+        return data.encode()
+    except UnicodeEncodeError:
+        return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _refuse_other_encodings(raw: bytes, where: str) -> None:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+        raise DataError(
+            f"{where}: UTF-16 or UTF-32 text, or not text at all; UTF-8 is expected. "
+            "Save the file as UTF-8."
+        )
+
+
+def _memory(raw: bytes) -> int:
+    return sum(size * raw.count(mark) for mark, size in _BYTES_PER.items())
+
+
+def _first_invalid(raw: bytes) -> int:
+    """The offset of the first byte that is not UTF-8."""
+    start = 0
+    while True:
+        chunk = raw[start : start + 2**20]
+        last = start + len(chunk) == len(raw)
+        try:
+            used = codecs.utf_8_decode(chunk, "strict", last)[1]
+        except UnicodeDecodeError as error:
+            return start + error.start
+        if last:  # valid UTF-8 after all; the decoder knows why
+            return 0
+        start += used
+
+
+def _reason(error: msgspec.DecodeError, raw: bytes) -> tuple[str, int]:
+    """What the decoder found, and the offset in `raw`."""
+    text = str(error)
+    if match := re.search(r"JSON is malformed: (.*) \(byte (\d+)\)", text):
+        return match[1], min(int(match[2]), len(raw))
+    return ("it ends early" if "truncated" in text else _lower(text)), len(raw)
+
+
+def _position(where: str, raw: bytes, offset: int) -> str:
+    line = raw.count(b"\n", 0, offset) + 1
+    column = offset - raw.rfind(b"\n", 0, offset)
+    return f"{where}, line {line}, column {column}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _sentence(message: str, hint: str) -> str:
+    return f"{message} {hint}".rstrip()
