@@ -58,6 +58,10 @@ class StorageError(SelfieError, OSError):
     """A file cannot be written: the disk is full, or the place is closed to us."""
 
 
+class FolderInUseError(SelfieError, BlockingIOError):
+    """Another process works in the folder, or may do so."""
+
+
 class TrainingError(SelfieError, RuntimeError):
     """Training cannot go on; what was written so far stays."""
 

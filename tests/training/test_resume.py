@@ -21,11 +21,13 @@ from selfie_adapters.dataset import Section, load_dataset, save_dataset
 from selfie_adapters.errors import (
     BindingError,
     ConfigError,
+    FolderInUseError,
     MissingFileError,
     TrainingError,
     TrainingStopped,
 )
 from selfie_adapters.files import read_jsonl
+from selfie_adapters.locking import folder_lock
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training import loop, resume, train
 from selfie_adapters.training.tracking import Tracker
@@ -236,6 +238,20 @@ def test_a_full_disk_stops_with_the_last_checkpoint_whole(data, model, monkeypat
 def test_what_is_no_run_is_said(tmp_path):
     with pytest.raises(MissingFileError, match="holds no run.*selfie train --config"):
         resume(tmp_path / "nowhere")
+
+
+def test_two_runs_in_one_folder_are_refused(data, model):
+    run = data.parent / "runs/run"
+    with folder_lock(run):
+        with pytest.raises(FolderInUseError, match=f"{run} is in use by process {os.getpid()}"):
+            train(mixed(data), model)
+        with pytest.raises(FolderInUseError, match="in use"):
+            train(mixed(data), model, overwrite=True)
+    train(mixed(data), model)
+    before = (run / "metrics.jsonl").read_bytes()
+    with folder_lock(run), pytest.raises(FolderInUseError, match="in use"):
+        resume(run, model)
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def stopped_run(data, model, monkeypatch):

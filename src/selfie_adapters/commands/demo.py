@@ -55,17 +55,22 @@ def demo(*, out: str = "demo", quick: bool = False) -> None:
     quick
         A tenth of the data and a few steps: shows the way, proves nothing.
     """
-    from selfie_adapters.files import write_json
-    from selfie_adapters.model import load_model
+    from selfie_adapters.locking import folder_lock
 
-    size = QUICK if quick else FULL
     console = Console()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; --out must name a folder.")
+    with folder_lock(folder):
+        _run(console, folder, QUICK if quick else FULL)
+
+
+def _run(console: Console, folder: Path, size: _Size) -> None:
+    from selfie_adapters.files import write_json
+    from selfie_adapters.model import load_model
+
     took: dict[str, float] = {}
     began = time.perf_counter()
-
     with _timed(console, took, "load SmolLM2-135M-Instruct"):
         model = load_model("demo")
     with _timed(console, took, f"capture {size.topics} vectors"):

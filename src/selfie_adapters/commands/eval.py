@@ -11,6 +11,7 @@ from rich.console import Console
 
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
+from selfie_adapters.locking import folder_lock
 
 # name → module in this package with `Settings` (a Section) and
 # `run(settings, folder, console)`, which prints a table and returns the path of results.json
@@ -50,5 +51,6 @@ def evaluate(
     settings = read_config(config, protocol.Settings, set_ or [])
     folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
-    results = protocol.run(settings, folder, console)
+    with folder_lock(folder):
+        results = protocol.run(settings, folder, console)
     console.print(f"results: {results}", highlight=False, markup=False)

@@ -108,6 +108,7 @@ def label(
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob
     from selfie_adapters.labelling.settings import LabelSettings
+    from selfie_adapters.locking import folder_lock
 
     console = Console()
     settings = LabelSettings.checked(
@@ -133,8 +134,10 @@ def label(
         ignore_binding=ignore_binding,
     )
     settings = _with_confidence(console, settings, confidence)
-    job = LabelJob(out, settings, open_source(settings))
-    _run(console, job, engine, workers, ray_address)
+    vectors = open_source(settings)
+    with folder_lock(out):
+        job = LabelJob(out, settings, vectors)
+        _run(console, job, engine, workers, ray_address)
     if job.todo():
         show_controls(console, job.folder)
     if explain:

@@ -39,22 +39,24 @@ def dataset(
 
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.config_reading import beside, read_config
+    from selfie_adapters.locking import folder_lock
     from selfie_adapters.sources.topic_writing import REPORT, TopicWriting
     from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
     settings = read_config(config, TopicWritingSettings, set_ or [])
     settings = settings.model_copy(update={"titles": beside(config, settings.titles)})
     console = Console(soft_wrap=True)
-    writing = TopicWriting(settings, out)
-    write, judge = writing.costs()
-    _print(console, "writing", write, settings.writer)
-    if settings.judged:
-        _print(console, "judging", judge, settings.judge or settings.writer)
-    if not yes and write.requests + judge.requests:
-        console.print("nothing was asked; --yes goes on", highlight=False)
-        return
-    with steps_shown(console) as progress:
-        path = writing.run(progress)
+    with folder_lock(out):
+        writing = TopicWriting(settings, out)
+        write, judge = writing.costs()
+        _print(console, "writing", write, settings.writer)
+        if settings.judged:
+            _print(console, "judging", judge, settings.judge or settings.writer)
+        if not yes and write.requests + judge.requests:
+            console.print("nothing was asked; --yes goes on", highlight=False)
+            return
+        with steps_shown(console) as progress:
+            path = writing.run(progress)
     report = json.loads((Path(out) / REPORT).read_text(encoding="utf-8"))
     counts = ", ".join(f"{name} {count}" for name, count in report["counts"].items())
     console.print(counts, highlight=False, markup=False)

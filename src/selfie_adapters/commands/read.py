@@ -86,6 +86,7 @@ def read(
     )
     from selfie_adapters.labelling.reading_folder import ReadingFolder
     from selfie_adapters.labelling.reading_plan import plan_reading
+    from selfie_adapters.locking import folder_lock
     from selfie_adapters.model import load_model
     from selfie_adapters.report.reading_page import write_reading_page
 
@@ -109,8 +110,8 @@ def read(
         "max_new_tokens": max_new_tokens,
     }
     console = Console()
-    folder = ReadingFolder(out, plan, settings)
-    with Progress(console=console, transient=True) as progress:
+    with folder_lock(out), Progress(console=console, transient=True) as progress:
+        folder = ReadingFolder(out, plan, settings)
         task = progress.add_task("cells", total=plan.n_cells, completed=len(folder.cells))
         if not folder.whole:
             for cells in read_cells(
@@ -118,7 +119,7 @@ def read(
             ):
                 folder.append(cells)
                 progress.advance(task, len(cells))
-    reading = folder.finish()
+        reading = folder.finish()
     trained = loaded.binding.layer if loaded.binding else None
     page = Path(out) / "reading.html"
     write_reading_page(page, reading, _facts(settings, reading), trust, trained, find)

@@ -49,10 +49,11 @@ def train(
 
     model and dataset may be handed over when they are loaded already. console shows progress.
     Raises ConfigError for a setting that cannot be met, DataError for bad data, TrainingError if
-    training cannot go on, TrainingStopped after Ctrl-C or SIGTERM; what was written stays.
+    training cannot continue, TrainingStopped after Ctrl-C or SIGTERM; what was written stays.
+    FolderInUseError while another process trains in the folder.
     """
     run = RunFolder(Path(config.training.checkpoint_dir) / config.experiment_name)
-    with joined_ranks(config.model.device_map) as ranks:
+    with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
         if ranks.writes:
             run.check_free(overwrite)
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
@@ -75,7 +76,7 @@ def resume(
     """
     run = RunFolder(Path(folder))
     config = run.config()
-    with joined_ranks(config.model.device_map) as ranks:
+    with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
         with failures_explained(run):
             trainer.restore()

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfie_adapters.config import TrainConfig, dump_config, load_config
 from selfie_adapters.errors import ConfigError, MissingFileError, TrainingError
 from selfie_adapters.files import write_json, write_text
+from selfie_adapters.locking import folder_lock
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class RunFolder:
     def adapter(self, which: str) -> Path:
         """Path of the adapter `which`: last, best or final."""
         return self.path / f"adapter_{which}.safetensors"
+
+    def held(self, writes: bool) -> AbstractContextManager[None]:
+        """Keeps other runs out of the folder; writes: whether this process writes to it."""
+        return folder_lock(self.path) if writes else nullcontext()
 
     def check_free(self, overwrite: bool) -> None:
         """Raise ConfigError if a run lives here already and must not be replaced."""
