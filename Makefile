@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo reproduce test test-all lint bench clean
+.PHONY: install demo reproduce test test-all fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# Damaged inputs for every reader; the fast suite takes 2,000 each.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 SELFIE_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
