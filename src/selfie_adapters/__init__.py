@@ -37,6 +37,7 @@ __all__ = [
     "Labeller",
     "SoftPrompt",
     "VectorLabelDataset",
+    "__version__",
     "create_adapter",
     "label_losses",
     "load_adapter",
@@ -47,6 +48,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from selfie_adapters.installed import own_version
+
+        return own_version()
     if home := _HOMES.get(name):
         return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from cyclopts import App
 
 from selfie_adapters.errors import SelfieError
+from selfie_adapters.installed import own_version
 
 COMMANDS = "selfie_adapters.commands"
 
 app = App(
     name="selfie",
     help="Ask a language model what its own vectors mean.",
-    version=lambda: __import__("importlib.metadata").metadata.version("selfie-adapters"),
+    version=own_version,
 )
 
 

@@ -77,13 +77,22 @@ class DataSection(Section):
     eos_token: str | None = None
     """Token that ends the answer after its closing quote; null takes the chat format's own."""
     train_dataset_ratios: list[Ratio] | None = None
-    """Mixture of datasets for training; null takes everything as it is."""
+    """Mixture of datasets for training, also as a mapping {datasets: ratio}; null takes
+    everything as it is."""
     val_dataset_ratios: list[Ratio] | None = None
     """Mixture of datasets for validation."""
     resample_each_epoch: bool = True
     """Draw the larger groups of a mixture anew each epoch."""
     debug_dataset_mixing: bool = False
     """Print how many examples each dataset gives."""
+
+    @field_validator("train_dataset_ratios", "val_dataset_ratios", mode="before")
+    @classmethod
+    def _mapping_as_list(cls, value: Any) -> Any:
+        """{dataset_name: ratio}, as some published files have it, is one group for each name."""
+        if isinstance(value, dict):
+            return [{"datasets": name, "ratio": ratio} for name, ratio in value.items()]
+        return value
 
 
 class ProjectionSection(Section):
@@ -116,14 +125,14 @@ class SoftPromptSection(Section):
 
 
 class TrainingSection(Section):
-    learning_rate: Positive = 0.01
-    """Peak learning rate."""
-    scale_learning_rate: Positive | None = None
-    """Rate of log_scale alone; null takes learning_rate."""
-    direction_learning_rate: Positive | None = None
-    """Rate of U, V and weight alone; null takes learning_rate."""
-    bias_learning_rate: Positive | None = None
-    """Rate of the bias alone; null takes learning_rate."""
+    learning_rate: NotNegative = 0.01
+    """Peak learning rate; 0 leaves the adapter at its initial values."""
+    scale_learning_rate: NotNegative | None = None
+    """Rate of log_scale alone; null takes learning_rate, 0 freezes it."""
+    direction_learning_rate: NotNegative | None = None
+    """Rate of U, V and weight alone; null takes learning_rate, 0 freezes them."""
+    bias_learning_rate: NotNegative | None = None
+    """Rate of the bias alone; null takes learning_rate, 0 freezes it."""
     optimizer_type: Literal["adamw", "sgd_momentum"] = "adamw"
     """Optimizer."""
     weight_decay: NotNegative = 0.01

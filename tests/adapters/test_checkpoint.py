@@ -74,6 +74,8 @@ def test_every_kind_survives_saving(kind, suffix, tmp_path):
     again = load_adapter(path)
     assert again.get_metadata() == adapter.get_metadata()
     assert again.kind == kind
+    assert not again.training
+    assert not again.transform(torch.ones(6)).requires_grad
     assert again.binding == BINDING
     assert again.record.config["data"] == {"batch_size": 3}
     assert (again.record.global_step, again.record.best_val_loss) == (11, 2.5)

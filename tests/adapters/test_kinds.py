@@ -162,11 +162,28 @@ def test_zero_vector_gives_the_bias_alone():
 def test_any_float_dtype_is_computed_in_float32(kind, dtype):
     adapter = make(kind)
     vectors = torch.randn(4, 12, generator=torch.Generator().manual_seed(3)).to(dtype)
-    out = adapter.transform(vectors)
+    out = adapter(vectors)
     assert out.dtype == torch.float32
-    assert torch.equal(out, adapter.transform(vectors.float()))
+    assert torch.equal(out, adapter(vectors.float()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(out, adapter.transform(vectors))
+        assert torch.equal(out, adapter(vectors))
+    # transform is the same, in the dtype it was given
+    assert adapter.transform(vectors).dtype == dtype
+    assert torch.equal(adapter.transform(vectors), out.to(dtype))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_in_evaluation_mode_nothing_has_to_be_detached(kind):
+    adapter = make(kind).eval()
+    vectors = torch.randn(4, 12, generator=torch.Generator().manual_seed(3))
+    out = adapter.transform(vectors)
+    assert not out.requires_grad
+    assert out.numpy().shape == (4, 12)  # numpy refuses a tensor with a gradient
+    trainable = adapter.num_parameters() > 0
+    assert adapter(vectors).requires_grad == trainable  # training and losses are not cut off
+    assert adapter.train().transform(vectors).requires_grad == trainable
+    with torch.no_grad():
+        assert not adapter.transform(vectors).requires_grad
 
 
 def test_wrong_input_is_refused():
@@ -236,7 +253,11 @@ def test_metadata_describes_the_adapter_in_plain_values():
     metadata = make("low_rank_only", init_scale=2.0).get_metadata()
     assert metadata == {
         "kind": "low_rank_only",
+        "projection_type": "low_rank_only",
         "dim": 12,
+        "model_dim": 12,
+        "projection_num_params": 2 * 12 * 4 + 12,
+        "checkpoint_format_version": 1,
         "num_parameters": 12 * 4 * 2 + 12,
         "normalize_input": True,
         "init_scale": 2.0,
@@ -255,3 +276,16 @@ def test_metadata_describes_the_adapter_in_plain_values():
         },
         "binding": None,
     }
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_metadata_has_the_published_names(kind):
+    adapter = make(kind)
+    metadata = adapter.get_metadata()
+    assert metadata["projection_type"] == metadata["kind"] == kind
+    assert metadata["model_dim"] == metadata["dim"] == 12
+    assert metadata["projection_num_params"] == sum(p.numel() for p in adapter.parameters())
+    assert {"global_step", "best_val_loss", "config", "checkpoint_format_version"} <= set(metadata)
+    assert {"normalize_input", "init_scale", "low_rank_rank", "low_rank_init_factor"} <= set(
+        metadata
+    )

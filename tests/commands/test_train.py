@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from selfie_adapters.adapters import load_adapter
+from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.commands.train import train
 from selfie_adapters.config import load_config
 from selfie_adapters.dataset import load_dataset
@@ -169,3 +170,162 @@ def test_a_resumed_run_is_the_one_in_the_folder(run, tmp_path, capsys):
     train(resume=str(moved))
     assert not folder.exists()
     assert "goes on after step 3 of 3" in capsys.readouterr().out
+
+
+# Every key of a published training file, with the values of its defaults where they matter little.
+PUBLISHED = """
+experiment_name: {kind}_run
+seed: 42
+model:
+  name: "{model}"
+  device_map: null
+  dtype: float32
+  enable_gradient_checkpointing: false
+  load_in_8bit: false
+data:
+  labels_file: "{labels}"
+  batch_size: 16
+  shuffle: true
+  num_workers: 2
+  strip_labels: false
+  eos_token: null
+  train_dataset_ratios: {train_ratios}
+  val_dataset_ratios: {val_ratios}
+  resample_each_epoch: true
+  debug_dataset_mixing: false
+projection:
+  type: {kind}
+  normalize_input: true
+  init_scale: 3.0
+  low_rank_rank: 4
+  low_rank_init_factor: 0.01
+soft_prompt:
+  template: null
+  reserved_token: "<|reserved_special_token_0|>"
+training:
+  learning_rate: {rate}
+  scale_learning_rate: {scale_rate}
+  direction_learning_rate: {direction_rate}
+  bias_learning_rate: null
+  optimizer_type: {optimizer}
+  weight_decay: 0.01
+  momentum: 0.9
+  num_epochs: 1
+  max_steps: 3
+  gradient_accumulation_steps: 1
+  gradient_clip_norm: 0.5
+  label_smoothing: 0.0
+  max_loss: 100.0
+  scheduler_type: cosine
+  warmup_steps: 0
+  validation_every_n_steps: 2
+  val_fraction: 1.0
+  checkpoint_every_n_steps: 100
+  checkpoint_dir: "{out}"
+  save_final_checkpoint: true
+  resume_from_checkpoint: null
+logging:
+  use_mlflow: false
+  mlflow_tracking_uri: null
+  mlflow_experiment_name: null
+  use_wandb: false
+  wandb_project: null
+  wandb_entity: null
+  wandb_run_name: null
+  log_every_n_steps: 1
+  log_sample_generations: false
+  log_generations_every_n_steps: 100
+  log_singular_values_every_n_steps: 50
+"""
+
+
+@pytest.fixture
+def published(golden_dir, tmp_path):
+    """Train with a file in the published form; keys given are changed."""
+
+    def published(**changes: object) -> Path:
+        values = {
+            "kind": "scalar_affine_plus_low_rank",
+            "model": golden_dir / "model",
+            "labels": SAMPLE,
+            "train_ratios": "null",
+            "val_ratios": "null",
+            "rate": 0.01,
+            "scale_rate": "null",
+            "direction_rate": "null",
+            "optimizer": "adamw",
+            "out": tmp_path / "runs",
+        } | changes
+        file = tmp_path / "published.yaml"
+        file.write_text(PUBLISHED.format(**values))
+        train(config=str(file))
+        return tmp_path / "runs" / f"{values['kind']}_run"
+
+    return published
+
+
+def moved(folder: Path) -> dict[str, bool]:
+    """Which parameters are no longer at their initial values; random ones are not at 0."""
+    config = load_config(folder / "config.yaml")
+    adapter = load_adapter(folder / "adapter_final.safetensors")
+    torch.manual_seed(0)
+    start = create_adapter(
+        config.projection.type,
+        adapter.dim,
+        init_scale=3.0,
+        low_rank_rank=adapter.low_rank_rank,
+        seed=config.seed,
+    ).state_dict()
+    return {name: not torch.equal(t, start[name]) for name, t in adapter.state_dict().items()}
+
+
+def events(folder: Path) -> list[str]:
+    return [row["event"] for row in read_jsonl(folder / "metrics.jsonl")]
+
+
+def test_a_published_baseline_with_a_rate_of_zero_is_measured(published):
+    folder = published(kind="identity", rate="0.0")
+    assert events(folder) == ["validation"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd_momentum"])
+def test_with_all_rates_zero_training_runs_and_nothing_moves(published, optimizer):
+    folder = published(kind="scalar_affine", rate="0.0", optimizer=optimizer)
+    assert events(folder).count("step") == 3
+    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["event"] == "validation"]
+    assert len(rows) >= 2
+    assert len({row["val_loss"] for row in rows}) == 1
+    assert not any(moved(folder).values())
+
+
+def test_a_rate_of_zero_freezes_one_group(published):
+    folder = published(kind="scalar_affine", scale_rate="0.0")
+    assert moved(folder) == {"log_scale": False, "bias": True}
+    folder = published(scale_rate="0.0", direction_rate="0")
+    state = load_adapter(folder / "adapter_final.safetensors").state_dict()
+    first = load_adapter(folder / "adapter_best.safetensors").state_dict()
+    assert torch.equal(state["U"], first["U"])
+    assert state["log_scale"].item() == pytest.approx(math.log(3.0))
+    assert state["bias"].norm() > 0
+
+
+def test_published_ratios_may_be_a_mapping(published):
+    folder = published(
+        kind="scalar_affine",
+        train_ratios="{everyday@l1: 1, everyday@l2: 0.5}",
+        val_ratios="{everyday: 1}",
+    )
+    config = load_config(folder / "config.yaml").data
+    assert [(r.datasets, r.ratio) for r in config.train_dataset_ratios] == [
+        ("everyday@l1", 1.0),
+        ("everyday@l2", 0.5),
+    ]
+    assert [(r.datasets, r.ratio) for r in config.val_dataset_ratios] == [("everyday", 1.0)]
+    seen = [r["examples"] for r in read_jsonl(folder / "metrics.jsonl") if r["event"] == "step"]
+    # 18 vectors with two labels in each layer: all 36 examples of layer 1, 18 of layer 2
+    assert sum(seen) == 48  # three steps of 16
+
+
+def test_a_ratio_that_is_no_number_is_named(published):
+    with pytest.raises(ConfigError, match=r"train_dataset_ratios\.0\.ratio"):
+        published(kind="scalar_affine", train_ratios="{everyday: much}")

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.errors import AdapterError
 
+FORMAT_VERSION = 1
+"""Version of the checkpoint format, as it is stored in `.pt` files."""
+
 NORM_EPSILON = 1e-8
 """Added to the L2 norm before dividing, so that the zero vector stays zero."""
 
@@ -89,13 +92,20 @@ class Adapter(nn.Module, ABC):
         return self.device_marker.device
 
     def transform(self, vectors: Tensor, normalize_input: bool | None = None) -> Tensor:
-        """Soft tokens for `vectors`: `[n, d]` → `[n, d]` or `[d]` → `[d]`.
+        """Soft tokens for `vectors`: `[n, d]` → `[n, d]` or `[d]` → `[d]`, for use.
 
-        Vectors may have any floating dtype and device; the computation and the result are float32
-        on the adapter's device, also under autocast. `normalize_input` overrides the adapter's own
-        setting for this call. Differentiable in the parameters and the vectors. Raises
-        AdapterError on a wrong width, number of axes or dtype.
+        The result has the dtype of `vectors` and is on the adapter's device; the computation is
+        float32. In evaluation mode (adapters from `load_adapter` are in it) no gradient is
+        recorded, so nothing has to be detached; after `.train()` it is differentiable.
+        `normalize_input` overrides the adapter's own setting for this call. Raises AdapterError on
+        a wrong width, number of axes or dtype.
         """
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            return self(vectors, normalize_input).to(vectors.dtype)
+
+    def forward(self, vectors: Tensor, normalize_input: bool | None = None) -> Tensor:
+        """`transform` for training: float32 whatever the dtype of `vectors`, also under autocast,
+        and differentiable in the parameters and the vectors in both modes."""
         shape = list(vectors.shape)
         if len(shape) not in (1, 2):
             raise AdapterError(
@@ -113,9 +123,6 @@ class Adapter(nn.Module, ABC):
             if self.normalize_input if normalize_input is None else normalize_input:
                 x = unit_norm(x)
             return self._map(x)
-
-    def forward(self, vectors: Tensor, normalize_input: bool | None = None) -> Tensor:
-        return self.transform(vectors, normalize_input)
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -153,11 +160,18 @@ class Adapter(nn.Module, ABC):
         }
 
     def get_metadata(self) -> dict[str, Any]:
-        """Everything about the adapter but its numbers, in plain JSON values."""
+        """Everything about the adapter but its numbers, in plain JSON values.
+
+        The published names (`projection_type`, `model_dim`, …) are there beside this project's.
+        """
         return {
             "kind": self.kind,
+            "projection_type": self.kind,
             "dim": self.dim,
+            "model_dim": self.dim,
             "num_parameters": self.num_parameters(),
+            "projection_num_params": self.num_parameters(),
+            "checkpoint_format_version": FORMAT_VERSION,
             "normalize_input": self.normalize_input,
             "init_scale": self.init_scale,
             "low_rank_rank": self.low_rank_rank,

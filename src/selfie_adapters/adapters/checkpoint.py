@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from selfie_adapters.adapters.base import Adapter, TrainingRecord
+from selfie_adapters.adapters.base import FORMAT_VERSION, Adapter, TrainingRecord
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.containers import SUFFIXES, read_container, safetensors_bytes
 from selfie_adapters.adapters.kinds import KINDS, build_adapter
@@ -23,12 +23,10 @@ from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.errors import AdapterError
 from selfie_adapters.files import atomic_path
 
-FORMAT_VERSION = 1
-
 
 def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = None) -> Adapter:
     """The adapter in a file, in a folder that holds exactly one, or at a hub path
-    `owner/repo/file.safetensors`; on `device` (default: CPU).
+    `owner/repo/file.safetensors`; on `device` (default: CPU), in evaluation mode.
 
     Reads `.safetensors` with a `config_json` or the older flat header, and `.pt` (never running
     code from it). Stored numbers of any floating dtype become float32. Leaves torch's random state
@@ -41,7 +39,7 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
         adapter = _assemble(header, tensors)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from error
-    return adapter.to(device)
+    return adapter.to(device).eval()
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:

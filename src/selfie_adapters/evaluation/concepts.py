@@ -90,13 +90,13 @@ def compare_with_controls(
 
     progress("untrained scales")
     plain = {scale: untrained_adapter(model.d_model, scale) for scale in UNTRAINED_SCALES}
-    tried = {scale: float(losses(a.transform(vectors)).mean()) for scale, a in plain.items()}
+    tried = {scale: float(losses(a(vectors)).mean()) for scale, a in plain.items()}
     best = min(tried, key=lambda scale: tried[scale])
     others = ", ".join(f"{scale:g}: {loss:.2f}" for scale, loss in tried.items())
 
-    trained = adapter.transform(vectors)
-    zero = adapter.transform(torch.zeros_like(vectors))
-    untrained_zero = plain[best].transform(torch.zeros_like(vectors[0]))
+    trained = adapter(vectors)
+    zero = adapter(torch.zeros_like(vectors))
+    untrained_zero = plain[best](torch.zeros_like(vectors[0]))
     conditions = [
         _Condition("trained", "the trained adapter", trained, zero[0]),
         _Condition("zero vector", "the trained adapter's bias alone", zero, zero[0]),
@@ -106,13 +106,13 @@ def compare_with_controls(
         _Condition(
             "random",
             "the trained adapter on random directions",
-            adapter.transform(random_vectors(vectors, seed)),
+            adapter(random_vectors(vectors, seed)),
             zero[0],
         ),
         _Condition(
             "untrained",
             f"unit vector × {best:g}, the best of the scales (loss at {others})",
-            plain[best].transform(vectors),
+            plain[best](vectors),
             untrained_zero,
         ),
     ]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters import installed
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files import append_jsonl, atomic_path, read_jsonl, write_json
 
@@ -22,14 +22,8 @@ _PACKAGES = ("selfie-adapters", "torch", "transformers", "sae-lens", "sentence-t
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on; packages that are absent are left out."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Installed versions of what a result depends on; packages that are absent are omitted."""
+    return {"python": platform.python_version(), **installed.versions(_PACKAGES)}
 
 
 class EvaluationFolder:

@@ -116,10 +116,10 @@ class LossMeter:
                 "identity", adapter.dim, normalize_input=adapter.normalize_input
             )
         if condition == "zero":
-            soft = adapter.transform(torch.zeros(1, adapter.dim)).expand(len(rows), -1)
+            soft = adapter(torch.zeros(1, adapter.dim)).expand(len(rows), -1)
         else:
             source = {"shuffled": "shuffled", "random": "random"}.get(condition, "vectors")
-            soft = adapter.transform(getattr(held_out, source)[rows])
+            soft = adapter(getattr(held_out, source)[rows])
         texts = [held_out.labels(vector) for vector in which]
         owner = torch.repeat_interleave(
             torch.arange(len(which)), torch.tensor([len(labels) for labels in texts])

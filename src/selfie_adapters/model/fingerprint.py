@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import torch
 
 from selfie_adapters.adapters.binding import Binding
+from selfie_adapters.installed import versions
 from selfie_adapters.model.capture import capture
 from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
@@ -26,7 +25,7 @@ def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> B
         sites=prompt.sites,
         layer=layer,
         mean_embedding_norm=mean_embedding_norm(model),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions=versions(_PACKAGES),
         fingerprint=forward_fingerprint(model, prompt),
     )
 

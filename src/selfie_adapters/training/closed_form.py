@@ -195,7 +195,7 @@ def closed_form_start(
     @torch.no_grad()
     def loss(sizes: dict[str, float]) -> float:
         set_map(adapter, regression, unit, sizes)
-        soft = adapter.transform(probed)
+        soft = adapter(probed)
         return float(objective.all_losses(soft, labels, probes).per_example.mean())
 
     sizes = dict.fromkeys(_PARTS, 1.0)

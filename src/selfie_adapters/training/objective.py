@@ -183,5 +183,5 @@ def label_losses(
     bound = prompt.bind(model.tokenizer)
     objective = Objective(model, bound, label_smoothing, max_loss)
     tokens = tokenise_labels(model.tokenizer, labels, bound.end_id)
-    soft = adapter.transform(vectors)
+    soft = adapter(vectors)
     return objective.all_losses(soft, tokens, torch.arange(len(labels))).per_example

@@ -45,7 +45,7 @@ def show_samples(setup: Setup, tracker: Tracker, step: int, count: int) -> None:
     split = setup.val if len(setup.val) else setup.train
     rows = torch.linspace(0, len(split) - 1, min(count, len(split))).long().unique()
     with torch.no_grad():
-        soft = setup.adapter.transform(split.vectors(rows))
+        soft = setup.adapter(split.vectors(rows))
     texts = write_samples(setup.model, setup.prompt, soft)
     samples = [
         {**split.describe(row), "written": text}

@@ -50,7 +50,7 @@ def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> 
             continue
         vectors, same = split.vectors(mine), split.vector_of[mine]
         for part in objective.parts(split.tokens, mine, same):
-            soft = adapter.transform(vectors[part])
+            soft = adapter(vectors[part])
             result = objective.part_loss(soft, split.tokens, mine[part], same[part])
             loss = result.per_example.sum() / batch.numel()
             (loss * weight).backward()

@@ -110,7 +110,7 @@ class Validator:
         others = self._other_vectors(controlled)
 
         def soft_tokens(rows: Tensor) -> Tensor:
-            return adapter.transform(vectors(rows))
+            return adapter(vectors(rows))
 
         trained = self._mean_loss(soft_tokens, controlled, stop)
         loss = trained
@@ -121,14 +121,12 @@ class Validator:
         controls = {
             "trained": trained,
             "zero": self._mean_loss(
-                lambda rows: adapter.transform(zeros.expand(rows.numel(), -1)), controlled, stop
+                lambda rows: adapter(zeros.expand(rows.numel(), -1)), controlled, stop
             ),
         }
         if others is not None:
             controls["shuffled"] = self._mean_loss(
-                lambda rows: adapter.transform(
-                    vectors(others[torch.searchsorted(controlled, rows)])
-                ),
+                lambda rows: adapter(vectors(others[torch.searchsorted(controlled, rows)])),
                 controlled,
                 stop,
             )
@@ -140,7 +138,7 @@ class Validator:
         if self._identity_loss is None:
             identity = create_adapter("identity", dim, normalize_input=self._normalize)
             self._identity_loss = self._mean_loss(
-                lambda rows: identity.transform(self._split.vectors(rows)), self._controlled, stop
+                lambda rows: identity(self._split.vectors(rows)), self._controlled, stop
             )
         return self._identity_loss
 
