@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
     from selfie_adapters.training import label_losses, train
 
+    __version__: str
+
 _HOMES = {
     "Adapter": "adapters",
     "create_adapter": "adapters",
