@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +20,8 @@ def own_version() -> str:
     """This project's version: of the installed package, else of the source tree it runs from."""
     if found := installed_version(PACKAGE):
         return found
+    import tomllib
+
     try:
         project = Path(__file__).parents[2] / "pyproject.toml"
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
