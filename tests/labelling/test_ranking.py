@@ -6,7 +6,7 @@ import torch
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.labelling.ranking import _parts_of_like_length, prefill, score_written
-from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt
+from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt, library
 from selfie_adapters.training import label_losses
 from selfie_adapters.training.batches import tokenise_labels
 from tiny import FAMILIES, golden_tokenizer, tiny_network
@@ -19,7 +19,11 @@ def model(request):
     return FrozenModel(tiny_network(request.param), golden_tokenizer(), request.param)
 
 
-def test_every_pair_equals_the_training_loss_of_that_pair(model):
+@pytest.mark.parametrize("mask", [True, False])
+def test_every_pair_equals_the_training_loss_of_that_pair(model, mask, monkeypatch):
+    """Also where `logits_to_keep` takes no mask (transformers before 5.21)."""
+    if not mask:
+        monkeypatch.setattr(library, "_takes_mask", lambda _kind: False)
     prompt = SoftPrompt.for_tokenizer(model.tokenizer)
     adapter = create_adapter("identity", 32, normalize_input=False)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))

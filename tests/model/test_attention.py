@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from selfie_adapters.model.attention import FAMILIES, _grouped, grouped_attention
+from selfie_adapters.model.library import cache_of, forward
 from tiny import tiny_network
 
 
@@ -17,10 +18,10 @@ def test_logits_are_those_of_plain_attention(family, monkeypatch):
     def both():
         """A prompt, and two tokens more over its cache."""
         out = network(ids[:, :22], attention_mask=mask[:, :22], use_cache=True)
-        past = out.past_key_values
-        return torch.cat(
-            [out.logits, network(ids[:, 22:], attention_mask=mask, past_key_values=past).logits], 1
-        )[mask.bool()]
+        more = forward(
+            network, input_ids=ids[:, 22:], attention_mask=mask, cache=cache_of(out), use_cache=True
+        )
+        return torch.cat([out.logits, more.logits], 1)[mask.bool()]
 
     def counted(*args, **options):
         calls.append(1)

@@ -62,9 +62,7 @@ def test_several_positions_a_row(model):
 def test_a_shared_prefix_gives_the_same_vectors(model):
     row = ids([256, 97, 98, 99, 100, 101])
     prefix = SharedPrefix(model, (256, 97, 98))
-    found = capture(
-        model, row[:, 3:], [0, 2], torch.tensor([2]), past_key_values=prefix.for_batch(1)
-    )
+    found = capture(model, row[:, 3:], [0, 2], torch.tensor([2]), cache=prefix.for_batch(1))
     torch.testing.assert_close(
         found[0], capture(model, row, [0, 2], torch.tensor([5]))[0], rtol=1e-4, atol=1e-5
     )

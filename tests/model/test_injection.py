@@ -6,6 +6,7 @@ import torch
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.model.injection import replace_rows
+from selfie_adapters.model.library import forward
 from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
 
 TEMPLATE = 'What is "<|reserved_special_token_0|>"? It is "<|reserved_special_token_0|>", or "'
@@ -60,8 +61,11 @@ def test_the_shared_prefix_changes_neither_logits_nor_gradient(model, prompt):
         soft.requires_grad_()
         with injected(model.embedding, soft, prompt.placeholder_id, 2):
             if shared:
-                out = model.network(
-                    input_ids=ids[:, site:], past_key_values=prefix.for_batch(2), use_cache=True
+                out = forward(
+                    model.network,
+                    input_ids=ids[:, site:],
+                    cache=prefix.for_batch(2),
+                    use_cache=True,
                 ).logits
             else:
                 out = model.network(input_ids=ids, use_cache=False).logits[:, site:]
@@ -78,7 +82,7 @@ def test_a_prefix_can_be_used_again_after_a_batch(model, prompt):
     prefix = SharedPrefix(model, prompt.prefix_ids)
     ids = _ids(prompt, 1)[:, prompt.sites[0] :]
     logits = [
-        model.network(input_ids=ids, past_key_values=prefix.for_batch(1), use_cache=True).logits
+        forward(model.network, input_ids=ids, cache=prefix.for_batch(1), use_cache=True).logits
         for _ in range(2)
     ]
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0)

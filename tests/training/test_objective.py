@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import selfie_adapters.training.objective as objective_module
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.model import FrozenModel, SoftPrompt, library
 from selfie_adapters.training import Objective, label_losses
 from selfie_adapters.training.batches import (
     build_batch,
@@ -65,12 +64,19 @@ def test_losses_and_gradients_equal_the_plain_way(model):
     assert all(weight.grad is None for weight in model.network.parameters())
 
 
-def test_older_transformers_without_masks_of_logits_give_the_same(model, monkeypatch):
+@pytest.mark.parametrize("lacking", ["_takes_mask", "_takes"])
+def test_models_that_take_no_mask_of_logits_give_the_same(model, lacking, monkeypatch):
+    """Those index whole columns (all of transformers before 5.21), or return every logit."""
     prompt = SoftPrompt.for_tokenizer(model.tokenizer)
     adapter = create_adapter("identity", 32)
     vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     expected = label_losses(model, prompt, adapter, vectors, LABELS)
-    monkeypatch.setattr(objective_module, "MASK_OF_LOGITS", False)
+    takes = library._takes
+    without = {
+        "_takes_mask": lambda _kind: False,
+        "_takes": lambda kind, name: name != "logits_to_keep" and takes(kind, name),
+    }
+    monkeypatch.setattr(library, lacking, without[lacking])
     found = label_losses(model, prompt, adapter, vectors, LABELS)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 

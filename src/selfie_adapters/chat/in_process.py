@@ -17,6 +17,7 @@ from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.growing_cache import give_room
+from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import encode, end_of_turn, token_id
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
@@ -113,19 +114,20 @@ class InProcessChat:
         prompts = list(dict.fromkeys(row.ids for row in rows))
         ids, mask = _padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
         places = mask.cumsum(dim=1) - 1
-        out = model.network(
+        out = forward(
+            model.network,
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             position_ids=places[:, prefix.length :].clamp(min=0).to(device),
-            past_key_values=prefix.for_batch(len(prompts)),
+            cache=prefix.for_batch(len(prompts)),
             use_cache=True,
-            logits_to_keep=1,
+            keep=1,
         )
         # Prompts are read once each, however many answers are wanted.
         at = {prompt: i for i, prompt in enumerate(prompts)}
         copies = torch.tensor([at[row.ids] for row in rows])
-        out.past_key_values.batch_select_indices(copies.to(device))
-        give_room(out.past_key_values)
+        cache_of(out).batch_select_indices(copies.to(device))
+        give_room(cache_of(out))
         logits = out.logits[:, -1].to(device)[copies.to(device)]
         mask, place = mask[copies].to(device), places[copies, -1:].to(device)
         steps = max(row.request.max_tokens for row in rows)
@@ -147,15 +149,16 @@ class InProcessChat:
                 return
             if bool(over.any()):
                 going = (~over).nonzero().flatten()
-                out.past_key_values.batch_select_indices(going)
+                cache_of(out).batch_select_indices(going)
                 alive, tokens, mask, place = alive[going], tokens[going], mask[going], place[going]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             place = place + 1
-            out = model.network(
+            out = forward(
+                model.network,
                 input_ids=tokens.unsqueeze(1),
                 attention_mask=mask,
                 position_ids=place,
-                past_key_values=out.past_key_values,
+                cache=cache_of(out),
                 use_cache=True,
             )
             logits = out.logits[:, -1].to(device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import Cache
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
+from selfie_adapters.model.library import cache_of, forward, kept_rows
 from selfie_adapters.training.batches import LabelTokens, tokenise_labels
 from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
@@ -61,14 +62,15 @@ def prefill(
     soft = soft_tokens.to(model.device)
     suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
     with injected(model.embedding, soft, prompt.placeholder_id, len(prompt.sites)):
-        read = model.network(
+        read = forward(
+            model.network,
             input_ids=suffix,
-            past_key_values=prefix.for_batch(len(soft)),
+            cache=prefix.for_batch(len(soft)),
             use_cache=True,
-            logits_to_keep=1,
+            keep=1,
         )
     first = read.logits[:, -1].float().log_softmax(dim=-1).cpu()
-    return Prefilled(read.past_key_values, first)
+    return Prefilled(cache_of(read), first)
 
 
 @torch.inference_mode()
@@ -158,12 +160,13 @@ def _score_rows(
     targets = tokens.ids[source + 1][inside].to(model.device)
     branches = copy.deepcopy(read.cache)
     branches.batch_select_indices(owners.to(model.device))
-    logits = model.network(
+    logits = forward(
+        model.network,
         input_ids=tokens.ids[source].to(model.device),
-        past_key_values=branches,
+        cache=branches,
         use_cache=True,
-        logits_to_keep=inside.to(model.device),
+        keep=inside.to(model.device),
     ).logits
-    losses = token_losses(logits.reshape(-1, logits.shape[-1]), targets.to(logits.device))
+    losses = token_losses(kept_rows(logits, inside), targets.to(logits.device))
     owner = torch.arange(len(chosen)).unsqueeze(1).expand(-1, width)[inside]
     return result.index_add(0, owner, -losses.cpu())

@@ -200,7 +200,7 @@ def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[in
         first = number * _TOKENS_AT_ONCE
         inside = [p for p in plan.positions if first <= p < first + piece.shape[1]]
         here = torch.tensor([[position - first for position in inside]], dtype=torch.int64)
-        states = capture(model, piece, plan.layers, here, past_key_values=cache)
+        states = capture(model, piece, plan.layers, here, cache=cache)
         if inside:
             yield inside, states[0].float().cpu()
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from selfie_adapters.model.blocks import check_layer
+from selfie_adapters.model.library import forward
 from selfie_adapters.model.loading import FrozenModel
 
 
@@ -26,13 +28,13 @@ def capture(
     layers: Sequence[int],
     positions: Tensor | None = None,
     attention_mask: Tensor | None = None,
-    past_key_values: Any = None,
+    cache: Cache | None = None,
 ) -> Tensor:
     """Outputs of blocks `layers` for a batch of token ids.
 
     ids: [batch, tokens]. positions: [batch] gives one position a row and returns
     [batch, layers, d_model]; [batch, k] gives k a row, [batch, layers, k, d_model]; None returns
-    every position, [batch, layers, tokens, d_model].
+    every position, [batch, layers, tokens, d_model]. cache: keys and values of the tokens before.
     Values are in the model's dtype. Raises ModelError for a layer that does not exist.
     """
     order = [check_layer(layer, model.n_layers) for layer in layers]
@@ -56,11 +58,12 @@ def capture(
 
     handles = [model.blocks[layer].register_forward_hook(hook_for(layer)) for layer in set(order)]
     try:
-        model.network(
+        forward(
+            model.network,
             input_ids=ids.to(model.device),
             attention_mask=None if attention_mask is None else attention_mask.to(model.device),
-            past_key_values=past_key_values,
-            use_cache=past_key_values is not None,
+            cache=cache,
+            use_cache=cache is not None,
         )
     except _LastLayerReached:
         pass

@@ -15,10 +15,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfie_adapters.errors import ModelError
 from selfie_adapters.files import cache_dir
+from selfie_adapters.model.library import dequantize_options
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         network = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
+            **dequantize_options(),
         )
         network.save_pretrained(building)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(building)

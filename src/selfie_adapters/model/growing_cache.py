@@ -16,10 +16,11 @@ class _GrowingLayer(DynamicLayer):
 
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
-        self.dtype, self.device = layer.dtype, layer.device
+        self.device = layer.device
         self.keys, self.values = layer.keys, layer.values
         self.is_initialized = True
         self._room: tuple[Tensor, Tensor] | None = None
+        self._seen: Tensor | None = None  # the keys that the room holds
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -29,17 +30,14 @@ class _GrowingLayer(DynamicLayer):
             return super().update(key_states, value_states)
         length = kept_keys.shape[-2]
         wanted = length + key_states.shape[-2]
-        if self._room is None or wanted > self._room[0].shape[-2]:
+        if self._room is None or kept_keys is not self._seen or wanted > self._room[0].shape[-2]:
             self._room = _wider(kept_keys, wanted + _ROOM), _wider(kept_values, wanted + _ROOM)
         keys, values = self._room
         keys[:, :, length:wanted] = key_states
         values[:, :, length:wanted] = value_states
         self.keys, self.values = keys[:, :, :wanted], values[:, :, :wanted]
+        self._seen = self.keys
         return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._room = None
 
 
 def _wider(kept: Tensor, tokens: int) -> Tensor:

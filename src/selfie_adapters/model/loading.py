@@ -17,7 +17,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -26,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from selfie_adapters.errors import MissingExtraError, ModelError, SelfieError
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.demo_model import demo_model_folder
+from selfie_adapters.model.library import dequantize_options
 from selfie_adapters.model.precision import resolve_dtype
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def load_model(
     with _loading(name) as (source, file_options):
         tokenizer = AutoTokenizer.from_pretrained(source, **file_options)
         if file_options:
-            options["quantization_config"] = GgufConfig(dequantize=True)
+            options |= dequantize_options()
             log.info("%s: dequantising; this takes the memory of the dense model", name)
         network = AutoModelForCausalLM.from_pretrained(source, **options, **file_options)
     revision = getattr(network.config, "_commit_hash", None)

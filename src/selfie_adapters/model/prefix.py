@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from transformers import Cache
 
+from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.loading import FrozenModel
 
 
@@ -24,9 +25,9 @@ class SharedPrefix:
         if ids:
             tokens = torch.tensor([ids], device=model.device)
             with torch.no_grad():
-                # logits_to_keep=1: the prefix's logits are of no use to anyone
-                output = model.network(input_ids=tokens, use_cache=True, logits_to_keep=1)
-            self._cache = output.past_key_values
+                # keep=1: the prefix's logits are of no use to anyone
+                output = forward(model.network, input_ids=tokens, use_cache=True, keep=1)
+            self._cache = cache_of(output)
 
     def for_batch(self, rows: int) -> Cache | None:
         """A fresh cache that holds the prefix `rows` times, ready to be extended; None if empty."""

@@ -155,7 +155,7 @@ def topic_vectors(
         for row, i in enumerate(chosen):
             ids[row, : len(rows[i]) - shared] = torch.tensor(rows[i][shared:])
         cache = prefix.for_batch(len(chosen))
-        hidden = capture(model, ids, layers, at[chosen] - shared, past_key_values=cache)
+        hidden = capture(model, ids, layers, at[chosen] - shared, cache=cache)
         result[chosen] = hidden.float().cpu()
         progress(len(chosen))
     return result

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
+from selfie_adapters.model.library import forward, kept_rows
 from selfie_adapters.training.batches import (
     LabelBatch,
     LabelTokens,
@@ -26,9 +25,6 @@ from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.plain_head import hidden_before, plain_head
 from selfie_adapters.training.sharing import branch_inputs, longest_shared, sharing_is_exact
 from selfie_adapters.training.token_loss import head_losses, token_losses
-
-# From 5.21 on, `logits_to_keep` takes a mask over rows and columns; before, only whole columns.
-MASK_OF_LOGITS = Version(transformers.__version__) >= Version("5.21")
 
 
 @dataclass(frozen=True)
@@ -117,22 +113,19 @@ class Objective:
     def _token_losses(self, batch: LabelBatch) -> Tensor:
         cache = self._prefix.for_batch(batch.ids.shape[0])
         keep = batch.keep.to(self.model.device)
-        columns = None if MASK_OF_LOGITS else keep.any(dim=0).nonzero().squeeze(1)
         inputs = {
             "input_ids": batch.ids.to(self.model.device),
-            "past_key_values": cache,
+            "cache": cache,
             "use_cache": cache is not None,
-            "logits_to_keep": keep if columns is None else columns,
+            "keep": keep,
             **branch_inputs(batch, self._prefix.length, self.model),
         }
         head = self._head
         if head is None:
-            found = self.model.network(**inputs).logits
+            found = forward(self.model.network, **inputs).logits
         else:
             found = hidden_before(head, self.model, **inputs)
-        if columns is not None:
-            found = found[keep[:, columns].to(found.device)]
-        found = found.reshape(-1, found.shape[-1])
+        found = kept_rows(found, keep)
         targets = batch.targets.to(found.device)
         predictors = batch.predictors.to(found.device)
         if head is None:

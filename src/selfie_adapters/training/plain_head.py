@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.library import forward
 
 
 class _HeadReached(Exception):
@@ -36,7 +37,7 @@ def plain_head(model: FrozenModel) -> nn.Linear | None:
     handle = head.register_forward_hook(hook)
     try:
         ids = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-        logits = model.network(input_ids=ids, use_cache=False).logits
+        logits = forward(model.network, input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
     same = len(seen) == 1 and seen[0].shape == logits.shape and torch.equal(seen[0], logits)
@@ -53,7 +54,7 @@ def hidden_before(head: nn.Linear, model: FrozenModel, **inputs: Any) -> Tensor:
 
     handle = head.register_forward_pre_hook(hook)
     try:
-        model.network(**inputs)
+        forward(model.network, **inputs)
     except _HeadReached:
         pass
     finally:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+from selfie_adapters.model.library import forward
 from selfie_adapters.training.batches import LabelBatch, LabelTokens, build_batch
 
 _MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask
@@ -66,9 +67,10 @@ def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPref
 def _logits(model: FrozenModel, batch: LabelBatch, prefix: SharedPrefix) -> Tensor:
     """Logits before each label token, [label tokens, vocabulary], float32."""
     cache = prefix.for_batch(batch.ids.shape[0])
-    logits = model.network(
+    logits = forward(
+        model.network,
         input_ids=batch.ids.to(model.device),
-        past_key_values=cache,
+        cache=cache,
         use_cache=cache is not None,
         **branch_inputs(batch, prefix.length, model),
     ).logits

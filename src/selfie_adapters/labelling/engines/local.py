@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
+from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
 
 CLOSING_QUOTE = '"'
@@ -59,9 +60,7 @@ class LocalWriter:
         ids = torch.tensor(prompt.suffix_ids, device=device).expand(len(seeds), -1)
         cache = self._prefix.for_batch(len(seeds))
         with injected(model.embedding, soft.to(device), prompt.placeholder_id, len(prompt.sites)):
-            out = model.network(
-                input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
+            out = forward(model.network, input_ids=ids, cache=cache, use_cache=True, keep=1)
         so_far = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
         for step in range(how.max_new_tokens):
             tokens, gained = next_tokens(
@@ -85,10 +84,10 @@ class LocalWriter:
             so_far = torch.cat([so_far, tokens.unsqueeze(1)], dim=1)
             going = (~ends).nonzero().flatten()
             if going.numel() < alive.numel():
-                out.past_key_values.batch_select_indices(going)
+                cache_of(out).batch_select_indices(going)
                 alive, tokens, so_far = alive[going], tokens[going], so_far[going]
-            out = model.network(
-                input_ids=tokens.unsqueeze(1), past_key_values=out.past_key_values, use_cache=True
+            out = forward(
+                model.network, input_ids=tokens.unsqueeze(1), cache=cache_of(out), use_cache=True
             )
         return answers
 
