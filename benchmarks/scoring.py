@@ -37,7 +37,7 @@ from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.evaluation.conversations import ChatTokens, chat_tokens, parse_conversation
 from selfie_adapters.evaluation.latent_peaks import latent_peaks
 from selfie_adapters.evaluation.writing import BEGUN, Writing, requests_for, write_conversations
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.prompt import end_of_turn, token_id
 from selfie_adapters.model.sampling import row_uniforms

@@ -27,7 +27,8 @@ from demo_sae_labels import Place, labels_of
 from torch import Tensor
 
 from selfie_adapters.dataset.splits import split_indices
-from selfie_adapters.files import read_jsonl, write_json
+from selfie_adapters.files import write_json
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, capture, load_model
 
 CONCEPTS = Path(__file__).parents[1] / "src/selfie_adapters/sources/concepts.jsonl"

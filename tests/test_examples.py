@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfie_adapters.dataset import load_dataset
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data/sample"

@@ -9,14 +9,12 @@ import zlib
 
 import pytest
 
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import DataError, MissingFileError, StorageError
 from selfie_adapters.files import (
-    append_jsonl,
     atomic_path,
     cache_dir,
     existing_file,
     read_json,
-    read_jsonl,
     read_plain,
     sha256,
     user_path,
@@ -65,29 +63,6 @@ def test_json_keeps_text_as_it_is(tmp_path):
     assert "ü □".encode() in raw
     assert raw.endswith(b"\n")
     assert json.loads(raw) == {"a": "ü □"}
-
-
-def test_rows_appended_are_read_back(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    for i in range(3):
-        append_jsonl(path, {"i": i, "text": "line\nbreak\u2028"})
-    assert read_jsonl(path) == [{"i": i, "text": "line\nbreak\u2028"} for i in range(3)]
-
-
-def test_a_torn_last_line_is_dropped_and_a_torn_middle_one_is_not(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
-    assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
-    path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(DataError, match="line 2: not JSON"):
-        read_jsonl(path)
-
-
-def test_a_bad_line_that_was_written_whole_is_an_error(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n{"a"\n')
-    with pytest.raises(DataError, match="line 2"):
-        read_jsonl(path)
 
 
 def test_missing_files_say_what_is_near(tmp_path):
@@ -178,3 +153,11 @@ def test_json_files_are_read_whether_gzip_or_not(tmp_path):
     (tmp_path / "c.json").write_bytes(b'{"a": \n')
     with pytest.raises(DataError, match=r"c\.json, line 2, column 1: not JSON .* Expected 1\."):
         read_json(tmp_path / "c.json", "Expected 1.")
+
+
+def test_a_file_cannot_take_the_name_of_a_folder_and_long_names_are_written(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StorageError, match="taken cannot be written: Is a directory"):
+        write_text(tmp_path / "taken", "x")
+    write_text(tmp_path / ("long" * 60), "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long" * 60, "taken"]

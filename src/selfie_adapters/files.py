@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON lines that survive a kill, hashes."""
+"""Files that appear atomically, files that exist, hashes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     final = Path(path)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
+        # A long name is cut: the temporary one may not be longer than the filesystem allows.
+        prefix = f".{final.name[:40]}."
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=final.parent)
     except OSError as error:
-        raise StorageError(f"{final} cannot be written: {error.strerror}.") from error
+        raise unwritable(final, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -54,13 +56,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(final)
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise StorageError(
-            f"{final} cannot be written: {error.strerror}. Free space, or choose another place."
-        ) from error
+        own = str(temporary) in (error.filename, error.filename2)
+        if error.errno not in _UNWRITABLE and not own:
+            raise  # of something else that the block does
+        raise unwritable(final, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: str | Path, error: OSError) -> StorageError:
+    """The error for a file that cannot be written, with advice that fits the cause."""
+    advice = "Choose another path."
+    if error.errno in _UNWRITABLE:
+        advice = "Free space, or choose another path."
+    return StorageError(f"{path} cannot be written: {error.strerror or error}. {advice}")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -72,37 +81,6 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
-    """Append one row; a writer killed in it leaves a torn last line, which `read_jsonl` drops."""
-    line = json.dumps(row, ensure_ascii=False) + "\n"
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(line)
-
-
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Read rows; a torn last line (the writer was killed in the middle of it) is dropped.
-
-    Raises MissingFileError if there is no such file, DataError naming the line for a bad line
-    that is not the last one.
-    """
-    source = existing_file(path)
-    text = source.read_text(encoding="utf-8")
-    lines = text.split("\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline after it: the writer was cut off
-                break
-            raise DataError(
-                f"{source}, line {number}: not JSON ({error.msg}). Each line is one JSON object."
-            ) from error
-    return rows
 
 
 def user_path(path: str | Path) -> Path:

@@ -26,18 +26,28 @@ _ESCAPE = re.compile(
 _BYTES_PER = {b"{": 200, b"[": 72, b",": 32}  # what the decoded objects take, roughly
 
 
-def parse_json(data: bytes | str, where: str, hint: str = "", *, unique_keys: bool = False) -> Any:
+def parse_json(
+    data: bytes | str,
+    where: str,
+    hint: str = "",
+    *,
+    unique_keys: bool = False,
+    line: int | None = None,
+) -> Any:
     """The value of a JSON document in UTF-8, with or without a byte order mark.
 
     `where` names the source in messages, `hint` is added to them. Half of a surrogate pair (a text
     that was cut in the middle of an emoji) becomes U+FFFD, so that one label does not make the
     others unreadable and every string can be written as UTF-8. NaN and Infinity, which Python
-    writes, are read. Of equal keys in an object the last counts, unless `unique_keys`.
+    writes, are read. Of equal keys in an object the last counts, unless `unique_keys`. `line` is
+    the number of the line that `data` is in a file of one document per line.
 
     Raises DataError with line and column for anything else: another encoding, nesting too deep,
     numbers out of range, and documents whose objects would take more than four times their size in
     memory (documents below 64 MiB of objects always pass).
     """
+    if line is not None:
+        where = f"{where}, line {line}"
     raw = _utf8(data, where).removeprefix(_BOM)
     _refuse_other_encodings(raw, where)
     if not raw or raw.isspace():
@@ -52,10 +62,10 @@ def parse_json(data: bytes | str, where: str, hint: str = "", *, unique_keys: bo
     except RecursionError as error:
         raise DataError(_sentence(f"{where}: nested too deeply.", hint)) from error
     except UnicodeDecodeError as error:
-        position = _first_invalid(raw)
+        offset = _first_invalid(raw)
+        at = _position(where, raw, offset, line)
         raise DataError(
-            f"{_position(where, raw, position)}: not UTF-8 text (byte 0x{raw[position]:02x}). "
-            "Save the file as UTF-8."
+            f"{at}: not UTF-8 text (byte 0x{raw[offset]:02x}). Save the file as UTF-8."
         ) from error
     except _RepeatedKey as error:
         raise DataError(
@@ -65,10 +75,10 @@ def parse_json(data: bytes | str, where: str, hint: str = "", *, unique_keys: bo
         raise DataError(_sentence(f"{where}: {_lower(str(error))}.", hint)) from error
     except msgspec.DecodeError as error:
         reason, offset = _reason(error, raw)
-        at = _position(where, raw, offset)
+        at = _position(where, raw, offset, line)
         raise DataError(_sentence(f"{at}: not JSON ({reason}).", hint)) from error
     except json.JSONDecodeError as error:
-        at = f"{where}, line {error.lineno}, column {error.colno}"
+        at = _position(where, error.doc.encode(), len(error.doc[: error.pos].encode()), line)
         raise DataError(_sentence(f"{at}: not JSON ({error.msg}).", hint)) from error
     except ValueError as error:  # Python's own limit of digits
         raise DataError(_sentence(f"{where}: a number is out of range.", hint)) from error
@@ -151,7 +161,9 @@ def _reason(error: msgspec.DecodeError, raw: bytes) -> tuple[str, int]:
     return ("it ends early" if "truncated" in text else _lower(text)), len(raw)
 
 
-def _position(where: str, raw: bytes, offset: int) -> str:
+def _position(where: str, raw: bytes, offset: int, given_line: int | None) -> str:
+    if given_line is not None:
+        return f"{where}, column {offset + 1}"
     line = raw.count(b"\n", 0, offset) + 1
     column = offset - raw.rfind(b"\n", 0, offset)
     return f"{where}, line {line}, column {column}"

@@ -80,7 +80,7 @@ def test_files_that_are_no_cache(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         AnswerCache(Fake(), tmp_path / "file")
-    for row in ({"digest": "a"}, {"digest": "a", "answer": 5}, [1]):
+    for row in ({"digest": "a"}, {"digest": "a", "answer": 5}):
         (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
-        with pytest.raises(DataError, match="row 1: digest and answer are expected"):
+        with pytest.raises(DataError, match="line 1: digest and answer are expected"):
             AnswerCache(Fake(), tmp_path)

@@ -9,7 +9,7 @@ from selfie_adapters.commands import demo as demo_module
 from selfie_adapters.commands.demo import demo
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 
 CONDITIONS = ["trained", "zero vector", "shuffled", "random", "untrained"]
 

@@ -15,7 +15,7 @@ from selfie_adapters.commands.eval import PROTOCOLS, evaluate
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation import retrieval_run, taboo
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/sample/sample.json"

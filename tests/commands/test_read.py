@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.read import read
 from selfie_adapters.errors import AdapterError, ConfigError, DataError, PromptError
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.reading import read_prompt
 from selfie_adapters.model import load_model
 

@@ -13,7 +13,7 @@ from selfie_adapters.errors import BindingError, ConfigError, DataError
 from selfie_adapters.evaluation import held_out
 from selfie_adapters.evaluation.loss_run import run_loss
 from selfie_adapters.evaluation.loss_settings import LossSettings
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.training import label_losses
 

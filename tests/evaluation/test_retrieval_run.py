@@ -16,7 +16,7 @@ from selfie_adapters.evaluation.retrieval_run import run_retrieval
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.targets import Target
 from selfie_adapters.evaluation.title_index import Entry
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
 

@@ -21,7 +21,7 @@ from selfie_adapters.errors import (
     DataError,
     LabellingError,
 )
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here
 from selfie_adapters.labelling.settings import LabelSettings

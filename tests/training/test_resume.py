@@ -26,7 +26,7 @@ from selfie_adapters.errors import (
     TrainingError,
     TrainingStopped,
 )
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.locking import folder_lock
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training import loop, resume, train

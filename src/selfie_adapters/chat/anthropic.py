@@ -17,7 +17,7 @@ import httpx2
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.chat.server import ChatServer, api_key, well_formed
 from selfie_adapters.errors import DataError, DownloadError
-from selfie_adapters.files import append_jsonl, atomic_path, read_jsonl
+from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.retrying import PassingFailure
 
 ADDRESS = "https://api.anthropic.com/v1"
@@ -138,9 +138,8 @@ class AnthropicBatches:
 
     def _forget(self, batch: str) -> None:
         del self._batches[batch]
-        with atomic_path(self._file) as temporary:
-            for name, digests in self._batches.items():
-                append_jsonl(temporary, {"id": name, "digests": digests})
+        rows = ({"id": name, "digests": digests} for name, digests in self._batches.items())
+        write_jsonl(self._file, rows)
 
 
 def _parts(requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[list[tuple[str, ChatRequest]]]:
@@ -151,16 +150,16 @@ def _parts(requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[list[tuple[s
 
 def _stored(file: Path) -> dict[str, list[str]]:
     batches: dict[str, list[str]] = {}
-    for row in read_jsonl(file) if file.exists() else []:
+    for number, row in iter_jsonl(file) if file.exists() else ():
         match row:
-            case {"id": str(batch), "digests": list(digests)}:
+            case {"id": str(batch), "digests": [*digests]} if all(
+                isinstance(digest, str) for digest in digests
+            ):
                 batches[batch] = digests
             case _:
-                raise DataError(f"{file}: id and digests are expected, found {row!r:.80}.")
-    # Written anew: a torn last line must not swallow the batch that is appended next.
-    with atomic_path(file) as temporary:
-        for batch, digests in batches.items():
-            append_jsonl(temporary, {"id": batch, "digests": digests})
+                raise DataError(
+                    f"{file}, line {number}: id and digests are expected, found {row!r:.80}."
+                )
     return batches
 
 

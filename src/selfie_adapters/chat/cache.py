@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfie_adapters.chat.request import ChatModel, ChatRequest
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import append_jsonl, atomic_path, read_jsonl
+from selfie_adapters.json_lines import append_jsonl, iter_jsonl
 
 
 class AnswerCache:
@@ -25,21 +25,16 @@ class AnswerCache:
         if Path(folder).is_file():
             raise ConfigError(f"{folder} is a file; a folder for answers is expected.")
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        rows = read_jsonl(self._file) if self._file.exists() else []
         self._answers: dict[str, str] = {}
-        for number, row in enumerate(rows, start=1):
+        for number, row in iter_jsonl(self._file) if self._file.exists() else ():
             match row:
                 case {"digest": str(digest), "answer": str(answer)}:
                     self._answers[digest] = answer
                 case _:
                     raise DataError(
-                        f"{self._file}, row {number}: digest and answer are expected, found "
+                        f"{self._file}, line {number}: digest and answer are expected, found "
                         f"{row!r:.80}. Remove the file, or name another folder."
                     )
-        # Written anew: a torn last line must not swallow the answer that is appended next.
-        with atomic_path(self._file) as temporary:
-            for digest, answer in self._answers.items():
-                append_jsonl(temporary, {"digest": digest, "answer": answer})
 
     def missing(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
         """Those requests, each once, that the model would be asked."""

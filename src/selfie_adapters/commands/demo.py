@@ -175,7 +175,7 @@ def _label(model: Any, run: Path, dataset: Any, folder: Path, size: _Size) -> _L
     import torch
 
     from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.files import append_jsonl
+    from selfie_adapters.json_lines import append_jsonl
     from selfie_adapters.labelling import Labeller
 
     items = dataset.labelled("val")[: size.held_out]
@@ -251,7 +251,7 @@ def _report(
     import transformers
 
     from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.files import read_jsonl
+    from selfie_adapters.json_lines import read_jsonl
     from selfie_adapters.report import condition_bars, loss_curve, write_page
 
     adapter = load_adapter(run / "adapter_final.safetensors")

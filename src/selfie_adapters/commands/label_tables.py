@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 
 _EXPLAINED = 5  # vectors that --explain shows
 

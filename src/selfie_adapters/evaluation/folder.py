@@ -15,7 +15,8 @@ from typing import Any
 
 from selfie_adapters import installed
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.files import append_jsonl, atomic_path, read_jsonl, write_json
+from selfie_adapters.files import atomic_path, write_json
+from selfie_adapters.json_lines import append_jsonl, read_jsonl
 
 Row = dict[str, Any]
 _PACKAGES = ("selfie-adapters", "torch", "transformers", "sae-lens", "sentence-transformers")

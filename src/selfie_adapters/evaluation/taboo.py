@@ -30,7 +30,8 @@ from selfie_adapters.evaluation.retrieval_settings import UNTRAINED
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.targets import Target, entries_of, sample, targets_of_topics
 from selfie_adapters.evaluation.title_index import Entry, Strategy
-from selfie_adapters.files import existing_file, read_jsonl, sha256
+from selfie_adapters.files import existing_file, sha256
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.sources import open_topics
 
 QUESTION = (

@@ -12,7 +12,7 @@ import numpy as np
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.title_index import Entry
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.sources.topic import Topic
 

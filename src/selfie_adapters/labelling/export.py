@@ -18,7 +18,8 @@ from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
-from selfie_adapters.files import atomic_path, existing_file, read_jsonl
+from selfie_adapters.files import atomic_path, existing_file
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.settings import LabelSettings

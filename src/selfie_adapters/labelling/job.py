@@ -20,7 +20,8 @@ from typing import Any
 from selfie_adapters.adapters import find_adapter_file
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import read_jsonl, sha256, write_json
+from selfie_adapters.files import sha256, write_json
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, shard_state
 from selfie_adapters.labelling.worker import ShardWorker

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import read_jsonl, write_json, write_text
+from selfie_adapters.files import write_json, write_text
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import ReadingPlan
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.dataset.source import LabelSource
-from selfie_adapters.files import atomic_path, read_jsonl
+from selfie_adapters.files import atomic_path
+from selfie_adapters.json_lines import read_jsonl
 
 Row = dict[str, Any]
 

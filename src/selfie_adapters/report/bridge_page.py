@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.report.figures import heat_map
 from selfie_adapters.report.page import write_page
 

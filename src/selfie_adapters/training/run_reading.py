@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.files import read_jsonl
+from selfie_adapters.json_lines import read_jsonl
 
 _STRETCHES = 10  # of training losses in a comparison
 
