@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError, MissingFileError
 
@@ -119,7 +120,8 @@ def test_what_is_written_is_read_back_and_repeats_to_the_byte(tmp_path):
         save_dataset(path, [Section(metadata, vectors, items)])
         first = path.read_bytes()
         back = load_dataset(path)
-        assert back.sections[0].metadata == metadata
+        digest = vectors_digest(vectors)
+        assert back.sections[0].metadata == {**metadata, DIGEST_KEY: digest}
         assert list(back.sections[0].items) == items
         assert torch.equal(back.sections[0].vectors, vectors)
         save_dataset(path, [Section(metadata, vectors, items)])

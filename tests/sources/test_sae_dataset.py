@@ -84,6 +84,22 @@ def test_both_files_and_their_metadata(prepare, tmp_path):
     assert torch.equal(torch.load(prepared.vectors_file, weights_only=True), expected)
 
 
+def test_interrupted_over_an_older_result_the_old_labels_are_refused(prepare, monkeypatch):
+    prepared, _ = prepare("goodfire 8B")
+
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfie_adapters.sources.sae_dataset.write_document", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("goodfire 70B")
+    with pytest.raises(DataError, match="x.pt is not the vector file that these labels"):
+        load_dataset(prepared.labels_file)
+    again, expected = prepare("goodfire 70B")
+    assert torch.equal(section_of(again).vectors, expected)
+
+
 @pytest.mark.parametrize(
     ("case", "name", "source"),
     [

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfie_adapters.dataset import load_dataset, split_indices
+from selfie_adapters.dataset.digest import vectors_digest
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prompt import encode
@@ -73,8 +74,8 @@ def test_split_and_labels_are_those_of_the_rule_and_the_topics(written):
 
 
 def test_metadata_says_how_the_vectors_were_made(written):
-    metadata = load_dataset(written).sections[1].metadata
-    assert metadata == {
+    section = load_dataset(written).sections[1]
+    assert section.metadata == {
         "dataset_name": "things",
         "filename": "things_l2.safetensors",
         "layer": 2,
@@ -86,6 +87,7 @@ def test_metadata_says_how_the_vectors_were_made(written):
         "chat": "template",
         "position": -1,
         "mean_file": "things_mean.safetensors",
+        "vectors_digest": vectors_digest(section.vectors),
     }
 
 

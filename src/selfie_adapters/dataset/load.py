@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import read_document, write_document
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
@@ -144,6 +145,8 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
             )
             continue
         sections.append(Section(raw["metadata"], vectors, items))
+        if (stated := raw["metadata"].get(DIGEST_KEY)) is not None:
+            found.extend(_digest_problems(place, stated, vectors, vector_file))
         found.extend(_row_problems(place, sections[-1], vector_file))
     widths = {section.id: section.vectors.shape[1] for section in sections}
     if len(set(widths.values())) > 1:
@@ -160,7 +163,10 @@ def save_dataset(labels_file: str | Path, sections: Sequence[Section]) -> None:
     Raises DataError, and writes nothing, if the result could not be read back.
     """
     document = [
-        {"metadata": section.metadata, "vectors": [asdict(item) for item in section.items]}
+        {
+            "metadata": {**section.metadata, DIGEST_KEY: vectors_digest(section.vectors)},
+            "vectors": [asdict(item) for item in section.items],
+        }
         for section in sections
     ]
     if wrong := next(problems(document), None):
@@ -169,6 +175,18 @@ def save_dataset(labels_file: str | Path, sections: Sequence[Section]) -> None:
     for section in sections:
         save_vectors(folder / section.metadata["filename"], section.vectors)
     write_document(labels_file, document)
+
+
+def _digest_problems(
+    place: str, stated: Any, vectors: Tensor, vector_file: Path
+) -> Iterator[Problem]:
+    if stated != vectors_digest(vectors):
+        yield Problem(
+            f"{place}, metadata.{DIGEST_KEY}",
+            f"{vector_file} is not the vector file that these labels were written with",
+            "A preparation of the same name was interrupted, or the vectors were replaced. Run the "
+            f"preparation again; or remove {DIGEST_KEY} if the labels belong to the new vectors.",
+        )
 
 
 def _row_problems(place: str, section: Section, vector_file: Path) -> Iterator[Problem]:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset import Item, split_indices
+from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import write_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.sources.decoder import RowCheck
 from selfie_adapters.sources.label_files import read_label_file
@@ -93,6 +95,7 @@ def prepare_sae(
     dtype = DTYPES[request.dtype]
     blocks = check.watch(_counted(sae.decoder.blocks(), d_sae, row_progress), dtype)
     stream_vectors(vectors_file, (d_sae, d_in), dtype, blocks)
+    metadata[DIGEST_KEY] = vectors_digest(open_vectors(vectors_file))
     unusable = {*check.dead, *check.broken}
     items = [Item(i, list(labels.labels[i]), split) for i, split in splits if i not in unusable]
     document = [{"metadata": metadata, "vectors": [asdict(item) for item in items]}]
