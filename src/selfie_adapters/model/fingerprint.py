@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
+from torch import Tensor
 
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.installed import versions
@@ -11,6 +14,7 @@ from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
 
 _PACKAGES = ("selfie-adapters", "torch", "transformers", "tokenizers", "safetensors")
+_CHUNK = 1 << 23  # bytes of weights that are summed at a time
 
 
 def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> Binding:
@@ -53,3 +57,40 @@ def forward_fingerprint(model: FrozenModel, prompt: BoundPrompt) -> tuple[float,
     last = torch.tensor([len(prompt.ids) - 1])
     hidden = capture(model, torch.tensor([prompt.ids]), layers, last)[0]
     return tuple(round(float(x), 6) for x in hidden.float().pow(2).mean(dim=-1).sqrt())
+
+
+@torch.inference_mode()
+def weights_digest(model: FrozenModel) -> str:
+    """Hex digest of every loaded parameter: any changed weight, shape or dtype changes it.
+
+    Computed where the weights are, in integers, so it is the same on every device; it reads them
+    once, which takes a fraction of the time that loading them took. Names do not count: they
+    differ between versions of the libraries. Unlike the forward fingerprint it also notices changes
+    that are too small to matter for an adapter: it is for resuming, not for binding.
+    """
+    digest = hashlib.sha256()
+    for weight in model.network.parameters():
+        digest.update(f"{tuple(weight.shape)} {weight.dtype} {_checksum(weight.data)}\n".encode())
+    return digest.hexdigest()
+
+
+def _checksum(weight: Tensor) -> int:
+    """Σ (2i + 1) · word i over the tensor's bytes as 64-bit words, modulo 2**64.
+
+    The factors are odd, so no change of a single word leaves the sum as it was.
+    """
+    if weight.is_meta:  # offloaded: its values are not at hand
+        return 0
+    data = weight.contiguous().flatten().view(torch.uint8)
+    factors = torch.arange(_CHUNK // 8, device=data.device) * 2 + 1
+    total = 0
+    for start in range(0, data.numel(), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        if chunk.numel() % 8 or chunk.storage_offset() % 8:  # a view as words needs both
+            padded = chunk.new_zeros(-(-chunk.numel() // 8) * 8)
+            padded[: chunk.numel()] = chunk
+            chunk = padded
+        words = chunk.view(torch.int64)
+        weighted = int((words * factors[: words.numel()]).sum())
+        total += weighted + start // 4 * int(words.sum())  # factors go on where they stopped
+    return total % 2**64
