@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from selfie_adapters.config import TrainConfig, dump_config, load_config
 from selfie_adapters.errors import ConfigError, MissingFileError, SelfieError
@@ -268,11 +269,93 @@ def test_every_problem_is_listed_at_once(write):
         ("training=3", "unknown key training"),
         ("seed=[", "not valid YAML"),
         ("seed=abc", "seed: .*integer.*'abc'"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("seed=" + "9" * 90, "seed: .*less than 4294967296"),
+        ("seed=" + "9" * 5000, "--set seed=9.* a number of 5,000 digits"),
+        ("data.strip_labels=!!timestamp x", "the tag !!timestamp is not read"),
+        ("soft_prompt.reserved_token=!!bool x", "'x' is neither true nor false"),
+        ("training.resume_from_checkpoint=!!map [a]", "the tag !!map"),
+        ("training.validation_every_n_steps=2001-99-99", "integer.*'2001-99-99'"),
+        ("training.learning_rate=.inf", "learning_rate: .*finite number, found inf"),
+        ("training.num_epochs=1e30", "num_epochs"),
+        ("data=\ud800", "unknown key data"),
+        ("data.labels_file=\0", "--set data.labels_file=.*not valid YAML"),
+        ("[seed]=1", r"unknown key \[seed\]"),
+        ("<<=1", "unknown key <<"),
+        ("x" * 100_000 + "=1", "unknown key xxx"),
+        ("x" * 100_000, "key=value is expected"),
+        ("experiment_name=" + "x" * 300, "at most 200 bytes"),
+        ('experiment_name="\\e[2J"', "no control characters"),
+        ("data.train_dataset_ratios=" + "[1, " * 2000, "nested deeper than 40"),
     ],
 )
 def test_bad_overrides(override, message, write):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as raised:
         load_config(write(MINIMAL), [override])
+    assert len(str(raised.value)) < 1000
+
+
+def test_a_path_longer_than_a_path_can_be_is_left_to_whoever_opens_it(write):
+    long = "x" * 5000
+    assert load_config(write(MINIMAL), [f"data.labels_file={long}"]).data.labels_file == long
+
+
+def test_an_override_does_not_hide_a_section_that_is_none(write):
+    with pytest.raises(ConfigError, match="training: .*dictionary.*found 3"):
+        load_config(write(MINIMAL + "training: 3"), ["training.max_steps=1"])
+
+
+def test_a_wrong_value_of_any_size_is_named_in_one_short_line(write):
+    for text in (
+        "[" + "x, " * 50_000 + "]",
+        '"' + "x" * 500_000 + '"',
+        "{a: " * 30 + "1" + "}" * 30,
+    ):
+        with pytest.raises(ConfigError, match="^.*:\n  - seed: .*integer.*, found [^x]*") as raised:
+            load_config(write(MINIMAL + f"seed: {text}\n"))
+        assert len(str(raised.value)) < 600
+    many = "".join(f"unknown_{i}: 1\n" for i in range(1000))
+    with pytest.raises(ConfigError, match=r"and 980 more\.$") as raised:
+        load_config(write(MINIMAL + many))
+    assert len(str(raised.value).splitlines()) == 22
+
+
+def test_aliases_that_multiply_are_refused(write):
+    text = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        text += f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n"
+    with pytest.raises(ConfigError, match="more than 200,000 values, counting those of aliases"):
+        load_config(write(text))
+
+
+def test_an_enormous_file_is_not_read(tmp_path):
+    with (tmp_path / "x.yaml").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(ConfigError, match="at most 1,048,576"):
+        load_config(tmp_path / "x.yaml")
+
+
+def test_no_float_of_any_section_may_be_infinite_or_no_number():
+    def sections(kind):
+        for one in kind.__subclasses__():
+            yield one
+            yield from sections(one)
+
+    import selfie_adapters.commands.eval as protocols
+    from selfie_adapters.config_reading import Section
+
+    for module in protocols.PROTOCOLS.values():
+        importlib.import_module(f"selfie_adapters.commands.{module}")
+    floats = 0
+    for section in sections(Section):
+        for name, field in section.model_fields.items():
+            if "float" in str(field.annotation) + str(field.metadata):
+                for value in (float("nan"), float("inf"), [float("nan")]):
+                    with pytest.raises(ValidationError) as raised:
+                        section.model_validate({name: value})
+                    assert name in {str(part) for e in raised.value.errors() for part in e["loc"]}
+                floats += 1
+    assert floats > 20
 
 
 def test_a_missing_file_offers_one_like_it(write, tmp_path):
@@ -282,7 +365,7 @@ def test_a_missing_file_offers_one_like_it(write, tmp_path):
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
-    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00model")
+    (tmp_path / "x.yaml").write_bytes(b"mod\xe9l: x")
     with pytest.raises(SelfieError, match="not valid YAML"):
         load_config(tmp_path / "x.yaml")
 

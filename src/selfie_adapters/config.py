@@ -25,7 +25,9 @@ AdapterKind = Literal[
 ]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+NotNegativeCount = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's generators take
 
 SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 
@@ -70,7 +72,7 @@ class DataSection(Section):
     keep_labels_together: bool = False
     """Shuffle vectors instead of examples: labels of a vector stay neighbours, so that they share
     the work on its prompt: much faster where vectors have many labels."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: NotNegativeCount = 0
     """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
     strip_labels: bool = False
     """Remove blanks around labels."""
@@ -153,7 +155,7 @@ class TrainingSection(Section):
     """Each token's loss is clamped here, in nats."""
     scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    warmup_steps: NotNegativeCount = 10
     """Optimizer steps over which the rate rises from nearly 0."""
     validation_every_n_steps: Count = 50
     """Optimizer steps between validations."""
@@ -192,11 +194,11 @@ class LoggingSection(Section):
     """Project in trackio; null takes selfie-adapters."""
     log_every_n_steps: Count = 1
     """Optimizer steps between rows of metrics.jsonl."""
-    log_sample_generations: Annotated[int, Field(ge=0)] = 0
+    log_sample_generations: NotNegativeCount = 0
     """How many held-out vectors are labelled during training, to be looked at; true means 5."""
     log_generations_every_n_steps: Count = 100
     """Optimizer steps between those labels."""
-    log_singular_values_every_n_steps: Annotated[int, Field(ge=0)] | None = 50
+    log_singular_values_every_n_steps: NotNegativeCount | None = 50
     """Optimizer steps between singular values of the adapter's matrix, if any; null for never."""
 
     @field_validator("log_sample_generations", mode="before")
@@ -210,7 +212,7 @@ class TrainConfig(Section):
 
     experiment_name: str = "experiment"
     """Name of the run and of its folder."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of initial values, order of examples, and validation subset."""
     model: ModelSection
     data: DataSection
@@ -224,6 +226,8 @@ class TrainConfig(Section):
     def _one_folder(cls, name: str) -> str:
         if not name.strip() or name in {".", ".."} or "/" in name or "\\" in name:
             raise ValueError("a name of one folder is expected, without slashes")
+        if not name.isprintable() or len(name.encode()) > 200:
+            raise ValueError("a folder's name has at most 200 bytes and no control characters")
         return name
 
 

@@ -6,22 +6,35 @@ Unknown keys are refused with the nearest valid one; every problem is named with
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.files import existing_file
+from selfie_adapters.errors import ConfigError, DataError, nearest
+from selfie_adapters.files import existing_file, user_path
+from selfie_adapters.yaml_reading import MAX_BYTES, parse_yaml, shortened
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+_PROBLEMS_SHOWN = 20
+_SHORT = reprlib.Repr()  # a wrong value may be as long as the file
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 120
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, attribute docstrings become descriptions."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 
@@ -40,7 +53,7 @@ def read_config(
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
     file = existing_file(path)
-    values = _read_yaml(file, kind)
+    values = _read_values(file, kind)
     for override in overrides:
         _apply(values, override, kind)
     for name, value in (defaults or {}).items():
@@ -54,40 +67,25 @@ def read_config(
         return kind.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  - {line}" for line in _problems(error, kind))
-        raise ConfigError(f"{file}:\n{problems}") from error
+        raise ConfigError(f"{file}:\n{problems}") from None
 
 
 def beside(config_file: str | Path, path: str) -> str:
     """A relative path counts from the current folder, or else from the configuration's own."""
-    given = Path(path).expanduser()
-    near = Path(config_file).expanduser().parent / given
-    return str(near) if not given.is_absolute() and not given.exists() and near.exists() else path
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice and reads 1e-2 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {name} is written twice. Keep one.")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(file: Path, kind: type[Section]) -> dict[str, Any]:
+    given = user_path(path)
+    near = user_path(config_file).parent / given
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except ConfigError as error:
-        raise ConfigError(f"{file}, {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{file}{place}: not valid YAML ({reason}).") from error
+        found_near = not given.is_absolute() and not given.exists() and near.exists()
+    except OSError:  # no path can be that long; whoever opens it says so
+        return path
+    return str(near) if found_near else path
+
+
+def _read_values(file: Path, kind: type[Section]) -> dict[str, Any]:
+    try:
+        values = parse_yaml(_bytes(file), str(file))
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
         raise ConfigError(
@@ -97,25 +95,37 @@ def _read_yaml(file: Path, kind: type[Section]) -> dict[str, Any]:
     return values
 
 
+def _bytes(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)  # one more, so that a longer file is noticed
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from error
+
+
 def _apply(values: dict[str, Any], override: str, kind: type[Section]) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: key=value is expected, such as --set seed=1.")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not valid YAML.") from error
-    known = list(_dotted_keys(kind))
     key = key.strip()
+    shown = f"--set {shortened(override)!s}"
+    if not equals or not key:
+        raise ConfigError(f"{shown}: key=value is expected, such as --set seed=1.")
+    known = list(_dotted_keys(kind))
     if key not in known:
-        raise ConfigError(f"--set {override}: unknown key {key}. {nearest(key, known)}")
+        raise ConfigError(f"{shown}: unknown key {shortened(key)}. {nearest(key, known)}")
+    try:
+        value = parse_yaml(text, shown)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     *sections, last = key.split(".")
     place = values
     for section in sections:
-        if not isinstance(place.get(section), dict):
+        if place.get(section) is None:
             place[section] = {}
+        if not isinstance(place[section], dict):
+            break  # validation names what the file has in the section's place
         place = place[section]
-    place[last] = value
+    else:
+        place[last] = value
 
 
 def _section(annotation: Any) -> type[Section] | None:
@@ -135,20 +145,31 @@ def _dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _problems(error: ValidationError, kind: type[Section]) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        found = problem.get("input")
+    found = error.errors(include_url=False)
+    for problem in found[:_PROBLEMS_SHOWN]:
+        place = shortened(".".join(str(part) for part in problem["loc"])) or "the whole"
         if problem["type"] == "extra_forbidden":
             hint = nearest(str(problem["loc"][-1]), _keys_beside(kind, problem["loc"]))
             yield f"{place}: unknown key. {hint}"
         elif problem["type"] == "missing":
             yield f"{place}: missing. Add it."
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(found, dict) else f", found {found!r}"
-            if isinstance(found, float) and not math.isfinite(found):
-                shown = f", found {found}"
-            yield f"{place}: {message}{shown}."
+            message = shortened(problem["msg"].removeprefix("Value error, "), 400)
+            yield f"{place}: {message}{_shown(problem)}."
+    if len(found) > _PROBLEMS_SHOWN:
+        yield f"and {len(found) - _PROBLEMS_SHOWN:,} more."
+
+
+def _shown(problem: ErrorDetails) -> str:
+    """How a wrong value is quoted; a section's own rule names its keys, so nothing is added."""
+    found = problem["input"]
+    if isinstance(found, dict):
+        return "" if problem["type"] == "value_error" else ", found a mapping"
+    if isinstance(found, list) and len(found) > _SHORT.maxlist:
+        return f", found a list of {len(found):,}"
+    if isinstance(found, float) and not math.isfinite(found):
+        return f", found {found}"
+    return f", found {_SHORT.repr(found)}"
 
 
 def _keys_beside(kind: type[Section], place: tuple[str | int, ...]) -> list[str]:

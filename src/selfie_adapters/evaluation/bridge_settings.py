@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selfie_adapters.chat import ChatSettings
-from selfie_adapters.config import Count, Positive
+from selfie_adapters.config import Count, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
@@ -42,4 +42,4 @@ class BridgeSettings(Section):
     random: bool = True
     """Read random directions too; costs another reading."""
     batch_size: Count = 256
-    seed: int = 0
+    seed: Seed = 0

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config import Count, Positive, SoftPromptSection
+from selfie_adapters.config import Count, Positive, Seed, SoftPromptSection
 from selfie_adapters.config_reading import Section
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
@@ -38,7 +38,7 @@ class LossSettings(Section):
     choose_on: Count = 100
     batch_size: Count = 256
     """Vectors at a time; a kill loses one batch at most."""
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _names_for_files(self) -> LossSettings:

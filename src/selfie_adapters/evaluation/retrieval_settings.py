@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config import Count, NotNegative, Positive
+from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.evaluation.embedding import PACKAGED
 from selfie_adapters.evaluation.title_index import Strategy
@@ -48,7 +48,7 @@ class RetrievalSettings(Section):
     max_new_tokens: Count = 30
     batch_size: Count = 64
     """Vectors at a time; a kill loses one batch at most."""
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _something_to_look_up(self) -> RetrievalSettings:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from selfie_adapters.chat.settings import ChatSettings
+from selfie_adapters.config import Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
@@ -80,7 +81,7 @@ class ScoringSettings(Section):
     foils: int = Field(default=5, ge=0)
     """Other latents that each conversation is measured at: false positives."""
 
-    seed: int = 0
+    seed: Seed = 0
     latents_at_once: int = Field(default=8, ge=1)
     """How many latents' conversations are written together; a kill costs that many at most."""
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
 from selfie_adapters.chat.settings import ChatSettings, open_chat
-from selfie_adapters.config import Count, NotNegative
+from selfie_adapters.config import Count, NotNegative, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
@@ -58,7 +58,7 @@ class TabooSettings(Section):
     """The model that is asked."""
     max_tokens: Count = 80
     temperature: NotNegative = 0.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 def run_taboo(

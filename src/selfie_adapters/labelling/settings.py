@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from selfie_adapters.config import Count, NotNegative, Positive
+from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
 
@@ -44,7 +44,7 @@ class LabelSettings(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Positive = 1.0
     max_new_tokens: Count = 30
-    seed: int = 0
+    seed: Seed = 0
     batch_size: Count = 256
     """Rows at a time."""
     shard_size: Count = 512

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from selfie_adapters.chat import ChatSettings
-from selfie_adapters.config import Count, NotNegative
+from selfie_adapters.config import Count, NotNegative, Seed
 from selfie_adapters.config_reading import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,4 +56,4 @@ class TopicWritingSettings(Section):
     least_labels: Count = 3
     """Topics with fewer labels left are left out."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    seed: int = 42
+    seed: Seed = 42

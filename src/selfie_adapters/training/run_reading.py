@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.yaml_reading import parse_yaml
 
 _STRETCHES = 10  # of training losses in a comparison
 
@@ -58,10 +57,7 @@ def read_run(folder: str | Path) -> Run:
             f"{path} holds no run: config.yaml and metrics.jsonl are expected. "
             "selfie runs lists the runs there are."
         )
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path / 'config.yaml'}: not valid YAML ({error}).") from error
+    config = parse_yaml((path / "config.yaml").read_bytes(), str(path / "config.yaml"))
     if not isinstance(config, dict):
         raise DataError(f"{path / 'config.yaml'}: sections are expected, found {config!r:.40}.")
     training, validation = {}, {}

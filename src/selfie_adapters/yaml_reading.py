@@ -1,0 +1,207 @@
+"""YAML from outside: plain values in bounded time and memory, or an error that names the line.
+
+Only what a configuration needs is read: text, numbers, true and false, null, lists and mappings
+with text keys, anchors and merge keys. Other tags (dates, binary data, Python objects) are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from selfie_adapters.errors import DataError
+
+MAX_BYTES = 2**20  # PyYAML reads about 250 kB per second
+MAX_DEPTH = 40
+MAX_VALUES = 200_000  # after aliases are expanded
+MAX_DIGITS = 100
+
+_TAG = "tag:yaml.org,2002:"
+_TRUTHS = yaml.SafeLoader.bool_values
+
+
+def parse_yaml(data: bytes | str, where: str) -> Any:
+    """The value of one YAML document; the keys of its mappings are always text.
+
+    data: text, or bytes in UTF-8 or UTF-16 (with a byte order mark). where: names it in errors.
+    A number that YAML 1.1 would read in base 60 (`4:28:4`) and a date are text.
+    Raises DataError with the line for everything that is not such a document.
+    """
+    size = len(data)
+    if size > MAX_BYTES:
+        raise DataError(f"{where}: {size:,} bytes; a configuration has at most {MAX_BYTES:,}.")
+    loader = None
+    try:
+        loader = _Composer(data)
+        node = loader.get_single_node()
+        return None if node is None else _Builder().value(node, 0)
+    except _Refused as error:
+        raise DataError(f"{where}, line {error.line}: {error}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        if isinstance(error, yaml.reader.ReaderError):
+            reason = f"{reason}, position {error.position}"
+        raise DataError(f"{where}{place}: not valid YAML ({shortened(reason)}).") from None
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF", a version of 5,000 digits
+        raise DataError(f"{where}: not valid YAML ({shortened(str(error))}).") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def shortened(text: str, length: int = 120) -> str:
+    """`text` on one line, its middle cut out where it is longer than `length` characters."""
+    line = " ".join(text.split()) if "\n" in text else text
+    return line if len(line) <= length else f"{line[: length - 20]} … {line[-15:]}"
+
+
+class _Refused(Exception):
+    def __init__(self, node: yaml.Node, message: str) -> None:
+        super().__init__(message)
+        self.line = node.start_mark.line + 1
+
+
+class _Composer(yaml.SafeLoader):
+    """Nodes of a document, no deeper than MAX_DEPTH: PyYAML recurses for each level."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            line = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH}", problem_mark=line)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def scan_to_next_token(self) -> None:
+        super().scan_to_next_token()
+        # PyYAML takes no tabs; between brackets they are allowed, and JSON is written with them.
+        while self.flow_level and self.peek() == "\t":
+            self.forward()
+            super().scan_to_next_token()
+
+
+class _Builder:
+    """Values of nodes. Each value counts each time it is reached, so aliases cannot multiply."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def value(self, node: yaml.Node, depth: int) -> Any:
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise _Refused(node, f"more than {MAX_VALUES:,} values, counting those of aliases")
+        if depth > MAX_DEPTH:
+            raise _Refused(node, f"nested deeper than {MAX_DEPTH}, or an alias inside itself")
+        name = node.tag.removeprefix(_TAG)
+        kind = {"map": yaml.MappingNode, "seq": yaml.SequenceNode}.get(name, yaml.ScalarNode)
+        if (name not in _SCALARS and kind is yaml.ScalarNode) or not isinstance(node, kind):
+            shown = "!!" + name if name != node.tag else node.tag
+            raise _Refused(
+                node, f"not valid YAML here: the tag {shortened(shown)} is not read; leave it out"
+            )
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, depth + 1) for item in node.value]
+        assert isinstance(node, yaml.ScalarNode)
+        return _SCALARS[name](node)
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Refused(key, "a key is a list or a mapping; write text")
+            if key.tag == _TAG + "merge":
+                merged = self._merged(value, depth) | merged
+                continue
+            name = _text(key)
+            if name in own:
+                raise _Refused(key, f"the key {shortened(name)} is written twice. Keep one")
+            own[name] = self.value(value, depth + 1)
+        return merged | own
+
+    def _merged(self, node: yaml.Node, depth: int) -> dict[str, Any]:
+        """What `<<: *a` or `<<: [*a, *b]` brings in; the first of a list wins."""
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        result: dict[str, Any] = {}
+        for part in parts:
+            value = self.value(part, depth + 1)
+            if not isinstance(value, dict):
+                raise _Refused(part, "<< merges mappings, found something else")
+            result = value | result
+        return result
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    text = node.value
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        try:  # JSON writes a character beyond 16 bits as two halves
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            raise _Refused(node, "half of a surrogate pair; write the character itself") from None
+    if "\0" in text:
+        raise _Refused(node, "a NUL character; leave it out")
+    return text
+
+
+def _integer(node: yaml.ScalarNode) -> int | str:
+    text = node.value
+    if ":" in text:
+        return _text(node)
+    if len(text) > MAX_DIGITS:
+        raise _Refused(node, f"a number of {len(text):,} digits; at most {MAX_DIGITS} are read")
+    digits = text.replace("_", "")
+    try:
+        # 0x1f, 0b11, and as in YAML 1.1 010 is 8
+        old_octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
+        return int(f"{old_octal[1]}0o{old_octal[2]}" if old_octal else digits, 0)
+    except ValueError:
+        raise _Refused(node, f"not valid YAML: {shortened(text)!r} is no whole number") from None
+
+
+def _floating(node: yaml.ScalarNode) -> float | str:
+    text = node.value.casefold().replace("_", "")
+    if ":" in text:
+        return _text(node)
+    if len(text) > 10 * MAX_DIGITS:
+        raise _Refused(node, f"a number of {len(text):,} characters; write fewer digits")
+    special = re.fullmatch(r"([-+]?)\.(inf|nan)", text)
+    try:
+        return float(special[1] + special[2] if special else text)
+    except ValueError:
+        raise _Refused(node, f"not valid YAML: {shortened(text)!r} is no number") from None
+
+
+def _truth(node: yaml.ScalarNode) -> bool:
+    try:
+        return _TRUTHS[node.value.casefold()]
+    except KeyError:
+        shown = shortened(node.value)
+        raise _Refused(node, f"not valid YAML: {shown!r} is neither true nor false") from None
+
+
+_SCALARS: Mapping[str, Callable[[yaml.ScalarNode], Any]] = {
+    "str": _text,
+    "int": _integer,
+    "float": _floating,
+    "bool": _truth,
+    "null": lambda _node: None,
+}
+_AS_TEXT = {_TAG + "timestamp", _TAG + "value"}  # a date, and the sign = alone
+_Composer.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _AS_TEXT]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1 reads 1e-3 as text for want of a point; JSON and everybody else mean the number.
+_EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
+_Composer.add_implicit_resolver(_TAG + "float", _EXPONENT, list("-+.0123456789"))
