@@ -123,16 +123,16 @@ def test_a_reader_that_goes_away_is_no_error(golden_dir):
     assert "BrokenPipe" not in done.stderr
 
 
-def test_stopping_by_hand_is_said_in_one_word(monkeypatch, capsys):
-    def stopped(*_: object) -> None:
+def test_stopping_by_hand_prints_one_line(monkeypatch, capfd):
+    def stopped(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("selfie_adapters.commands.data.inspect", stopped)
     monkeypatch.setattr("selfie_adapters.cli.app", stopped)
     with pytest.raises(SystemExit) as ended:
         main(["data", "inspect", "x"])
     assert ended.value.code == 130
-    assert capsys.readouterr().err.strip() == "stopped"
+    line = "stopped by Ctrl-C. Finished work is kept. Run the same command again to resume.\n"
+    assert capfd.readouterr() == ("", line)
 
 
 def test_the_training_script_is_the_train_command(tmp_path):

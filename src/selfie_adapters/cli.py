@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cyclopts import App
 
+from selfie_adapters import interruption
 from selfie_adapters.errors import SelfieError
 from selfie_adapters.installed import own_version
 
@@ -15,6 +16,7 @@ COMMANDS = "selfie_adapters.commands"
 
 app = App(
     name="selfie",
+    suppress_keyboard_interrupt=False,  # interruption.py says what stopped it
     help="Ask a language model what its own vectors mean.",
     version=own_version,
 )
@@ -142,18 +144,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     arguments: what stands after `selfie`; None takes the process's own.
     """
+    with interruption.installed():
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     try:
-        app(sys.argv[1:] if arguments is None else arguments)
+        app(arguments)
     except SelfieError as error:
         Console(stderr=True, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False, highlight=False
         )
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped", style="yellow")
-        sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

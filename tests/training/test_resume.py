@@ -30,6 +30,7 @@ from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.locking import folder_lock
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training import loop, resume, train
+from selfie_adapters.training.stopping import stop_on_signals
 from selfie_adapters.training.tracking import Tracker
 from tiny import golden_tokenizer, tiny_network
 from toy_run import config_for, rows_of
@@ -147,7 +148,8 @@ def test_resuming_a_finished_run_changes_nothing(data, model):
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+    ("number", "name"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
 )
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     data, model, monkeypatch, number, name
@@ -200,6 +202,17 @@ def test_a_signal_in_a_validation_gives_it_up_and_makes_it_on_resuming(data, mod
     assert rows_of(run, "validation") == []
     resume(run, model)
     assert_same_end(run, whole)
+
+
+def test_an_ignored_signal_stays_ignored():
+    """nohup ignores SIGHUP so that the run goes on without its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_interrupts_at_once(data, model, monkeypatch):
@@ -519,7 +532,9 @@ def test_twenty_kills_at_random_moments_leave_no_trace(on_disk, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_the_command_ends_on_a_signal_with_its_code_and_one_line(on_disk, tmp_path, number, code):
     process = selfie("--config", str(on_disk), cwd=tmp_path)
     while not (tmp_path / "whole/metrics.jsonl").exists():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.interruption import advice
 
 if TYPE_CHECKING:
     import uvicorn
@@ -73,7 +74,8 @@ def serve(
         secret = "" if token is None else f"#token={token}"
         address = f"http://{shown}:{listener.getsockname()[1]}/{secret}"
         console.print(f"reading with {service.model.name}: {address}", highlight=False)
-        _server(app, service).run(sockets=[listener])
+        with advice(lambda: "Run the same command again to start it."):
+            _server(app, service).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket.socket]:

@@ -16,6 +16,7 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import TrainingError, TrainingStopped
 from selfie_adapters.files import write_json
+from selfie_adapters.interruption import advice
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.beginning import Start, check_same_run, first_state
 from selfie_adapters.training.epochs import StepExamples
@@ -57,7 +58,7 @@ def train(
         if ranks.writes:
             run.check_free(overwrite)
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run):
+        with failures_explained(run), advice(lambda: how_to_go_on(run)):
             trainer.begin()  # only now: what cannot start leaves no folder behind
             trainer.run_all()
     return run.path
@@ -78,7 +79,7 @@ def resume(
     config = run.config()
     with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run):
+        with failures_explained(run), advice(lambda: how_to_go_on(run)):
             trainer.restore()
             trainer.run_all()
     return run.path

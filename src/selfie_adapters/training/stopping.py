@@ -1,13 +1,14 @@
-"""Ctrl-C and SIGTERM as a request: the step under way is finished and saved, then training ends."""
+"""Signals as a request: the step under way is finished and saved, then training ends."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+from selfie_adapters.interruption import catchable, signal_name
 
 
 @dataclass
@@ -21,27 +22,32 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        return "Ctrl-C" if self.signal == signal.SIGINT else signal.Signals(self.signal).name
+        return signal_name(self.signal)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """While open, a first Ctrl-C or SIGTERM only sets the request; a second one interrupts.
+    """While open, a first Ctrl-C, SIGTERM or SIGHUP only sets the request; a second interrupts.
 
-    Outside the main thread signals cannot be caught, and the request stays unset.
+    The second is answered as it would be outside: the command line ends with one line, and a
+    program that calls `train` gets KeyboardInterrupt. Outside the main thread signals cannot be
+    caught, and the request stays unset.
     """
     request = StopRequest()
+    before = {number: signal.getsignal(number) for number in catchable()}
 
-    def handler(number: int, _frame: FrameType | None) -> None:
-        if request:
-            raise KeyboardInterrupt
-        request.signal = number
+    def handler(number: int, frame: FrameType | None) -> None:
+        if not request:
+            request.signal = number
+            return
+        former = before[number]
+        if callable(former):
+            former(number, frame)
+        raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, handler)
         yield request
     finally:
         for number, former in before.items():
