@@ -296,7 +296,7 @@ def test_rank_in_the_header_and_factors_must_agree(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"config_json": "{"}, "config_json is not JSON"),
+        ({"config_json": "{"}, "the header is damaged: config_json, line 1, column 2: not JSON"),
         ({"config_json": "{}"}, "does not say the adapter's kind"),
         ({"config_json": '{"projection": {}}'}, "does not say the adapter's kind"),
         ({"config_json": "[]"}, "does not say the adapter's kind"),
@@ -305,7 +305,7 @@ def test_rank_in_the_header_and_factors_must_agree(tmp_path):
         ({"model_dim": "nan"}, "model_dim is 'nan', not a whole number"),
         ({"global_step": "1.5"}, "global_step is '1.5', not a whole number"),
         ({"binding_json": "{}"}, "the binding is damaged: model: Field required"),
-        ({"binding_json": "?"}, "the binding is damaged"),
+        ({"binding_json": "?"}, "the header is damaged: binding_json, line 1"),
     ],
 )
 def test_damaged_header_values_are_refused(changes, says, tmp_path):

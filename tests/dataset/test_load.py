@@ -257,7 +257,8 @@ def test_a_missing_vector_file_names_its_section(tmp_path):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (torch.ones(4), "tensor [4]"),
+        (torch.ones(1, 2, 3), "tensor [1, 2, 3]"),
+        ({"a": torch.ones(4), "b": torch.ones(3)}, "a [4], b [3]"),
         ({"a": torch.ones(2, 2), "b": torch.ones(3, 3)}, "a [2, 2], b [3, 3]"),
         ({"text": "hello"}, "no tensor"),
         (torch.ones(3, 4, dtype=torch.int64), "torch.int64"),

@@ -23,8 +23,8 @@ _PIECES = (
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 2**31, 2**63, 2**64, -(2**63) - 1, 10**40, 0.5, -0.0, 1e300,
     float("nan"), float("inf"), "", " ", "train", "val", "0", "-1", "1.5", "a" * 5000,
-    "é\U0001f600", "\ud83d", "a\0b", "../../x", "/etc/passwd", "~nobody_of_this_name/x", "~", "x\ny",
-    [], {}, [[]], ["train"], [None], {"a": {}}, [1, "a", None], {"": ""},
+    "é\U0001f600", "\ud83d", "a\0b", "../../x", "/etc/passwd", "~nobody_of_this_name/x", "~",
+    "x\ny", [], {}, [[]], ["train"], [None], {"a": {}}, [1, "a", None], {"": ""},
 )  # fmt: skip
 
 

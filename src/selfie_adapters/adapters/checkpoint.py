@@ -20,8 +20,11 @@ from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.containers import SUFFIXES, read_container, safetensors_bytes
 from selfie_adapters.adapters.kinds import KINDS, build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
-from selfie_adapters.errors import AdapterError
+from selfie_adapters.errors import AdapterError, DataError
 from selfie_adapters.files import atomic_path
+from selfie_adapters.json_text import parse_json
+
+_LARGEST_LOG_SCALE = 80.0  # e^88 is the largest power that float32 holds
 
 
 def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = None) -> Adapter:
@@ -135,10 +138,7 @@ def _config(header: dict[str, Any]) -> dict[str, Any]:
     """The training config, with a `projection` section whichever form the header has."""
     config = header.get("config", {})
     if "config_json" in header:
-        try:
-            config = json.loads(header["config_json"])
-        except json.JSONDecodeError as error:
-            raise AdapterError(f"the header's config_json is not JSON ({error}).") from error
+        config = _parsed(header, "config_json")
     if isinstance(config, dict) and isinstance(config.get("projection"), dict):
         if "type" in config["projection"]:
             return config
@@ -168,11 +168,11 @@ def _check_tensors(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
     if missing := sorted(expected.keys() - tensors.keys()):
         raise AdapterError(
             f"{means} needs the tensor{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-            f"the file holds {', '.join(sorted(tensors)) or 'none'}."
+            f"the file holds {', '.join(sorted(tensors)[:8]) or 'none'}."
         )
     if extra := sorted(tensors.keys() - expected.keys()):
         raise AdapterError(
-            f"{means} has no tensor {', '.join(extra)} (its tensors: "
+            f"{means} has no tensor {', '.join(extra[:8])} (its tensors: "
             f"{', '.join(sorted(expected)) or 'none'}). The kind in the header may be wrong."
         )
     for name, shape in expected.items():
@@ -183,6 +183,11 @@ def _check_tensors(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
         if not tensors[name].is_floating_point():
             raise AdapterError(f"{name} holds {tensors[name].dtype}, not floating-point numbers.")
     _check_finite(tensors)
+    if "log_scale" in tensors and abs(float(tensors["log_scale"])) > _LARGEST_LOG_SCALE:
+        raise AdapterError(
+            f"log_scale is {float(tensors['log_scale']):.4g}: exp(log_scale) is no number of "
+            "float32. Training went wrong; take an earlier checkpoint."
+        )
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:
@@ -197,7 +202,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
 def _binding(header: dict[str, Any]) -> Binding | None:
     try:
         if header.get("binding_json") is not None:
-            return Binding.model_validate_json(header["binding_json"])
+            return Binding.model_validate(_parsed(header, "binding_json"))
         if header.get("binding") is not None:
             return Binding.model_validate(header["binding"])
     except ValidationError as error:
@@ -205,6 +210,16 @@ def _binding(header: dict[str, Any]) -> Binding | None:
         place = ".".join(map(str, first["loc"])) or "binding"
         raise AdapterError(f"the binding is damaged: {place}: {first['msg']}.") from error
     return None
+
+
+def _parsed(header: dict[str, Any], key: str) -> Any:
+    text = header[key]
+    if not isinstance(text, str):
+        raise AdapterError(f"the header's {key} is {text!r:.40}; JSON in a text is expected.")
+    try:
+        return parse_json(text, key)
+    except DataError as error:
+        raise AdapterError(f"the header is damaged: {error}") from error
 
 
 # safetensors headers hold strings, .pt files the values themselves; these take both
@@ -216,14 +231,14 @@ def _number(values: dict[str, Any], key: str, default: float) -> float:
         return float(default)
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
-        raise AdapterError(f"{key} is {value!r}, not a number.") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise AdapterError(f"{key} is {value!r:.60}, not a number.") from error
 
 
 def _whole(values: dict[str, Any], key: str, default: int) -> int:
     number = _number(values, key, default)
     if not number.is_integer():  # NaN and infinity are not whole either
-        raise AdapterError(f"{key} is {values.get(key)!r}, not a whole number.")
+        raise AdapterError(f"{key} is {values.get(key)!r:.60}, not a whole number.")
     return int(number)
 
 
@@ -234,4 +249,4 @@ def _flag(values: dict[str, Any], key: str) -> bool:
     if text in ("false", "0"):
         return False
     # no default: the wrong one gives a soft token of another length, silently
-    raise AdapterError(f"{key} is {values.get(key)!r}; it must be true or false.")
+    raise AdapterError(f"{key} is {values.get(key)!r:.60}; it must be true or false.")

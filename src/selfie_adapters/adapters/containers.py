@@ -9,20 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from selfie_adapters.errors import AdapterError
+from selfie_adapters.errors import AdapterError, DataError
+from selfie_adapters.json_text import parse_json
+from selfie_adapters.tensor_files import load_torch_file
+from selfie_adapters.tensor_files.tensors import Unusable, first_line, plain, refuse_pointer
 
 SUFFIXES = (".safetensors", ".pt")
+_MOST_VALUES = 100_000  # of a header; published ones hold some 60
 Header = dict[str, Any]
 Tensors = dict[str, Tensor]
 
@@ -58,7 +58,7 @@ def safetensors_bytes(tensors: Tensors, header: dict[str, str]) -> bytes:
     """
     content = save(tensors, header)
     end = 8 + int.from_bytes(content[:8], "little")
-    entries = json.loads(content[8:end])
+    entries = json.loads(content[8:end])  # written by the library just now
     text = json.dumps(entries, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     sorted_header = text.encode()
     sorted_header += b" " * (-len(sorted_header) % 8)  # the tensors stay aligned
@@ -73,8 +73,7 @@ def is_adapter_file(path: Path) -> bool:
             with safe_open(str(path), framework="pt") as file:
                 return _has_adapter_header(file.metadata())
         if path.suffix.lower() == ".pt":
-            with _quiet():  # memory-mapped: a large vector file in the folder is not read
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = load_torch_file(path)  # mapped: a large vector file is not read
             return isinstance(content, dict) and "projection_state" in content
     return False
 
@@ -85,16 +84,24 @@ def _has_adapter_header(metadata: dict[str, str] | None) -> bool:
 
 def _read_safetensors(path: Path) -> tuple[Header, Tensors]:
     try:
+        refuse_pointer(path)
         with safe_open(str(path), framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             # before any tensor is read: the file may be a shard of many gigabytes
             if not _has_adapter_header(metadata):
                 raise AdapterError(f"{path}: this looks like {_likeness(names)}. {EXPECTED}")
-            # cloned, because safetensors hands out views of the mapped file
-            return dict(metadata), {name: file.get_tensor(name).clone() for name in names}
-    except SafetensorError as error:
+            return dict(metadata), {
+                name: _usable(path, name, file.get_tensor(name)) for name in names
+            }
+    except AdapterError:
+        raise
+    except DataError as error:
+        raise AdapterError(str(error)) from error
+    # safetensors has an error of its own; a dtype or shape that torch does not know has any.
+    except Exception as error:
         raise AdapterError(
-            f"{path}: cut off, or not a safetensors file ({error}). Copy or download it again."
+            f"{path}: cut off, or not a safetensors file ({first_line(error)}). "
+            "Copy or download it again."
         ) from error
 
 
@@ -117,40 +124,11 @@ def _likeness(names: list[str]) -> str:
     return f"a safetensors file of something else ({len(names)} tensors: {shown})"
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch warns about unusual pickles before it refuses them; the refusal says enough."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
 def _read_pt(path: Path) -> tuple[Header, Tensors]:
-    with path.open("rb") as file:
-        start = file.read(2)
-    # torch.save writes a zip archive, formerly a bare pickle; a web page saved as .pt is neither
-    if start != b"PK" and start[:1] != b"\x80":
-        raise AdapterError(
-            f"{path}: cut off, or not a file written by torch.save (it begins with {start!r}). "
-            "Copy or download it again."
-        )
     try:
-        with _quiet():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        asks = f"asks to load {wanted[1]}" if wanted else "holds more than tensors and plain values"
-        raise AdapterError(
-            f"{path}: refused, nothing in it was run. It {asks}, and loading that could run any "
-            "code. Ask its maker for a .safetensors file."
-        ) from error
-    # torch's reader meets damaged bytes with whichever error they happen to lead it to
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}".split(". ")[0].rstrip(": ")
-        raise AdapterError(
-            f"{path}: cut off, or not a file written by torch.save ({said}). "
-            "Copy or download it again."
-        ) from error
+        content = load_torch_file(path)
+    except DataError as error:
+        raise AdapterError(str(error)) from error
     if isinstance(content, Tensor):
         shape = list(content.shape)
         raise AdapterError(
@@ -166,4 +144,34 @@ def _read_pt(path: Path) -> tuple[Header, Tensors]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise AdapterError(f"{path}: projection_state must hold tensors by name. {EXPECTED_PT}")
-    return {key: value for key, value in content.items() if key != "projection_state"}, tensors
+    header = {key: value for key, value in content.items() if key != "projection_state"}
+    for key in header.keys() & {"config", "binding"}:
+        header[key] = _plain_values(path, header[key])
+    return header, {name: _usable(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def _plain_values(path: Path, values: Any) -> Any:
+    """Part of a pickled header as JSON would hold it; what is no JSON as text."""
+    waiting: list[Any] = [values]
+    count = 0
+    while waiting:  # a pickle may hold one object many times, or itself: count what JSON would hold
+        value = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise AdapterError(f"{path}: its header holds more than {_MOST_VALUES:,} values.")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    try:
+        return parse_json(json.dumps(values, default=str, skipkeys=True), str(path))
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: its header is no plain data ({first_line(error)}).") from error
+
+
+def _usable(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """A copy in memory, not sharing the mapped file."""
+    found = plain(tensor)
+    if isinstance(found, Unusable):
+        raise AdapterError(f"{path}: {name} {found.reason}.")
+    return found.clone()

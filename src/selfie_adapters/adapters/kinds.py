@@ -23,6 +23,8 @@ KINDS: dict[str, type[Adapter]] = {
     )
 }
 
+_WIDEST = 2**20
+
 
 def create_adapter(
     kind: str,
@@ -69,9 +71,11 @@ def build_adapter(
     Options are checked; raises AdapterError as `create_adapter` does.
     """
     if kind not in KINDS:
-        raise AdapterError(f'unknown adapter kind "{kind}". {nearest(kind, KINDS)}')
+        raise AdapterError(f'unknown adapter kind "{kind:.60}". {nearest(kind, KINDS)}')
     if not _whole(dim) or dim < 1:
         raise AdapterError(f"dim must be a whole number of at least 1, not {dim!r}.")
+    if dim > _WIDEST:
+        raise AdapterError(f"dim is {dim:.3g}; no model is wider than {_WIDEST:,}.")
     for name, value in (
         ("init_scale", init_scale),
         ("low_rank_init_factor", low_rank_init_factor),

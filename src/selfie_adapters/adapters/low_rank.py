@@ -42,9 +42,10 @@ class _Factors(Adapter):
     def singular_values(self) -> Tensor | None:
         # U = Q₁R₁ and V = Q₂R₂ with orthonormal Q, so U Vᵀ = Q₁(R₁R₂ᵀ)Q₂ᵀ has the singular values
         # of the r×r matrix in the middle.
-        r1 = torch.linalg.qr(self.U.float(), mode="r").R
-        r2 = torch.linalg.qr(self.V.float(), mode="r").R
-        return torch.linalg.svdvals(r1 @ r2.T)
+        # float64: the product of two large numbers of float32 may be none.
+        r1 = torch.linalg.qr(self.U.double(), mode="r").R
+        r2 = torch.linalg.qr(self.V.double(), mode="r").R
+        return torch.linalg.svdvals(r1 @ r2.T).float()
 
 
 class LowRankOnly(_Factors):

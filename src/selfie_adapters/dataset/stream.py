@@ -14,8 +14,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from selfie_adapters.dataset.vectors import payload_offset
 from selfie_adapters.files import atomic_path
+from selfie_adapters.tensor_files.numpy_file import payload_offset
 
 
 def stream_vectors(

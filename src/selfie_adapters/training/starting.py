@@ -17,6 +17,8 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter, find_adapter_file, load_adapter
 from selfie_adapters.adapters.containers import read_container
 from selfie_adapters.errors import ConfigError, TrainingError
+from selfie_adapters.tensor_files.tensors import Unusable, plain
+from selfie_adapters.training.state import check_optimizer_state
 
 # Names under which trainers save torch's own state dictionaries.
 _OPTIMIZER = ("optimizer_state_dict", "optimizer_state", "optimizer")
@@ -53,8 +55,9 @@ def start_from_file(
     header, _ = read_container(file)
     step = saved.record.global_step
     schedule = _first(header, _SCHEDULE)
-    if schedule is not None and isinstance(schedule.get("last_epoch"), int):
-        step = schedule["last_epoch"]  # counts optimizer steps, whatever global_step counts
+    last = None if schedule is None else schedule.get("last_epoch")
+    if isinstance(last, int) and 0 <= last < 2**53:
+        step = last  # counts optimizer steps, whatever global_step counts
     state = _first(header, _OPTIMIZER)
     if state is None:
         told = "it holds no optimizer state, so the optimizer's averages start anew"
@@ -76,7 +79,9 @@ def _restore_optimizer(
     Parameters are numbered there, not named: each takes the first unused entry of its shape.
     """
     entries: Any = saved.get("state")
-    if not isinstance(entries, dict):
+    if not isinstance(entries, dict) or not all(
+        isinstance(number, int) and isinstance(entry, dict) for number, entry in entries.items()
+    ):
         raise TrainingError(f"{file}: its optimizer state is not one that torch writes.")
     unused = [entries[number] for number in sorted(entries)]
     for name, parameter in adapter.named_parameters():
@@ -91,12 +96,25 @@ def _restore_optimizer(
                 f"{list(parameter.shape)}. Was it saved with another adapter?"
             )
         unused = [entry for entry in unused if entry is not fitting[0]]
-        for quantity, value in fitting[0].items():
-            if not isinstance(value, Tensor):
-                value = torch.tensor(float(value))
+        state = {str(q): _number(file, name, v) for q, v in fitting[0].items() if v is not None}
+        try:
+            check_optimizer_state(optimizer, name, parameter, state)
+        except TrainingError as error:
+            raise TrainingError(f"{file}: {error}") from error
+        for quantity, value in state.items():
             # torch keeps AdamW's step counter on the CPU
             where = "cpu" if quantity == "step" else parameter.device
-            optimizer.state[parameter][quantity] = value.to(where, torch.float32).clone()
+            optimizer.state[parameter][quantity] = value.to(where)
+
+
+def _number(file: Path, name: str, value: Any) -> Tensor:
+    """A quantity of the optimizer as a tensor of float32."""
+    if isinstance(value, int | float) and abs(value) < 2**53:
+        return torch.tensor(float(value))
+    found = plain(value) if isinstance(value, Tensor) else Unusable(f"is {value!r:.40}")
+    if isinstance(found, Unusable):
+        raise TrainingError(f"{file}: a quantity of its optimizer state of {name} {found.reason}.")
+    return found.float().clone()
 
 
 def _shape(value: Any) -> torch.Size | None:

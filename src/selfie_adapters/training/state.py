@@ -9,33 +9,44 @@ functions of the step and the configuration, so the step number is their whole s
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.containers import safetensors_bytes
-from selfie_adapters.errors import TrainingError
+from selfie_adapters.errors import DataError, TrainingError
 from selfie_adapters.files import atomic_path
+from selfie_adapters.json_text import parse_json
 
 _NAME = re.compile(r"step_(\d+)\.safetensors")
 _HEADER = "state_json"
+_QUANTITIES: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+"""What an optimizer of `make_optimizer` keeps of each parameter."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where training stands. All fields are plain JSON values."""
 
-    step: int  # optimizer steps done
-    total_steps: int  # of the whole run, which the learning rate depends on
+    step: Count  # optimizer steps done
+    total_steps: Count  # of the whole run, which the learning rate depends on
     best: float | None  # lowest validation loss so far
     validated: bool  # the validation that is due at this step is done
-    metrics_bytes: int  # length of metrics.jsonl; what comes after belongs to steps to be redone
+    metrics_bytes: Count  # length of metrics.jsonl; what comes after belongs to steps to be redone
     examples: str  # digest of the training examples
 
 
@@ -55,7 +66,7 @@ def restore_tensors(
 ) -> None:
     """Put the tensors of `checkpoint_tensors` back, bit for bit.
 
-    Raises TrainingError if they are of another adapter.
+    Raises TrainingError, and changes nothing, if they are of another adapter or optimizer.
     """
     parameters = dict(adapter.named_parameters())
     stored = {name.removeprefix("adapter/") for name in tensors if name.startswith("adapter/")}
@@ -64,6 +75,7 @@ def restore_tensors(
             f"the checkpoint holds {', '.join(sorted(stored))}; this adapter ({adapter.kind}) has "
             f"{', '.join(sorted(parameters))}. Was config.yaml changed?"
         )
+    restored = []
     for name, parameter in parameters.items():
         saved = tensors[f"adapter/{name}"]
         if saved.shape != parameter.shape:
@@ -71,19 +83,59 @@ def restore_tensors(
                 f"{name} has shape {list(saved.shape)} in the checkpoint and "
                 f"{list(parameter.shape)} in this adapter. Was config.yaml changed?"
             )
+        _check_numbers(name, saved)
+        state = _optimizer_state(optimizer, name, parameter, tensors)
+        restored.append((parameter, saved, state))
+    for parameter, saved, state in restored:  # nothing changes unless everything fits
         with torch.no_grad():
             parameter.copy_(saved)
-        prefix = f"optimizer/{name}/"
-        state = {
-            key.removeprefix(prefix): value.clone()
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
         for quantity, value in state.items():
             # torch keeps AdamW's step counter on the CPU
             optimizer.state[parameter][quantity] = (
                 value if quantity == "step" else value.to(parameter.device)
             )
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    prefix = f"optimizer/{name}/"
+    state = {
+        key.removeprefix(prefix): value.clone()
+        for key, value in tensors.items()
+        if key.startswith(prefix)
+    }
+    check_optimizer_state(optimizer, name, parameter, state)
+    return state
+
+
+def check_optimizer_state(
+    optimizer: torch.optim.Optimizer, name: str, parameter: Tensor, state: Mapping[str, Tensor]
+) -> None:
+    """Raise TrainingError unless `state` holds what `optimizer` keeps of the parameter `name`: all
+    of its quantities, or (before the first step) none."""
+    expected = _QUANTITIES[type(optimizer)]
+    if state and state.keys() != expected:
+        raise TrainingError(
+            f"the checkpoint holds {', '.join(sorted(state))} of {name}; this optimizer "
+            f"({type(optimizer).__name__}) has {', '.join(sorted(expected))}. "
+            "Is training.optimizer_type the one it was saved with?"
+        )
+    for quantity, value in state.items():
+        shape = [] if quantity == "step" else list(parameter.shape)
+        if list(value.shape) != shape:
+            raise TrainingError(
+                f"{quantity} of {name} has shape {list(value.shape)} in the checkpoint; {shape} "
+                "is expected. Was config.yaml changed?"
+            )
+        _check_numbers(f"{quantity} of {name}", value)
+
+
+def _check_numbers(name: str, tensor: Tensor) -> None:
+    if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+        raise TrainingError(
+            f"{name} holds {tensor.dtype}, NaN or infinity; finite numbers of float32 are expected."
+        )
 
 
 class Checkpoints:
@@ -120,11 +172,18 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     """Progress and tensors of a checkpoint file. Raises TrainingError if it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {})[_HEADER]))
+            header = file.metadata() or {}
+            if _HEADER not in header:
+                raise DataError(f"its header has no {_HEADER}")
+            progress = msgspec.convert(parse_json(header[_HEADER], _HEADER), Progress)
+            if progress.best is not None and not math.isfinite(progress.best):
+                raise DataError(f"best is {progress.best}")
             # cloned, because safetensors hands out views of the mapped file
-            return progress, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    # safetensors has an error of its own; a dtype or shape that torch does not know has any.
+    except Exception as error:
         raise TrainingError(
             f"{path}: not a whole checkpoint ({error}). Remove it, and the run goes on from the "
             "one before."
         ) from error
+    return progress, tensors

@@ -1,0 +1,39 @@
+"""`.safetensors` files; the library checks header and sizes before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from selfie_adapters.errors import DataError
+from selfie_adapters.tensor_files.tensors import Found, Unusable, first_line, plain
+
+_MOST_TENSORS = 256
+
+
+def safetensors_tensors(file: Path) -> Found:
+    """The tensors of a file by name, mapped. Raises DataError for a damaged file and for one of so
+    many tensors that it must be a model."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            # Counted first, so that a wrong file of many tensors is not read to be refused.
+            if len(names) > _MOST_TENSORS:
+                raise DataError(
+                    f"{file}: {len(names)} tensors; this looks like a model, not vectors."
+                )
+            return {name: _tensor(opened, name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{file}: cut off, or not a safetensors file ({first_line(error)}). "
+            "Copy or download it again."
+        ) from error
+
+
+def _tensor(opened: safe_open, name: str) -> Tensor | Unusable:
+    try:
+        return plain(opened.get_tensor(name))
+    except Exception as error:  # whichever error torch has for a dtype or shape it does not know
+        return Unusable(f"cannot be read ({first_line(error)})")
