@@ -46,12 +46,111 @@ _OVERRIDES: dict[str, dict[str, object]] = {
 }
 FAMILIES = tuple(_OVERRIDES)
 
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_MAMBA = {"mamba_d_head": 8, "mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+_OVERRIDES |= {
+    "qwen3_5_text": _LINEAR,
+    "qwen3_next": _LINEAR | _EXPERTS | {"shared_expert_intermediate_size": 32},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    "jamba": {
+        "attn_layer_period": 3,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+    },
+    "bamba": _MAMBA | {"attn_layer_indices": [1]},
+    "zamba2": {
+        "mamba_d_state": 8,
+        "mamba_ngroups": 1,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 8,
+        "num_mem_blocks": 1,
+        "layers_block_type": ["mamba", "hybrid", "mamba"],
+        "hybrid_layer_ids": [1],
+        "attention_head_dim": 16,
+    },
+    "falcon_h1": _MAMBA | {"mamba_d_ssm": 64},
+    "nemotron_h": {
+        "layers_block_type": ["mamba", "attention", "mlp"],
+        "hybrid_override_pattern": "M*-",
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+        "chunk_size": 8,
+    },
+    "granitemoehybrid": _MAMBA
+    | {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "shared_intermediate_size": 32,
+    },
+    "minimax": {
+        "num_local_experts": 4,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "block_size": 16,
+    },
+    "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "falcon_mamba": {"state_size": 8},
+    "recurrent_gemma": {
+        "lru_width": 32,
+        "attention_window_size": 16,
+        "block_types": ["recurrent", "recurrent", "attention"],
+    },
+    "rwkv": {"context_length": 512, "attention_hidden_size": 32},
+    "gemma3n_text": {
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 8,
+        "sliding_window": 16,
+        "num_kv_shared_layers": 1,
+        "laurel_rank": 8,
+        "intermediate_size": [64] * LAYERS,
+        "activation_sparsity_pattern": [0.0] * LAYERS,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    },
+    "gpt2": {},
+    "opt": {"ffn_dim": 64},
+}
+# Models that keep states instead of keys and values, or both.
+RECURRENT = (
+    "qwen3_5_text",
+    "qwen3_next",
+    "lfm2",
+    "jamba",
+    "bamba",
+    "zamba2",
+    "falcon_h1",
+    "nemotron_h",
+    "granitemoehybrid",
+    "minimax",
+    "mamba",
+    "mamba2",
+    "falcon_mamba",
+    "recurrent_gemma",
+    "rwkv",
+)
+_NO_KEY_HEADS = ("gpt_neox", "mamba", "falcon_mamba", "rwkv", "opt")
 
-def tiny_network(family: str, seed: int = 0) -> PreTrainedModel:
+
+def tiny_network(family: str, seed: int = 0, **changed: object) -> PreTrainedModel:
     """A random float32 network of `family`: 3 blocks, d_model 32, 261 tokens."""
-    options = {**_SMALL, **_OVERRIDES[family]}
-    if family == "gpt_neox":
+    options = {**_SMALL, **_OVERRIDES[family], **changed}
+    if family in _NO_KEY_HEADS:
         options.pop("num_key_value_heads"), options.pop("head_dim")
+    if family == "gpt2":  # it has names of its own
+        sizes = {"vocab_size": VOCABULARY, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4}
+        options = {**sizes, "n_positions": 64}
     config = CONFIG_MAPPING[family](**options)
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

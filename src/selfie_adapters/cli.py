@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from selfie_adapters import interruption
 from selfie_adapters.errors import SelfieError
@@ -44,9 +45,75 @@ app.command(
 app.command(
     f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
 )
-app.command(
-    f"{COMMANDS}.eval:evaluate", name="eval", help="Measure labels by a protocol, beside controls."
-)
+_eval = _group("eval", "Measure labels by a protocol, alongside controls.")
+
+
+@_eval.default
+def _evaluate(
+    name: str,
+    /,
+    *,
+    config: str,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    out: str | None = None,
+) -> None:
+    """Run one of the protocols, alongside its controls. Stopped, it resumes where it was.
+
+    Parameters
+    ----------
+    name
+        The protocol: bridge, loss, retrieval, scoring or taboo; docs/metrics.md has the formulas.
+    config
+        YAML or JSON file (see evaluation/configs); published configurations work too.
+    set_
+        Change a key of the file, such as --set seed=1; may be repeated.
+    out
+        Folder of the results; by default results/ and the configuration's name.
+    """
+    from selfie_adapters.commands.eval import evaluate
+
+    evaluate(name, config, set_, out)
+
+
+@_eval.command(name="published")
+def _published(
+    *files: str,
+    split_60: bool = False,
+    topics: str | None = None,
+    metadata: str | None = None,
+    index: str = "title_plus_all_labels",
+    embedder: str = "thenlper/gte-large",
+    scales: Annotated[list[float] | None, Parameter(negative=())] = None,
+    json: bool = False,
+) -> None:
+    """Scores of published result files (hit rates) and label files (retrieval).
+
+    Parameters
+    ----------
+    files
+        Result files of generation scoring (merged, or shards, which are merged), labels files
+        with or without metadata, retrieval summaries and per-label files.
+    split_60
+        Take a label's first 60 conversations as six labels of ten (label_dataset files).
+    topics
+        What labels are looked up in: concepts, a topics file, or a data set on the hub; by default
+        the data set that the labels file names.
+    metadata
+        List whose entry i tells which topic latent i is about, for labels files without topics.
+    index
+        What of a topic is embedded: title_only, title_plus_first_label, title_plus_all_labels,
+        mean_of_all.
+    embedder
+        Any sentence-transformers model: hub id or folder; minilm comes from a package.
+    scales
+        Look up labels of these scales only.
+    json
+        Print one JSON object per evaluation, with full precision, instead of tables.
+    """
+    from selfie_adapters.commands.eval_published import published
+
+    published(files, split_60, topics, metadata, index, embedder, scales, json)
+
 
 _data = _group("data", "Look at and check training files; fetch the published ones.")
 _data.command(

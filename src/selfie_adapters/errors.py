@@ -97,6 +97,11 @@ class MissingExtraError(SelfieError, ImportError):
         return type(self), self._made_of
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A sentence that offers the valid choice nearest to `word`, or lists a few of them."""
     known = [str(choice) for choice in choices]

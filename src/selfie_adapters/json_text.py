@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -82,6 +82,28 @@ def parse_json(
         raise DataError(_sentence(f"{at}: not JSON ({error.msg}).", hint)) from error
     except ValueError as error:  # Python's own limit of digits
         raise DataError(_sentence(f"{where}: a number is out of range.", hint)) from error
+
+
+Kind = TypeVar("Kind")
+
+
+def parse_json_as(data: bytes | str, where: str, kind: type[Kind]) -> Kind:
+    """A JSON document as a msgspec type: only what `kind` names is kept, so that large documents
+    whose bulk stays undecoded (`msgspec.Raw`) pass. NaN and Infinity become null.
+
+    Raises DataError like `parse_json`, and for a value that `kind` does not allow, with its path.
+    """
+    raw = _utf8(data, where).removeprefix(_BOM)
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{where}: {_lower(str(error))}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = parse_json(raw, where)  # which has the reason, or the value
+    try:
+        return msgspec.json.decode(msgspec.json.encode(document), type=kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{where}: {_lower(str(error))}.") from error
 
 
 def mend_surrogates(raw: bytes) -> bytes:

@@ -7,6 +7,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.hit_rates import (
     ScoredLabel,
     mean_max_hit_rate,
+    read_result_file,
     read_result_files,
 )
 
@@ -70,25 +71,93 @@ def test_a_latent_with_nothing_right_counts_as_zero():
 def test_hostile_files_are_named_with_the_place(tmp_path):
     with pytest.raises(DataError, match="no latents"):
         mean_max_hit_rate({})
-    with pytest.raises(DataError, match="3 conversations cannot be split by 2"):
-        mean_max_hit_rate({1: [ScoredLabel("a", (True, True, False))]}, split=2)
     (tmp_path / "text.json").write_text("no json")
-    with pytest.raises(DataError, match=r"text\.json: not JSON"):
+    with pytest.raises(DataError, match=r"text\.json, line 1, column \d+: not JSON"):
         read_result_files([tmp_path / "text.json"])
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(DataError, match="evaluation_mode and evaluations"):
+    with pytest.raises(
+        DataError, match=r"list\.json: expected `object`.*evaluation_mode and evaluations"
+    ):
         read_result_files([tmp_path / "list.json"])
     with pytest.raises(DataError, match='Did you mean "label_dataset"'):
         read_result_files([shard(tmp_path / "m.json", [], "label_datasets")])
-    with pytest.raises(DataError, match=r"evaluations\[0\]: not a row"):
+    with pytest.raises(
+        DataError, match=r"missing required field `latent_index` - at `\$\.evaluations\[0\]`"
+    ):
         read_result_files([shard(tmp_path / "r.json", [{"label": "x"}])])
     broken = row(1)
     broken["reward_samples"] = [{"error": None, "per_token_activations": None}]
-    with pytest.raises(DataError, match="has no activations"):
+    with pytest.raises(
+        DataError, match=r"evaluations\[0\], label 'x', reward_samples\[0\]: per_token_activations"
+    ):
         read_result_files([shard(tmp_path / "n.json", [broken])])
-    one, two = shard(tmp_path / "1.json", [row(7)]), shard(tmp_path / "2.json", [row(7)])
-    with pytest.raises(DataError, match="latent 7 is in"):
+    rows = [{"latent_index": 7, "scale_evaluations": []}]
+    one, two = (shard(tmp_path / f"{i}.json", rows, "label_generator") for i in (1, 2))
+    with pytest.raises(DataError, match=r"latent 7 is in .*1\.json and in .*2\.json"):
         read_result_files([one, two])
-    other = shard(tmp_path / "3.json", [], "label_generator")
+    given = shard(tmp_path / "4.json", [row(7)])
     with pytest.raises(DataError, match="of mode label_dataset"):
-        read_result_files([one, other])
+        read_result_files([one, given])
+    with pytest.raises(DataError, match=r"evaluations\[0\]: neither label nor scale_evaluations"):
+        read_result_files([shard(tmp_path / "5.json", [{"latent_index": 1}])])
+    (tmp_path / "6.json").write_text('{"evaluation_mode": "label_dataset"}')
+    with pytest.raises(DataError, match="there are no evaluations"):
+        read_result_files([tmp_path / "6.json"])
+
+
+def test_groups_of_ten_are_labels_of_their_own():
+    """25 conversations: groups of 10, 10, 5, and three that are missing; then more than 60."""
+    hits = (True,) * 2 + (False,) * 8 + (True,) * 5 + (False,) * 5
+    hits += (True, None, False, False, True)
+    assert mean_max_hit_rate({1: [ScoredLabel("a", hits)]}, 6).mean == 0.5
+    assert mean_max_hit_rate({1: [ScoredLabel("a", hits[:10])]}, 6).mean == 0.2
+    late = (False,) * 60 + (True,) * 10
+    assert mean_max_hit_rate({1: [ScoredLabel("a", late)]}, 6).mean == 0.0
+    with pytest.raises(ValueError, match="at least 1"):
+        mean_max_hit_rate({1: []}, 0)
+
+
+def test_one_latents_labels_may_lie_in_two_shards(tmp_path):
+    """Shards of label_dataset count labels, so a boundary may fall between two of one latent."""
+    hit, miss = [0.0, 1.0], [0.0, 0.0]
+    one = shard(tmp_path / "1.json", [row(7, miss, label="a")])
+    two = shard(tmp_path / "2.json", [row(7, hit, miss, label="b"), row(8, hit, label="c")])
+    found = read_result_files([one, two])
+    assert [label.text for label in found[7]] == ["a", "b"]
+    assert mean_max_hit_rate(found).per_latent == {7: 0.5, 8: 1.0}
+    again = shard(tmp_path / "again.json", [row(7, hit, miss, label="b")])
+    with pytest.raises(DataError, match="latent 7 is in"):
+        read_result_files([two, again])
+
+
+def test_merged_and_generation_only_files_are_read(tmp_path):
+    found = read_result_file(shard(tmp_path / "m.json", [row(7, [0, 1])], "label_dataset_merged"))
+    assert found.mode == "label_dataset"
+    assert found.shard is None
+    only = {"evaluation_mode": "label_generation_only", "shard_id": 0, "config": {"b": 1, "a": 2}}
+    only |= {"generated_labels_file": "labels.json", "num_labels_generated": 5}
+    (tmp_path / "o.json").write_text(json.dumps(only))
+    found = read_result_file(tmp_path / "o.json")
+    assert (found.latents, found.shard, found.label_count) == ({}, 0, 5)
+    assert found.config == '{"a":2,"b":1}'
+    assert found.labels_file == "labels.json"
+
+
+def test_numbers_that_are_not_finite_and_long_lists_are_read(tmp_path):
+    """Python writes NaN into JSON; a list of zeros takes six times its text as Python objects."""
+    document = '{"evaluation_mode": "label_dataset", "evaluations": [%s]}'
+    text = '{"latent_index": 1, "label": "a", "reward_samples": [{"per_token_activations": [%s]}]}'
+    for name, values, hit in (
+        ("long.json", "9, " + "0.0, " * 5_000_000 + "0.5", True),
+        ("nan.json", "9, NaN, 0.0, -Infinity", False),
+    ):
+        (tmp_path / name).write_text(document % (text % values))
+        (label,) = read_result_file(tmp_path / name).latents[1]
+        assert label.hits == (hit,)
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, 400, 3000])
+def test_a_torn_file_is_named_with_line_and_column(scoring, tmp_path, size):
+    (tmp_path / "torn.json").write_bytes((scoring / "scores_generator.json").read_bytes()[:size])
+    with pytest.raises(DataError, match=r"torn\.json.*(empty|line 1, column)"):
+        read_result_file(tmp_path / "torn.json")

@@ -5,7 +5,8 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.model import FrozenModel, SoftPrompt
-from selfie_adapters.model.recompute import WholePrompt, recompute_blocks
+from selfie_adapters.model.prefix import WholePrompt
+from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training import Objective
 from selfie_adapters.training.batches import tokenise_labels
 from tiny import FAMILIES, LAYERS, golden_tokenizer, tiny_network

@@ -286,6 +286,20 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_without_labels_goodfire_8b_names_the_published_file(tmp_path):
+    (tmp_path / "v1").mkdir()
+    with pytest.raises(DataError, match="goodfire-8b-labels, then --labels-json"):
+        prepare_sae(
+            SaeRequest(
+                "x",
+                output_dir=tmp_path / "out",
+                release=GOODFIRE[0],
+                sae_id=GOODFIRE[1],
+                labels_url=str(tmp_path),
+            )
+        )
+
+
 def test_a_layout_that_only_saelens_knows_is_read_by_it(prepare, monkeypatch):
     w_dec = parts(9)["W_dec"]
     monkeypatch.delitem(sae_files.LAYOUTS, "temporal")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.sources.sae_encoder import encoder_of, load_sae, open_encoder
+from selfie_adapters.sources.sae_encoder import DEMO_SAE, encoder_of, load_sae, open_encoder
 from tiny_sae import D_IN, D_SAE, KINDS, tiny_sae
 
 
@@ -74,6 +74,18 @@ def test_an_sae_on_disk(tmp_path):
         wanted = sae.encode(states())[..., 3:4]
     found = encoder.encode(states(), torch.full((4, 1), 3))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_an_sae_on_disk_with_a_byte_order_mark(tmp_path):
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        content = (DEMO_SAE / name).read_bytes()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" * (name == "cfg.json") + content)
+    marked, plain = open_encoder(tmp_path, [3]), open_encoder("demo", [3])
+    assert torch.equal(marked.decoder, plain.decoder)
+    config = (tmp_path / "cfg.json").read_text(encoding="utf-8-sig")
+    (tmp_path / "cfg.json").write_text(config.replace('"d_in": 576', '"d_in": "576"'))
+    with pytest.raises(DataError, match=r"cfg\.json: d_in must be a whole number"):
+        open_encoder(tmp_path, [3])
 
 
 def test_layer_is_the_block_whose_output_is_read():

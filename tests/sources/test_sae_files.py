@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -13,11 +15,14 @@ from hub_server import hub_server
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.sources import sae_files
 from selfie_adapters.sources.sae_files import open_on_disk, open_registered
+from selfie_adapters.sources.sae_rows import SaeRows
 from selfie_adapters.sources.saelens import find_sae
 from small_saes import (
     CASES,
     D_IN,
     D_SAE,
+    gemma_2,
+    gemma_3,
     goodfire,
     llama_scope,
     parts,
@@ -291,3 +296,100 @@ def test_saelens_reads_the_same_rows_from_a_hub(tmp_path):
     assert set(read["ours"]) == set(read["theirs"]) == set(CASES)
     for case, theirs in read["theirs"].items():
         assert torch.equal(read["ours"][case], theirs), case
+
+
+def test_an_l0_is_no_layer(tmp_path):
+    outer = tmp_path / "gemma-scope-2b-pt-res"
+    gemma_2(outer, "layer_20/width_16k/average_l0_71", parts(1))
+    gemma_2(outer, "average_l0_71", parts(1))
+    facts = open_on_disk(outer / "layer_20/width_16k/average_l0_71").facts
+    assert (facts.layer, facts.hook_name) == (20, "blocks.20.hook_resid_post")
+    params = outer / "layer_20/width_16k/average_l0_71/params.npz"
+    assert open_on_disk(params).facts == facts
+    assert open_on_disk(outer / "average_l0_71").facts.layer is None
+    assert open_on_disk(outer / "average_l0_71", layer=20).facts == facts
+
+
+def test_gemma_scope_2_is_what_its_configuration_says(tmp_path):
+    folder = tmp_path / "layer_12_width_16k_l0_medium"
+    gemma_3(tmp_path, folder.name, parts(1))
+    assert open_on_disk(folder).facts.hook_name is None
+    config = {"hf_hook_point_in": "model.layers.12.output", "model_name": "google/gemma-3-270m"}
+    (folder / "config.json").write_text(json.dumps(config))
+    for path in (folder, folder / "params.safetensors"):
+        facts = open_on_disk(path).facts
+        assert facts.hook_name == "blocks.12.hook_resid_post"
+        assert facts.model == "google/gemma-3-270m"
+
+
+def test_a_negative_norm_turns_no_row_around(tmp_path):
+    llama_scope(tmp_path, "x", parts(1))
+    file = tmp_path / "x/hyperparams.json"
+    file.write_text(file.read_text().replace('{"in": 12.5', '{"in": -12.5'))
+    with pytest.raises(DataError, match=r"dataset_average_activation_norm\.in must be .* -12\.5"):
+        open_on_disk(tmp_path / "x")
+    entry = dataclasses.replace(find_sae("llama_scope_lxr_8x", "l19r_8x"), norm_scaling_factor=-1.0)
+    file.write_text(file.read_text().replace("-12.5", "12.5"))
+    with pytest.raises(DataError, match="a factor of -1.0 for its rows"):
+        open_registered(entry, tmp_path / "x/checkpoints/final.safetensors")
+
+
+CLT = [  # file, tensor, layer that the first rows write into, rows of three layers
+    ("W_dec_2.safetensors", "W_dec_2", 2),
+    ("params_layer_2.safetensors", "w_dec", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "tensor", "first"), CLT)
+def test_a_cross_layer_transcoder_is_read_whole_or_for_one_layer(name, tensor, first, tmp_path):
+    written = torch.randn(D_SAE, 5, D_IN)
+    write_safetensors(tmp_path / name, {tensor: written, "b_dec": torch.zeros(D_IN)})
+    (tmp_path / "config.yaml").write_text("model_name: google/gemma-2-2b\n")
+    whole = open_on_disk(tmp_path / name)
+    assert torch.equal(rows(whole), written.sum(dim=1))
+    assert (whole.facts.layer, whole.facts.model) == (2, "google/gemma-2-2b")
+    assert f"write into layers 2 to {first + 4}: their sum is taken" in whole.report[1]
+    one = open_on_disk(tmp_path / name, layer=4)
+    assert torch.equal(rows(one), written[:, 4 - first])
+    assert one.facts.hook_name == "blocks.4.hook_mlp_out"
+    assert torch.equal(SaeRows(one.decoder)[torch.tensor([3, 1])], written[[3, 1], 4 - first])
+    for layer in (1, first + 5):
+        with pytest.raises(DataError, match=rf"--layer {layer}: the latents of layer 2 write into"):
+            open_on_disk(tmp_path / name, layer=layer)
+
+
+def test_a_folder_of_a_cross_layer_transcoder_asks_for_one_file(tmp_path):
+    for layer in (0, 1):
+        for name, shape in (("W_enc", (4, 3)), ("W_dec", (4, 2 - layer, 3))):
+            tensors = {f"{name}_{layer}": torch.ones(shape)}
+            write_safetensors(tmp_path / f"{name}_{layer}.safetensors", tensors)
+    with pytest.raises(
+        DataError, match=r"one file per source layer \(W_dec_0.safetensors, W_dec_1"
+    ):
+        open_on_disk(tmp_path)
+    with pytest.raises(DataError, match="no decoder"):
+        open_on_disk(tmp_path / "W_enc_0.safetensors")
+    (tmp_path / "W_dec_1.safetensors").unlink()
+    assert open_on_disk(tmp_path).facts.layer == 0
+
+
+def test_a_registered_cross_layer_transcoder_gives_the_rows_of_one_layer(local_hub):
+    root, _ = local_hub
+    write_case(root, "mntss")
+    w = parts(seed=len("mntss"))["W_dec"]
+    sae = open_registered(find_sae(*CASES["mntss"][:2]), layer=1)
+    assert torch.equal(rows(sae), w.flip(1))
+    assert sae.facts.layer == 1
+
+
+def test_a_decoder_of_openai_lies_in_columns(tmp_path):
+    w = parts(1, 48, 48)  # square: only the name tells
+    tensors = {"pre_bias": w["b_dec"], "latent_bias": w["b_enc"], "encoder.weight": w["W_enc"].T}
+    write_torch(tmp_path / "8.pt", {**tensors, "decoder.weight": w["W_dec"].T})
+    assert torch.equal(rows(open_on_disk(tmp_path / "8.pt")), w["W_dec"])
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
+def test_a_path_that_cannot_be_is_a_missing_file(path):
+    with pytest.raises(MissingFileError, match="--sae-path"):
+        open_on_disk(Path(path))

@@ -16,8 +16,7 @@ from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
-from selfie_adapters.model.growing_cache import give_room
-from selfie_adapters.model.library import cache_of, forward
+from selfie_adapters.model.continuation import Continuation, cache_use
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.prompt import encode, end_of_turn, token_id
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
@@ -58,7 +57,7 @@ class InProcessChat:
         rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
         texts = [""] * len(rows)
         with grouped_attention(self._model.network):
-            for alike in _drawn_alike(rows):
+            for alike in self._batched_alike(rows):
                 prefix = SharedPrefix(self._model, self._shared(alike))
                 # Longest first: what does not fit into memory fails at once. Equal prompts meet.
                 alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
@@ -94,6 +93,17 @@ class InProcessChat:
             )
         return ids
 
+    def _batched_alike(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+        """Rows that one batch may hold: sampled by one rule and, where padding on the left would
+        change the answer (recurrent models take it for text), of one length."""
+        padding = cache_use(self._model).branches
+        groups: dict[tuple[float, float, int], list[_Row]] = {}
+        for row in rows:
+            length = 0 if padding else len(row.ids)
+            key = (row.request.temperature, row.request.top_p, length)
+            groups.setdefault(key, []).append(row)
+        return list(groups.values())
+
     def _shared(self, rows: Sequence[_Row]) -> tuple[int, ...]:
         """What all prompts begin with; it stands before the padding."""
         longest = max(len(row.ids) + row.request.max_tokens for row in rows)
@@ -113,29 +123,21 @@ class InProcessChat:
         how = rows[0].request
         prompts = list(dict.fromkeys(row.ids for row in rows))
         ids, mask = _padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
-        places = mask.cumsum(dim=1) - 1
-        out = forward(
-            model.network,
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=places[:, prefix.length :].clamp(min=0).to(device),
-            cache=prefix.for_batch(len(prompts)),
-            use_cache=True,
-            keep=1,
+        padded = cache_use(model).branches
+        read = Continuation(
+            model, ids, prefix.for_batch(len(prompts)), mask=mask if padded else None
         )
         # Prompts are read once each, however many answers are wanted.
         at = {prompt: i for i, prompt in enumerate(prompts)}
-        copies = torch.tensor([at[row.ids] for row in rows])
-        cache_of(out).batch_select_indices(copies.to(device))
-        give_room(cache_of(out))
-        logits = out.logits[:, -1].to(device)[copies.to(device)]
-        mask, place = mask[copies].to(device), places[copies, -1:].to(device)
+        read.select(torch.tensor([at[row.ids] for row in rows]))
+        read.make_room()
         steps = max(row.request.max_tokens for row in rows)
         uniforms = row_uniforms([row.request.seed for row in rows], steps).to(device)
         limits = torch.tensor([row.request.max_tokens for row in rows], device=device)
         alive = torch.arange(len(rows), device=device)
         written: list[list[int]] = [[] for _ in rows]
         for step in range(steps):
+            logits = read.logits.to(device)
             tokens, _ = next_tokens(logits, how.temperature, how.top_p, uniforms[alive, step])
             ends = self._ends[tokens]
             over = ends | (limits[alive] == step + 1)
@@ -149,33 +151,15 @@ class InProcessChat:
                 return
             if bool(over.any()):
                 going = (~over).nonzero().flatten()
-                cache_of(out).batch_select_indices(going)
-                alive, tokens, mask, place = alive[going], tokens[going], mask[going], place[going]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            place = place + 1
-            out = forward(
-                model.network,
-                input_ids=tokens.unsqueeze(1),
-                attention_mask=mask,
-                position_ids=place,
-                cache=cache_of(out),
-                use_cache=True,
-            )
-            logits = out.logits[:, -1].to(device)
+                read.select(going)
+                alive, tokens = alive[going], tokens[going]
+            read.read(tokens)
 
     def _text(self, ids: list[int]) -> str:
         tokenizer = self._model.tokenizer
         return str(
             tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
-
-
-def _drawn_alike(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows by how their tokens are drawn, which is one rule a batch."""
-    groups: dict[tuple[float, float], list[_Row]] = {}
-    for row in rows:
-        groups.setdefault((row.request.temperature, row.request.top_p), []).append(row)
-    return list(groups.values())
 
 
 def _padded_left(rows: Sequence[Sequence[int]], shared: int) -> tuple[Tensor, Tensor]:

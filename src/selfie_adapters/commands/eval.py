@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.config_reading import read_config
@@ -25,26 +24,9 @@ PROTOCOLS: dict[str, str] = {
 
 
 def evaluate(
-    name: str,
-    /,
-    *,
-    config: str,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    out: str | None = None,
+    name: str, config: str, set_: Sequence[str] | None = None, out: str | None = None
 ) -> None:
-    """Evaluate labels by one of the protocols, beside controls. Stopped, it goes on where it was.
-
-    Parameters
-    ----------
-    name
-        The protocol; docs/metrics.md has the list and the formulas.
-    config
-        YAML or JSON file (see evaluation/configs).
-    set_
-        Change a key of the file, such as --set seed=1; may be repeated.
-    out
-        Folder of the results; left out, results/ and the configuration's name.
-    """
+    """See `selfie eval --help`."""
     if name not in PROTOCOLS:
         raise ConfigError(f"selfie eval {name}: unknown protocol. {nearest(name, PROTOCOLS)}")
     protocol = import_module(f"selfie_adapters.commands.{PROTOCOLS[name]}")

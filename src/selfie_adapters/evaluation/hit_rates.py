@@ -6,19 +6,24 @@ score is hits / conversations, those with an error left out; a latent's the best
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import read_plain
+from selfie_adapters.json_text import parse_json_as
 
-GROUP = 10  # conversations a label
+GROUP = 10
+"""Conversations per label in the published protocol."""
 
-MODES = ("label_generator", "label_dataset", "label_generation_only")
+Mode = Literal["label_generator", "label_dataset", "label_generation_only"]
+MODES: tuple[Mode, ...] = ("label_generator", "label_dataset", "label_generation_only")
+_MERGED = "_merged"
 
 
 @dataclass(frozen=True)
@@ -44,97 +49,180 @@ class HitRate:
     per_latent: dict[int, float]
 
 
+@dataclass(frozen=True)
+class ResultFile:
+    """One published result file. latents: latent → labels; empty in label_generation_only.
+
+    config: the settings it states, as canonical JSON ("" where there are none). shard: its number
+    among the shards of one evaluation, None in merged files. labels_file: name of the file with
+    the labels that were written, label_count their number where it is stated.
+    """
+
+    path: Path
+    mode: Mode
+    latents: dict[int, list[ScoredLabel]]
+    config: str = ""
+    shard: int | None = None
+    labels_file: str | None = None
+    label_count: int | None = None
+
+
 def mean_max_hit_rate(latents: Mapping[int, Sequence[ScoredLabel]], split: int = 1) -> HitRate:
     """Best label of each latent, and the mean over latents.
 
-    split: a label's conversations, in their order, are taken as that many labels of equal size
-    (60 conversations of one given label compare with 6 labels of 10 when they are split by 6).
-    A latent whose conversations all went wrong counts 0. Raises DataError for no latents, or
-    conversations that cannot be split so.
+    split: 1 takes a label's conversations together. n > 1 takes the first n groups of 10 as n
+    labels (60 conversations of one given label compare with 6 labels of 10): a group that is
+    missing scores 0, conversations after the last group are dropped. A latent whose conversations
+    all went wrong scores 0. Raises DataError for no latents, ValueError for split < 1.
     """
+    if split < 1:
+        raise ValueError(f"split is {split}; at least 1 is expected")
     if not latents:
         raise DataError("no latents to take a mean over.")
     best: dict[int, float] = {}
     for latent, labels in latents.items():
-        parts = [part for label in labels for part in _parts(latent, label, split)]
+        parts = [part for label in labels for part in _parts(label, split)]
         best[latent] = max((part.score or 0.0 for part in parts), default=0.0)
     return HitRate(math.fsum(best.values()) / len(best), best)
 
 
-def _parts(latent: int, label: ScoredLabel, split: int) -> Iterable[ScoredLabel]:
-    size, left = divmod(len(label.hits), max(split, 1))
-    if split < 1 or left or (split > 1 and not size):
-        raise DataError(
-            f"latent {latent}: {len(label.hits)} conversations cannot be split by {split}."
-        )
+def _parts(label: ScoredLabel, split: int) -> Iterable[ScoredLabel]:
+    if split == 1:
+        yield label
+        return
     for part in range(split):
-        yield ScoredLabel(label.text, label.hits[part * size : (part + 1) * size], label.scale)
+        yield ScoredLabel(label.text, label.hits[part * GROUP : (part + 1) * GROUP], label.scale)
 
 
 def read_result_files(paths: Sequence[str | Path]) -> dict[int, list[ScoredLabel]]:
     """latent → labels of published result files; several files are shards of one evaluation.
 
-    Modes `label_generator` (scale_evaluations → generated_labels), `label_dataset` (a row a
-    label) and `label_generation_only` (labels without conversations). Raises DataError naming file
-    and place for another content, shards of different modes, or a latent in two shards.
+    Raises DataError like `read_result_file` and `merged`.
+    """
+    return merged([read_result_file(path) for path in paths])
+
+
+def merged(shards: Sequence[ResultFile]) -> dict[int, list[ScoredLabel]]:
+    """The labels of one evaluation's shards, latent by latent.
+
+    In label_dataset one latent's labels may be in several shards, which count labels; in
+    label_generator a latent is in one. Raises DataError for shards of different modes, for a latent
+    of label_generator in two shards, and for a label of a latent with the same conversations in
+    two (the same shard given twice).
     """
     found: dict[int, list[ScoredLabel]] = {}
     origin: dict[int, Path] = {}
-    modes: dict[str, Path] = {}
-    for path in map(Path, paths):
-        mode, document = _read(path)
-        modes.setdefault(mode, path)
-        if len(modes) > 1:
-            (one, first), (other, second) = modes.items()
-            raise DataError(f"{first} is of mode {one}, {second} of mode {other}; merge like ones.")
-        for number, row in enumerate(document["evaluations"]):
-            place = f"{path}, evaluations[{number}]"
-            try:
-                latent, labels = int(row["latent_index"]), list(_labels(row, place))
-            except (KeyError, TypeError, ValueError) as error:
-                if isinstance(error, DataError):
-                    raise
-                raise DataError(f"{place}: not a row of mode {mode} ({error!r}).") from error
-            if origin.setdefault(latent, path) != path:
-                raise DataError(f"latent {latent} is in {origin[latent]} and in {path}; keep one.")
+    for shard in shards:
+        if shard.mode != shards[0].mode:
+            raise DataError(
+                f"{shards[0].path} is of mode {shards[0].mode}, {shard.path} of mode "
+                f"{shard.mode}; merge shards of one evaluation."
+            )
+        for latent, labels in shard.latents.items():
+            first = origin.setdefault(latent, shard.path)
+            if first is not shard.path and (
+                shard.mode != "label_dataset" or any(one in found[latent] for one in labels)
+            ):
+                raise DataError(f"latent {latent} is in {first} and in {shard.path}; keep one.")
             found.setdefault(latent, []).extend(labels)
     return found
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
+class _Sample(msgspec.Struct):
+    error: Any = None
+    per_token_activations: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Label(msgspec.Struct):
+    label: str
+    reward_samples: list[_Sample] = []
+
+
+class _AtScale(msgspec.Struct):
+    scale_value: float
+    generated_labels: list[_Label]
+
+
+class _Row(msgspec.Struct):
+    latent_index: int
+    label: str | None = None
+    reward_samples: list[_Sample] = []
+    scale_evaluations: list[_AtScale] | None = None
+
+
+class _Document(msgspec.Struct):
+    evaluation_mode: str
+    evaluations: list[_Row] | None = None
+    config: msgspec.Raw = msgspec.Raw(b"null")
+    shard_id: int | None = None
+    generated_labels_file: str | None = None
+    num_labels_generated: int | None = None
+
+
+def read_result_file(path: str | Path) -> ResultFile:
+    """A published result file of any mode, of one shard or merged.
+
+    Modes `label_generator` (scale_evaluations → generated_labels), `label_dataset` (one row per
+    label) and `label_generation_only` (no evaluations). Activations are decoded one conversation
+    at a time, so a file of gigabytes takes little more than its size. Raises MissingFileError, or
+    DataError naming file and position.
+    """
+    file = Path(path)
     try:
-        document = json.loads(read_plain(path))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not JSON ({error}).") from error
-    if not isinstance(document, dict) or not isinstance(document.get("evaluations"), list):
-        raise DataError(f"{path}: an object with evaluation_mode and evaluations is expected.")
-    mode = str(document.get("evaluation_mode"))
+        document = parse_json_as(read_plain(file), str(file), _Document)
+    except DataError as error:
+        raise DataError(
+            f"{error} A result file of generation scoring has evaluation_mode and evaluations."
+        ) from error
+    mode = document.evaluation_mode.removesuffix(_MERGED)
     if mode not in MODES:
-        raise DataError(f"{path}: evaluation_mode is {mode}. {nearest(mode, MODES)}")
-    return mode, document
+        hint = nearest(mode, MODES)
+        raise DataError(f"{file}: evaluation_mode is {document.evaluation_mode}. {hint}")
+    if document.evaluations is None and mode != "label_generation_only":
+        raise DataError(f"{file}: there are no evaluations, which mode {mode} has.")
+    latents: dict[int, list[ScoredLabel]] = {}
+    for number, row in enumerate(document.evaluations or []):
+        place = f"{file}, evaluations[{number}]"
+        latents.setdefault(row.latent_index, []).extend(_labels(row, place))
+    config = msgspec.json.decode(document.config)
+    return ResultFile(
+        file,
+        mode,
+        latents,
+        "" if config is None else msgspec.json.encode(config, order="sorted").decode(),
+        document.shard_id,
+        document.generated_labels_file,
+        document.num_labels_generated,
+    )
 
 
-def _labels(row: dict[str, Any], place: str) -> Iterable[ScoredLabel]:
-    if "scale_evaluations" not in row:
-        yield _label(row, None, place)
+def _labels(row: _Row, place: str) -> Iterable[ScoredLabel]:
+    if row.scale_evaluations is None:
+        if row.label is None:
+            raise DataError(f"{place}: neither label nor scale_evaluations.")
+        yield _scored(_Label(row.label, row.reward_samples), None, place)
         return
-    for at_scale in row["scale_evaluations"]:
-        for label in at_scale["generated_labels"]:
-            yield _label(label, float(at_scale["scale_value"]), place)
+    for at_scale in row.scale_evaluations:
+        for label in at_scale.generated_labels:
+            yield _scored(label, at_scale.scale_value, place)
 
 
-def _label(row: dict[str, Any], scale: float | None, place: str) -> ScoredLabel:
-    samples = row.get("reward_samples") or []
-    hits = tuple(_hit(sample, f"{place}, label {row['label']!r}") for sample in samples)
-    return ScoredLabel(str(row["label"]), hits, scale)
+def _scored(label: _Label, scale: float | None, place: str) -> ScoredLabel:
+    hits = tuple(
+        _hit(sample, f"{place}, label {label.label!r:.60}, reward_samples[{number}]")
+        for number, sample in enumerate(label.reward_samples)
+    )
+    return ScoredLabel(label.label, hits, scale)
 
 
-def _hit(sample: dict[str, Any], place: str) -> bool | None:
-    if sample.get("error") is not None:
+def _hit(sample: _Sample, place: str) -> bool | None:
+    if sample.error is not None:
         return None
-    activations = sample["per_token_activations"]
-    if not isinstance(activations, list):
-        raise DataError(f"{place}: a conversation without an error has no activations.")
-    return any(value > 0 for value in activations[1:])
+    try:
+        activations = msgspec.json.decode(sample.per_token_activations, type=list[float | None])
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"{place}: per_token_activations is not a list of numbers ({error}), and there is no "
+            "error that would explain it."
+        ) from error
+    return any(value is not None and value > 0 for value in activations[1:])

@@ -97,9 +97,10 @@ class _Prefix:
         self, model: FrozenModel, encoder: LatentEncoder, conversations: Sequence[ChatTokens]
     ) -> None:
         before = min(_before_content(one) for one in conversations)
-        self.length = common_length([one.ids for one in conversations], before)
+        length = common_length([one.ids for one in conversations], before)
+        self.shared = SharedPrefix(model, conversations[0].ids[:length])
+        self.length = self.shared.length
         ids = conversations[0].ids[: self.length]
-        self.shared = SharedPrefix(model, ids)
         self._largest: dict[int, float] = {}
         if self.length > 1:
             states = capture(model, torch.tensor([ids]), [encoder.layer])[:, 0]

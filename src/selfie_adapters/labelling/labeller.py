@@ -22,6 +22,8 @@ from selfie_adapters.labelling.engines.local import (
 )
 from selfie_adapters.labelling.ranking import Prefilled, prefill, score_written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
+from selfie_adapters.model.blocks import check_embedding_width
+from selfie_adapters.model.prefix import shareable
 from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
@@ -88,7 +90,8 @@ class Labeller:
                 prompt = SoftPrompt.for_tokenizer(model.tokenizer)
         self.model = model
         self.adapter = adapter
-        self.prompt: BoundPrompt = prompt.bind(model.tokenizer)
+        check_embedding_width(model)
+        self.prompt: BoundPrompt = shareable(model, prompt.bind(model.tokenizer))
         if adapter.dim != model.d_model:
             raise AdapterError(
                 f"the adapter maps vectors of width {adapter.dim}; the model {model.name} has "

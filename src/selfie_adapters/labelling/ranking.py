@@ -6,16 +6,16 @@ log p(label | zero vector), what the adapter's bias alone would say, removes tha
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Cache
 
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
-from selfie_adapters.model.library import cache_of, forward, kept_rows
+from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+from selfie_adapters.model.blocks import check_embedding_width
+from selfie_adapters.model.continuation import Continuation
+from selfie_adapters.model.prefix import after_prompt, shareable
 from selfie_adapters.training.batches import LabelTokens, tokenise_labels
 from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
@@ -45,12 +45,12 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """The prompt as the model holds it after some soft tokens, ready for labels to follow.
+    """The prompt as the model has read it with some soft tokens, ready for labels to follow.
 
     first: [soft tokens, vocabulary], log-probabilities of a label's first token.
     """
 
-    cache: Cache
+    read: Continuation
     first: Tensor
 
 
@@ -59,18 +59,8 @@ def prefill(
     model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
 ) -> Prefilled:
     """Run the prompt once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own."""
-    soft = soft_tokens.to(model.device)
-    suffix = torch.tensor(prompt.suffix_ids, device=model.device).expand(len(soft), -1)
-    with injected(model.embedding, soft, prompt.placeholder_id, len(prompt.sites)):
-        read = forward(
-            model.network,
-            input_ids=suffix,
-            cache=prefix.for_batch(len(soft)),
-            use_cache=True,
-            keep=1,
-        )
-    first = read.logits[:, -1].float().log_softmax(dim=-1).cpu()
-    return Prefilled(cache_of(read), first)
+    read = after_prompt(model, prompt, prefix, soft_tokens)
+    return Prefilled(read, read.logits.float().log_softmax(dim=-1).cpu())
 
 
 @torch.inference_mode()
@@ -86,6 +76,8 @@ def score_candidates(
     The prompt is run once a vector; the labels then share its keys and values, so a pair costs
     only its label's tokens.
     """
+    check_embedding_width(model)
+    prompt = shareable(model, prompt)
     tokens = tokenise_labels(model.tokenizer, labels, prompt.end_id)
     prefix = SharedPrefix(model, prompt.prefix_ids)
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
@@ -96,7 +88,7 @@ def score_candidates(
         rows = torch.arange(vectors)
         for columns in longest_first.split(max(1, _ROWS_AT_ONCE // vectors)):
             owners = rows.repeat_interleave(len(columns))
-            scores = _score_rows(model, read, owners, tokens, columns.repeat(vectors))
+            scores = _score_rows(read, owners, tokens, columns.repeat(vectors))
             result[start : start + vectors, columns] = scores.view(vectors, len(columns))
         progress(vectors)
     return CandidateScores(result, tokens.lengths)
@@ -122,7 +114,7 @@ def score_written(
     rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
     scores = torch.empty(len(different))
     for part in _parts_of_like_length(lengths, tokens_a_part(model)):
-        scores[part] = _score_rows(model, read, rows[part], tokens, part)
+        scores[part] = _score_rows(read, rows[part], tokens, part)
     table = dict(zip(different, scores.tolist(), strict=True))
     return [table[pair] for pair in pairs]
 
@@ -145,9 +137,7 @@ def _parts_of_like_length(lengths: Tensor, tokens: int) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def _score_rows(
-    model: FrozenModel, read: Prefilled, owners: Tensor, tokens: LabelTokens, chosen: Tensor
-) -> Tensor:
+def _score_rows(read: Prefilled, owners: Tensor, tokens: LabelTokens, chosen: Tensor) -> Tensor:
     """Summed log-probability of label chosen[i] after soft token owners[i]: [rows]."""
     lengths, starts = tokens.lengths[chosen], tokens.starts[chosen]
     result = read.first[owners, tokens.ids[starts]]
@@ -157,16 +147,8 @@ def _score_rows(
     place = torch.arange(width)
     inside = place < (lengths - 1).unsqueeze(1)  # [rows, width]
     source = (starts.unsqueeze(1) + place).clamp(max=tokens.ids.numel() - 2)
-    targets = tokens.ids[source + 1][inside].to(model.device)
-    branches = copy.deepcopy(read.cache)
-    branches.batch_select_indices(owners.to(model.device))
-    logits = forward(
-        model.network,
-        input_ids=tokens.ids[source].to(model.device),
-        cache=branches,
-        use_cache=True,
-        keep=inside.to(model.device),
-    ).logits
-    losses = token_losses(kept_rows(logits, inside), targets.to(logits.device))
+    targets = tokens.ids[source + 1][inside]
+    logits = read.read.branch(owners).read_all(tokens.ids[source], inside)
+    losses = token_losses(logits, targets.to(logits.device))
     owner = torch.arange(len(chosen)).unsqueeze(1).expand(-1, width)[inside]
     return result.index_add(0, owner, -losses.cpu())

@@ -20,6 +20,7 @@ from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel, capture
+from selfie_adapters.model.continuation import cache_use
 from selfie_adapters.model.prompt import Chat
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
@@ -194,10 +195,12 @@ def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[in
     Tokens after the last position asked for are not run.
     """
     ids = torch.tensor([[token.id for token in plan.tokens[: plan.positions[-1] + 1]]])
-    pieces = ids.split(_TOKENS_AT_ONCE, dim=1)
+    # Recurrent and hybrid models are not read on from their cache by several tokens.
+    at_once = _TOKENS_AT_ONCE if cache_use(model).branches else ids.shape[1]
+    pieces = ids.split(at_once, dim=1)
     cache = DynamicCache(config=model.network.config) if len(pieces) > 1 else None
     for number, piece in enumerate(pieces):
-        first = number * _TOKENS_AT_ONCE
+        first = number * at_once
         inside = [p for p in plan.positions if first <= p < first + piece.shape[1]]
         here = torch.tensor([[position - first for position in inside]], dtype=torch.int64)
         states = capture(model, piece, plan.layers, here, cache=cache)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, Binding, create_adapter, load_adapter
 from selfie_adapters.dataset.source import LabelSource
-from selfie_adapters.errors import ConfigError, DataError, LabellingError
+from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.files import write_json
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
@@ -147,10 +147,10 @@ class ShardWorker:
                 try:
                     (answers[positions[i]],) = self.label(vectors[[i]], [positions[i]])
                 except RuntimeError as error:
-                    errors[positions[i]] = f"{type(error).__name__}: {_first_line(error)}"
+                    errors[positions[i]] = f"{type(error).__name__}: {first_line(error)}"
             if len(good) > 1 and not answers:
                 raise LabellingError(
-                    f"none of {len(good)} vectors could be labelled: {_first_line(first)}. A "
+                    f"none of {len(good)} vectors could be labelled: {first_line(first)}. A "
                     "smaller --batch-size needs less memory."
                 ) from first
         rows: dict[int, list[Row]] = {}
@@ -242,7 +242,3 @@ def _writer(settings: LabelSettings):
     from selfie_adapters.labelling.engines.local import LocalWriter
 
     return LocalWriter
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

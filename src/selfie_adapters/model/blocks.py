@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from selfie_adapters.errors import ModelError
+
+if TYPE_CHECKING:
+    from selfie_adapters.model.loading import FrozenModel
 
 
 def decoder_blocks(network: PreTrainedModel) -> nn.ModuleList:
@@ -39,6 +45,22 @@ def token_embedding(network: PreTrainedModel) -> nn.Module:
             "Only decoder models that embed token ids can hold a soft token."
         )
     return embedding
+
+
+def check_embedding_width(model: FrozenModel) -> None:
+    """Raise ModelError unless the embedding layer's output is as wide as the residual stream.
+
+    A soft token is a vector of the residual stream and replaces a row of that output.
+    """
+    ids = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    with torch.no_grad():
+        width = model.embedding(ids).shape[-1]
+    if width != model.d_model:
+        raise ModelError(
+            f"{model.name} embeds tokens in {width} numbers and projects them to its d_model "
+            f"{model.d_model} afterwards, so a vector of width {model.d_model} cannot be its soft "
+            "token. Use a model whose embedding has the width of its blocks."
+        )
 
 
 def check_layer(layer: int, n_layers: int) -> int:

@@ -43,10 +43,14 @@ def capture(
     if positions is not None and positions.ndim == 2:
         rows = rows.unsqueeze(1)
     taken: dict[int, Tensor] = {}
+    # Of several predictions of the residual stream, the one that the next block computes with.
+    active = getattr(model.network.config.get_text_config(decoder=True), "altup_active_idx", 0)
 
     def hook_for(layer: int):
         def hook(_module: Any, _args: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
+            if hidden.ndim == 4:  # Gemma 3n: [predictions, batch, tokens, d_model]
+                hidden = hidden[active]
             if positions is None:
                 taken[layer] = hidden
             else:

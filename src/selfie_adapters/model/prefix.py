@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import Cache
 
+from selfie_adapters.model.continuation import Continuation, SoftRows, cache_use
 from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.loading import FrozenModel
+from selfie_adapters.model.prompt import BoundPrompt
 
 
 class SharedPrefix:
-    """Keys and values of the tokens that all rows of all batches begin with."""
+    """Keys and values of the tokens that all rows of all batches begin with.
 
-    def __init__(self, model: FrozenModel, ids: tuple[int, ...]) -> None:
+    length: how many of the tokens given are shared: all of them, or none where the model's cache
+    cannot be repeated (recurrent and hybrid models). Rows then begin with those tokens themselves.
+    """
+
+    def __init__(self, model: FrozenModel, ids: Sequence[int]) -> None:
         """`ids` may be empty (the prompt begins with its placeholder): then nothing is shared."""
-        self.length = len(ids)
+        self.length = len(ids) if ids and cache_use(model).branches else 0
         self._cache: Cache | None = None
-        if ids:
-            tokens = torch.tensor([ids], device=model.device)
+        if self.length:
+            tokens = torch.tensor([list(ids)], device=model.device)
             with torch.no_grad():
-                # keep=1: the prefix's logits are of no use to anyone
+                # keep=1: nobody uses the prefix's logits
                 output = forward(model.network, input_ids=tokens, use_cache=True, keep=1)
             self._cache = cache_of(output)
 
@@ -36,6 +44,40 @@ class SharedPrefix:
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(rows)
         return cache
+
+
+@dataclass(frozen=True)
+class WholePrompt(BoundPrompt):
+    """A prompt with nothing before it to share, for models that take no cache."""
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        return self.ids
+
+    @classmethod
+    def of(cls, prompt: BoundPrompt) -> WholePrompt:
+        return cls(prompt.prompt, prompt.ids, prompt.sites, prompt.placeholder_id, prompt.end_id)
+
+
+def shareable(model: FrozenModel, prompt: BoundPrompt) -> BoundPrompt:
+    """`prompt`, or the same as a `WholePrompt` where the model's cache cannot be repeated."""
+    return prompt if cache_use(model).branches else WholePrompt.of(prompt)
+
+
+def after_prompt(
+    model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
+) -> Continuation:
+    """The prompt read once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own.
+
+    prompt: as `shareable` returns it.
+    """
+    ids = torch.tensor(prompt.suffix_ids).expand(len(soft_tokens), -1)
+    soft = SoftRows(soft_tokens.to(model.device), prompt.placeholder_id, len(prompt.sites))
+    return Continuation(model, ids, prefix.for_batch(len(soft_tokens)), soft)
 
 
 def common_length(rows: Sequence[list[int]] | Sequence[tuple[int, ...]], limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from selfie_adapters.sources.sae_layouts import OF_DIMENSIONS, OF_LATENTS
 from selfie_adapters.tensor_files import open_tensors
 
 _BLOCK_BYTES = 64 * 2**20
+_ENCODER = re.compile(r"(?:^|[^a-z])enc(?:oder)?(?:[^a-z]|$)", re.IGNORECASE)
 _LINES_BYTES = 128 * 2**20  # of a mapped file at once, where lines are read in pieces
 
 
@@ -24,11 +26,13 @@ class Decoder:
 
     open: Callable[[], Tensor]
     """The tensor as it lies in its file: [d_sae, d_in], [d_in, d_sae], or, for a decoder that
-    writes to several layers, [d_sae, layers, d_in], of which the sum is taken. Called for each
-    block: pages of a mapped file count as memory until it is closed."""
+    writes into several layers, [d_sae, layers, d_in]. Called for each block: pages of a mapped
+    file count as memory until it is closed."""
     columns: bool
     multiply: float = 1.0
     divide: float = 1.0
+    written: int | None = None
+    """Position of the one written layer whose rows are taken; None takes the sum over all."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -36,14 +40,18 @@ class Decoder:
         first, *_, last = self.open().shape
         return (last, first) if self.columns else (first, last)
 
+    @property
+    def layers_written(self) -> int | None:
+        """How many layers the decoder writes into; None for one that is two-dimensional."""
+        shape = self.open().shape
+        return shape[1] if len(shape) == 3 else None
+
     def blocks(self) -> Iterator[Tensor]:
         """Consecutive rows: [n, d_in] each, float32."""
         d_sae, _ = self.shape
         rows = max(1, _BLOCK_BYTES * d_sae // (4 * self.open().numel()))
         for start in range(0, d_sae, rows):
             block = self._columns(start, start + rows) if self.columns else self._rows(start, rows)
-            if block.ndim == 3:
-                block = block.sum(dim=1)
             # Not one factor: SAELens multiplies or divides, and the last bit should be the same.
             if self.multiply != 1.0:
                 block = block * self.multiply
@@ -51,8 +59,14 @@ class Decoder:
                 block = block / self.divide
             yield block
 
+    def one_row_each(self, part: Tensor) -> Tensor:
+        """part: [n, d_in] or [n, layers, d_in], rows of the file → [n, d_in], float32."""
+        if part.ndim == 3:
+            part = part.float().sum(dim=1) if self.written is None else part[:, self.written]
+        return part.contiguous().float()
+
     def _rows(self, start: int, rows: int) -> Tensor:
-        return self.open()[start : start + rows].contiguous().float()
+        return self.one_row_each(self.open()[start : start + rows])
 
     def _columns(self, start: int, stop: int) -> Tensor:
         """Columns as rows. Reading a few numbers of a mapped line brings in whole stretches of it,
@@ -82,22 +96,28 @@ def open_decoder(
 
     d_sae, d_in: what the SAE's configuration says, None where nothing says it; a file that says
     otherwise is refused. either_way: the orientation in `names` is a guess, which these widths and
-    the biases in the file overrule. Raises DataError naming file, tensor and shape.
+    the biases in the file overrule. Raises DataError naming file, tensor and shape, or for a factor
+    that is not positive: it would turn the rows around.
     """
+    for factor in (multiply, divide):
+        if not 0 < factor < float("inf"):
+            raise DataError(f"{file}: a factor of {factor} for its rows; it must be above zero.")
     tensors = open_tensors(file)
     name = next((name for name in names if name in tensors), None)
     if name is None:
         name = _only_matrix(file, tensors, names)
     shape = tuple(tensors[name].shape)
-    if len(shape) not in (2, 3) or not tensors[name].is_floating_point() or 0 in shape:
+    columns = names.get(name, False)
+    axes = (2,) if columns else (2, 3)
+    if len(shape) not in axes or not tensors[name].is_floating_point() or 0 in shape:
         raise DataError(
             f"{file}, {name}: {tensors[name].dtype} of shape {list(shape)}; a decoder has two "
             "dimensions and floating-point numbers."
         )
-    columns = names.get(name, False)
     expected = (d_sae or _length(tensors, OF_LATENTS), d_in or _length(tensors, OF_DIMENSIONS))
     ends = (shape[0], shape[-1])
-    if either_way and not _fits(ends, columns, expected) and _fits(ends, not columns, expected):
+    turned = either_way and len(shape) == 2
+    if turned and not _fits(ends, columns, expected) and _fits(ends, not columns, expected):
         columns = not columns
     if not _fits(ends, columns, expected):
         found = (ends[1], ends[0]) if columns else ends
@@ -127,7 +147,7 @@ def _length(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> int | None
 
 
 def _only_matrix(file: Path, tensors: Mapping[str, Tensor], names: Mapping[str, bool]) -> str:
-    matrices = [name for name, tensor in tensors.items() if tensor.ndim == 2]
+    matrices = [n for n, t in tensors.items() if t.ndim == 2 and not _ENCODER.search(n)]
     if len(matrices) == 1:
         return matrices[0]
     found = ", ".join(f"{n} {list(t.shape)}" for n, t in list(tensors.items())[:8]) or "no tensor"

@@ -17,7 +17,7 @@ from selfie_adapters.dataset.document import write_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.dataset.stream import stream_vectors
 from selfie_adapters.dataset.vectors import open_vectors
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import ConfigError, DataError, DownloadError
 from selfie_adapters.sources.decoder import RowCheck
 from selfie_adapters.sources.label_files import read_label_file
 from selfie_adapters.sources.label_set import LabelSet
@@ -25,6 +25,7 @@ from selfie_adapters.sources.neuronpedia import fetch_source_labels
 from selfie_adapters.sources.sae_files import SaeVectors, open_on_disk, open_registered
 from selfie_adapters.sources.saelens import RegisteredSae, find_sae
 
+_GOODFIRE_8B = ("goodfire-llama-3.1-8b-instruct", "layer_19")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -78,9 +79,9 @@ def prepare_sae(
     source_id = request.neuronpedia_id or (entry.neuronpedia_id if entry else None)
     if entry is None:
         assert request.sae_path is not None
-        sae = open_on_disk(request.sae_path, [source_id] if source_id else [])
+        sae = open_on_disk(request.sae_path, [source_id] if source_id else [], request.layer)
     else:
-        sae = open_registered(entry, _weights(request), request.device)
+        sae = open_registered(entry, _weights(request), request.device, request.layer)
     d_sae, d_in = sae.decoder.shape
     labels = labels.restrict(d_sae)
     report = [*labels.report, *sae.report]
@@ -150,14 +151,22 @@ def _labels(
             f"{what}: no labels. SAELens' registry names no Neuronpedia source for it: give "
             "--neuronpedia-id model/source, --labels-json or --labels-jsonl."
         )
-    return fetch_source_labels(
-        source_id,
-        explainer=request.explainer,
-        all_explainers=request.all_explainers,
-        labels_url=request.labels_url,
-        expected_sae=(entry.release, entry.sae_id) if entry else None,
-        progress=progress,
-    )
+    try:
+        return fetch_source_labels(
+            source_id,
+            explainer=request.explainer,
+            all_explainers=request.all_explainers,
+            labels_url=request.labels_url,
+            expected_sae=(entry.release, entry.sae_id) if entry else None,
+            progress=progress,
+        )
+    except (DataError, DownloadError) as error:
+        if entry is None or (entry.release, entry.sae_id) != _GOODFIRE_8B:
+            raise
+        raise type(error)(
+            f"{error} The published labels of this SAE are a file: "
+            "selfie data fetch goodfire-8b-labels, then --labels-json."
+        ) from error
 
 
 def _first_labels(labels: LabelSet) -> LabelSet:

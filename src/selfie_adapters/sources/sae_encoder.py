@@ -24,7 +24,8 @@ from selfie_adapters.errors import (
     MissingFileError,
     nearest,
 )
-from selfie_adapters.sources.sae_facts import SaeFacts
+from selfie_adapters.files import read_json
+from selfie_adapters.sources.sae_facts import SaeFacts, read_facts
 from selfie_adapters.sources.sae_rows import is_sae_name
 from selfie_adapters.sources.saelens import find_sae
 
@@ -118,10 +119,24 @@ def load_sae(source: str | Path) -> SAE[Any]:
                 f"{path}: no SAELens folder (cfg.json beside sae_weights.safetensors). Give such a "
                 'folder, release:sae_id, or "demo".'
             )
+        read_facts(path / "cfg.json")  # names a key whose value is of the wrong type
         try:
-            return SAE.load_from_disk(path, device="cpu", dtype="float32")
+            return SAE.load_from_disk(path, "cpu", "float32", converter=_components)
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(f"{path}: SAELens cannot load it ({error}).") from error
+
+
+def _components(
+    path: str | Path, device: str, cfg_overrides: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of a SAELens folder; its own reader takes no byte order mark."""
+    from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
+
+    config = read_json(Path(path) / "cfg.json") | {"device": device} | (cfg_overrides or {})
+    weights = Path(path) / "sae_weights.safetensors"
+    return read_sae_components_from_disk(config, weights, device)
 
 
 def encoder_of(

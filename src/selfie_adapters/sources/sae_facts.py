@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from selfie_adapters.errors import DataError
-from selfie_adapters.sources.sae_layouts import Layout
+from selfie_adapters.sources.sae_config import SaeConfig, read_sae_config
+from selfie_adapters.sources.sae_layouts import ATTENTION, HEADS, MLP, RESIDUAL, Layout
 
 _EXPECTED_AVERAGE = "expected_average_only_in"
+# Modules of transformers' Gemma 3 after `model.layers.{L}.` → the same site by TransformerLens.
+_SITES = {
+    "output": RESIDUAL,
+    "input": "blocks.{layer}.hook_resid_pre",
+    "self_attn.o_proj.input": HEADS,
+    "self_attn.output": ATTENTION,
+    "self_attn.o_proj.output": ATTENTION,
+    "post_attention_layernorm.output": ATTENTION,
+    "mlp.output": MLP,
+    "post_feedforward_layernorm.output": MLP,
+}
 
 
 @dataclass(frozen=True)
@@ -49,50 +57,58 @@ class SaeFacts:
 def read_facts(file: Path | None, overrides: Mapping[str, Any] | None = None) -> SaeFacts:
     """Facts from a configuration in JSON or YAML, under the registry's overrides.
 
-    Raises DataError for a file that is damaged or no mapping.
+    Raises DataError for a file that is damaged or no mapping, and for a value of the wrong type or
+    out of range, naming its key.
     """
-    said: dict[str, Any] = {}
-    if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-            loaded = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise DataError(f"{file}: not JSON or YAML ({error}).") from error
-        if not isinstance(loaded, dict):
-            raise DataError(f"{file}: an SAE's configuration is an object with keys.")
-        said = _flat(loaded)
-    said |= overrides or {}
-    d_read = _first(said, "d_in", "d_model", "activation_dim", "act_size", "dimin")
-    factor = _first(said, "expansion_factor", "exp_factor")
-    d_sae = _first(said, "d_sae", "dict_size", "num_latents")
+    config = read_sae_config(file, overrides)
+    d_read = config.whole("d_in", "d_model", "activation_dim", "act_size", "dimin")
+    factor = config.positive("expansion_factor", "exp_factor")
+    d_sae = config.whole("d_sae", "dict_size", "num_latents", least=0)  # sparsify: 0 is unset
     if not d_sae and d_read and factor:
-        d_sae = int(d_read * factor)
-    hooks = ("hook_name_out", "hook_name", "hook_point", "hook_point_out", "hook_point_in")
-    hook = _first(said, *hooks, "act_name")
-    if hook is None and isinstance(said.get("layer"), int):
-        hook = f"blocks.{said['layer']}.hook_resid_post"
-    norm = (said.get("dataset_average_activation_norm") or {}).get("in")
+        d_sae = config.product(d_read, factor)
+    norm = config.positive_in("dataset_average_activation_norm", "in")
     return SaeFacts(
-        d_in=_first(said, "d_out") or d_read,
-        d_sae=d_sae,
-        hook_name=hook,
-        model=_first(said, "model_name", "lm_name"),
+        d_in=config.whole("d_out") or d_read,
+        d_sae=d_sae or None,
+        hook_name=_hook_name(config),
+        model=config.text("model_name", "lm_name"),
         # True is how the oldest files say it
-        scaled=said.get("normalize_activations") in (True, _EXPECTED_AVERAGE),
+        scaled=config.flag_or_text("normalize_activations") in (True, _EXPECTED_AVERAGE),
         own_factor=d_read**0.5 / norm if norm and d_read else None,
     )
 
 
-def with_guesses(facts: SaeFacts, layout: Layout | None, names: Iterable[str]) -> SaeFacts:
+def _hook_name(config: SaeConfig) -> str | None:
+    hooks = ("hook_name_out", "hook_name", "hook_point", "hook_point_out", "hook_point_in")
+    hook = config.text(*hooks, "act_name")
+    if hook is not None:
+        return hook
+    if (module := config.text("hf_hook_point_out", "hf_hook_point_in")) is not None:
+        found = re.fullmatch(r"(?:\w+\.)*layers\.(\d+)\.(.+)", module)
+        site = _SITES.get(found[2]) if found else None
+        return module if site is None or found is None else site.format(layer=found[1])
+    layer = config.whole("layer", least=0)
+    if layer is None:
+        return None
+    # dictionary_learning: resid_post_layer_12, mlp_out_layer_12, attn_out_layer_12
+    module = config.text("submodule_name") or ""
+    site = MLP if "mlp" in module else ATTENTION if "att" in module else RESIDUAL
+    return site.format(layer=layer)
+
+
+def with_guesses(
+    facts: SaeFacts, layout: Layout | None, names: Iterable[str], layer: int | None = None
+) -> SaeFacts:
     """`facts` with what `layout` implies: the scaling, and the site where no configuration names
-    it, its layer found in `names` (Neuronpedia id, SAE id, repository, path)."""
+    it. Its layer is `layer`, or else found in `names` (Neuronpedia id, SAE id, path and so on)."""
     if layout is None:
         return facts
     facts = replace(facts, scaled=facts.scaled or layout.scaled)
     if facts.hook_name is not None:
         return facts
     texts = [name for name in names if name]
-    layer = next((found for text in texts if (found := _layer_in(text)) is not None), None)
+    if layer is None:
+        layer = layer_in(texts)
     everything = " ".join(texts)
     hook = next((hook for word, hook in layout.hooks.items() if word in everything), None)
     if hook is None or (layer is None and "{layer}" in hook):
@@ -100,23 +116,19 @@ def with_guesses(facts: SaeFacts, layout: Layout | None, names: Iterable[str]) -
     return replace(facts, hook_name=hook.format(layer=layer))
 
 
-def _layer_in(text: str) -> int | None:
-    """`llama3.1-8b/19-llamascope-res-32k`, `layer_50`, `layers.10.mlp`, `blocks.8.…`, `l19r_8x`."""
-    patterns = (r"/(\d+)-", r"(?:layers?|blocks)[._]?(\d+)", r"(?:^|[^a-z0-9])l(\d+)(?![0-9])")
-    for pattern in patterns:
-        if found := re.search(pattern, text, re.IGNORECASE):
-            return int(found[1])
+# Neuronpedia's model/19-source; layer_50, layers.10.mlp, blocks.8; l19r_8x. Not an SAE's L0: the
+# mean number of active latents, average_l0_71 or l0_medium.
+_LAYERS = (
+    r"/(\d+)-",
+    r"(?:layers?|blocks)[._]?(\d+)",
+    r"(?:^|[^a-z0-9])l(?!0+[_=-])(\d+)(?![0-9])",
+)
+
+
+def layer_in(names: Iterable[str]) -> int | None:
+    """The layer that the first of `names` with one in it names."""
+    for name in names:
+        for pattern in _LAYERS:
+            if (found := re.search(pattern, name, re.IGNORECASE)) and len(found[1]) < 5:
+                return int(found[1])
     return None
-
-
-def _flat(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the mapping and of the parts that hold what is asked for, the outer ones first."""
-    result: dict[str, Any] = {}
-    for part in ("metadata", "trainer", "llm", "sae"):
-        if isinstance(inner := loaded.get(part), dict):
-            result |= inner
-    return result | dict(loaded)
-
-
-def _first(said: Mapping[str, Any], *keys: str) -> Any:
-    return next((said[key] for key in keys if said.get(key) is not None), None)

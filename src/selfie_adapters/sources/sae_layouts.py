@@ -14,6 +14,7 @@ COLUMNS = True  # [d_in, d_sae], as a torch.nn.Linear keeps its weight
 
 RESIDUAL = "blocks.{layer}.hook_resid_post"
 MLP = "blocks.{layer}.hook_mlp_out"
+ATTENTION = "blocks.{layer}.hook_attn_out"
 HEADS = "blocks.{layer}.attn.hook_z"
 
 
@@ -25,6 +26,8 @@ class Layout:
     tensors: Mapping[str, bool]
     """Possible names of the decoder tensor and its orientation; the first one found counts."""
     config: str | None = None
+    extra_config: str | None = None
+    """A configuration file that need not be there; it is looked for on disk alone."""
     hooks: Mapping[str, str] = field(default_factory=dict)
     """Word in repository or path → site of the vectors, where no configuration names it; the
     first one found counts."""
@@ -52,13 +55,26 @@ LAYOUTS: dict[str, Layout] = {
     "gemma_2": Layout(
         "{path}/params.npz",
         _NPZ,
-        hooks={"embedding": "hook_embed", "-res": RESIDUAL, "-mlp": MLP, "-att": HEADS},
+        hooks={
+            "embedding": "hook_embed",
+            "-res": RESIDUAL,
+            "-mlp": MLP,
+            "-att": HEADS,
+            "-transcoders": MLP,
+        },
     ),
     "gemma_2_transcoder": Layout("{path}/params.npz", _NPZ, hooks={"": MLP}),
     "gemma_3": Layout(
         "{path}/params.safetensors",
         {"w_dec": ROWS},
-        hooks={"resid_post": RESIDUAL, "attn_out": HEADS, "": MLP},
+        extra_config="{path}/config.json",
+        hooks={
+            "resid_post": RESIDUAL,
+            "attn_out": HEADS,
+            "mlp_out": MLP,
+            "transcoder": MLP,
+            "clt": MLP,
+        },
     ),
     "goodfire": Layout("{path}", {"decoder_linear.weight": COLUMNS}, hooks={"": RESIDUAL}),
     "llama_scope": Layout(
@@ -68,7 +84,7 @@ LAYOUTS: dict[str, Layout] = {
         "{path}/sae_weights.safetensors", _LINEAR, "{path}/config.json", scaled=True
     ),
     "dictionary_learning_1": Layout(
-        "{path}/ae.pt", {**_W_DEC, **_LINEAR}, "{path}/config.json", {"": RESIDUAL}
+        "{path}/ae.pt", {**_W_DEC, **_LINEAR}, "{path}/config.json", hooks={"": RESIDUAL}
     ),
     "deepseek_r1": Layout("{path}", _LINEAR, hooks={"": RESIDUAL}),
     "qwen_scope": Layout("{path}", {"W_dec": COLUMNS}, hooks={"": RESIDUAL}),
@@ -77,7 +93,7 @@ LAYOUTS: dict[str, Layout] = {
         "{path}/sae.safetensors",
         {**_W_DEC, **_LINEAR},
         "{path}/cfg.json",
-        {"embed_tokens": "hook_embed", ".mlp": MLP, "": RESIDUAL},
+        hooks={"embed_tokens": "hook_embed", ".mlp": MLP, "attn": ATTENTION, "": RESIDUAL},
         either_way=True,
     ),
     "mwhanna_transcoder": Layout("{path}", _W_DEC, hooks={"": MLP}),
@@ -85,7 +101,7 @@ LAYOUTS: dict[str, Layout] = {
         "W_dec_{path}.safetensors", {"W_dec_{path}": ROWS}, hooks={"": MLP}
     ),
     "temporal": Layout(
-        "{path}/latest_ckpt.safetensors", {"D": ROWS}, "{path}/conf.yaml", {"": RESIDUAL}
+        "{path}/latest_ckpt.safetensors", {"D": ROWS}, "{path}/conf.yaml", hooks={"": RESIDUAL}
     ),
 }
 
@@ -98,5 +114,12 @@ ANY_DECODER: dict[str, bool] = {
     "D": ROWS,
 }
 # One number a latent, and one number a dimension: they tell which way round a decoder lies.
-OF_LATENTS = ("b_enc", "encoder_linear.bias", "encoder.bias", "threshold", "log_threshold")
-OF_DIMENSIONS = ("b_dec", "decoder_linear.bias", "decoder.bias", "decoder_bias")
+OF_LATENTS = (
+    "b_enc",
+    "encoder_linear.bias",
+    "encoder.bias",
+    "threshold",
+    "log_threshold",
+    "latent_bias",
+)
+OF_DIMENSIONS = ("b_dec", "decoder_linear.bias", "decoder.bias", "decoder_bias", "pre_bias")

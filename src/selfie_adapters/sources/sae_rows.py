@@ -27,10 +27,8 @@ class SaeRows:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """rows: [n] → [n, d_in], float32."""
         tensor = self.decoder.open()
-        part = (tensor[:, rows].T if self.decoder.columns else tensor[rows]).float()
-        if part.ndim == 3:  # writes to several layers
-            part = part.sum(dim=1)
-        return part * self.decoder.multiply / self.decoder.divide
+        part = tensor[:, rows].T if self.decoder.columns else tensor[rows]
+        return self.decoder.one_row_each(part) * self.decoder.multiply / self.decoder.divide
 
 
 @dataclass(frozen=True)

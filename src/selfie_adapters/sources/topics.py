@@ -141,8 +141,8 @@ def topic_vectors(
         if not -len(row) <= position < len(row):
             raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")
     at = torch.tensor([position % len(row) for row in rows])
-    shared = common_length(rows, int(at.min()))
-    prefix = SharedPrefix(model, tuple(rows[0][:shared]))
+    prefix = SharedPrefix(model, rows[0][: common_length(rows, int(at.min()))])
+    shared = prefix.length
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     result = torch.empty(len(rows), len(layers), model.d_model)
     start = 0

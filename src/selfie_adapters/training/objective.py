@@ -12,7 +12,9 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
+from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.library import forward, kept_rows
+from selfie_adapters.model.prefix import shareable
 from selfie_adapters.training.batches import (
     LabelBatch,
     LabelTokens,
@@ -51,8 +53,9 @@ class Objective:
         label_smoothing: float = 0.0,
         max_loss: float = 100.0,
     ) -> None:
+        check_embedding_width(model)
         self.model = model
-        self.prompt = prompt
+        self.prompt = prompt = shareable(model, prompt)
         self.label_smoothing = label_smoothing
         self.max_loss = max_loss
         self._prefix = SharedPrefix(model, prompt.prefix_ids)

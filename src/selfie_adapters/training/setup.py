@@ -12,7 +12,8 @@ from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
-from selfie_adapters.model.recompute import WholePrompt, recompute_blocks
+from selfie_adapters.model.prefix import WholePrompt
+from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
 from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.ranks import Ranks

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+from selfie_adapters.model.continuation import UNSUPPORTED, logit_tolerance
 from selfie_adapters.model.library import forward
 from selfie_adapters.training.batches import LabelBatch, LabelTokens, build_batch
 
 _MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest logit; else:
-_HALF_TOLERANCE = 0.1
 
 
 def branch_inputs(batch: LabelBatch, prefix_length: int, model: FrozenModel) -> dict[str, Any]:
@@ -58,10 +57,9 @@ def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPref
         together = _logits(
             model, build_batch(prompt, labels, both, torch.zeros(2, dtype=torch.int64)), prefix
         )
-    except (TypeError, ValueError, RuntimeError):  # no such inputs, or not of this shape
+    except UNSUPPORTED:  # no such inputs, or not of this shape
         return False
-    tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
-    return bool((alone - together).abs().max() <= tolerance * alone.abs().max())
+    return bool((alone - together).abs().max() <= logit_tolerance(model, alone))
 
 
 def _logits(model: FrozenModel, batch: LabelBatch, prefix: SharedPrefix) -> Tensor:

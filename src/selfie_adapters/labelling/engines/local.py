@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
-from selfie_adapters.model.library import cache_of, forward
+from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+from selfie_adapters.model.prefix import after_prompt
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
 
 CLOSING_QUOTE = '"'
@@ -57,14 +57,11 @@ class LocalWriter:
         answers = [Written([]) for _ in seeds]
         uniforms = row_uniforms(seeds, how.max_new_tokens).to(device)
         alive = torch.arange(len(seeds), device=device)
-        ids = torch.tensor(prompt.suffix_ids, device=device).expand(len(seeds), -1)
-        cache = self._prefix.for_batch(len(seeds))
-        with injected(model.embedding, soft.to(device), prompt.placeholder_id, len(prompt.sites)):
-            out = forward(model.network, input_ids=ids, cache=cache, use_cache=True, keep=1)
+        read = after_prompt(model, prompt, self._prefix, soft)
         so_far = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
         for step in range(how.max_new_tokens):
             tokens, gained = next_tokens(
-                out.logits[:, -1].to(device),
+                read.logits.to(device),
                 how.temperature,
                 how.top_p,
                 uniforms[alive, step],
@@ -84,11 +81,9 @@ class LocalWriter:
             so_far = torch.cat([so_far, tokens.unsqueeze(1)], dim=1)
             going = (~ends).nonzero().flatten()
             if going.numel() < alive.numel():
-                cache_of(out).batch_select_indices(going)
+                read.select(going)
                 alive, tokens, so_far = alive[going], tokens[going], so_far[going]
-            out = forward(
-                model.network, input_ids=tokens.unsqueeze(1), cache=cache_of(out), use_cache=True
-            )
+            read.read(tokens)
         return answers
 
 

@@ -1,0 +1,186 @@
+"""`selfie eval published FILES…`: scores of published result files and label files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from selfie_adapters.commands.eval_retrieval import print_conditions
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation.embedding import SentenceEmbedder
+from selfie_adapters.evaluation.hit_rates import (
+    ResultFile,
+    mean_max_hit_rate,
+    merged,
+    read_result_file,
+)
+from selfie_adapters.evaluation.published_files import evaluations, kind_of, missing_shards
+from selfie_adapters.evaluation.published_labels import (
+    LabelsFile,
+    look_up,
+    read_labels_file,
+    strategy_named,
+)
+from selfie_adapters.evaluation.published_retrieval import (
+    RetrievalScore,
+    read_ranks,
+    read_retrieval_summary,
+)
+from selfie_adapters.evaluation.statistics import bootstrap_mean
+from selfie_adapters.evaluation.targets import entries_of
+from selfie_adapters.sources import open_topics
+
+_SPLIT = 6  # labels of ten conversations that --split-60 makes of one
+_SEED = 0
+
+
+def published(
+    files: Sequence[str],
+    split_60: bool,
+    topics: str | None,
+    metadata: str | None,
+    index: str,
+    embedder: str,
+    scales: Sequence[float] | None,
+    as_json: bool,
+) -> None:
+    """See `selfie eval published --help`."""
+    if not files:
+        raise ConfigError("selfie eval published: give at least one file.")
+    kinds = {file: kind_of(file) for file in files}
+    results = [read_result_file(file) for file in files if kinds[file] == "results"]
+    groups = evaluations(results)
+    if split_60:
+        for one in results:
+            if one.mode != "label_dataset":
+                raise ConfigError(
+                    f"--split-60: {one.path} is of mode {one.mode}; only label_dataset files have "
+                    "60 conversations per label."
+                )
+    strategy = strategy_named(index)
+    rows: list[dict[str, Any]] = [_hit_rate(group, _SPLIT if split_60 else 1) for group in groups]
+    for file in files:
+        if kinds[file] == "retrieval summary":
+            rows += [_retrieval(file, score) for score in read_retrieval_summary(file)]
+        elif kinds[file] == "ranks":
+            rows.append(_retrieval(file, read_ranks(file)))
+        elif kinds[file] == "labels":
+            labels = read_labels_file(file, metadata)
+            joined = any(one.topic is not None for one in labels.labels)
+            if not joined and topics is None:
+                rows.append(_counted(labels))
+                continue
+            entries = entries_of(open_topics(topics or labels.topics))
+            scored = look_up(labels, entries, strategy, SentenceEmbedder(embedder), scales)
+            rows += [
+                {"file": file, "scale": scale, "index": index, **one.summary(_SEED)}
+                for scale, one in scored.items()
+            ]
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return
+    _print(Console(), rows)
+
+
+def _hit_rate(group: Sequence[ResultFile], split: int) -> dict[str, Any]:
+    """One evaluation's hit rate; label counts alone where labels were only written."""
+    first = group[0]
+    row: dict[str, Any] = {"files": [str(one.path) for one in group], "mode": first.mode}
+    if (missing := missing_shards(group)) > 0:
+        row["missing_shards"] = missing
+    if first.mode == "label_generation_only":
+        return {**row, "labels": sum(_written(one) for one in group)}
+    latents = merged(group)
+    if not latents:
+        raise DataError(f"{first.path}: no latents to take a mean over.")
+    found = mean_max_hit_rate(latents, split)
+    interval = bootstrap_mean(list(found.per_latent.values()), _SEED)
+    return {
+        **row,
+        "latents": len(latents),
+        "labels": sum(map(len, latents.values())),
+        "conversations": sum(len(one.hits) for of in latents.values() for one in of),
+        "split": split,
+        "mean_max_hit_rate": found.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "per_latent": {str(latent): score for latent, score in found.per_latent.items()},
+    }
+
+
+def _written(one: ResultFile) -> int:
+    """Labels of a label_generation_only file: as it states, or as its labels file has them."""
+    if one.label_count is not None or one.labels_file is None:
+        return one.label_count or 0
+    return len(read_labels_file(one.path.parent / Path(one.labels_file).name).labels)
+
+
+def _counted(labels: LabelsFile) -> dict[str, Any]:
+    return {
+        "file": str(labels.path),
+        "labels": len(labels.labels),
+        "latents": len({one.latent for one in labels.labels}),
+        "scales": sorted({one.scale for one in labels.labels}),
+    }
+
+
+def _retrieval(file: str, score: RetrievalScore) -> dict[str, Any]:
+    return {"file": file, **asdict(score)}
+
+
+def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    def line(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    scored = [row for row in rows if "mean_max_hit_rate" in row]
+    if scored:
+        table = Table(title="mean over latents of the best label's hit rate (95 % intervals)")
+        table.add_column("files", overflow="fold")
+        for heading in ("mode", "latents", "labels", "hit rate"):
+            table.add_column(heading, justify="right" if heading != "mode" else "left")
+        for row in scored:
+            names = "\n".join(Path(file).name for file in row["files"])
+            mean, low, high = row["mean_max_hit_rate"], row["low"], row["high"]
+            table.add_row(
+                names,
+                row["mode"] + (" (split 60)" if row["split"] > 1 else ""),
+                str(row["latents"]),
+                str(row["labels"]),
+                f"{mean:.6f}\n{low:.3f} to {high:.3f}",
+            )
+        console.print(table)
+    for row in rows:
+        if row.get("missing_shards"):
+            line(
+                f"{row['files'][0]}: {row['missing_shards']} shards of its evaluation are not given"
+            )
+        if row.get("mode") == "label_generation_only":
+            line(f"{', '.join(row['files'])}: {row['labels']} labels, no conversations to score")
+        elif "scales" in row:
+            listed = ", ".join(f"{scale:g}" for scale in row["scales"])
+            line(
+                f"{row['file']}: {row['labels']} labels of {row['latents']} latents at scales "
+                f"{listed}. To look them up among topics, give --metadata and --topics."
+            )
+        elif isinstance(row.get("mean_reciprocal_rank"), float):
+            recalls = ", ".join(f"@{k} {100 * v:.2f} %" for k, v in row["recall_at"].items())
+            line(
+                f"{row['file']}, {row['name']}: {row['labels']} labels, recall {recalls}, "
+                f"mean reciprocal rank {row['mean_reciprocal_rank']:.4f}"
+            )
+    by_file: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "condition" in row:
+            by_file.setdefault(row["file"], []).append(row)
+    for file, conditions in by_file.items():
+        print_conditions(
+            console, f"{Path(file).name}, index {conditions[0]['index']}", conditions, set()
+        )
