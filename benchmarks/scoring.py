@@ -39,8 +39,9 @@ from selfie_adapters.evaluation.latent_peaks import latent_peaks
 from selfie_adapters.evaluation.writing import BEGUN, Writing, requests_for, write_conversations
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, load_model
-from selfie_adapters.model.prompt import end_of_turn, token_id
+from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.sampling import row_uniforms
+from selfie_adapters.model.tokens import token_id
 from selfie_adapters.sources.sae_encoder import LatentEncoder, encoder_of
 
 ROOT = Path(__file__).parents[1]

@@ -39,7 +39,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from selfie_adapters.adapters import Adapter, create_adapter
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.precision import resolve_dtype
-from selfie_adapters.model.prompt import encode
+from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources.topics import packaged_topics
 from selfie_adapters.training import Objective
 from selfie_adapters.training.batches import LabelTokens

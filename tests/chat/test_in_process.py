@@ -109,7 +109,9 @@ def test_requests_that_cannot_be_asked():
         InProcessChat(model).answer([fine, long], lambda *row: seen.append(row))
     assert not seen
     model.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(PromptError, match="refuses it .*System role not supported"):
+    with pytest.raises(
+        PromptError, match="request 0: .* refuses these turns .*System role not supported"
+    ):
         InProcessChat(model).answer([fine])
     model.tokenizer.chat_template = None
     with pytest.raises(PromptError, match="no chat template"):

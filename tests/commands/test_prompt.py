@@ -48,7 +48,7 @@ def test_a_template_of_ones_own(golden_dir, golden, capsys):
 @pytest.mark.parametrize(
     ("template", "placeholder", "message"),
     [
-        ("no site at all", None, "stands 0 times"),
+        ("no site at all", None, "is 0 times"),
         ('<|begin_of_text|>"ab" is "', "ab", "one is needed"),
     ],
 )

@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import SoftPrompt
-from selfie_adapters.model.prompt import bare_chat, token_id
+from selfie_adapters.model.tokens import token_id
+from selfie_adapters.model.user_text import bare_chat
 from tiny import golden_tokenizer
 
 LLAMA = (
@@ -80,14 +81,19 @@ def test_the_chat_format_is_known_by_its_special_tokens(special, begins, placeho
     assert tokenizer.convert_ids_to_tokens(bound.end_id) == end
 
 
-def test_a_tokenizer_without_a_known_format_is_told_what_to_pass():
-    tokenizer = tokenizer_with("<weird>", eos="<weird>")
-    with pytest.raises(
-        PromptError, match=r"no built-in prompt .*SoftPrompt\(template, placeholder\)"
-    ):
-        SoftPrompt.for_tokenizer(tokenizer)
+def test_a_tokenizer_without_a_chat_format_gets_plain_text_and_has_no_bare_turn():
+    tokenizer = tokenizer_with("<weird>", "<|end|>", eos="<|end|>")
+    prompt = SoftPrompt.for_tokenizer(tokenizer)
+    assert prompt.placeholder == "<weird>"
+    assert prompt.template == ('What is the meaning of "<weird>"?\nThe meaning of "<weird>" is "')
     with pytest.raises(PromptError, match="no chat format known"):
         bare_chat(tokenizer, "hello")
+
+
+def test_a_tokenizer_without_any_free_token_is_told_what_to_pass():
+    tokenizer = tokenizer_with("<|end|>", eos="<|end|>")
+    with pytest.raises(PromptError, match=r"no token of this vocabulary can be .*--placeholder"):
+        SoftPrompt.for_tokenizer(tokenizer)
 
 
 def test_a_placeholder_of_several_tokens_is_refused_with_free_ones():
@@ -96,20 +102,20 @@ def test_a_placeholder_of_several_tokens_is_refused_with_free_ones():
 
 
 def test_a_template_without_its_placeholder_is_refused():
-    with pytest.raises(PromptError, match="stands 0 times in the template and 0 times"):
+    with pytest.raises(PromptError, match="is 0 times in the template and 0 times"):
         SoftPrompt("<|begin_of_text|>what", "<|reserved_special_token_0|>").bind(golden_tokenizer())
 
 
 @pytest.mark.parametrize(("begin", "count"), [("", 0), ("<|begin_of_text|>" * 2, 2)])
 def test_exactly_one_begin_token_is_demanded_where_chats_have_one(begin, count):
     template = begin + 'what is "<|reserved_special_token_0|>"'
-    with pytest.raises(PromptError, match=f"holds {count} .* wants exactly one"):
+    with pytest.raises(PromptError, match=f"contains {count} .* requires exactly one"):
         SoftPrompt(template, "<|reserved_special_token_0|>").bind(golden_tokenizer())
 
 
 def test_a_begin_token_inside_the_template_is_refused():
     template = '<|begin_of_text|>a<|begin_of_text|>"<|reserved_special_token_0|>"'
-    with pytest.raises(PromptError, match="holds 2 .*exactly one"):
+    with pytest.raises(PromptError, match="contains 2 .*exactly one"):
         SoftPrompt(template, "<|reserved_special_token_0|>").bind(golden_tokenizer())
 
 

@@ -8,7 +8,7 @@ from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.dataset.digest import vectors_digest
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.prompt import encode
+from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, topic_vectors
 from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
 from selfie_adapters.sources.topics import topic_texts

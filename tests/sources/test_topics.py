@@ -8,7 +8,7 @@ import torch
 
 from selfie_adapters.errors import DataError, MissingFileError, ModelError, PromptError
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.prompt import encode
+from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, read_topics, topic_vectors
 from selfie_adapters.sources import topics as topics_module
 from selfie_adapters.sources.topics import packaged_topics, topic_texts
@@ -153,10 +153,18 @@ def test_a_chat_turn_by_the_tokenizers_own_template(model):
 
 
 def test_a_bare_turn_brings_no_system_prompt(model, monkeypatch):
-    template = "{{ '<|begin_of_text|>' }}You are polite.{{ messages[0]['content'] }}"
+    turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
+    system = "<|begin_of_text|>" + turn.format("system", "You are polite.")
+    template = (
+        system.replace("\n", "{{ '\\n' }}")
+        + "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+        "{{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    )
     monkeypatch.setattr(model.tokenizer, "chat_template", template)
     assert topic_texts(model, [OWL], "{}?", "bare") == [CHAT.format("owl?") + ANSWER]
-    assert topic_texts(model, [OWL], "{}?", "template") == ["<|begin_of_text|>You are polite.owl?"]
+    full = CHAT.removeprefix("<|begin_of_text|>").format("owl?") + ANSWER
+    assert topic_texts(model, [OWL], "{}?", "template") == [system + full]
 
 
 def test_no_chat_leaves_the_text_alone(model):
@@ -175,7 +183,10 @@ def test_a_tokenizer_without_a_chat_template_is_refused(model, monkeypatch):
 
 
 def test_a_bare_turn_needs_a_known_chat_format(model, monkeypatch):
-    monkeypatch.setattr("selfie_adapters.model.prompt.token_id", lambda _tokenizer, _token: None)
+    monkeypatch.setattr(
+        "selfie_adapters.model.chat_format.token_id", lambda _tokenizer, _token: None
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)
     with pytest.raises(PromptError, match="no chat format known"):
         topic_texts(model, [OWL], "{}", "bare")
 

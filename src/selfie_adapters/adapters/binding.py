@@ -7,6 +7,8 @@ at hand. Making a binding from a live model is the model package's work; this fi
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfie_adapters.errors import BindingError
@@ -30,6 +32,10 @@ class Binding(BaseModel):
     when they came from no layer, or from several); `mean_embedding_norm` is the mean L2 norm of
     the embedding layer's outputs over the vocabulary; `fingerprint` holds a few numbers from one
     forward pass; `versions` maps library names to versions.
+
+    How the training vectors were captured, None where the training file does not state it: `chat`
+    is the chat format of their prompts ("template", "bare", "none"), `question` what the topics
+    were put into, `position` the token of the prompt (from the end when negative).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,6 +51,9 @@ class Binding(BaseModel):
     mean_embedding_norm: float = Field(ge=0)
     versions: dict[str, str] = Field(default_factory=dict)
     fingerprint: tuple[float, ...] = ()
+    chat: Literal["template", "bare", "none"] | None = None
+    question: str | None = None
+    position: int | None = None
 
     def check(self, live: Binding) -> None:
         """Raise BindingError if `live` is not what this adapter was trained for.
@@ -68,7 +77,8 @@ class Binding(BaseModel):
         decide: when both sides have a fingerprint and fingerprint and embedding norm agree, a
         different name alone is no difference. A revision means something only within one
         repository, so revisions are compared only under equal names, and only when both are known.
-        Library versions and the layer are for the reader: the live side cannot contradict them.
+        Library versions, the layer and how the vectors were captured are for the reader: the live
+        side cannot contradict them.
         """
         norm_agrees = _relative(self.mean_embedding_norm, live.mean_embedding_norm) <= (
             NORM_TOLERANCE

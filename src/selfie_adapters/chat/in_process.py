@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
+from selfie_adapters.model.chat_format import end_of_turn
+from selfie_adapters.model.chat_template import render
 from selfie_adapters.model.continuation import Continuation, cache_use
 from selfie_adapters.model.prefix import common_length
-from selfie_adapters.model.prompt import encode, end_of_turn, token_id
 from selfie_adapters.model.sampling import next_tokens, row_uniforms
+from selfie_adapters.model.tokens import begun_ids, token_id
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,10 @@ class InProcessChat:
             )
         turns = [message._asdict() for message in request.messages]
         try:
-            text = model.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            raise PromptError(
-                f"request {number}: the chat template of {model.name} refuses it ({error}). "
-                "Many templates know no system turn, or want turns to alternate."
-            ) from error
-        ids = tuple(encode(model.tokenizer, f"{text}{request.begun}"))
+            text = render(model.tokenizer, turns)
+            ids = tuple(begun_ids(model.tokenizer, [f"{text}{request.begun}"])[0])
+        except PromptError as error:
+            raise PromptError(f"request {number}: {error}") from error
         window = _window(model, "max_position_embeddings")
         if window and len(ids) + request.max_tokens > window:
             raise PromptError(

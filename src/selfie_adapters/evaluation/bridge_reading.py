@@ -15,7 +15,8 @@ from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
-from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.model.tokens import encode
+from selfie_adapters.model.user_text import Chat, as_chat
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 _EXAMPLES = 5

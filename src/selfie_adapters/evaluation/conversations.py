@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.chat import Message
 from selfie_adapters.errors import PromptError
+from selfie_adapters.model.chat_template import render
+from selfie_adapters.model.tokens import leading, plain_begin
 
 _MARKER = re.compile(r"\[(USER|ASSISTANT)\]")
 
@@ -63,16 +65,15 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         token not in special and any(inside[start:stop])
         for token, (start, stop) in zip(ids, offsets, strict=True)
     )
+    begin = plain_begin(tokenizer)
+    if begin is not None and not leading(ids, begin):  # a template that leaves it to the tokenizer
+        ids, content = [begin, *ids], (False, *content)
     return ChatTokens(tuple(ids), content)
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     turns: list[dict[str, Any]] = [message._asdict() for message in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except Exception as error:  # templates raise what they like, and so does Jinja
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise PromptError(f"the chat template does not take these turns: {reason}") from error
+    return render(tokenizer, turns, generation=False)
 
 
 def _content_characters(

@@ -21,7 +21,7 @@ from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.continuation import cache_use
-from selfie_adapters.model.prompt import Chat
+from selfie_adapters.model.user_text import Chat
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512

@@ -11,7 +11,7 @@ from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.blocks import check_layer
-from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.model.user_text import Chat, UserText, usual_chat
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,18 @@ def plan_reading(
     prompt: str,
     layers: Sequence[int] | str | None = None,
     positions: Sequence[int] | str | None = None,
-    chat: Chat = "template",
+    chat: Chat | None = None,
     special: bool = False,
 ) -> ReadingPlan:
     """Tokenise the prompt and choose its cells.
 
     layers, positions: numbers, a text such as "4:28:4", or None for all; positions count tokens
     from 0, or from the end when negative. Special tokens are left out unless `special` is set or
-    positions names them one by one (as numbers, not as a text with a slice).
+    positions names them one by one (as numbers, not as a text with a slice). chat None is the
+    tokenizer's chat template, or plain text for a tokenizer without one.
     Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.
     """
+    chat = usual_chat(model.tokenizer, chat)
     ids = prompt_ids(model.tokenizer, prompt, chat)
     _check_length(model, len(ids))
     tokens = _prompt_tokens(model.tokenizer, ids)
@@ -85,9 +87,10 @@ def plan_reading(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
-    """Token ids of the prompt; plain text begins as the tokenizer begins its own plain texts.
+    """Token ids of the prompt with exactly one begin token where the model has one (`UserText`).
 
-    Special tokens written in the prompt are recognised. Raises PromptError for a blank prompt.
+    Special tokens written in the prompt are recognised. Raises PromptError for a blank prompt, and
+    for one that brings a begin token of its own into a chat turn.
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty. Give at least one word.")
@@ -97,11 +100,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> l
         raise PromptError(
             f"the prompt is not valid Unicode: half a character at place {error.start}."
         ) from error
-    ids = encode(tokenizer, as_chat(tokenizer, prompt, chat))
-    begin = list(tokenizer("a")["input_ids"])[:1]
-    if chat == "none" and begin == [tokenizer.bos_token_id] and ids[:1] != begin:
-        return begin + ids
-    return ids
+    return UserText(tokenizer, chat).ids(prompt)
 
 
 def _check_length(model: FrozenModel, tokens: int) -> None:

@@ -3,61 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import PromptError
-
-Chat = Literal["template", "bare", "none"]
+from selfie_adapters.model.chat_format import chat_format, end_of_turn
+from selfie_adapters.model.placeholder import choose_placeholder, find_sites
+from selfie_adapters.model.tokens import added_tokens, encode, leading, plain_begin
+from selfie_adapters.model.user_text import as_chat
 
 QUESTION = 'What is the meaning of "{}"?'
 ANSWER = 'The meaning of "{}" is "'
-
-
-@dataclass(frozen=True)
-class _Family:
-    """A chat format: how it is recognised, its wrapping, and a free special token."""
-
-    marker: str  # a token that only this family's vocabulary has
-    before: str
-    between: str
-    placeholders: tuple[str, ...]
-    end: str
-
-
-# Tried in order: Gemma and Llama 3 have markers of their own; Qwen speaks ChatML with other
-# free tokens, so it comes before plain ChatML.
-_FAMILIES = {
-    "llama3": _Family(
-        "<|start_header_id|>",
-        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n",
-        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-        ("<|reserved_special_token_0|>",),
-        "<|eot_id|>",
-    ),
-    "gemma": _Family(
-        "<start_of_turn>",
-        "<bos><start_of_turn>user\n",
-        "<end_of_turn>\n<start_of_turn>model\n",
-        ("<unused0>",),
-        "<end_of_turn>",
-    ),
-    "qwen": _Family(
-        "<|object_ref_start|>",
-        "<|im_start|>user\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
-        ("<|object_ref_start|>",),
-        "<|im_end|>",
-    ),
-    "chatml": _Family(
-        "<|im_start|>",
-        "<|im_start|>user\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
-        ("<reponame>", "<repo_name>", "<|reserved_0|>", "<unk>"),
-        "<|im_end|>",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -97,53 +53,51 @@ class SoftPrompt:
 
     @classmethod
     def for_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> SoftPrompt:
-        """The published question in the chat format that this tokenizer's special tokens show.
+        """The published question in the tokenizer's own chat format, or as plain text.
 
-        Raises PromptError if no built-in format fits.
+        Raises PromptError if the chat template takes no user turn, or no token of the vocabulary
+        can be the placeholder.
         """
-        family = _family(tokenizer)
-        free = family.placeholders if family else ()
-        placeholder = next((p for p in free if token_id(tokenizer, p) is not None), None)
-        if placeholder is not None:
-            question = bare_chat(tokenizer, QUESTION.format(placeholder))
-            return cls(question + ANSWER.format(placeholder), placeholder)
-        raise PromptError(
-            f"{tokenizer.name_or_path}: no built-in prompt for this tokenizer "
-            f"(known formats: {', '.join(_FAMILIES)}). "
-            "Pass a template and a placeholder: SoftPrompt(template, placeholder), or "
-            "soft_prompt.template and soft_prompt.reserved_token in a configuration."
-        )
+        return choose_prompt(tokenizer).prompt
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
         """Token ids and placeholder sites, checked.
 
-        Raises PromptError if the placeholder is not one token, is not in the template, or if the
-        template does not begin with exactly one begin-of-text token where the model wants one.
+        Raises PromptError if the placeholder is not one token, is not in the template, or is the
+        end token; if the template does not begin with exactly one begin-of-text token where the
+        model requires one; or if the tokenizer adds a token that the template does not contain.
         """
-        placeholder_id = self._single_token(tokenizer, self.placeholder)
         ids = tuple(encode(tokenizer, self.template))
-        sites = tuple(i for i, token in enumerate(ids) if token == placeholder_id)
+        sites = find_sites(tokenizer, ids, self.placeholder)
         written = self.template.count(self.placeholder)
+        if written and not sites:
+            self._single_token(tokenizer, self.placeholder)
         if not sites or len(sites) != written:
             raise PromptError(
-                f'placeholder "{self.placeholder}" stands {written} times in the template and '
+                f'placeholder "{self.placeholder}" is {written} times in the template and '
                 f"{len(sites)} times among its tokens. Choose a placeholder that the tokenizer "
                 "keeps whole (an unused special token)."
             )
         _check_begin_token(tokenizer, ids, self.template)
+        _check_nothing_added(tokenizer, ids, self.template)
         end = self.end or end_of_turn(tokenizer)
         if end is None:
             raise PromptError(
                 f"{tokenizer.name_or_path} has no end token. Pass one: SoftPrompt(…, end=…)."
             )
-        end_id = self._single_token(tokenizer, str(end))
+        end_id, placeholder_id = self._single_token(tokenizer, str(end)), ids[sites[0]]
+        if end_id == placeholder_id:
+            raise PromptError(
+                f'placeholder "{self.placeholder}" is the token that ends an answer. Choose '
+                "another one: selfie prompt show --model … names one that fits."
+            )
         return BoundPrompt(self, ids, sites, placeholder_id, end_id)
 
     @staticmethod
     def _single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
         ids = encode(tokenizer, text)
         if len(ids) != 1:
-            free = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+            free = list(added_tokens(tokenizer).values())
             raise PromptError(
                 f'"{text}" is {len(ids)} tokens for {tokenizer.name_or_path}; one is needed. '
                 f"Single special tokens of this tokenizer: {', '.join(free[:12])}."
@@ -151,62 +105,60 @@ class SoftPrompt:
         return ids[0]
 
 
-def _family(tokenizer: PreTrainedTokenizerBase) -> _Family | None:
-    known = (f for f in _FAMILIES.values() if token_id(tokenizer, f.marker) is not None)
-    return next(known, None)
+@dataclass(frozen=True)
+class PromptChoice:
+    """A prompt, and why its text and its placeholder are what they are."""
+
+    prompt: SoftPrompt
+    template_origin: str
+    placeholder_origin: str
 
 
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The token that ends an answer in the tokenizer's chat format, else its end-of-text token."""
-    family = _family(tokenizer)
-    end = family.end if family else tokenizer.eos_token
-    return None if end is None else str(end)
+def choose_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None = None,
+    placeholder: str | None = None,
+    base: PromptChoice | None = None,
+    end: str | None = None,
+) -> PromptChoice:
+    """The prompt to use: what the user gives, else `base` (an adapter's), else the tokenizer's own.
 
-
-def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
-    """One user turn and the opening of the answer, with no system prompt, as text.
-
-    Raises PromptError if the tokenizer's special tokens show no known chat format.
+    template without placeholder: it contains the placeholder of the prompt it replaces. placeholder
+    without template: the prompt's text with this token in place of its own. end: the end-of-turn
+    token. Raises PromptError where a part that is not given cannot be derived.
     """
-    family = _family(tokenizer)
-    if family is None:
-        raise PromptError(
-            f"{tokenizer.name_or_path}: no chat format known for this tokenizer "
-            f"(known: {', '.join(_FAMILIES)}). Use the tokenizer's own template or plain text."
-        )
-    return family.before + user + family.between
+    given = "given by the user"
+    if template is not None and placeholder is not None:
+        return PromptChoice(SoftPrompt(template, placeholder, end), given, given)
+    base = base or _own(tokenizer, placeholder)
+    prompt = base.prompt
+    end = end or prompt.end
+    if template is not None:
+        chosen = SoftPrompt(template, prompt.placeholder, end)
+        return PromptChoice(chosen, given, base.placeholder_origin)
+    if placeholder is not None:
+        text = prompt.template.replace(prompt.placeholder, placeholder)
+        return PromptChoice(SoftPrompt(text, placeholder, end), base.template_origin, given)
+    chosen = SoftPrompt(prompt.template, prompt.placeholder, end)
+    return PromptChoice(chosen, base.template_origin, base.placeholder_origin)
 
 
-def as_chat(tokenizer: PreTrainedTokenizerBase, user: str, chat: Chat) -> str:
-    """The text the model shall see for one user turn.
-
-    chat: the tokenizer's own "template" (with whatever system prompt it brings), a "bare" turn
-    without one, or "none": the text as it stands. Raises PromptError where there is no such format.
-    """
-    if chat == "none":
-        return user
-    if chat == "bare":
-        return bare_chat(tokenizer, user)
-    if not tokenizer.chat_template:
-        raise PromptError(
-            f"{tokenizer.name_or_path} has no chat template. Pass chat='none' (--chat none)."
-        )
-    turns = [{"role": "user", "content": user}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text`, special tokens recognised, none added (invariant 3)."""
-    return tokenizer.encode(text, add_special_tokens=False)
-
-
-def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
-    """The id of `token` if it is in the vocabulary as one piece."""
-    # get_vocab() would build the whole dictionary on every call.
-    found = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(found, int) or tokenizer.convert_ids_to_tokens(found) != token:
-        return None  # unknown: None, or the id of the unknown token
-    return found
+def _own(tokenizer: PreTrainedTokenizerBase, placeholder: str | None) -> PromptChoice:
+    """The question in the tokenizer's chat format; for a base model, as two lines of text."""
+    known = chat_format(tokenizer)
+    if known is None:
+        begin = str(tokenizer.bos_token) if plain_begin(tokenizer) is not None else ""
+        template, origin = f"{begin}{QUESTION}\n{ANSWER}", "plain text: there is no chat template"
+    else:
+        template, origin = known.turn(QUESTION) + known.gap + ANSWER, known.origin
+    if placeholder is not None:
+        chosen = placeholder, ""
+    else:
+        end = end_of_turn(tokenizer)
+        preferred = known.placeholders if known else ()
+        chosen = choose_placeholder(tokenizer, template, preferred, [end] if end else [])
+    prompt = SoftPrompt(template.replace("{}", chosen[0]), chosen[0])
+    return PromptChoice(prompt, origin, chosen[1])
 
 
 def _check_begin_token(
@@ -216,16 +168,29 @@ def _check_begin_token(
     if not isinstance(begin, int):
         return
     usual = _usual_begin_tokens(tokenizer, begin)
-    if not usual:
+    if not usual and leading(ids, begin) < 2:
         return
-    leading = next((i for i, token in enumerate(ids) if token != begin), len(ids))
+    first = leading(ids, begin)
     # In ChatML formats the begin token opens every turn; elsewhere it may stand only once.
-    count = ids.count(begin) if usual == 1 and leading == 1 else leading
+    count = ids.count(begin) if usual == 1 and first == 1 else first
     if count != 1:
         raise PromptError(
-            f'the template begins with or holds {count} "{tokenizer.bos_token}" tokens; this model '
-            f"wants exactly one. It begins: {template[:60]!r}."
+            f'the template begins with or contains {count} "{tokenizer.bos_token}" tokens; this '
+            f"model requires exactly one. It begins: {template[:60]!r}."
         )
+
+
+def _check_nothing_added(
+    tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], template: str
+) -> None:
+    """Some tokenizers add tokens whatever they are asked for (invariant 3)."""
+    for where, token in (("before", ids[0]), ("after", ids[-1])):
+        text = str(tokenizer.convert_ids_to_tokens(token))
+        if token in tokenizer.all_special_ids and text not in template:
+            raise PromptError(
+                f'{tokenizer.name_or_path} puts "{text}" {where} every text, even when it is asked '
+                "not to add special tokens. Use a tokenizer without it."
+            )
 
 
 def _usual_begin_tokens(tokenizer: PreTrainedTokenizerBase, begin: int) -> int:
@@ -234,9 +199,10 @@ def _usual_begin_tokens(tokenizer: PreTrainedTokenizerBase, begin: int) -> int:
     0 if they do not begin with one: having one defined says little, GPT-NeoX never uses its own.
     """
     if tokenizer.chat_template:
-        turn = [{"role": "user", "content": "a"}]
-        chat = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        ids = encode(tokenizer, str(chat))
+        try:
+            ids = encode(tokenizer, as_chat(tokenizer, "a", "template"))
+        except PromptError:  # a template that takes no user turn alone
+            ids = list(tokenizer("a")["input_ids"])
     else:
         ids = list(tokenizer("a")["input_ids"])
     return ids.count(begin) if ids[:1] == [begin] else 0

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, SelfieError
-from selfie_adapters.model.prompt import Chat
+from selfie_adapters.model.user_text import Chat
 
 
 @dataclass(frozen=True)

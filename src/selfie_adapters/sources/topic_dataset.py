@@ -13,7 +13,7 @@ from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.prompt import Chat
+from selfie_adapters.model.user_text import Chat
 from selfie_adapters.sources.topic import Topic
 from selfie_adapters.sources.topics import topic_texts, topic_vectors
 

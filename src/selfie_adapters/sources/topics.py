@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.prefix import common_length
-from selfie_adapters.model.prompt import Chat, as_chat, encode
+from selfie_adapters.model.tokens import begun_ids
+from selfie_adapters.model.user_text import Chat, UserText
 from selfie_adapters.sources.hub_rows import is_hub_name
 from selfie_adapters.sources.hub_topics import hub_topics
 from selfie_adapters.sources.topic import Topic, topic_of_row
@@ -111,14 +112,19 @@ def topic_texts(
 
     question holds "{}" where the name goes. chat: the tokenizer's own "template" (with whatever
     system prompt it brings), a "bare" turn without one, or "none". Raises DataError for such a
-    question, PromptError where the tokenizer has no such chat format.
+    question and for a topic that brings a begin token into a chat turn, PromptError where the
+    tokenizer has no such chat format.
     """
     if "{}" not in question:
         raise DataError(f'question {question!r} has no "{{}}" for the topic\'s name.')
-    texts = []
-    for topic in topics:
+    turns = UserText(model.tokenizer, chat)
+    texts: list[str] = []
+    for number, topic in enumerate(topics):
         user = topic.prompt or question.replace("{}", topic.name or "")
-        texts.append(as_chat(model.tokenizer, user, chat))
+        try:
+            texts.append(turns.text(user))
+        except PromptError as error:
+            raise DataError(f'topic {number} ("{topic.title}"): {error}') from error
     return texts
 
 
@@ -131,12 +137,14 @@ def topic_vectors(
 ) -> Tensor:
     """Outputs of blocks `layers` at token `position` of each text: [n, layers, d_model], float32.
 
+    Each text gets a begin token where the model has one and the text does not begin with it.
     position counts from the end when negative (-1 is the last token). What all texts begin with is
-    computed once. Raises DataError for a text too short for the position.
+    computed once. Raises DataError for a text too short for the position, PromptError for one with
+    a doubled begin token.
     """
     if not texts:
         return torch.empty(0, len(layers), model.d_model)
-    rows = [encode(model.tokenizer, text) for text in texts]
+    rows = begun_ids(model.tokenizer, texts)
     for text, row in zip(texts, rows, strict=True):
         if not -len(row) <= position < len(row):
             raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")

@@ -1,0 +1,86 @@
+"""A user's text as the model sees it: its chat format around it, one begin token before it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from selfie_adapters.errors import PromptError
+from selfie_adapters.model.chat_format import chat_format
+from selfie_adapters.model.chat_template import render
+from selfie_adapters.model.tokens import begun_ids
+
+Chat = Literal["template", "bare", "none"]
+
+
+class UserText:
+    """One chat format for many texts: every prompt that is read, captured or asked goes through it.
+
+    chat: the tokenizer's own "template" (with whatever system prompt it brings), a "bare" turn
+    without one, or "none": the text as it is. Raises PromptError where there is no such format.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> None:
+        self._tokenizer, self._chat = tokenizer, chat
+        self._bare = _bare_format(tokenizer) if chat == "bare" else None
+        self._begin = ""  # a begin token that the format or the tokenizer puts before the turn
+        if chat != "none":
+            (ids,) = begun_ids(tokenizer, [self.text("a")])
+            if ids[:1] == [tokenizer.bos_token_id]:
+                self._begin = str(tokenizer.bos_token)
+
+    def text(self, user: str) -> str:
+        """The text around and of one user turn.
+
+        Raises PromptError for a text that brings a begin token into a chat turn: it is a rendered
+        chat already, and the model would see two beginnings.
+        """
+        if self._chat == "none":
+            return user
+        if self._begin and self._begin in user:
+            raise PromptError(
+                f'the text contains the begin token "{self._begin}": {user[:60]!r}. Remove it; '
+                "for a text that is a rendered chat already, pass chat='none' (--chat none)."
+            )
+        if self._bare is not None:
+            return self._bare.turn(user)
+        return render(self._tokenizer, [{"role": "user", "content": user}])
+
+    def ids(self, user: str) -> list[int]:
+        """Token ids of `text`, with exactly one begin token in front where the model has one."""
+        return begun_ids(self._tokenizer, [self.text(user)])[0]
+
+
+def as_chat(tokenizer: PreTrainedTokenizerBase, user: str, chat: Chat) -> str:
+    """`UserText.text` of one text; the begin token that plain texts get is not in it."""
+    return UserText(tokenizer, chat).text(user)
+
+
+def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
+    """One user turn and the opening of the answer, with no system prompt, as text.
+
+    Raises PromptError if the tokenizer has no chat format.
+    """
+    return _bare_format(tokenizer).turn(user)
+
+
+def usual_chat(tokenizer: PreTrainedTokenizerBase, *stated: Chat | None) -> Chat:
+    """The first chat format that is stated (by the user, the adapter, the mean file).
+
+    Where none is: the chat template, or plain text for a tokenizer that has none.
+    """
+    for chat in stated:
+        if chat is not None:
+            return chat
+    return "template" if tokenizer.chat_template else "none"
+
+
+def _bare_format(tokenizer: PreTrainedTokenizerBase):
+    found = chat_format(tokenizer)
+    if found is None:
+        raise PromptError(
+            f"{tokenizer.name_or_path}: no chat format known for this tokenizer, and no chat "
+            "template. Pass chat='none' (--chat none)."
+        )
+    return found
