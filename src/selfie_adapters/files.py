@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, MissingFileError, StorageError
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError, StorageError
 from selfie_adapters.json_text import parse_json
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -70,6 +70,12 @@ def unwritable(path: str | Path, error: OSError) -> StorageError:
     if error.errno in _UNWRITABLE:
         advice = "Free space, or choose another path."
     return StorageError(f"{path} cannot be written: {error.strerror or error}. {advice}")
+
+
+def check_free(path: str | Path, overwrite: bool) -> None:
+    """Raise ConfigError if `path` exists and must not be replaced."""
+    if not overwrite and os.path.lexists(path):
+        raise ConfigError(f"{path} exists. Give another path, or pass --overwrite to replace it.")
 
 
 def write_text(path: str | Path, text: str) -> None:

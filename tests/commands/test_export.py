@@ -41,8 +41,18 @@ def test_a_run_that_is_not_complete_is_exported_as_far_as_it_goes_and_says_so(ru
     (run / "labels-00001.jsonl").unlink()
     export(str(run), form="csv")
     shown = capsys.readouterr().out
-    assert "not complete: 1 shards are missing" in shown
+    assert "not complete: 3 of 8 vectors are not exported" in shown
     assert "5 rows" in shown
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "labels.csv"), ("parquet", "labels.parquet")])
+def test_an_older_result_stays_unless_it_is_to_be_overwritten(run, form, name):
+    (run / name).write_text("older")
+    with pytest.raises(ConfigError, match=rf"{name} exists.*--overwrite"):
+        export(str(run), form=form)
+    assert (run / name).read_text() == "older"
+    export(str(run), form=form, overwrite=True)
+    assert (run / name).read_bytes() != b"older"
 
 
 def test_neuronpedia_needs_its_own_names(run):

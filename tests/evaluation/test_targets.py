@@ -108,8 +108,12 @@ def test_a_missing_label_and_bad_rows_are_named(tmp_path):
     some = write(tmp_path, {"index": 0, "label": "a"})
     with pytest.raises(DataError, match=r'no label for d@l3/1 \(topic "tin"\); it has 1 labels'):
         given_labels(some, wanted, ENTRIES)
-    for row, found in (({"index": 0}, "found index"), ({"label": "a"}, "found label"), ([1], "1")):
-        with pytest.raises(DataError, match=f"row 1: label and topic.*{found}"):
+    for row, found in (
+        ({"index": 0}, "found 'index'"),
+        ({"label": "a"}, "found 'label'"),
+        ({"label": "a", "index": 0, "rank": "x"}, "rank"),
+    ):
+        with pytest.raises(DataError, match=f"line 1: label and topic.*{found}"):
             given_labels(write(tmp_path, row), wanted, ENTRIES)
 
 

@@ -20,6 +20,8 @@ from selfie_adapters.labelling.export import (
     to_parquet,
     to_training,
 )
+from selfie_adapters.labelling.inputs import open_source
+from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
 
 NASTY = [
@@ -41,12 +43,22 @@ def vectors(tmp_path):
 
 @pytest.fixture
 def run(vectors, tmp_path):
-    """A run folder as `selfie label --best-of 2 --explain` would leave it; two shards."""
+    """A run folder as `selfie label --best-of 2 --explain` would leave it; two shards.
+
+    With `rows`: as without these options; vectors without a row have failed.
+    """
 
     def run(rows=None, **options):
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         values = {"source": str(tmp_path / "v.safetensors"), "model": "m", "shard_size": 4}
+        if rows is None:
+            values |= {"best_of": 2, "explain": True}
+        else:
+            have = {row["index"] for row in rows}
+            named = {key: rows[0][key] for key in ("dataset",) if key in rows[0]}
+            missing = [{**named, "index": i, "error": "e"} for i in range(8) if i not in have]
+            rows = [*rows, *missing]
         settings = LabelSettings.checked(**{**values, **options})
         config = {"settings": settings.model_dump(mode="json"), "vectors": 8}
         (folder / "config.json").write_text(json.dumps(config))
@@ -62,8 +74,15 @@ def run(vectors, tmp_path):
 
 
 def row(index, label, **more):
-    first = {"index": index, "label": label, "raw": label + '"', "scale": 1.0, "sample": 0}
-    numbers = {"seed": 2**62, "log_prob": -1.5, "zero_log_prob": -3.0, "score": 0.75, "tokens": 2}
+    first = {"index": index, "label": label, "raw": label + '"', "scale": 1.0}
+    first["sample"] = more.get("rank", 0)
+    numbers = {
+        "seed": 2**62 + more.get("rank", 0),
+        "log_prob": -1.5,
+        "zero_log_prob": -3.0,
+        "score": 0.75,
+        "tokens": 2,
+    }
     return {**first, **numbers, "ended": True, **more}
 
 
@@ -73,25 +92,26 @@ def default_rows():
         rows.append(row(index, "the second best", rank=1, confidence=0.2, concept=False))
         rows.append(row(index, label, rank=0, confidence=0.9, concept=True))
     rows.append(row(6, "not believed", rank=0, confidence=0.1, concept=False))
+    rows.append(row(6, "even less", rank=1, confidence=0.1, concept=False))
     rows.append({"index": 7, "error": "the vector holds NaN or infinity"})
     return rows
 
 
 def test_csv_gives_back_every_label_as_it_was(run, tmp_path):
-    assert to_csv(open_run(run()), tmp_path / "labels.csv") == 14
+    assert to_csv(open_run(run()), tmp_path / "labels.csv") == 15
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert [r["label"] for r in found if r["rank"] == "0"] == [*NASTY, "not believed"]
-    assert found[0]["seed"] == str(2**62)
+    assert found[0]["seed"] == str(2**62 + 1)
     assert (found[-1]["index"], found[-1]["error"]) == ("7", "the vector holds NaN or infinity")
 
 
 def test_parquet_gives_back_every_label_with_its_types(run, tmp_path):
-    assert to_parquet(open_run(run()), tmp_path / "labels.parquet") == 14
+    assert to_parquet(open_run(run()), tmp_path / "labels.parquet") == 15
     table = pyarrow.parquet.read_table(tmp_path / "labels.parquet")
     found = table.to_pylist()
     assert [r["label"] for r in found if r["rank"] == 0] == [*NASTY, "not believed"]
-    assert found[0]["seed"] == 2**62
+    assert found[0]["seed"] == 2**62 + 1
     assert found[0]["concept"] is False
     assert found[-1] == dict.fromkeys(table.column_names) | {
         "index": 7,
@@ -165,7 +185,7 @@ def test_a_training_files_own_splits_and_a_mean_are_kept(run, vectors, tmp_path)
 
 def test_blank_labels_are_left_out_and_nothing_left_is_an_error(run, tmp_path):
     folder = run([row(0, ""), row(1, "kept"), row(5, "not", concept=False)])
-    assert [r["label"] for r in open_run(folder).best()] == ["kept"]
+    assert [r.label for r in open_run(folder).best()] == ["kept"]
     with pytest.raises(DataError, match="no vector has a label"):
         to_training(open_run(run([row(0, "")])), tmp_path / "t.json", layer=1)
 
@@ -181,8 +201,8 @@ def test_a_run_that_is_not_complete_says_what_is_missing(run):
     folder = run()
     (folder / "labels-00001.jsonl").unlink()
     found = open_run(folder)
-    assert found.missing == 1
-    assert {r["index"] for r in found.rows()} == {0, 1, 2, 3}
+    assert found.missing == 4
+    assert {r.index for r in found.rows()} == {0, 1, 2, 3}
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -190,5 +210,111 @@ def test_what_is_no_run_is_refused(tmp_path):
         open_run(tmp_path)
     for content in ("[]", "{}", '{"settings": {"source": 3}, "vectors": 1}', "not json"):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises((DataError, ConfigError)):
+        with pytest.raises(DataError, match=r"config\.json"):
             open_run(tmp_path)
+
+
+def test_a_count_that_is_damaged_is_no_reason_to_look_for_that_many_shards(run):
+    folder = run()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vectors": 2**62}))
+    found = open_run(folder)
+    assert (len(found.shards), found.missing) == (2, 2**62 - 8)
+    for count in (0, -1, True, 1.5, "8", None, [8]):
+        (folder / "config.json").write_text(json.dumps({**config, "vectors": count}))
+        with pytest.raises(DataError, match=r"config\.json: not a labelling run"):
+            open_run(folder)
+
+
+def damaged(folder, name="labels-00001.jsonl"):
+    """The rows of a shard, and how to replace them."""
+    path = folder / name
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return rows, lambda new: path.write_text("".join(json.dumps(row) + "\n" for row in new))
+
+
+def test_a_shard_that_lost_rows_or_has_others_is_named(run, tmp_path):
+    folder = run()
+    rows, write = damaged(folder)
+    of_shard_0 = [{**row, "index": row["index"] % 4} for row in rows]
+    cases = {
+        r"has rows of 0 vectors; 4 are expected.*selfie label": [],
+        r"has rows of 3 vectors; 4": rows[:-1],
+        r"row 4 has 1 rows where the run's settings make 2": rows[1:],
+        r"line 8: row 7 has this row already": [*rows, rows[-1]],
+        r"row 0 is in labels-00000\.jsonl too": of_shard_0,
+        r"has rows of 5 vectors; 4": [*rows, {"index": 99, "error": "e"}],
+    }
+    for message, content in cases.items():
+        write(content)
+        with pytest.raises(DataError, match=rf"labels-00001\.jsonl.*({message})"):
+            to_csv(open_run(folder), tmp_path / "labels.csv")
+        assert not (tmp_path / "labels.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("label", 5),
+        ("label", None),
+        ("index", "0"),
+        ("index", -1),
+        ("index", True),
+        ("index", 2**63),
+        ("seed", 2**63),
+        ("seed", 1.5),
+        ("score", "1"),
+        ("score", float("nan")),
+        ("log_prob", float("-inf")),
+        ("ended", 1),
+        ("rank", None),
+        ("dataset", 3),
+        ("tokens", []),
+    ],
+)
+def test_a_row_with_a_value_of_another_kind_is_named_with_file_and_line(
+    run, tmp_path, field, value
+):
+    folder = run()
+    rows, write = damaged(folder)
+    write([rows[0], {**rows[1], field: value}, *rows[2:]])
+    for form in (to_csv, to_parquet):
+        with pytest.raises(DataError, match=rf"labels-00001\.jsonl, line 2: .*{field}"):
+            form(open_run(folder), tmp_path / "out")
+
+
+def test_a_shard_that_is_no_text_or_no_file_is_named(run, tmp_path):
+    folder = run()
+    shard = folder / "labels-00001.jsonl"
+    shard.write_bytes(b"\xff\xfe{}\n")
+    with pytest.raises(DataError, match=r"labels-00001\.jsonl, line 1"):
+        to_csv(open_run(folder), tmp_path / "labels.csv")
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(MissingFileError, match=r"labels-00001\.jsonl is a folder"):
+        to_csv(open_run(folder), tmp_path / "labels.csv")
+    shard.rmdir()
+    shard.symlink_to(shard)
+    with pytest.raises(MissingFileError, match="Too many levels of symbolic links"):
+        to_csv(open_run(folder), tmp_path / "labels.csv")
+
+
+def test_labels_are_not_written_with_vectors_that_changed_in_one_number(run, vectors, tmp_path):
+    folder = run()
+    config = json.loads((folder / "config.json").read_text())
+    settings = LabelSettings.checked(**config["settings"])
+    config["inputs"] = {"vectors": vectors_hash(open_source(settings))}
+    (folder / "config.json").write_text(json.dumps(config))
+    to_training(open_run(folder), tmp_path / "t.json", layer=1)
+    vectors[5, 2] += 1e-6
+    save_file({"v": vectors}, tmp_path / "v.safetensors")
+    with pytest.raises(DataError, match=r"v\.safetensors: its vectors have changed"):
+        to_training(open_run(folder), tmp_path / "t2.json", layer=1)
+
+
+def test_a_damaged_binding_is_named_where_the_layer_is_looked_for(run, tmp_path):
+    folder = run()
+    for content in (b"\xff", b"[1]", b'{"model": 5}', b'{"layer": "x"}', b"[" * 9999):
+        (folder / "binding.json").write_bytes(content)
+        with pytest.raises(DataError, match=r"binding\.json"):
+            to_training(open_run(folder), tmp_path / "t.json")

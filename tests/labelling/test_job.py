@@ -24,6 +24,7 @@ from selfie_adapters.errors import (
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here
+from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import cut_into_shards
 from selfie_adapters.labelling.worker import ShardWorker
@@ -116,6 +117,7 @@ from pathlib import Path
 import selfie_adapters.labelling.shards as shards
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here
+from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker
 append = shards.ShardFile.append
@@ -203,14 +205,12 @@ def test_vectors_that_fail_are_marked_and_tried_again(settings, tmp_path, golden
     assert [shard.number for shard in again.todo()] == [0, 1]
     # the file is other now, and says so
     save_file({"v": vectors}, path)
-    with pytest.raises(ConfigError, match="holds a run with inputs"):
+    with pytest.raises(ConfigError, match="whose vectors had another content"):
         run(tmp_path / "run", options)
     # had only the reading gone wrong, the same run goes on
     config = tmp_path / "run/config.json"
     content = json.loads(config.read_text())
-    content["inputs"]["vectors"] = LabelJob(
-        tmp_path / "new", options, open_source(options)
-    )._config["inputs"]["vectors"]
+    content["inputs"]["vectors"] = vectors_hash(open_source(options))
     config.write_text(json.dumps(content))
     mended = run(tmp_path / "run", options)
     assert mended.progress.complete
@@ -260,7 +260,7 @@ def test_other_settings_are_another_run(settings, tmp_path, change):
 def test_a_folder_of_another_kind_is_refused(settings, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text('{"hidden_size": 3}')
-    with pytest.raises(ConfigError, match="not a labelling run"):
+    with pytest.raises(DataError, match="not a labelling run"):
         run(tmp_path / "run", settings())
     with pytest.raises(ConfigError, match="--out names a folder"):
         run(tmp_path / "labels.jsonl", settings())

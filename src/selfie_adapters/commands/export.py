@@ -26,6 +26,7 @@ def export(
     model_id: str | None = None,
     source_id: str | None = None,
     layer: int | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write the labels of a run as one file.
 
@@ -44,12 +45,16 @@ def export(
         neuronpedia: its name of the SAE, such as 19-llamascope-res-32k.
     layer
         training: zero-based block the vectors are from, where the run does not know.
+    overwrite
+        Replace the file if it exists.
     """
     from selfie_adapters.errors import ConfigError
+    from selfie_adapters.files import check_free
     from selfie_adapters.labelling import export as formats
 
     finished = formats.open_run(run)
     path = Path(out) if out is not None else finished.folder / NAMES[form]
+    check_free(path, overwrite)
     if form == "csv":
         count = formats.to_csv(finished, path)
     elif form == "parquet":
@@ -66,8 +71,8 @@ def export(
     console = Console()
     if finished.missing:
         console.print(
-            f"the run is not complete: {finished.missing} shards are missing. "
-            "Run selfie label again for the rest.",
+            f"the run is not complete: {finished.missing} of {finished.record.vectors} vectors "
+            "are not exported. Run the same selfie label command again for the rest.",
             style="yellow",
             highlight=False,
         )

@@ -2,59 +2,63 @@
 
 from __future__ import annotations
 
-import json
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from selfie_adapters.json_lines import read_jsonl
-
 _EXPLAINED = 5  # vectors that --explain shows
 
 
 def show_controls(console: Console, folder: Path) -> None:
-    """How the run's own vectors and the controls scored."""
-    rows = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
+    """How the run's own vectors and the controls scored; nothing if that is not known."""
+    from selfie_adapters.labelling.run_record import read_controls
+
+    rows = read_controls(folder)
+    if rows is None:
+        return
     table = Table(title="Controls: means of each vector's best label")
-    for heading in ("vectors", "how many", "score, nats a token"):
+    for heading in ("vectors", "how many", "score, nats per token"):
         table.add_column(heading)
-    sure = bool(rows) and rows[0]["confidence"] is not None
+    sure = any(row.confidence is not None for row in rows)
     if sure:
         table.add_column("confidence")
         table.add_column("shown as a concept")
     table.add_column("one of the labels")
     for row in rows:
-        cells = [row["kind"], str(row["vectors"]), f"{row['score']:.2f}"]
+        cells = [_shown(row.kind), str(row.vectors), f"{row.score:.2f}"]
         if sure:
-            cells += [f"{row['confidence']:.2f}", f"{row['concepts']} of {row['vectors']}"]
-        table.add_row(*cells, _shown(row["example"]))
+            cells.append("" if row.confidence is None else f"{row.confidence:.2f}")
+            cells.append("" if row.concepts is None else f"{row.concepts} of {row.vectors}")
+        table.add_row(*cells, _shown(row.example))
     console.print(table)
 
 
 def show_why(console: Console, shard: Path) -> None:
     """The candidates of the first few vectors, best first, with what ranked them."""
-    rows = (row for row in read_jsonl(shard) if "error" not in row)
-    for _, candidates in islice(groupby(rows, _name), _EXPLAINED):
-        ranked = list(candidates)
-        table = Table(title=escape(_name(ranked[0])))
+    from selfie_adapters.labelling.rows import LabelRow, name_text, read_rows
+
+    labelled = (
+        (name, [row for row in rows if isinstance(row, LabelRow)])
+        for name, rows in read_rows(shard).items()
+    )
+    for name, ranked in islice(((name, rows) for name, rows in labelled if rows), _EXPLAINED):
+        table = Table(title=escape(name_text(name)))
         headings = ("label", "score", "log p, vector", "log p, zero")
         for heading in (*headings, "tokens", "agreement", "margin", "scale"):
             table.add_column(heading)
         for row in ranked:
-            margin = row.get("margin")
             table.add_row(
-                _shown(row["label"]),
-                f"{row['score']:.2f}",
-                f"{row['log_prob']:.2f}",
-                f"{row['zero_log_prob']:.2f}",
-                str(row["tokens"]),
-                f"{row.get('agreement', 1):.0%}",
-                "" if margin is None else f"{margin:+.2f}",
-                f"{row['scale']:g}",
+                _shown(row.label),
+                f"{row.score:.2f}",
+                f"{row.log_prob:.2f}",
+                f"{row.zero_log_prob:.2f}",
+                str(row.tokens),
+                f"{row.agreement if isinstance(row.agreement, float) else 1:.0%}",
+                f"{row.margin:+.2f}" if isinstance(row.margin, float) else "",
+                f"{row.scale:g}",
             )
         console.print(table)
 
@@ -62,7 +66,3 @@ def show_why(console: Console, shard: Path) -> None:
 def _shown(text: str) -> str:
     """A label fit for a terminal: what would move the cursor or change colours is made visible."""
     return escape("".join(c if c.isprintable() else "�" for c in text))
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['dataset']} {row['index']}" if "dataset" in row else f"row {row['index']}"

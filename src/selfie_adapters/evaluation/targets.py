@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.title_index import Entry
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.json_lines import iter_jsonl
 from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources.topic import Topic
 
 
@@ -124,21 +125,25 @@ def given_labels(
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    run = open_run(path) if path.is_dir() else None
-    if run is not None and run.missing:
-        raise DataError(f"{path}: {run.missing} shards are not labelled yet. Finish the run.")
     found: dict[str, tuple[int, str]] = {}
-    for number, row in enumerate(run.rows() if run is not None else read_jsonl(path), start=1):
-        fields = row if isinstance(row, dict) else {}
+    for number, fields in _run_rows(path) if path.is_dir() else iter_jsonl(path):
         label = "" if "error" in fields else fields.get("label")
         name = fields.get("topic", fields.get("index"))
-        if not isinstance(label, str) or not isinstance(name, str | int):
+        rank = fields.get("rank", 0)
+        if not (isinstance(label, str) and isinstance(name, str | int) and isinstance(rank, int)):
             raise DataError(
-                f"{path}, row {number}: label and topic, or label and index are expected, found "
-                f"{', '.join(fields) or repr(row)[:60]}."
+                f"{path}, line {number}: label and topic, or label and index are expected, found "
+                f"{', '.join(fields)!r:.60}."
             )
         key = f"{fields['dataset']}/{name}" if "dataset" in fields else str(name)
-        rank = fields.get("rank", 0)
         if key not in found or rank < found[key][0]:
             found[key] = rank, label
     return {key: label for key, (_, label) in found.items()}
+
+
+def _run_rows(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    run = open_run(folder)
+    if run.missing:
+        raise DataError(f"{folder}: {run.missing} vectors are not labelled yet. Finish the run.")
+    for number, row in enumerate(run.rows(), start=1):
+        yield number, row_fields(row)

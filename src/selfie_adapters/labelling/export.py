@@ -7,83 +7,119 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import UNSET
 from torch import Tensor
 
-from selfie_adapters.adapters import Binding
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
-from selfie_adapters.files import atomic_path, existing_file
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files import atomic_path
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.inputs import open_source
+from selfie_adapters.labelling.rows import (
+    COLUMNS,
+    LabelRow,
+    Name,
+    Row,
+    name_text,
+    read_rows,
+    row_fields,
+)
+from selfie_adapters.labelling.run_record import RunRecord, read_binding, vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
-from selfie_adapters.labelling.shards import Row, cut_into_shards
+from selfie_adapters.labelling.shards import Shard, complete
 
 VAL_FRACTION, SPLIT_SEED = 0.1, 42
 
-_COLUMNS = (
-    "dataset index label raw scale sample seed log_prob zero_log_prob score tokens ended "
-    "rank agreement margin confidence concept error"
-).split()
+_REPAIR = "Run the same selfie label command again: it labels what is missing."
+_ROW_GROUP = 8192  # rows of a Parquet file that are written at a time
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder as far as it is complete."""
+    """A run folder as far as it is complete. missing: vectors whose shards are not."""
 
     folder: Path
-    settings: LabelSettings
-    shards: list[Path]
-    missing: int  # shards that are not complete
+    record: RunRecord
+    shards: list[Shard]
+    missing: int
+
+    @property
+    def settings(self) -> LabelSettings:
+        return self.record.settings
 
     def rows(self) -> Iterator[Row]:
-        """All rows, in order, shard by shard; failed vectors have an `error` and no label."""
-        for shard in self.shards:
-            yield from read_jsonl(shard)
+        """All rows, in order, shard by shard.
 
-    def best(self) -> Iterator[Row]:
-        """One row a vector: its first, or its best ranked; none if that is blank or no concept."""
-        name, best = None, None
-        for row in self.rows():
-            own = (row.get("dataset"), row["index"])
-            if own != name:
-                if best is not None and _worth(best):
+        Raises DataError naming the file where a shard lost rows of its vectors, has rows that are
+        none, has a row twice, or has vectors of another shard.
+        """
+        for vector in self._vectors():
+            yield from vector
+
+    def best(self) -> Iterator[LabelRow]:
+        """One row per vector: its first, or its best ranked; none if that is blank or no concept.
+
+        Raises like `rows`.
+        """
+        for vector in self._vectors():
+            labels = [row for row in vector if isinstance(row, LabelRow)]
+            if labels:
+                best = min(labels, key=lambda row: 0 if row.rank is UNSET else row.rank)
+                if best.label and best.concept is not False:
                     yield best
-                name, best = own, row
-            elif best is not None and row.get("rank", 0) < best.get("rank", 0):
-                best = row
-        if best is not None and _worth(best):
-            yield best
+
+    def _vectors(self) -> Iterator[list[Row]]:
+        seen: dict[Name, Path] = {}
+        for shard in self.shards:
+            found = read_rows(shard.path)
+            for name, rows in found.items():
+                if name in seen:
+                    raise DataError(
+                        f"{shard.path}: {name_text(name)} is in {seen[name].name} too. Remove the "
+                        "file that is wrong and run the same selfie label command again."
+                    )
+                if not complete(rows, self.settings.rows_per_vector):
+                    raise DataError(
+                        f"{shard.path}: {name_text(name)} has {len(rows)} rows where the run's "
+                        f"settings make {self.settings.rows_per_vector}. {_REPAIR}"
+                    )
+                seen[name] = shard.path
+            if len(found) != len(shard):
+                raise DataError(
+                    f"{shard.path} has rows of {len(found)} vectors; {len(shard)} are expected. "
+                    f"{_REPAIR}"
+                )
+            yield from found.values()
 
 
 def open_run(folder: str | Path) -> FinishedRun:
     """Raises MissingFileError or DataError if `folder` is no labelling run."""
-    config = existing_file(Path(folder) / "config.json")
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-        settings = LabelSettings.checked(**content["settings"])
-        count = int(content["vectors"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{config}: not a labelling run's configuration ({error}).") from error
-    shards = [shard.path for shard in cut_into_shards(folder, count, settings.shard_size)]
-    complete = [path for path in shards if path.exists()]
-    return FinishedRun(Path(folder), settings, complete, len(shards) - len(complete))
-
-
-def _worth(row: Row) -> bool:
-    return "error" not in row and bool(row["label"]) and row.get("concept", True)
+    record = RunRecord.read(folder)
+    size = record.settings.shard_size
+    finished = []
+    # By the files that are there, not by the count, which may be damaged and huge.
+    for path in Path(folder).glob("labels-*.jsonl"):
+        number = path.stem.removeprefix("labels-")
+        if number.isascii() and number.isdecimal() and int(number) * size < record.vectors:
+            start = int(number) * size
+            shard = Shard(str(folder), int(number), start, min(start + size, record.vectors))
+            if shard.path == path:
+                finished.append(shard)
+    finished.sort(key=lambda shard: shard.number)
+    missing = record.vectors - sum(map(len, finished))
+    return FinishedRun(Path(folder), record, finished, missing)
 
 
 def to_csv(run: FinishedRun, out: str | Path) -> int:
     """Every row, with the columns that any row has. Returns how many rows."""
-    used = {key for row in run.rows() for key in row}
-    columns = [column for column in _COLUMNS if column in used]
+    columns = _columns(run)
     count = 0
     with (
         atomic_path(out) as temporary,
@@ -92,13 +128,13 @@ def to_csv(run: FinishedRun, out: str | Path) -> int:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for row in run.rows():
-            writer.writerow(row)
+            writer.writerow(row_fields(row))
             count += 1
     return count
 
 
 def to_parquet(run: FinishedRun, out: str | Path) -> int:
-    """Every row as a Parquet table, a row group a shard. Returns how many rows."""
+    """Every row as a Parquet table. Returns how many rows."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -109,16 +145,21 @@ def to_parquet(run: FinishedRun, out: str | Path) -> int:
         **dict.fromkeys(("index", "sample", "seed", "tokens", "rank"), pyarrow.int64()),
         **dict.fromkeys(("ended", "concept"), pyarrow.bool_()),
     }
-    used = {key for row in run.rows() for key in row}
-    columns = [column for column in _COLUMNS if column in used]
+    columns = _columns(run)
     schema = pyarrow.schema([(name, types.get(name, pyarrow.float64())) for name in columns])
     count = 0
     with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for shard in run.shards:
-            rows = read_jsonl(shard)
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-            count += len(rows)
+        rows = map(row_fields, run.rows())
+        while group := list(islice(rows, _ROW_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+            count += len(group)
     return count
+
+
+def _columns(run: FinishedRun) -> list[str]:
+    """The columns that any row has; reading them all first also finds damage before writing."""
+    used = {key for row in run.rows() for key in row_fields(row)}
+    return [column for column in COLUMNS if column in used]
 
 
 def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: str) -> int:
@@ -133,7 +174,7 @@ def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: 
         with opened(temporary, "wt", encoding="utf-8") as file:
             for row in run.best():
                 count += 1
-                datasets.add(row.get("dataset"))
+                datasets.add(row.dataset)
                 if len(datasets) > 1:
                     raise ConfigError(
                         f"{run.folder} holds labels of several datasets, and one Neuronpedia "
@@ -142,8 +183,8 @@ def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: 
                 explanation: dict[str, Any] = {
                     "modelId": model_id,
                     "layer": source_id,
-                    "index": str(row["index"]),
-                    "description": row["label"],
+                    "index": str(row.index),
+                    "description": row.label,
                     "typeName": "selfie-adapter",
                     "explanationModelName": explainer,
                 }
@@ -159,7 +200,8 @@ def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> 
     Raises DataError if no label is left, ConfigError if the layer is not known.
     """
     source = open_source(run.settings)
-    labels = {(row.get("dataset"), row["index"]): row["label"] for row in run.best()}
+    _check_vectors(run, source)
+    labels = {row.name: row.label for row in run.best()}
     if not labels:
         raise DataError(f"{run.folder}: no vector has a label that could be trained on.")
     name = Path(out).name.removesuffix(".gz").removesuffix(".json")
@@ -170,6 +212,16 @@ def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> 
     ]
     save_dataset(out, sections)
     return sum(len(section.items) for section in sections)
+
+
+def _check_vectors(run: FinishedRun, source: LabelSource) -> None:
+    """Labels must not be written with vectors that they are not about."""
+    was = run.record.inputs.get("vectors")
+    if len(source) != run.record.vectors or was not in (None, vectors_hash(source)):
+        raise DataError(
+            f"{run.settings.source}: its vectors have changed since {run.folder} labelled them. "
+            "Restore the file, or label the vectors it has now into another folder."
+        )
 
 
 def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[Section]:
@@ -221,7 +273,5 @@ def _labelled(
 
 
 def _bound_layer(run: FinishedRun) -> int | None:
-    path = run.folder / "binding.json"
-    if not path.exists():
-        return None
-    return Binding.model_validate_json(path.read_text(encoding="utf-8")).layer
+    binding = read_binding(run.folder)
+    return None if binding is None else binding.layer

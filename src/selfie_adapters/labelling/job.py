@@ -1,4 +1,4 @@
-"""A labelling run: a folder that can be killed at any moment and taken up again.
+"""A labelling run: a folder that can be killed at any moment and resumed.
 
 config.json          what was asked for, and hashes of the files it was asked of
 binding.json         the model and prompt that wrote the labels
@@ -9,21 +9,18 @@ controls.json        how vectors that mean nothing scored (labelling/controls.py
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from selfie_adapters.adapters import find_adapter_file
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import sha256, write_json
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files import write_json
+from selfie_adapters.labelling.rows import FailedRow, read_rows
+from selfie_adapters.labelling.run_record import CONFIG, RunRecord
 from selfie_adapters.labelling.settings import LabelSettings
-from selfie_adapters.labelling.shards import Shard, cut_into_shards, shard_state
+from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
 from selfie_adapters.labelling.worker import ShardWorker
 
 # These change how fast labels come, or what is shown beside them, not which come.
@@ -68,46 +65,38 @@ class LabelJob:
         if not len(source):
             raise DataError(f"{settings.source}: no vector to label (split {settings.split}).")
         self.shards = cut_into_shards(folder, len(source), settings.shard_size)
-        self._config = {
-            "settings": settings.model_dump(mode="json"),
-            "vectors": len(source),
-            "inputs": _inputs(settings, source),
-        }
+        self._record = RunRecord.of(settings, source)
         self._check_same_run()
-        states = [shard_state(shard) for shard in self.shards]
-        self._todo = [
-            shard
-            for shard, state in zip(self.shards, states, strict=True)
-            if state is None or state[1]
-        ]
-        done = sum(state[0] for state in states if state is not None and not state[1])
+        self._todo = [shard for shard in self.shards if not self._finished(shard)]
+        done = len(source) - sum(map(len, self._todo))
         self.progress = Progress(len(source), done)
         self._written = 0.0
 
     def _check_same_run(self) -> None:
-        path = self.folder / "config.json"
-        if not path.exists():
+        if not (self.folder / CONFIG).exists():
             return
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            pairs = [
-                *((key, earlier["settings"].get(key), value) for key, value in self._decisive()),
-                *((key, earlier.get(key), self._config[key]) for key in ("vectors", "inputs")),
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{path}: not a labelling run's configuration ({error}). Give another --out."
-            ) from error
-        for key, was, now in pairs:
-            if was != now:
+        now, earlier = self._record, RunRecord.read(self.folder)
+        pairs = [
+            (key, getattr(earlier.settings, key), getattr(now.settings, key))
+            for key in LabelSettings.model_fields
+            if key not in _FREE
+        ]
+        for key, was, is_now in [*pairs, ("vectors", earlier.vectors, now.vectors)]:
+            if was != is_now:
                 raise ConfigError(
-                    f"{self.folder} holds a run with {key} {was!r}; now {key} is {now!r}. Give "
-                    "another --out, or the same settings to go on with that run."
+                    f"{self.folder} holds a run with {key} {was!r}; now {key} is {is_now!r}. Give "
+                    "another --out, or the same settings to resume that run."
+                )
+        for key in sorted({*earlier.inputs, *now.inputs}):
+            if earlier.inputs.get(key) != now.inputs.get(key):
+                raise ConfigError(
+                    f"{self.folder} holds a run whose {key} had another content than now (their "
+                    "hashes differ). Give another --out, or restore the file to resume that run."
                 )
 
-    def _decisive(self) -> list[tuple[str, Any]]:
-        settings = self._config["settings"]
-        return [(key, value) for key, value in settings.items() if key not in _FREE]
+    def _finished(self, shard: Shard) -> bool:
+        rows = shard_rows(shard, self.source, self.settings.rows_per_vector)
+        return len(rows) == len(shard) and not any(map(failed, rows.values()))
 
     def todo(self) -> list[Shard]:
         """Shards that are not complete, or hold failed vectors."""
@@ -116,17 +105,16 @@ class LabelJob:
     def first_failure(self) -> str:
         """Where and why the first failed vector failed; empty if none has."""
         for shard in self.shards:
-            rows = read_jsonl(shard.path) if shard.path.exists() else []
-            for row in rows:
-                if "error" in row:
-                    return f"row {row['index']}: {row['error']}"
+            for rows in (read_rows(shard.path) if shard.path.exists() else {}).values():
+                if isinstance(rows[0], FailedRow):
+                    return f"row {rows[0].index}: {rows[0].error}"
         return ""
 
     def begin(self) -> None:
         """Make the folder and write config.json, if this is its first run."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "config.json").exists():
-            write_json(self.folder / "config.json", self._config)
+        if not (self.folder / CONFIG).exists():
+            self._record.write(self.folder)
         self.note(0, 0)
 
     def note(self, labelled: int, failed: int) -> None:
@@ -152,23 +140,3 @@ def run_here(
     worker.write_facts(job.folder)
     for shard in job.todo():
         worker.run(shard, note)
-
-
-def _inputs(settings: LabelSettings, source: LabelSource) -> dict[str, str]:
-    """Hashes of the files that decide what comes out."""
-    inputs: dict[str, str] = {"vectors": _vectors_hash(source)}
-    if settings.adapter is not None:
-        inputs["adapter"] = sha256(find_adapter_file(settings.adapter))
-    for key in ("mean", "confidence"):
-        if (path := getattr(settings, key)) is not None:
-            inputs[key] = sha256(path)
-    return inputs
-
-
-def _vectors_hash(source: LabelSource) -> str:
-    """Which vectors, and a few of them: hashing all of a large SAE would take minutes."""
-    digest = hashlib.sha256(json.dumps(source.places).encode())
-    step = max(1, len(source) // 256)
-    some = source.at(range(0, len(source), step))
-    digest.update(some.numpy().tobytes())
-    return digest.hexdigest()

@@ -1,27 +1,33 @@
 """The files of a labelling run: shards that are complete, and parts that are being written.
 
 labels-00007.jsonl        a complete shard: every vector of it has been tried; in order
-labels-00007.jsonl.part   one that is being written: a line a vector, appended group by group
+labels-00007.jsonl.part   one that is being written: a line per vector, appended group by group
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfie_adapters.dataset.source import LabelSource
-from selfie_adapters.files import atomic_path
-from selfie_adapters.json_lines import read_jsonl
-
-Row = dict[str, Any]
+from selfie_adapters.errors import DataError
+from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.labelling.rows import (
+    FailedRow,
+    Name,
+    Row,
+    name_text,
+    parse_row,
+    read_rows,
+    row_fields,
+)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Positions start to stop - 1 of the source, and the folder its file lies in."""
+    """Positions start to stop - 1 of the source, and the folder its file is in."""
 
     folder: str
     number: int
@@ -42,49 +48,90 @@ def cut_into_shards(folder: str | Path, count: int, size: int) -> list[Shard]:
     return [Shard(str(folder), i, at, min(at + size, count)) for i, at in enumerate(starts)]
 
 
-def shard_state(shard: Shard) -> tuple[int, int] | None:
-    """(labelled, failed) vectors of a complete shard; None if it is not complete."""
+def failed(rows: Sequence[Row]) -> bool:
+    """Whether these rows of one vector state that it could not be labelled."""
+    return isinstance(rows[0], FailedRow)
+
+
+def complete(rows: Sequence[Row], rows_per_vector: int) -> bool:
+    """Whether a vector has all its rows; a failed one has one."""
+    return len(rows) == (1 if failed(rows) else rows_per_vector)
+
+
+def shard_rows(shard: Shard, source: LabelSource, rows_per_vector: int) -> dict[int, list[Row]]:
+    """Rows of the vectors that a finished shard's file has completely, by position.
+
+    Vectors that lost rows are absent; {} if there is no file. Raises DataError naming file and line
+    for what is no row, and for rows of vectors that are not this shard's.
+    """
     if not shard.path.exists():
-        return None
-    failed = sum("error" in row for row in read_jsonl(shard.path))
-    return len(shard) - failed, failed
+        return {}
+    positions = {source_name(source, at): at for at in range(shard.start, shard.stop)}
+    found: dict[int, list[Row]] = {}
+    for name, rows in read_rows(shard.path).items():
+        if name not in positions:
+            raise DataError(
+                f"{shard.path}: {name_text(name)} is not one of this shard's vectors. Remove the "
+                "file and run the same selfie label command again: it labels its vectors again."
+            )
+        if complete(rows, rows_per_vector):
+            found[positions[name]] = rows
+    return found
+
+
+def source_name(source: LabelSource, position: int) -> Name:
+    """The name of a source's vector, as rows have it."""
+    identity = source.identity(position)
+    return identity.get("dataset"), identity["index"]
 
 
 class ShardFile:
-    """One shard on disk, taken up where an earlier attempt left it.
+    """One shard on disk, resumed where an earlier attempt left it.
 
-    Labelled vectors stay and failed ones are tried again. Of a part only whole groups (of `group`
-    neighbouring vectors) stay: the rest is then worked off in the batches it would have been in
-    anyway, and comes out the same to the last digit.
+    Labelled vectors stay and failed ones are tried again. Of a part, and of a shard that lost rows,
+    only complete groups (of `group` neighbouring vectors) stay: the rest is then worked off in the
+    batches it would have been in anyway, and comes out the same to the last digit.
     """
 
-    def __init__(self, shard: Shard, source: LabelSource, group: int) -> None:
-        self._shard, self._source = shard, source
+    def __init__(self, shard: Shard, source: LabelSource, group: int, rows_per_vector: int) -> None:
+        """Raises DataError for a part or a finished file that holds something else."""
+        self._shard, self._source, self._rows_per_vector = shard, source, rows_per_vector
         self._part = shard.path.with_name(shard.path.name + ".part")
         positions = range(shard.start, shard.stop)
         self._groups = [positions[i : i + group] for i in range(0, len(shard), group)]
-        self._rows: dict[int, list[Row]] = {}
-        if shard.path.exists():
-            self._rows = self._complete()
-        elif self._part.exists():
-            found = {line["position"]: line["rows"] for line in read_jsonl(self._part)}
-            for members in self._groups:
-                if all(position in found for position in members):
-                    self._rows |= {position: found[position] for position in members}
-        self._rows = {p: rows for p, rows in self._rows.items() if "error" not in rows[0]}
-        with atomic_path(self._part) as temporary:
-            temporary.write_text("".join(map(_line, self._rows.items())), encoding="utf-8")
+        found = shard_rows(shard, source, rows_per_vector)
+        if not shard.path.exists() and self._part.exists():
+            found = self._of_part()
+        if len(found) < len(shard):
+            whole = [group for group in self._groups if all(at in found for at in group)]
+            found = {at: found[at] for group in whole for at in group}
+        self._rows = {at: rows for at, rows in found.items() if not failed(rows)}
+        write_jsonl(self._part, map(_line, self._rows.items()))
 
-    def _complete(self) -> dict[int, list[Row]]:
-        by_name: dict[tuple[object, int], list[Row]] = {}
-        for row in read_jsonl(self._shard.path):
-            by_name.setdefault((row.get("dataset"), row["index"]), []).append(row)
+    def _of_part(self) -> dict[int, list[Row]]:
         found: dict[int, list[Row]] = {}
-        for position in range(self._shard.start, self._shard.stop):
-            name = self._source.identity(position)
-            rows = by_name.get((name.get("dataset"), name["index"]))
-            if rows:
-                found[position] = rows
+        for number, line in iter_jsonl(self._part):
+            where = f"{self._part}, line {number}"
+            match line:
+                case {"position": int(at), "rows": [*fields]} if (
+                    self._shard.start <= at < self._shard.stop and fields
+                ):
+                    rows = [parse_row(row, where) for row in fields]
+                case _:
+                    raise DataError(
+                        f"{where}: a position from {self._shard.start} to {self._shard.stop - 1} "
+                        f"and its rows are expected, found {line!r:.80}. Remove the file and run "
+                        "the same selfie label command again: it labels these vectors again."
+                    )
+            name = source_name(self._source, at)
+            if any(row.name != name for row in rows):
+                raise DataError(
+                    f"{where}: position {at} is {name_text(name)}, and the rows are of "
+                    f"{name_text(rows[0].name)}. Remove the file and run the same selfie label "
+                    "command again: it labels these vectors again."
+                )
+            if complete(rows, self._rows_per_vector):
+                found[at] = rows
         return found
 
     def __len__(self) -> int:
@@ -98,24 +145,23 @@ class ShardFile:
             if positions:
                 yield positions
 
-    def append(self, rows: dict[int, list[Row]]) -> None:
-        """Add the rows of some vectors, by position, to the part."""
+    def append(self, rows: Mapping[int, list[Row]]) -> None:
+        """Add the rows of some vectors, by position, to the part.
+
+        Raises StorageError if the disk is full; the part then holds what it held before.
+        """
+        append_jsonl(self._part, *map(_line, rows.items()))
         self._rows |= rows
-        with self._part.open("a", encoding="utf-8") as file:
-            file.write("".join(map(_line, rows.items())))
 
     def finish(self) -> None:
         """Write the complete shard, in order, and drop the part."""
-        with (
-            atomic_path(self._shard.path) as temporary,
-            temporary.open("w", encoding="utf-8") as file,
-        ):
-            for position in range(self._shard.start, self._shard.stop):
-                for row in self._rows[position]:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        positions = range(self._shard.start, self._shard.stop)
+        write_jsonl(
+            self._shard.path, (row_fields(row) for at in positions for row in self._rows[at])
+        )
         self._part.unlink(missing_ok=True)
 
 
-def _line(vector: tuple[int, list[Row]]) -> str:
+def _line(vector: tuple[int, list[Row]]) -> dict[str, Any]:
     position, rows = vector
-    return json.dumps({"position": position, "rows": rows}, ensure_ascii=False) + "\n"
+    return {"position": position, "rows": [row_fields(row) for row in rows]}

@@ -6,23 +6,31 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, Binding, create_adapter, load_adapter
+from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
-from selfie_adapters.files import write_json
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
 from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
+from selfie_adapters.labelling.run_record import (
+    RunBinding,
+    read_binding,
+    read_controls,
+    write_binding,
+    write_controls,
+)
 from selfie_adapters.labelling.settings import LabelSettings
-from selfie_adapters.labelling.shards import Row, Shard, ShardFile
+from selfie_adapters.labelling.shards import Shard, ShardFile, failed
 from selfie_adapters.model import FrozenModel, bind, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 _LONGEST = 1e18
 
@@ -54,7 +62,8 @@ class ShardWorker:
         self.labeller = Labeller(
             model, adapter, check=not settings.ignore_binding, writer=_writer(settings)
         )
-        self.binding: Binding = bind(model, self.labeller.prompt, _layer_of(adapter))
+        binding = bind(model, self.labeller.prompt, _layer_of(adapter))
+        self.binding = RunBinding(**binding.model_dump(), weights=weights_digest(model))
         self.confidence = _confidence(settings)
         self._means: dict[int, Tensor] = {}
 
@@ -98,33 +107,30 @@ class ShardWorker:
 
         Raises ConfigError if that attempt had another model or prompt.
         """
-        binding, controls = Path(folder) / "binding.json", Path(folder) / "controls.json"
-        if binding.exists():
-            earlier = Binding.model_validate_json(binding.read_text(encoding="utf-8"))
-            if differences := earlier.differences(self.binding):
-                raise ConfigError(
-                    f"{folder} holds labels of another model or prompt: {'; '.join(differences)}. "
-                    "Give another --out."
-                )
-        else:
-            write_json(binding, self.binding.model_dump(mode="json"))
-        if not controls.exists():
-            write_json(controls, [dict(vars(one)) for one in self.controls()])
+        if (earlier := read_binding(folder)) is None:
+            write_binding(folder, self.binding)
+        elif differences := earlier.differences(self.binding):
+            raise ConfigError(
+                f"{folder} holds labels of another model or prompt: {'; '.join(differences)}. "
+                "Give another --out."
+            )
+        if read_controls(folder) is None:
+            write_controls(folder, self.controls())
 
     def run(self, shard: Shard, progress: Callable[[int, int], None] = lambda *_: None) -> Done:
         """Label what the shard's file lacks. progress is told of (labelled, failed) vectors."""
         group = max(1, self.settings.batch_size // self.settings.labels_a_vector)
-        file = ShardFile(shard, self.source, group)
-        failed = 0
+        file = ShardFile(shard, self.source, group, self.settings.rows_per_vector)
+        failures = 0
         progress(len(file), 0)
         for positions in file.missing():
             rows = self._rows_of(positions)
             file.append(rows)
-            bad = sum("error" in one[0] for one in rows.values())
-            failed += bad
+            bad = sum(map(failed, rows.values()))
+            failures += bad
             progress(len(positions) - bad, bad)
         file.finish()
-        return Done(shard.number, len(shard) - failed, failed)
+        return Done(shard.number, len(shard) - failures, failures)
 
     def _rows_of(self, positions: list[int]) -> dict[int, list[Row]]:
         """Rows of some vectors, by position; one that cannot be labelled gets a row with `error`.
@@ -160,9 +166,9 @@ class ShardWorker:
                 labels, errors[position] = [], "the model's output is not finite"
             name = self.source.identity(position)
             if position in errors:
-                rows[position] = [{**name, "error": errors[position]}]
+                rows[position] = [FailedRow(**name, error=errors[position])]
             else:
-                rows[position] = [{**name, **fields} for fields in self._label_rows(labels)]
+                rows[position] = self._label_rows(name, labels)
         return rows
 
     def _problem(self, vector: Tensor) -> str | None:
@@ -176,18 +182,18 @@ class ShardWorker:
             )
         return None
 
-    def _label_rows(self, labels: list[Label]) -> list[Row]:
+    def _label_rows(self, name: dict[str, Any], labels: list[Label]) -> list[Row]:
         ranked = rank_labels(labels)
         if self.settings.best_of is None:  # all labels, in the order they were drawn
             order = {id(label): i for i, label in enumerate(labels)}
             ranked.sort(key=lambda one: order[id(one.label)])
         elif not self.settings.explain:
             ranked = ranked[:1]
-        return [self._row(one, len(labels) > 1) for one in ranked]
+        return [LabelRow(**name, **self._fields(one, len(labels) > 1)) for one in ranked]
 
-    def _row(self, one: Ranked, of_several: bool) -> Row:
+    def _fields(self, one: Ranked, of_several: bool) -> dict[str, Any]:
         label = one.label
-        row: Row = {
+        row: dict[str, Any] = {
             "label": label.text,
             "raw": label.raw,
             "scale": label.scale,
