@@ -120,7 +120,9 @@ _OVERRIDES |= {
         "layer_types": ["sliding_attention", "full_attention", "full_attention"],
     },
     "gpt2": {},
+    "openai-gpt": {},
     "opt": {"ffn_dim": 64},
+    "bert": {},  # an encoder: loaded as a language model, it looks at later tokens
 }
 # Models that keep states instead of keys and values, or both.
 RECURRENT = (
@@ -140,7 +142,7 @@ RECURRENT = (
     "recurrent_gemma",
     "rwkv",
 )
-_NO_KEY_HEADS = ("gpt_neox", "mamba", "falcon_mamba", "rwkv", "opt")
+_NO_KEY_HEADS = ("gpt_neox", "mamba", "falcon_mamba", "rwkv", "opt", "bert")
 
 
 def tiny_network(family: str, seed: int = 0, **changed: object) -> PreTrainedModel:
@@ -148,7 +150,7 @@ def tiny_network(family: str, seed: int = 0, **changed: object) -> PreTrainedMod
     options = {**_SMALL, **_OVERRIDES[family], **changed}
     if family in _NO_KEY_HEADS:
         options.pop("num_key_value_heads"), options.pop("head_dim")
-    if family == "gpt2":  # it has names of its own
+    if family in ("gpt2", "openai-gpt"):  # they have names of their own
         sizes = {"vocab_size": VOCABULARY, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4}
         options = {**sizes, "n_positions": 64}
     config = CONFIG_MAPPING[family](**options)

@@ -19,7 +19,7 @@ from selfie_adapters.model.continuation import Continuation, cache_use
 from selfie_adapters.sources.topics import topic_vectors
 from tiny import D_MODEL, FAMILIES, RECURRENT, golden_tokenizer, tiny_network
 
-OTHERS = ("gemma3n_text", "gpt2", "opt")
+OTHERS = ("gemma3n_text", "gpt2", "openai-gpt", "opt")
 # Their `hidden_states` begin with the first block's output instead of the embedding's.
 NO_EMBEDDING_STATE = ("mamba", "mamba2", "falcon_mamba", "rwkv")
 PLACEHOLDER = "<|reserved_special_token_0|>"
@@ -247,6 +247,11 @@ def test_a_model_that_cannot_run_is_one_clear_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model.blocks[1], "forward", broken)
     with pytest.raises(ModelError, match=r"llama.*cannot be run: mamba kernels are missing"):
         Labeller(model, identity(), PROMPT)
+
+
+def test_an_encoder_is_refused_before_any_work() -> None:
+    with pytest.raises(ModelError, match=r"bert \(BertLMHeadModel\) is no causal language model"):
+        Labeller(model_of("bert"), identity(), PROMPT)
 
 
 def test_an_embedding_narrower_than_the_blocks_is_refused_before_any_work() -> None:

@@ -48,7 +48,7 @@ def capture(
 
     def hook_for(layer: int):
         def hook(_module: Any, _args: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, (tuple, list)) else output
             if hidden.ndim == 4:  # Gemma 3n: [predictions, batch, tokens, d_model]
                 hidden = hidden[active]
             if positions is None:

@@ -62,7 +62,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, CacheUse] = weakref.WeakKeyDictiona
 def cache_use(model: FrozenModel) -> CacheUse:
     """Tried once per loaded model, in a few passes of eight tokens.
 
-    Raises ModelError for a model that cannot be run at all.
+    Raises ModelError for a model that cannot be run at all, or looks at later tokens.
     """
     if model.network not in _known:
         _known[model.network] = _tried(model)
@@ -85,6 +85,11 @@ def _tried(model: FrozenModel) -> CacheUse:
             "Its code may need another version of transformers, or a package that is missing."
         ) from error
     limit = logit_tolerance(model, expected)
+    if bool((expected[0, :3] - expected[1, :3]).abs().max() > limit):
+        raise ModelError(
+            f"{model.name} ({type(network).__name__}) is no causal language model: its output at a "
+            "token depends on later tokens, as in an encoder such as BERT. Use a decoder model."
+        )
 
     def same(found: Tensor, rows: Tensor, first: int, last: int) -> bool:
         return bool((found - expected[rows, first:last]).abs().max() <= limit)
