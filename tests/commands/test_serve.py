@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from selfie_adapters.commands.serve import serve
-from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
+from selfie_adapters.errors import ConfigError, DataError, MissingExtraError, MissingFileError
 
 
 @pytest.fixture
@@ -57,6 +57,36 @@ def test_a_token_of_ones_own_is_used(settings, never_runs, capsys):
     for weak in ("short", "", "long enough\n", "pässword"):
         with pytest.raises(ConfigError, match="--token: at least 8"):
             serve(**settings, token=weak)
+
+
+def test_the_token_comes_from_the_option_a_file_or_the_environment(
+    settings, never_runs, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SELFIE_TOKEN", "from-the-environment")
+    (tmp_path / "token").write_text("from-the-file\n")
+    tokens = []
+    monkeypatch.setattr(
+        "selfie_adapters.serving.app.make_app", lambda _service, _hosts, token: tokens.append(token)
+    )
+    serve(**settings)
+    serve(**settings, token_file=str(tmp_path / "token"))
+    serve(**settings, token="from-the-option")
+    assert tokens == ["from-the-environment", "from-the-file", "from-the-option"]
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "#token=<$SELFIE_TOKEN>" in printed
+    assert "from-the-environment" not in printed
+    assert "from-the-file" not in printed
+    assert "#token=from-the-option" in printed
+    with pytest.raises(ConfigError, match="give one of them"):
+        serve(**settings, token="from-the-option", token_file=str(tmp_path / "token"))
+    (tmp_path / "token").write_bytes(b"\xff" * 9)
+    with pytest.raises(ConfigError, match="token: at least 8 printable"):
+        serve(**settings, token_file=str(tmp_path / "token"))
+    with pytest.raises(MissingFileError):
+        serve(**settings, token_file=str(tmp_path / "none"))
+    monkeypatch.setenv("SELFIE_TOKEN", "short")
+    with pytest.raises(ConfigError, match=r"\$SELFIE_TOKEN: at least 8"):
+        serve(**settings)
 
 
 def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(settings):

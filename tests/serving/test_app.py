@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import http.client
 import json
@@ -7,6 +8,8 @@ import math
 import re
 import socket
 import threading
+import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.reading import read_cells
 from selfie_adapters.labelling.reading_plan import plan_reading
+from selfie_adapters.serving.app import _body
 from selfie_adapters.serving.requests import Limits
 from serving.conftest import JSON, wait_until
-from serving.test_requests import npy
+from serving.test_requests import GARBLED, npy
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -135,7 +139,6 @@ def test_the_page_holds_all_it_needs_and_its_policy_allows_nothing_else(serve):
         ({"prompt": "owl", "layers": "7"}, 400, "layers: 7 is out of range"),
         ({"prompt": "owl", "positions": "x"}, 400, "positions: 'x' is neither"),
         ({"prompt": "owl", "adapters": [5]}, 400, "adapters: choose from 0 to 1"),
-        ({"prompt": "\ud83e"}, 400, "Unicode|surrogate|JSON"),
         ({"prompt": "owl", "layers": "0:1," * 400}, 400, "layers: String should have at most"),
     ],
 )
@@ -157,6 +160,9 @@ def test_a_reading_that_cannot_be_is_refused(serve, options, status, message):
         ([[0.5] * 48] * 200, 413, "200 labels are asked for; 128"),
         ([], 400, "d_model"),
         ("x", 400, "vectors"),
+        ([True] * 48, 400, "a list of numbers"),
+        ([[0.5] * 48, [0.5]], 400, "of one length"),
+        ([1e300] * 48, 400, "NaN or infinity"),
     ],
 )
 def test_vectors_that_cannot_be_labelled_are_refused(serve, vectors, status, message):
@@ -199,6 +205,72 @@ def test_a_body_that_comes_too_slowly_is_refused(serve):
         )
         assert b" 408 " in raw.recv(4096).split(b"\r\n")[0]
     wait_until(lambda: client.service.worker.taken == 0)
+
+
+def test_many_small_pieces_cost_no_more_than_their_bytes():
+    class Request:
+        headers: ClassVar = {}
+
+        async def stream(self):
+            for _ in range(200_000):
+                yield b"x"
+
+    started = time.perf_counter()
+    assert asyncio.run(_body(Request(), Limits())) == b"x" * 200_000
+    assert time.perf_counter() - started < 5  # a sum over the pieces so far: hours
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_results_that_are_no_numbers_end_in_an_error(serve, value):
+    client = serve()
+    row = {"index": 0, "scale": 1.0, "label": "x", "gain": value, "confidence": None}
+    events = [{"event": "start"}, {"event": "labels", "labels": [row]}, {"event": "done"}]
+    client.service.label = lambda *_: iter(events)
+    answer = client.label(vectors=[0.5] * 48)
+    assert [event["event"] for event in answer.events] == ["start", "error"]
+    assert "NaN or infinity (labels.0.gain)" in answer.events[-1]["message"]
+    wait_until(lambda: client.service.worker.taken == 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"--x\r\n\r\n--x--", {"Content-Type": "multipart/form-data; boundary=x"}),
+        (b"{", JSON),
+        (b"[" * 100_000, JSON),
+        (b'{"vectors": ' + b"[" * 500 + b"]" * 500 + b"}", JSON),
+        (b'{"vectors": [1' + b"0" * 5000 + b"]}", JSON),
+        (b"\x80\x04K\x01.", OCTETS),
+        (b"PK\x03\x04" + bytes(100), OCTETS),
+        (npy(np.zeros(48, np.complex64)), OCTETS),
+        (npy(np.array(["a"] * 48)), OCTETS),
+        (npy(np.full(48, np.nan, np.float32)), OCTETS),
+        (GARBLED, OCTETS),
+        (b"", OCTETS),
+        (b"", JSON),
+    ],
+)
+def test_malformed_uploads_are_refused_in_one_sentence(serve, body, headers, recwarn):
+    client = serve()
+    answer = client.ask("POST", "/api/label", body, headers)
+    assert 400 <= answer.status < 500
+    assert 10 < len(answer.json["error"]) < 400
+    assert "\n" not in answer.json["error"]
+    assert client.service.worker.taken == 0
+    assert client.get("/api/info").status == 200
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_leaves_no_traceback(serve, caplog):
+    client = serve()
+    with socket.create_connection(("127.0.0.1", client.port), 30) as raw:
+        raw.sendall(
+            b"POST /api/read HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        wait_until(lambda: client.service.worker.taken == 1)
+    wait_until(lambda: client.service.worker.taken == 0)
+    assert client.get("/api/info").status == 200
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 # who may ask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import socket
 from importlib import import_module
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.files import read_plain
 from selfie_adapters.interruption import advice
 
 if TYPE_CHECKING:
     import uvicorn
 
     from selfie_adapters.serving.service import Service
+
+
+TOKEN_VARIABLE = "SELFIE_TOKEN"
 
 
 def serve(
@@ -28,6 +33,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8321,
     token: str | None = None,
+    token_file: str | None = None,
     dtype: str = "auto",
     ignore_binding: bool = False,
 ) -> None:
@@ -46,7 +52,10 @@ def serve(
     port
         Port; 0 takes a free one.
     token
-        What a client must know; default: none on 127.0.0.1, else a new one.
+        What a client must know; default: $SELFIE_TOKEN, else none on 127.0.0.1, elsewhere a new
+        one. Other users of this machine can see an option, but not a variable or a file.
+    token_file
+        File with the token, instead of the token itself.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
     ignore_binding
@@ -61,17 +70,16 @@ def serve(
     from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
 
     console = Console()
+    token, known = _token(token, token_file)
     with _listening(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
-        if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable()):
-            raise ConfigError("--token: at least 8 printable ASCII characters are expected.")
         service = _service(model, adapter, mean, dtype, ignore_binding)
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
         app = make_app(service, hosts, token)
         shown = "localhost" if name in ANYWHERE else name
-        secret = "" if token is None else f"#token={token}"
+        secret = "" if token is None else f"#token={known or token}"
         address = f"http://{shown}:{listener.getsockname()[1]}/{secret}"
         console.print(f"reading with {service.model.name}: {address}", highlight=False)
         with advice(lambda: "Run the same command again to start it."):
@@ -123,6 +131,8 @@ def _names(adapters: list[str]) -> list[str]:
 def _server(app: Any, service: Service) -> uvicorn.Server:
     import uvicorn
 
+    from selfie_adapters.serving.connections import server_settings
+
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
             super().handle_exit(sig, frame)
@@ -138,16 +148,20 @@ def _server(app: Any, service: Service) -> uvicorn.Server:
 
         loop: Any = None
 
-    return Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            http="h11",
-            timeout_graceful_shutdown=10,
-            limit_concurrency=1000,
-        )
-    )
+    return Server(uvicorn.Config(app, **server_settings(service.limits)))
+
+
+def _token(token: str | None, token_file: str | None) -> tuple[str | None, str | None]:
+    """From --token, else --token-file, else $SELFIE_TOKEN; and where it is to be found, if it is
+    kept secret: then it is not printed either. Raises ConfigError for a weak one.
+    """
+    if token is not None and token_file is not None:
+        raise ConfigError("--token and --token-file: give one of them.")
+    found, where = token, "--token"
+    if token_file is not None:
+        found, where = read_plain(token_file)[:4096].decode("latin-1").rstrip("\r\n"), token_file
+    elif token is None:
+        found, where = os.environ.get(TOKEN_VARIABLE), f"${TOKEN_VARIABLE}"
+    if found is not None and (len(found) < 8 or not found.isascii() or not found.isprintable()):
+        raise ConfigError(f"{where}: at least 8 printable ASCII characters are expected.")
+    return found, None if token is not None or found is None else f"<{where}>"

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -27,7 +28,7 @@ from selfie_adapters.serving.requests import (
     ReadRequest,
     RefusedError,
     as_vectors,
-    parse_json,
+    parse_request,
     vectors_of,
 )
 from selfie_adapters.serving.service import Service
@@ -53,7 +54,7 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
         _content_type(request, "application/json")
         with _place(service) as job:
             body = await _body(request, service.limits)
-            wanted = parse_json(ReadRequest, body)
+            wanted = parse_request(ReadRequest, body)
             adapters = service.chosen(wanted.adapters)
             plan = service.plan(wanted)
             job.start(lambda: service.read(plan, adapters))
@@ -64,10 +65,11 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
         with _place(service) as job:
             body = await _body(request, service.limits)
             if kind == "application/json":
-                wanted = parse_json(LabelRequest, body)
+                wanted = parse_request(LabelRequest, body)
                 vectors = as_vectors(wanted.vectors)
             else:
-                wanted = parse_json(LabelRequest, request.query_params.get("ask", "{}").encode())
+                ask = request.query_params.get("ask", "{}")
+                wanted = parse_request(LabelRequest, ask.encode())
                 vectors = vectors_of(body)
             adapters = service.chosen(wanted.adapters)
             service.check(vectors, wanted)
@@ -86,7 +88,11 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
             Route("/api/read", read, methods=["POST"]),
             Route("/api/label", label, methods=["POST"]),
         ],
-        exception_handlers={SelfieError: _refused, HTTPException: _http_error},
+        exception_handlers={
+            SelfieError: _refused,
+            HTTPException: _http_error,
+            ClientDisconnect: _nobody,
+        },
         lifespan=lifespan,
     )
     return Guard(app, hosts, token, policy)
@@ -106,15 +112,42 @@ class _Lines(Response):
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             while (event := await _first(self.job.events.get(), gone)) is not None:
-                line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
-                body = {"type": "http.response.body", "body": line.encode(), "more_body": True}
+                line, last = _line(event)
+                body = {"type": "http.response.body", "body": line, "more_body": True}
                 await asyncio.wait_for(send(body), self.idle_seconds)
+                if last:
+                    break
             await send({"type": "http.response.body", "body": b""})
         except (ClientDisconnect, TimeoutError, OSError):
             pass
         finally:
             gone.cancel()
             self.job.release()
+
+
+def _line(event: Event) -> tuple[bytes, bool]:
+    """An event as a line of JSON, and whether the answer ends with it. Numbers that JSON does not
+    have, NaN and infinity, make it an error."""
+    try:
+        return json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n", False
+    except ValueError:
+        where = next(_not_finite(event, ""), "its numbers")
+        message = (
+            f"The model's answer holds NaN or infinity ({where}). The vector, its scale or the "
+            "adapter may be too large for the model's dtype; try float32 or a smaller scale."
+        )
+        return json.dumps({"event": "error", "message": message}).encode() + b"\n", True
+
+
+def _not_finite(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place.lstrip(".")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _not_finite(one, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from _not_finite(one, f"{place}.{number}")
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -151,16 +184,16 @@ async def _body(request: Request, limits: Limits) -> bytes:
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise too_long
-    parts: list[bytes] = []
+    body = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
             async for part in request.stream():
-                parts.append(part)
-                if sum(map(len, parts)) > limits.body_bytes:
+                body += part
+                if len(body) > limits.body_bytes:
                     raise too_long
     except TimeoutError as error:
         raise RefusedError(408, "The request came too slowly.") from error
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _content_type(request: Request, *kinds: str) -> str:
@@ -178,6 +211,10 @@ async def _refused(_request: Request, error: Exception) -> Response:
     elif isinstance(error, NoPlaceError):
         status, headers["retry-after"] = 429, "2"
     return JSONResponse({"error": str(error)}, status, headers)
+
+
+async def _nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # the client has gone in the middle of its request
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

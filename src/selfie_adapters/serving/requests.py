@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, SelfieError
+from selfie_adapters.errors import DataError, SelfieError, nearest
+from selfie_adapters.json_text import parse_json
 from selfie_adapters.model.user_text import Chat
+from selfie_adapters.tensor_files import open_tensors
+from selfie_adapters.yaml_reading import shortened
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Limits:
     vector_labels: int = 128
     idle_seconds: float = 30.0
     """A client that takes nothing for so long is dropped."""
+    head_seconds: float = 10.0
+    """A connection without the complete head of a request is dropped after this time."""
+    idle_connections: int = 512
+    """Of more connections without a request, the oldest is dropped."""
 
 
 class RefusedError(SelfieError, ValueError):
@@ -49,7 +52,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     adapters: list[int] = Field(default=[0], min_length=1, max_length=2)
 
@@ -67,18 +70,26 @@ class ReadRequest(_Request):
 class LabelRequest(_Request):
     """Label vectors: one list of numbers, or a list of such lists."""
 
-    vectors: list[float | int] | list[list[float | int]] = Field(default=[])
+    vectors: list[Any] = Field(default=[])
+    """Checked by `as_vectors`: one wrong number is one error, not one for each of the others."""
     scales: list[float] = Field(default=[1.0], min_length=1, max_length=8)
 
 
-def parse_json(kind: type[R], body: bytes) -> R:
+def parse_request(kind: type[R], body: bytes) -> R:
     """A request from its JSON body. Raises RefusedError 400 that says what is wrong, and where."""
     try:
-        return kind.model_validate_json(body)
+        value = parse_json(body, "the body")
+    except DataError as error:
+        raise RefusedError(400, str(error)) from None
+    known = kind.model_fields
+    for name in value.keys() - known if isinstance(value, dict) else ():
+        raise RefusedError(400, f"{shortened(name)}: unknown. {nearest(name, known)}")
+    try:
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RefusedError(400, f"{place}: {first['msg']}.") from error
+        raise RefusedError(400, f"{place}: {first['msg']}.") from None
 
 
 def vectors_of(body: bytes) -> Tensor:
@@ -86,12 +97,14 @@ def vectors_of(body: bytes) -> Tensor:
 
     One vector may come without its outer axis. Raises DataError.
     """
-    if body.startswith(b"\x93NUMPY"):
-        tensor = _npy(body)
-    elif body[:1].isspace() or body[:1] in (b"[", b"{"):
-        return as_vectors(_json(body))
-    else:
-        tensor = _safetensors(body)
+    if not body:
+        raise DataError("the file is empty; .npy, .safetensors or JSON is expected.")
+    if body[:1].isspace() or body[:1] in (b"[", b"{", b"\xef"):
+        return as_vectors(parse_json(body, "the file"))
+    tensors = _tensors(body, ".npy" if body.startswith(b"\x93NUMPY") else ".safetensors")
+    if len(tensors) != 1:
+        raise DataError(f"the file holds {len(tensors)} tensors; one is expected.")
+    (tensor,) = tensors.values()
     if not tensor.is_floating_point():
         raise DataError(f"the file holds {tensor.dtype}; floating-point numbers are expected.")
     return _two_axes(tensor.float())
@@ -101,7 +114,11 @@ def as_vectors(numbers: Any) -> Tensor:
     """A list of numbers, or a list of such lists of one length, as [n, d_model]. DataError."""
     if isinstance(numbers, dict):
         numbers = numbers.get("vectors", numbers.get("vector"))
+    rows = numbers if isinstance(numbers, list) else [numbers]
+    flat = [number for row in rows for number in (row if isinstance(row, list) else [row])]
     try:
+        if not all(type(number) in (int, float) for number in flat):
+            raise TypeError
         tensor = torch.tensor(numbers, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DataError(
@@ -118,39 +135,17 @@ def _two_axes(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise DataError("the file begins like JSON and is none.") from error
-
-
-def _npy(body: bytes) -> Tensor:
-    file = io.BytesIO(body)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(file)
-        # The size is checked here: numpy would first allocate whatever the header claims.
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body) - file.tell():
-            raise ValueError("its header does not fit its length")
-        array = np.frombuffer(body, dtype, offset=file.tell())
-        array = array.reshape(shape, order="F" if fortran else "C")
-        if not np.issubdtype(dtype, np.floating):
-            raise ValueError(f"it holds {dtype}")
-        return torch.from_numpy(array.astype(np.float32))
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError) as error:
-        raise DataError(f"not a plain .npy array of floating-point numbers ({error}).") from error
-
-
-def _safetensors(body: bytes) -> Tensor:
-    try:
-        tensors = load(body)
-    except (SafetensorError, ValueError) as error:
-        raise DataError("the file is neither .npy, .safetensors nor JSON.") from error
-    if len(tensors) != 1:
-        raise DataError(f"the file holds {len(tensors)} tensors; one is expected.")
-    return next(iter(tensors.values()))
+def _tensors(body: bytes, suffix: str) -> dict[str, Tensor]:
+    """The tensors in an uploaded file, through the reader of files. Raises DataError."""
+    with tempfile.TemporaryDirectory(prefix="selfie-") as folder:
+        file = Path(folder) / f"upload{suffix}"
+        file.write_bytes(body)
+        try:
+            return {name: tensor.clone() for name, tensor in open_tensors(file).items()}
+        except DataError as error:
+            if suffix == ".safetensors":  # everything that is nothing else
+                raise DataError(
+                    "the file is neither .npy, nor .safetensors, nor JSON, or it is damaged "
+                    f"({str(error).removeprefix(f'{file}: ')})"
+                ) from None
+            raise DataError(str(error).replace(str(file), "the file")) from None
