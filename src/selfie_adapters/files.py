@@ -114,20 +114,40 @@ def existing_file(path: str | Path) -> Path:
 
 
 def _no_such_file(file: Path, error: OSError | ValueError) -> str:
-    import difflib
-
     name = str(file) if len(str(file)) <= 300 else f"{str(file)[:300]}…"
     if not isinstance(error, FileNotFoundError):
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return f"{name!r:.300} cannot be read: {reason}. Check the path."
-    if not file.parent.is_dir():
-        return f"{name}: no such file. The folder {file.parent} does not exist."
+    return f"{name}: no such file. {nearest_paths(file)}"
+
+
+def nearest_paths(path: Path) -> str:
+    """What exists in place of `path`, as a sentence: the first part that is missing, and the names
+    most like it."""
+    import difflib
+
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
     names: list[str] = []
     with suppress(OSError):  # a folder that cannot be listed has no hints
-        names = [entry.name for entry in file.parent.iterdir()]
-    near = difflib.get_close_matches(file.name, names, n=3)
+        names = [entry.name for entry in missing.parent.iterdir()]
+    near = difflib.get_close_matches(missing.name, names, n=3)
     hint = f"Nearby: {', '.join(near)}." if near else "Check the path."
-    return f"{name}: no such file. {hint}"
+    return hint if missing == path else f"The folder {missing} does not exist. {hint}"
+
+
+def looks_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
+    """Whether a name that does not exist here was meant as a path and not as a hub repository.
+
+    True if it begins with "/", "." or "~", holds a backslash, has a first part that is a folder
+    here, or ends in one of `suffixes` (lower case). Of an absent name without any of these nothing
+    can be known.
+    """
+    if name.startswith((".", "~")) or "\\" in name or Path(name).is_absolute():
+        return True
+    first, slash, _ = name.partition("/")
+    return bool(slash and Path(first).is_dir()) or name.lower().endswith(suffixes)
 
 
 def read_json(path: str | Path, hint: str = "") -> Any:

@@ -54,7 +54,7 @@ class SentenceEmbedder:
             raise MissingExtraError(
                 "sentence-transformers", "embed", "Comparing texts by their meaning"
             ) from error
-        from selfie_adapters.model.loading import quiet_loading
+        from selfie_adapters.model.quiet import quiet_loading
 
         place = packaged_folder() if self.name == PACKAGED else self.name
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,34 +13,42 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
+    AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from selfie_adapters.errors import MissingExtraError, ModelError, SelfieError
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
-from selfie_adapters.model.demo_model import demo_model_folder
-from selfie_adapters.model.library import dequantize_options
+from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
+from selfie_adapters.model.gguf import dense_folder
+from selfie_adapters.model.load_errors import not_loaded
+from selfie_adapters.model.lora import BASE_ALONE, check_peft, merged
 from selfie_adapters.model.precision import resolve_dtype
+from selfie_adapters.model.quiet import quiet_loading
+from selfie_adapters.model.source import ModelSource, find_model
+from selfie_adapters.model.text_model import drop_other_towers, is_text_part, text_model_class
+from selfie_adapters.model.weights import check_loaded
 
-log = logging.getLogger(__name__)
+# Code from a model's repository is never run; without this, transformers asks on the terminal.
+_NO_CODE = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True)
 class FrozenModel:
     """A language model whose weights get no gradient, with its tokenizer.
 
-    `name` is what the user asked for; `revision` the hub commit, where there is one.
+    `name` is what the user asked for, and the base where that was a LoRA; `revision` the hub
+    commit, where there is one; `adapter` the LoRA that is merged into the weights.
     """
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     revision: str | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         self.network.requires_grad_(False)
@@ -82,48 +89,89 @@ class FrozenModel:
 def load_model(
     name_or_path: str | Path,
     dtype: str | torch.dtype = "auto",
-    device_map: str | dict[str, Any] | None = None,
+    device_map: DeviceMap | None = None,
     quantize: Literal["8bit", "4bit"] | None = None,
 ) -> FrozenModel:
     """A frozen model by hub id, local folder, `.gguf` file, or "demo" (SmolLM2-135M-Instruct).
 
     dtype "auto" is bfloat16 on a GPU, and on a CPU where that is measured to be the faster one.
-    device_map is passed to transformers; None puts the whole model on the first GPU, else the CPU.
-    A GGUF file is dequantised, so it takes the memory of the dense model in `dtype`.
+    device_map is a device ("cpu", "cuda", "cuda:1", "mps"), "auto" to spread the model over all
+    devices, or a map of modules to devices; None is the first GPU, else the CPU.
+    A GGUF file is dequantized once, into the user's cache; it takes the memory of the dense model.
+    A LoRA's folder is loaded with its base and merged into it (extra peft). Of a multimodal model
+    the text decoder is loaded.
     quantize stores the weights of linear layers in 8 or 4 bits (bitsandbytes, extra quant);
-    products are made in `dtype` still.
+    matmuls are still made in `dtype`.
 
-    Raises ModelError naming what was asked for and what to try, MissingExtraError.
+    Raises ModelError naming what was asked for and what to try: also for a device that this machine
+    lacks, and for weights that do not fit the configuration. MissingExtraError, StorageError.
     """
     name = str(name_or_path)
-    place = device_map if device_map is not None else _default_device()
-    options: dict[str, Any] = {"dtype": resolve_dtype(dtype, place), "device_map": place}
-    if str(place) == "cpu":
+    place = resolve_device(device_map)
+    number_format = resolve_dtype(dtype, place)
+    with _loading(name):
+        source = find_model(name)
+        if quantize:
+            _check_quantizable(source, quantize)
+        if source.adapter is not None:
+            check_peft(source.adapter, source.base)
+        if source.gguf is not None:
+            source = ModelSource(name, str(dense_folder(source.gguf, number_format)))
+        tokenizer = AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
+        network = _network(source, number_format, place, quantize)
+        if source.adapter is not None:
+            network = merged(network, source.adapter)
+    if source.adapter is not None:
+        name = f"{source.base} with the adapter {source.adapter}"
+    return FrozenModel(network, tokenizer, name, source.revision, source.adapter)
+
+
+def _network(
+    source: ModelSource,
+    dtype: torch.dtype,
+    place: DeviceMap,
+    quantize: Literal["8bit", "4bit"] | None,
+) -> PreTrainedModel:
+    """The base model of `source`, complete."""
+    options: dict[str, Any] = {"dtype": dtype, "device_map": place, **_NO_CODE}
+    if is_cpu(place):
         # Rows here are some 30 tokens; on CPUs the fused kernel is slower than plain products at
         # that length (docs/benchmarks.md).
         options["attn_implementation"] = "eager"
     if quantize:
-        options["quantization_config"] = _quantization(name, quantize, options["dtype"])
-    with _loading(name) as (source, file_options):
-        tokenizer = AutoTokenizer.from_pretrained(source, **file_options)
-        if file_options:
-            options |= dequantize_options()
-            log.info("%s: dequantising; this takes the memory of the dense model", name)
-        network = AutoModelForCausalLM.from_pretrained(source, **options, **file_options)
-    revision = getattr(network.config, "_commit_hash", None)
-    return FrozenModel(network, tokenizer, name, revision)
+        options["quantization_config"] = _quantization(quantize, dtype)
+    if source.adapter is not None:
+        options |= BASE_ALONE
+    if source.revision is not None:
+        options["revision"] = source.revision
+    config = AutoConfig.from_pretrained(source.base, revision=source.revision, **_NO_CODE)
+    network, info = text_model_class(config, source.base).from_pretrained(
+        source.base,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # else transformers refuses without naming them
+        **options,
+    )
+    check_loaded(source.base, network, info, is_text_part(network, config))
+    drop_other_towers(network)
+    return network
 
 
-def _quantization(
-    name: str, bits: Literal["8bit", "4bit"], dtype: torch.dtype
-) -> BitsAndBytesConfig:
-    if name.endswith(".gguf"):
+def _check_quantizable(source: ModelSource, quantize: Literal["8bit", "4bit"]) -> None:
+    if source.gguf is not None:
         raise ModelError(
-            f"{name}: a GGUF file is dequantised on loading, not quantised again. Leave "
+            f"{source.name}: a GGUF file is dequantised on loading, not quantised again. Leave "
             "load_in_8bit and load_in_4bit out, or name the model's own weights."
         )
+    if source.adapter is not None:
+        raise ModelError(
+            f"{source.name}: a LoRA is merged into dense weights, not into quantized ones. Leave "
+            "load_in_8bit and load_in_4bit out, or merge it and save the dense model first."
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError("bitsandbytes", "quant", f"Loading a model in {bits}")
+        raise MissingExtraError("bitsandbytes", "quant", f"Loading a model in {quantize}")
+
+
+def _quantization(bits: Literal["8bit", "4bit"], dtype: torch.dtype) -> BitsAndBytesConfig:
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -133,68 +181,19 @@ def _quantization(
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, without its weights. Raises ModelError like `load_model`."""
-    with _loading(str(name_or_path)) as (source, file_options):
-        return AutoTokenizer.from_pretrained(source, **file_options)
+    name = str(name_or_path)
+    with _loading(name):
+        source = find_model(name, weights=False)
+        return AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
 
 
 @contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Inside, transformers prints neither bars nor warnings."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _loading(name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """What transformers shall read (folder or hub id, and the GGUF file in it, if it is one).
-
-    Inside, transformers is silent and its errors become a ModelError.
-    """
+def _loading(name: str) -> Iterator[None]:
+    """Inside, the libraries are silent and their errors become a ModelError."""
     with quiet_loading():
         try:
-            yield _source(name)
+            yield
         except SelfieError:
             raise
         except Exception as error:  # readers of foreign files raise whatever they stumble over
-            raise ModelError(_not_loaded(name, error)) from error
-
-
-def _source(name: str) -> tuple[str, dict[str, str]]:
-    if name == "demo":
-        return str(demo_model_folder()), {}
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"{path}: no such GGUF file.")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"{path}: a folder without config.json. Expected a folder as "
-                "save_pretrained writes it, or name the .gguf file itself."
-            )
-        return str(path), {}
-    if path.is_absolute() or name.startswith((".", "~")):
-        raise ModelError(f"{name}: no such folder.")
-    return name, {}
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _not_loaded(name: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f'model "{name}" could not be loaded: {first} '
-        'Give a hub id (owner/name), a local folder, a .gguf file, or "demo". '
-        "A gated model needs `hf auth login`; without a network, download it first."
-    )
+            raise ModelError(not_loaded(name, error)) from error

@@ -1,0 +1,97 @@
+"""Dense copies of GGUF files: each file is dequantized once, into the user's cache.
+
+Converting takes minutes for a large model, reading the dense folder takes seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selfie_adapters.errors import StorageError
+from selfie_adapters.files import cache_dir
+from selfie_adapters.model.library import dequantize_options
+from selfie_adapters.model.weights import check_loaded
+
+log = logging.getLogger(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+
+def dense_folder(gguf: Path, dtype: torch.dtype) -> Path:
+    """Folder with the file's model in `dtype` and its tokenizer, made on first use.
+
+    A file counts as the same while its path, size and time of change stay what they are.
+    Raises StorageError if the cache cannot hold it; ModelError for weights that do not fit.
+    """
+    file = gguf.resolve()
+    facts = file.stat()
+    key = hashlib.sha256(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()).hexdigest()[:16]
+    number_format = str(dtype).removeprefix("torch.")
+    folder = cache_dir() / "models" / f"{gguf.stem}-{key}-{number_format}"
+    if not is_complete(folder):
+        dequantize(gguf, folder, dtype)
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a conversion is there; it appears atomically."""
+    return (folder / "config.json").is_file()
+
+
+def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Write the dense model and tokenizer of a GGUF file into `folder`, atomically.
+
+    Several processes may do so at once: the first one to finish wins. Raises StorageError, leaving
+    nothing behind, if the disk is full or the cache is closed to us.
+    """
+    log.info("dequantizing %s once into %s", gguf.name, folder)
+    building: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        network, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=dtype,
+            output_loading_info=True,
+            **dequantize_options(),
+        )
+        check_loaded(str(gguf), network, info)
+        network.save_pretrained(building)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(building)
+        try:
+            os.replace(building, folder)  # noqa: PTH105  (a folder, atomically)
+        except OSError:
+            if not is_complete(folder):  # else another process was first
+                raise
+    except Exception as error:
+        if _is_full(error):
+            raise StorageError(
+                f"{folder}: the dense copy of {gguf.name} cannot be written ({_reason(error)}). It "
+                f"takes {torch.finfo(dtype).bits // 8} bytes per weight. Free space, or set "
+                "SELFIE_CACHE to a folder with room."
+            ) from error
+        raise
+    finally:
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+    """safetensors reports a full disk as an error of its own class, with the system's text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,59 @@
+"""A PEFT adapter (LoRA) merged into its base model.
+
+transformers loads an adapter that it finds beside a model by itself where peft is installed, and
+ignores it without a word where it is not. Here it is merged into the dense weights, or the model is
+refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, cast
+
+from transformers import PreTrainedModel
+
+from selfie_adapters.errors import MissingExtraError, ModelError
+from selfie_adapters.model.source import LORA_CONFIG
+
+# A folder that does not exist: transformers then finds no adapter to load by itself.
+BASE_ALONE: dict[str, Any] = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
+
+
+def check_peft(adapter: str, base: str) -> None:
+    """Raise MissingExtraError unless peft is installed."""
+    if importlib.util.find_spec("peft") is None:
+        beside = f" ({LORA_CONFIG} beside the model's own files)" if adapter == base else ""
+        raise MissingExtraError("peft", "peft", f"{adapter}: a LoRA on {base}{beside}. Merging it")
+
+
+def merged(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """`network` with the adapter's weights added to its own.
+
+    Raises ModelError for an adapter that cannot be merged or does not fit the base.
+    """
+    import peft
+    from peft.utils.save_and_load import load_peft_weights
+
+    config = peft.PeftConfig.from_pretrained(adapter)
+    if config.is_prompt_learning:
+        raise ModelError(
+            f"{adapter}: an adapter of type {config.peft_type}, which changes prompts and not "
+            "weights. Only adapters that can be merged into the weights (LoRA) can be used."
+        )
+    try:
+        model = peft.PeftModel.from_pretrained(network, adapter, config=config)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{adapter}: the adapter does not fit its base {config.base_model_name_or_path}: "
+            f"{str(error).strip().splitlines()[-1].strip()}"
+        ) from error
+    # peft leaves weights that its file lacks at their initial values, with a warning at most.
+    wanted = set(peft.get_peft_model_state_dict(model))
+    found = set(load_peft_weights(adapter, device="cpu"))
+    if wanted != found:
+        raise ModelError(
+            f"{adapter}: the adapter does not fit its base {config.base_model_name_or_path}: "
+            f"{len(wanted - found)} weights are missing, {len(found - wanted)} are unexpected, the "
+            f"first one {min(wanted ^ found)}. Name the base it was trained on in {LORA_CONFIG}."
+        )
+    return cast(PreTrainedModel, cast(Any, model).merge_and_unload())
