@@ -49,8 +49,8 @@ def test_a_local_folder_loads_in_the_dtype_asked_for(golden_dir):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/nowhere/at-all", "no such folder"),
-        ("./nothing.gguf", "no such GGUF file"),
+        ("/nowhere/at-all", "no such model folder or file"),
+        ("./nothing.gguf", "no such model folder or file"),
         ("owner/no-such-model", "could not be loaded"),
     ],
 )
@@ -60,7 +60,8 @@ def test_a_model_that_is_not_there_is_refused(name, message):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"a folder without config.json"):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ModelError, match=r"a folder without config.json.*found notes.txt"):
         load_model(tmp_path)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,7 +59,8 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        network, info = AutoModelForCausalLM.from_pretrained(
+        load: Any = AutoModelForCausalLM.from_pretrained  # its type knows no loading info
+        network, info = load(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=dtype,

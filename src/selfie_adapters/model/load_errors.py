@@ -16,6 +16,8 @@ def not_loaded(name: str, error: Exception) -> str:
     """The message for `error`, raised by a library while it loaded the model `name`."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = lines[0].strip().rstrip(".")
+    if isinstance(error, (LookupError, AttributeError, TypeError, AssertionError)):
+        reason = f"{type(error).__name__}: {reason}"  # these messages alone explain little
     return f'model "{name}" could not be loaded: {reason}. {_fix(name, error)}'
 
 
@@ -38,6 +40,11 @@ def _fix(name: str, error: Exception) -> str:
             )
         if isinstance(cause, RepositoryNotFoundError):
             return "Check the name (owner/name); for a private repository run `hf auth login`."
+    if "custom code" in str(error) or "trust_remote_code" in str(error):
+        return (
+            "Code from a model's own repository (trust_remote_code) is not run here. Use a version "
+            "of the model that transformers knows."
+        )
     if user_path(name).exists():
         return "Check that the files are complete and belong together, or download them again."
     if constants.HF_HUB_OFFLINE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.gguf import dense_folder
 from selfie_adapters.model.load_errors import not_loaded
-from selfie_adapters.model.lora import BASE_ALONE, check_peft, merged
+from selfie_adapters.model.lora import base_alone, check_peft, merged
 from selfie_adapters.model.precision import resolve_dtype
 from selfie_adapters.model.quiet import quiet_loading
 from selfie_adapters.model.source import ModelSource, find_model
@@ -121,7 +122,9 @@ def load_model(
         network = _network(source, number_format, place, quantize)
         if source.adapter is not None:
             network = merged(network, source.adapter)
-    if source.adapter is not None:
+    if source.adapter == source.base:
+        name = f"{source.base} with the adapter in it"
+    elif source.adapter is not None:
         name = f"{source.base} with the adapter {source.adapter}"
     return FrozenModel(network, tokenizer, name, source.revision, source.adapter)
 
@@ -140,17 +143,18 @@ def _network(
         options["attn_implementation"] = "eager"
     if quantize:
         options["quantization_config"] = _quantization(quantize, dtype)
-    if source.adapter is not None:
-        options |= BASE_ALONE
     if source.revision is not None:
         options["revision"] = source.revision
-    config = AutoConfig.from_pretrained(source.base, revision=source.revision, **_NO_CODE)
-    network, info = text_model_class(config, source.base).from_pretrained(
-        source.base,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # else transformers refuses without naming them
-        **options,
-    )
+    with base_alone(source.base) if source.adapter == source.base else nullcontext() as view:
+        base = view or source.base
+        config = AutoConfig.from_pretrained(base, revision=source.revision, **_NO_CODE)
+        network, info = text_model_class(config, source.base).from_pretrained(
+            base,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else transformers refuses without naming them
+            **options,
+        )
+    network.name_or_path = source.base  # not the view's
     check_loaded(source.base, network, info, is_text_part(network, config))
     drop_other_towers(network)
     return network

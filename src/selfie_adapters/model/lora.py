@@ -7,17 +7,18 @@ refused.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedModel
 
 from selfie_adapters.errors import MissingExtraError, ModelError
 from selfie_adapters.model.source import LORA_CONFIG
-
-# A folder that does not exist: transformers then finds no adapter to load by itself.
-BASE_ALONE: dict[str, Any] = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
-
 
 def check_peft(adapter: str, base: str) -> None:
     """Raise MissingExtraError unless peft is installed."""
@@ -26,11 +27,31 @@ def check_peft(adapter: str, base: str) -> None:
         raise MissingExtraError("peft", "peft", f"{adapter}: a LoRA on {base}{beside}. Merging it")
 
 
+@contextlib.contextmanager
+def base_alone(folder: str) -> Iterator[str]:
+    """A view of a folder without the adapter that lies beside the base's own files.
+
+    transformers offers no switch that works in all its versions.
+    """
+    with tempfile.TemporaryDirectory() as view:
+        for path in Path(folder).resolve().iterdir():
+            if not path.name.startswith("adapter_"):
+                (Path(view) / path.name).symlink_to(path)
+        yield view
+
+
 def merged(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
     """`network` with the adapter's weights added to its own.
 
     Raises ModelError for an adapter that cannot be merged or does not fit the base.
     """
+    with warnings.catch_warnings():
+        # peft calls what newer transformers call outdated; what it warns of itself is checked.
+        warnings.simplefilter("ignore")
+        return _merged(network, adapter)
+
+
+def _merged(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
     import peft
     from peft.utils.save_and_load import load_peft_weights
 

@@ -6,7 +6,6 @@ pointer or an incomplete folder is reported as what it is.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +84,8 @@ def _of_file(name: str, path: Path) -> ModelSource:
     if path.suffix.lower() == ".gguf":
         raise ModelError(f"{path}: not a GGUF file ({found}). Download it again.")
     raise ModelError(
-        f"{path}: a file, but not a GGUF file ({found}). Give the folder that save_pretrained wrote "
-        f"(with config.json, weights and tokenizer): {path.parent} ?"
+        f"{path}: a file, but not a GGUF file ({found}). Give the folder that save_pretrained "
+        f"wrote, with config.json, weights and tokenizer (perhaps {path.parent})."
     )
 
 
@@ -120,7 +119,9 @@ def _not_a_model(entries: list[str]) -> str:
             "tokenizer)."
         )
     ggufs = [entry for entry in entries if entry.lower().endswith(".gguf")]
-    fix = f"or name the .gguf file itself: {_listed(ggufs)}" if ggufs else f"found {_listed(entries)}"
+    fix = (
+        f"or name the .gguf file itself: {_listed(ggufs)}" if ggufs else f"found {_listed(entries)}"
+    )
     return f"a folder without config.json. Expected a model as save_pretrained writes it; {fix}."
 
 
@@ -129,7 +130,7 @@ def _listed(names: list[str], limit: int = 6) -> str:
 
 
 def _check_no_pointers(folder: Path, entries: list[str], weights: bool) -> None:
-    """A repository cloned without Git LFS holds small text files where the large files should be."""
+    """A repository cloned without Git LFS holds small text files in place of the large ones."""
     pointers: list[Path] = []
     for entry in entries:
         path = folder / entry
@@ -165,12 +166,14 @@ def _base_of(adapter: str, config: dict[str, Any], name: str, weights: bool) -> 
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(
-            f"{adapter}/{LORA_CONFIG}: base_model_name_or_path is {base!r}; a LoRA needs the name of "
-            "its base model there. Write the base's folder or hub id into it."
+            f"{adapter}/{LORA_CONFIG}: base_model_name_or_path is {base!r}; a LoRA needs the name "
+            "of its base model there. Write the base's folder or hub id into it."
         )
     near = Path(adapter) / base  # a relative path may count from the adapter's own folder
     try:
-        found = find_model(str(near) if near.is_dir() and not Path(base).is_dir() else base, weights)
+        found = find_model(
+            str(near) if near.is_dir() and not Path(base).is_dir() else base, weights
+        )
     except ModelError as error:
         raise ModelError(
             f"{adapter}: a LoRA on {base}, which cannot be read: {error} The base is named in "
@@ -193,9 +196,12 @@ def _of_repository(name: str, revision: str | None = None) -> ModelSource:
     adapter = _cached(name, LORA_CONFIG, revision)
     if config is None and adapter is not None:
         return _base_of(name, _adapter_config(adapter), name, weights=True)
-    return ModelSource(
-        name, name, adapter=name if adapter else None, revision=_commit(config) or revision
-    )
+    if adapter is not None:  # a model with an adapter beside it
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download(name, revision=_commit(config) or revision)
+        return ModelSource(name, folder, adapter=folder, revision=_commit(config))
+    return ModelSource(name, name, revision=_commit(config) or revision)
 
 
 def _cached(repo: str, filename: str, revision: str | None) -> Path | None:

@@ -25,8 +25,8 @@ _ALWAYS_CAUSAL = ("gpt_neox", "gpt_neox_japanese")
 def text_model_class(config: PretrainedConfig, name: str) -> Any:
     """The transformers class that loads the model with its text decoder.
 
-    Raises ModelError with the reason for a model that has none: an encoder, an encoder-decoder, a
-    model that is not for text, and one that needs code of its own.
+    Raises ModelError with the reason for a model that has none: an encoder, an encoder-decoder, or
+    a model that is not for text.
     """
     text = config.get_text_config(decoder=True)
     kind = config.model_type
@@ -38,17 +38,12 @@ def text_model_class(config: PretrainedConfig, name: str) -> Any:
     if not getattr(text, "is_decoder", True) and text.model_type not in _ALWAYS_CAUSAL:
         raise ModelError(
             f"{name}: {kind} is an encoder (is_decoder is false in its configuration); it cannot "
-            "continue text. A soft token needs a decoder-only language model (Llama, Qwen, GPT-2, …)."
+            "continue text. A soft token needs a decoder-only language model (Llama, Qwen, …)."
         )
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
-    if getattr(config, "auto_map", None):
-        raise ModelError(
-            f"{name}: {kind} needs Python code from its own repository (trust_remote_code), which "
-            "is not run here. Use a version of the model that transformers knows."
-        )
     raise ModelError(
         f"{name}: the installed transformers has no text-generating class for {kind}. Use a "
         "decoder-only language model, or a newer transformers."

@@ -45,7 +45,9 @@ def check_loaded(
     unexpected = {key for key in info["unexpected_keys"] if not _UNUSED.search(key)}
     if text_only:
         unexpected = {key for key in unexpected if not _OTHER_SENSES.search(key)}
-    shapes = {str(key): (list(found), list(wanted)) for key, found, wanted in info["mismatched_keys"]}
+    shapes = {
+        str(key): (list(found), list(wanted)) for key, found, wanted in info["mismatched_keys"]
+    }
     problems = []
     if missing:
         problems.append(f"{len(missing)} weights are missing: {_listed(missing)}")

@@ -1,0 +1,108 @@
+"""A GGUF file is converted once into the cache, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from selfie_adapters.errors import ModelError, StorageError
+from selfie_adapters.model import gguf, load_model
+from tiny_gguf import save_gguf
+
+_IDS = torch.tensor([[256, 97, 98]])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def _load(path, dtype="float32"):
+    return load_model(path, dtype=dtype, device_map="cpu")
+
+
+def test_a_gguf_file_is_the_model_it_was_made_of_and_is_converted_once(tmp_path, cache, capfd):
+    network = save_gguf(tmp_path / "T.GGUF")
+    model = _load(tmp_path / "T.GGUF")
+    torch.testing.assert_close(model.network(_IDS).logits, network(_IDS).logits)
+    assert model.tokenizer.encode("ab<|eot_id|>", add_special_tokens=False)[-1] == 259
+    assert model.name == str(tmp_path / "T.GGUF")
+    (folder,) = cache.iterdir()
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert torch.equal(_load(tmp_path / "T.GGUF").network(_IDS).logits, model.network(_IDS).logits)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", ""), "another library's bars or warnings"
+
+
+def test_another_dtype_and_a_changed_file_are_converted_again(tmp_path, cache):
+    path = tmp_path / "m.gguf"
+    save_gguf(path)
+    first = _load(path)
+    assert _load(path, "bfloat16").dtype == torch.bfloat16
+    assert len(list(cache.iterdir())) == 2
+    network = save_gguf(path, seed=1)
+    second = _load(path)
+    torch.testing.assert_close(second.network(_IDS).logits, network(_IDS).logits)
+    assert not torch.equal(first.network(_IDS).logits, second.network(_IDS).logits)
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_two_processes_convert_one_file_at_once(tmp_path, cache):
+    save_gguf(tmp_path / "m.gguf")
+    code = (
+        "import sys; from selfie_adapters import load_model; "
+        f"sys.stdout.write(str(load_model({str(tmp_path / 'm.gguf')!r}, 'float32', 'cpu').d_model))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in both] == ["32", "32"]
+    (folder,) = cache.iterdir()
+    assert folder.name.endswith("float32")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_an_error_that_leaves_nothing(error, tmp_path, cache, monkeypatch):
+    save_gguf(tmp_path / "m.gguf")
+
+    def full(*args, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+        with pytest.raises(StorageError, match=r"m\.gguf cannot be written.*Free space.*SELFIE_CA"):
+            _load(tmp_path / "m.gguf")
+    assert list(cache.iterdir()) == []
+    assert _load(tmp_path / "m.gguf").d_model == 32
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, cache):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    with pytest.raises(ModelError, match="could not be loaded"):
+        _load(tmp_path / "m.gguf")
+    assert list(cache.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_no_model(tmp_path, cache):
+    save_gguf(tmp_path / "m.gguf")
+    path = tmp_path / "m.gguf"
+    folder = gguf.dense_folder(path, torch.float32)
+    (folder / "config.json").rename(folder.parent / "config.json")
+    (folder.parent / "config.json").unlink()
+    folder.rename(folder.parent / f".{folder.name}.killed")
+    assert gguf.dense_folder(path, torch.float32) == folder
+    assert gguf.is_complete(folder)
