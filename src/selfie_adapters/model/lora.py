@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from selfie_adapters.errors import MissingExtraError, ModelError
 from selfie_adapters.model.source import LORA_CONFIG
 
+
 def check_peft(adapter: str, base: str) -> None:
     """Raise MissingExtraError unless peft is installed."""
     if importlib.util.find_spec("peft") is None:

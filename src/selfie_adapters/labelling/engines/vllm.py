@@ -32,6 +32,12 @@ class VllmWriter:
             raise MissingExtraError("vllm", "vllm", "--engine vllm") from error
         if not torch.cuda.is_available():
             raise ConfigError("--engine vllm needs a GPU; there is none here. Use --engine local.")
+        if model.adapter is not None:
+            raise ConfigError(
+                f"--engine vllm reads the model's files, in which {model.adapter} is not merged. "
+                "Save the merged model (peft: merge_and_unload, save_pretrained), or use --engine "
+                "local."
+            )
         self._prompt = prompt
         ids = torch.tensor([prompt.ids], device=model.device)
         with torch.inference_mode():
@@ -40,6 +46,7 @@ class VllmWriter:
         used = 1 - free / total
         self._engine: Any = vllm.LLM(
             model=model.network.name_or_path,
+            revision=model.revision,
             enable_prompt_embeds=True,
             dtype=str(model.dtype).removeprefix("torch."),
             max_model_len=len(prompt.ids) + _ROOM,
