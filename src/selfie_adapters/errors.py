@@ -83,17 +83,19 @@ class TrainingStopped(TrainingError):
 
 
 class MissingExtraError(SelfieError, ImportError):
-    """An optional dependency is missing; the message holds the install command."""
+    """An optional dependency is missing or broken; the message contains the install command."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str, purpose: str, broken: str | None = None) -> None:
+        """broken: what the import of an installed package failed on."""
+        state = "which is not installed" if broken is None else f"which fails to import ({broken})"
         super().__init__(
-            f"{purpose} needs the package {package}, which is not installed. "
+            f"{purpose} needs the package {package}, {state}. "
             f"Run: pip install 'selfie-adapters[{extra}]'"
         )
         # Exceptions are rebuilt from `args` when they cross a process boundary.
-        self._made_of = (package, extra, purpose)
+        self._made_of = (package, extra, purpose, broken)
 
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str, str | None]]:
         return type(self), self._made_of
 
 

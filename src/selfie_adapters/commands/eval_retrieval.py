@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.evaluation.embedding import require_embedder
 from selfie_adapters.evaluation.retrieval_run import run_retrieval
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings as Settings
 
@@ -19,6 +20,7 @@ __all__ = ["Settings", "print_conditions", "run"]
 
 def run(settings: Settings, folder: Path, console: Console) -> Path:
     """Run the protocol and print its tables."""
+    require_embedder(settings.embedder, "selfie eval retrieval")
     with steps_shown(console) as progress:
         path = run_retrieval(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))

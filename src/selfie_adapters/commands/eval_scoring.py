@@ -13,12 +13,15 @@ from rich.table import Table
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.scoring_run import run_scoring
 from selfie_adapters.evaluation.scoring_settings import ScoringSettings as Settings
+from selfie_adapters.extras import require_extra
 
 __all__ = ["Settings", "run"]
 
 
 def run(settings: Settings, folder: Path, console: Console) -> Path:
     """Run the protocol and print its table."""
+    if settings.evaluation_mode != "label_generation_only":
+        require_extra("sae", "selfie eval scoring")
     with steps_shown(console) as progress:
         path = run_scoring(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))

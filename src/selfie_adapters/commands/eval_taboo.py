@@ -9,6 +9,7 @@ from rich.console import Console
 
 from selfie_adapters.commands.eval_retrieval import print_comparisons, print_conditions
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.evaluation.embedding import require_embedder
 from selfie_adapters.evaluation.taboo import DESCRIPTION, run_taboo
 from selfie_adapters.evaluation.taboo import TabooSettings as Settings
 
@@ -17,6 +18,7 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, folder: Path, console: Console) -> Path:
     """Run the protocol and print its tables."""
+    require_embedder(settings.embedder, "selfie eval taboo")
     with steps_shown(console) as progress:
         path = run_taboo(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))

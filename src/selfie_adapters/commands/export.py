@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.extras import require_extra
+
 NAMES = {
     "csv": "labels.csv",
     "parquet": "labels.parquet",
@@ -52,6 +54,8 @@ def export(
     from selfie_adapters.files import check_free
     from selfie_adapters.labelling import export as formats
 
+    if form == "parquet":
+        require_extra("export", "selfie export --format parquet")
     finished = formats.open_run(run)
     path = Path(out) if out is not None else finished.folder / NAMES[form]
     check_free(path, overwrite)

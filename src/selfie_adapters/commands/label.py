@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.label_tables import show_controls, show_why
+from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:
     from selfie_adapters.labelling.job import LabelJob
@@ -104,6 +105,8 @@ def label(
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
+    if engine != "local":
+        require_extra(engine, f"selfie label --engine {engine}")
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob
@@ -230,14 +233,14 @@ def _run(
         if engine == "ray":
             from selfie_adapters.labelling.engines.ray import run_with_ray
 
-            job.begin()
-            task = progress.add_task("vectors", total=job.progress.left)
-            run_with_ray(job, workers, ray_address, advance)
+            with job.begun():
+                task = progress.add_task("vectors", total=job.progress.left)
+                run_with_ray(job, workers, ray_address, advance)
             return
         from selfie_adapters.labelling.job import run_here
         from selfie_adapters.labelling.worker import ShardWorker
 
         worker = ShardWorker(job.settings, job.source)  # before the folder: it may refuse
-        job.begin()
-        task = progress.add_task("vectors", total=job.progress.left)
-        run_here(job, worker, advance)
+        with job.begun():
+            task = progress.add_task("vectors", total=job.progress.left)
+            run_here(job, worker, advance)

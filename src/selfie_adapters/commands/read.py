@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.extras import require_extra
+
 if TYPE_CHECKING:
     from selfie_adapters.labelling.confidence import Confidence
     from selfie_adapters.labelling.reading import Reading
@@ -70,6 +72,7 @@ def read(
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
+    require_extra("report", "selfie read", "jinja2")
     from dataclasses import asdict
 
     from rich.progress import Progress

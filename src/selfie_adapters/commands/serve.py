@@ -6,13 +6,13 @@ import contextlib
 import os
 import secrets
 import socket
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.errors import ConfigError
+from selfie_adapters.extras import require_extra
 from selfie_adapters.files import read_plain
 from selfie_adapters.interruption import advice
 
@@ -61,11 +61,7 @@ def serve(
     ignore_binding
         Go on although an adapter was trained with another model or prompt.
     """
-    for package in ("jinja2", "starlette", "uvicorn"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingExtraError(package, "serve", "The web app") from error
+    require_extra("serve", "selfie serve")
     from selfie_adapters.serving.app import make_app
     from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
 

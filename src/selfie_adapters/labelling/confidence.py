@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from selfie_adapters.errors import DataError, MissingExtraError
+from selfie_adapters.errors import DataError
+from selfie_adapters.extras import extra
 from selfie_adapters.files import existing_file, write_json
 from selfie_adapters.labelling.labeller import Label
 
@@ -127,11 +128,9 @@ def fit_confidence(
     judged on labels that the probability was not fitted on (five folds; controls never are).
     Raises DataError if there are too few labels of either kind, or no threshold does it.
     """
-    try:
+    with extra("confidence", "Fitting a confidence"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "confidence", "Fitting a confidence") from error
     truth = np.asarray(right, dtype=bool)
     if min(truth.sum(), (~truth).sum()) < 2 * FOLDS:
         raise DataError(

@@ -18,7 +18,8 @@ from torch import Tensor
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.source import LabelSource
-from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.inputs import open_source
@@ -135,11 +136,9 @@ def to_csv(run: FinishedRun, out: str | Path) -> int:
 
 def to_parquet(run: FinishedRun, out: str | Path) -> int:
     """Every row as a Parquet table. Returns how many rows."""
-    try:
+    with extra("export", "Writing Parquet"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "export", "Writing Parquet") from error
     types = {
         **dict.fromkeys(("dataset", "label", "raw", "error"), pyarrow.string()),
         **dict.fromkeys(("index", "sample", "seed", "tokens", "rank"), pyarrow.int64()),

@@ -10,7 +10,8 @@ controls.json        how vectors that mean nothing scored (labelling/controls.py
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from selfie_adapters.labelling.run_record import CONFIG, RunRecord
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
 from selfie_adapters.labelling.worker import ShardWorker
+from selfie_adapters.locking import LOCK_NAME
 
 # These change how fast labels come, or what is shown beside them, not which come.
 _FREE = ("batch_size", "ignore_binding")
@@ -116,6 +118,27 @@ class LabelJob:
         if not (self.folder / CONFIG).exists():
             self._record.write(self.folder)
         self.note(0, 0)
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """`begin`, taken back if the block raises before anything else is in the folder.
+
+        A folder without a label is then free for other settings.
+        """
+        fresh = not (self.folder / "config.json").exists()
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            if fresh:
+                self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        own = {"config.json", "progress.json"}
+        if {file.name for file in self.folder.iterdir()} - {LOCK_NAME} <= own:
+            for name in own:
+                (self.folder / name).unlink(missing_ok=True)
 
     def note(self, labelled: int, failed: int) -> None:
         """Count more vectors; progress.json follows, at most once a second until the end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from selfie_adapters.errors import MissingExtraError, ModelError, SelfieError
+from selfie_adapters.errors import ModelError, SelfieError
+from selfie_adapters.extras import require_extra
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.gguf import dense_folder
@@ -171,8 +171,7 @@ def _check_quantizable(source: ModelSource, quantize: Literal["8bit", "4bit"]) -
             f"{source.name}: a LoRA is merged into dense weights, not into quantized ones. Leave "
             "load_in_8bit and load_in_4bit out, or merge it and save the dense model first."
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError("bitsandbytes", "quant", f"Loading a model in {quantize}")
+    require_extra("quant", f"Loading a model in {quantize}")
 
 
 def _quantization(bits: Literal["8bit", "4bit"], dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -8,7 +8,6 @@ refused.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,15 +16,15 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel
 
-from selfie_adapters.errors import MissingExtraError, ModelError
+from selfie_adapters.errors import ModelError
+from selfie_adapters.extras import require_extra
 from selfie_adapters.model.source import LORA_CONFIG
 
 
 def check_peft(adapter: str, base: str) -> None:
     """Raise MissingExtraError unless peft is installed."""
-    if importlib.util.find_spec("peft") is None:
-        beside = f" ({LORA_CONFIG} beside the model's own files)" if adapter == base else ""
-        raise MissingExtraError("peft", "peft", f"{adapter}: a LoRA on {base}{beside}. Merging it")
+    beside = f" ({LORA_CONFIG} beside the model's own files)" if adapter == base else ""
+    require_extra("peft", f"{adapter}: a LoRA on {base}{beside}. Merging it")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.extras import extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,10 +123,8 @@ def loss_matrix(
 
 
 def _figure(width: float, height: float, columns: int = 1):
-    try:
+    with extra("report", "Drawing figures"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "Drawing figures") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns)
     for one in [axes] if columns == 1 else axes:

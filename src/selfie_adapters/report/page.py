@@ -6,7 +6,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.extras import extra
 from selfie_adapters.files import write_text
 
 
@@ -24,10 +24,8 @@ def render_page(template: str, values: dict[str, Any]) -> str:
     Texts are escaped; figures, which this project draws itself, are marked safe in the template.
     Raises MissingExtraError without jinja2.
     """
-    try:
+    with extra("report", "Writing a report page"):
         import jinja2
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "Writing a report page") from error
     folder = package_files("selfie_adapters.report") / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError, DownloadError
+from selfie_adapters.extras import is_installed, require_extra
 from selfie_adapters.files import existing_file
 from selfie_adapters.sources.table_rows import KINDS, file_rows
 
@@ -47,9 +48,22 @@ def hub_rows(repo: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from file_rows(file, name)
 
 
+def _has_parquet(repo: str) -> bool:
+    """Whether the hub lists a Parquet file; False where that cannot be found out."""
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.list_repo_files(repo, repo_type="dataset")
+    except Exception:  # fetching the files says what is wrong
+        return False
+    return any(name.endswith(".parquet") for name in files)
+
+
 def _fetched(repo: str) -> Path:
     import huggingface_hub
 
+    if not is_installed("pyarrow") and _has_parquet(repo):
+        require_extra("export", f"The data set {repo} (Parquet)")
     try:
         return Path(
             huggingface_hub.snapshot_download(

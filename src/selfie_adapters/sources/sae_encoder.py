@@ -20,10 +20,10 @@ from torch import Tensor
 from selfie_adapters.errors import (
     DataError,
     DownloadError,
-    MissingExtraError,
     MissingFileError,
     nearest,
 )
+from selfie_adapters.extras import extra
 from selfie_adapters.files import read_json
 from selfie_adapters.sources.sae_facts import SaeFacts, read_facts
 from selfie_adapters.sources.sae_rows import is_sae_name
@@ -101,10 +101,8 @@ def load_sae(source: str | Path) -> SAE[Any]:
     path = DEMO_SAE if text == "demo" else Path(text).expanduser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters of them is an error in `encoder_of`
-        try:
+        with extra("sae", "Encoding with an SAE"):
             from sae_lens import SAE
-        except ImportError as error:
-            raise MissingExtraError("sae-lens", "sae", "Encoding with an SAE") from error
         if is_sae_name(text) and not path.exists():
             release, _, sae_id = text.partition(":")
             entry = find_sae(release, sae_id)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, MissingExtraError
+from selfie_adapters.errors import DataError
+from selfie_adapters.extras import extra
 from selfie_adapters.sources.decoder import Decoder
 from selfie_adapters.sources.sae_files import open_registered
 from selfie_adapters.sources.saelens import RegisteredSae, find_sae
@@ -60,10 +61,8 @@ def open_sae_rows(name: str, which: Literal["decoder", "encoder"] = "decoder") -
 
 
 def _encoder(entry: RegisteredSae) -> Tensor:
-    try:
+    with extra("sae", "Reading an encoder"):
         from sae_lens import SAE
-    except ImportError as error:
-        raise MissingExtraError("sae-lens", "sae", "Reading an encoder") from error
     try:
         sae = SAE.from_pretrained(entry.release, entry.sae_id, device="cpu", dtype="float32")
         return sae.W_enc.detach().T.contiguous()

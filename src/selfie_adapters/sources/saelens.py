@@ -10,13 +10,12 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfie_adapters.errors import DataError, MissingExtraError
+from selfie_adapters.errors import DataError
+from selfie_adapters.extras import extra, module_folder
 from selfie_adapters.files import existing_file
 
 if TYPE_CHECKING:
@@ -53,10 +52,8 @@ def registry() -> dict[str, dict[str, RegisteredSae]]:
     Raises MissingExtraError if SAELens is not installed. Entries without an id and a path are
     left out: they could not be loaded either.
     """
-    package = find_spec("sae_lens")  # finds the files without running them
-    if package is None or not package.submodule_search_locations:
-        raise MissingExtraError("sae-lens", "sae", "The registry of published SAEs")
-    file = existing_file(Path(package.submodule_search_locations[0]) / "pretrained_saes.yaml")
+    folder = module_folder("sae_lens", "sae", "The registry of published SAEs")
+    file = existing_file(folder / "pretrained_saes.yaml")
     # libyaml's loader is ten times as fast; PyYAML can be built without it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with file.open(encoding="utf-8") as opened:
@@ -156,10 +153,8 @@ def load_w_dec(entry: RegisteredSae, device: str = "cpu") -> Tensor:
 
     Raises DataError with what SAELens said.
     """
-    try:
+    with extra("sae", f"The layout {entry.layout}"):
         from sae_lens import SAE
-    except ImportError as error:
-        raise MissingExtraError("sae-lens", "sae", f"The layout {entry.layout}") from error
     try:
         sae = SAE.from_pretrained(entry.release, entry.sae_id, device=device, dtype="float32")
     except Exception as error:  # SAELens raises whatever its many loaders raise

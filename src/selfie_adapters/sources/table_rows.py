@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, MissingExtraError
+from selfie_adapters.errors import DataError
+from selfie_adapters.extras import extra
 from selfie_adapters.files import read_plain
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz")
@@ -43,10 +44,8 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
 
 
 def _parquet_rows(name: str, file: Path) -> Iterator[tuple[int, Any]]:
-    try:
+    with extra("export", "Reading Parquet"):
         from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "export", "Reading Parquet") from error
     number = 0
     try:
         for batch in parquet.ParquetFile(file).iter_batches(4096):

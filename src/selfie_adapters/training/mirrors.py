@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.extras import extra
 from selfie_adapters.training.run_reading import flat
 
 _PATIENCE_SECONDS = 30.0  # for what is still unsent at the end
@@ -183,8 +183,5 @@ def open_mirrors(
 
 
 def _import(module: str, package: str | None = None) -> Any:
-    try:
+    with extra("track", f"Mirroring metrics to {package or module}"):
         return importlib.import_module(module)
-    except ImportError as error:
-        name = package or module
-        raise MissingExtraError(name, "track", f"Mirroring metrics to {name}") from error

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from selfie_adapters.errors import LabellingError, MissingExtraError, SelfieError
+from selfie_adapters.errors import LabellingError, SelfieError
+from selfie_adapters.extras import extra
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
 from selfie_adapters.labelling.settings import LabelSettings
@@ -51,11 +53,9 @@ def run_with_ray(
     Raises MissingExtraError without Ray, the error of a process that could not begin, and
     LabellingError for any other.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray", "--engine ray") from error
+    with extra("ray", "--engine ray"):
+        ray: Any = import_module("ray")
+        import_module("ray.data")
     todo = job.todo()
     if not todo:
         return

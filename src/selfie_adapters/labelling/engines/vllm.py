@@ -8,12 +8,14 @@ the local engine, sampled ones are not. Needs an environment of its own (docs/la
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.errors import ConfigError
+from selfie_adapters.extras import extra
 from selfie_adapters.labelling.engines.local import CLOSING_QUOTE, Sampling, Written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 
@@ -26,10 +28,8 @@ class VllmWriter:
 
     def __init__(self, model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> None:
         del prefix  # vLLM keeps its own
-        try:
-            import vllm
-        except ImportError as error:
-            raise MissingExtraError("vllm", "vllm", "--engine vllm") from error
+        with extra("vllm", "--engine vllm"):
+            vllm: Any = import_module("vllm")
         if not torch.cuda.is_available():
             raise ConfigError("--engine vllm needs a GPU; there is none here. Use --engine local.")
         if model.adapter is not None:
