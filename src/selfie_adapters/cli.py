@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
-from selfie_adapters import interruption
+from selfie_adapters import interruption, output
 from selfie_adapters.errors import SelfieError
 from selfie_adapters.installed import own_version
 
@@ -216,15 +215,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
+    with output.prepared():
+        try:
+            _answer(arguments)
+        except BrokenPipeError:  # the reader (head, less) went away
+            output.drop()
+            sys.exit(output.CLOSED)
+        except SystemExit as ended:
+            if isinstance(ended.__context__, BrokenPipeError):  # rich noticed it first
+                sys.exit(output.CLOSED)
+            raise
+
+
+def _answer(arguments: Sequence[str]) -> None:
+    """Run a command and put out all that it printed. Raises BrokenPipeError and SystemExit."""
+    try:
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()  # not at the interpreter's end, where nothing can answer an error
+    except SelfieError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.drop()  # it may be the output itself that cannot be written
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}.", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     from rich.console import Console
 
-    try:
-        app(arguments)
-    except SelfieError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader (head, less) went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    Console(stderr=True, soft_wrap=True).print(
+        f"error: {message}", style="red", markup=False, highlight=False
+    )
+    sys.exit(code)

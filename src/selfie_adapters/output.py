@@ -1,0 +1,64 @@
+"""Standard output and error, whatever they are: any encoding, any width, closed at any moment."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+LEAST_COLUMNS = 60
+"""Tables are laid out for at least this width; a narrower terminal wraps their lines itself."""
+CLOSED = 141  # as a shell counts a process that SIGPIPE ended
+
+_ESCAPED = "selfie-json-escapes"
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """JSON's escapes in place of what an encoding does not have: JSON output stays valid."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
+    return "".join(f"\\u{pair}" for pair in pairs), error.end
+
+
+codecs.register_error(_ESCAPED, _escape)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """While the block runs, every character can be printed, and tables have some width."""
+    former = [(stream, stream.errors) for stream in _text_streams()]
+    columns = os.environ.get("COLUMNS")
+    for stream, _ in former:
+        stream.reconfigure(errors=_ESCAPED)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the command
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    width = shutil.get_terminal_size().columns  # of the terminal, where COLUMNS is 0 or no number
+    if width < LEAST_COLUMNS or (columns is not None and columns != str(width)):
+        os.environ["COLUMNS"] = str(max(width, LEAST_COLUMNS))
+    try:
+        yield
+    finally:
+        for stream, errors in former:
+            with suppress(ValueError, OSError):  # closed by now
+                stream.reconfigure(errors=errors)
+        if columns is None:
+            os.environ.pop("COLUMNS", None)
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def drop() -> None:
+    """Nobody can receive the output any more: what is left of it goes nowhere, without an error."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _text_streams() -> list[io.TextIOWrapper]:
+    return [one for one in (sys.stdout, sys.stderr) if isinstance(one, io.TextIOWrapper)]
