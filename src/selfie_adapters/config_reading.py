@@ -9,6 +9,7 @@ import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,7 @@ from selfie_adapters.files import existing_file, user_path
 from selfie_adapters.yaml_reading import MAX_BYTES, parse_yaml, shortened
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 
@@ -59,15 +61,24 @@ def read_config(
     for name, value in (defaults or {}).items():
         if values.get(name) is None:
             values[name] = value
-    # A section that is present but empty reads as null.
-    for name, field in kind.model_fields.items():
-        if not field.is_required() and _section(field.annotation) and name in values:
-            values[name] = {} if values[name] is None else values[name]
+    # A section that is present but empty reads as null; where null is no value, all is default.
+    for name, field in _fields(kind).items():
+        empty = name in values and values[name] is None
+        if empty and not field.is_required() and _own_section(field.annotation) is field.annotation:
+            values[name] = {}
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  - {line}" for line in _problems(error, kind))
         raise ConfigError(f"{file}:\n{problems}") from None
+
+
+def top_level_keys(path: str | Path, kind: type[Section]) -> set[str]:
+    """Keys of a configuration file as they are written, before they are checked.
+
+    kind: what to name keys of in messages. Raises MissingFileError, ConfigError.
+    """
+    return {str(key) for key in _read_values(existing_file(path), kind)}
 
 
 def beside(config_file: str | Path, path: str) -> str:
@@ -135,12 +146,24 @@ def _section(annotation: Any) -> type[Section] | None:
     return next(filter(None, map(_section, get_args(annotation))), None)
 
 
+def _fields(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields by the key they have in a file."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
+
+
+def _own_section(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be beside null; none for lists of sections."""
+    choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    sections = (one for one in choices if isinstance(one, type) and issubclass(one, Section))
+    return next(sections, None)
+
+
 def _dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
+    for name, field in _fields(kind).items():
+        inner = _own_section(field.annotation)
+        if inner is not None:
             yield from _dotted_keys(inner, f"{prefix}{name}.")
-        else:
+        if inner is None or inner is not field.annotation:
             yield prefix + name
 
 
@@ -176,6 +199,6 @@ def _keys_beside(kind: type[Section], place: tuple[str | int, ...]) -> list[str]
     """Valid keys of the section in which the last part of `place` stands."""
     section = kind
     for part in place[:-1]:
-        field = section.model_fields.get(str(part))
+        field = _fields(section).get(str(part))
         section = (_section(field.annotation) if field else None) or section
-    return list(section.model_fields)
+    return list(_fields(section))

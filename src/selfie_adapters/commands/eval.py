@@ -13,7 +13,8 @@ from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.locking import folder_lock
 
 # name → module in this package with `Settings` (a Section) and
-# `run(settings, folder, console)`, which prints a table and returns the path of results.json
+# `run(settings, folder, console)`, which prints a table and returns the path of results.json;
+# `read(config, changes)` too, where there are published configurations beside this project's own
 PROTOCOLS: dict[str, str] = {
     "bridge": "eval_bridge",
     "loss": "eval_loss",
@@ -30,7 +31,10 @@ def evaluate(
     if name not in PROTOCOLS:
         raise ConfigError(f"selfie eval {name}: unknown protocol. {nearest(name, PROTOCOLS)}")
     protocol = import_module(f"selfie_adapters.commands.{PROTOCOLS[name]}")
-    settings = read_config(config, protocol.Settings, set_ or [])
+    if hasattr(protocol, "read"):
+        settings = protocol.read(config, set_ or [])
+    else:
+        settings = read_config(config, protocol.Settings, set_ or [])
     folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
     with folder_lock(folder):

@@ -59,7 +59,8 @@ class Scoring:
     """What one evaluation measures with, whatever the labels."""
 
     model: FrozenModel
-    encoder: LatentEncoder
+    encoder: LatentEncoder | None
+    """None where labels are only written; `latents` names them then."""
     writer: ChatModel | None
     """None writes labels only."""
     writing: Writing
@@ -69,6 +70,14 @@ class Scoring:
     latents_at_once: int = 8
     """Labels and conversations of so many latents are written together; after a kill that many at
     most are done again."""
+    token_activations: bool = False
+    """Keep each latent's activation at every token of its conversations, not only the largest."""
+    latents: tuple[int, ...] = ()
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """The latents under evaluation: the encoder's, where there is one."""
+        return self.latents if self.encoder is None else self.encoder.latents
 
 
 def score_labels(
@@ -82,8 +91,9 @@ def score_labels(
     Rows that are there are kept. Raises DataError for an SAE of another width, LabellingError if
     the writer writes nothing at all.
     """
-    check_width(scoring.model, scoring.encoder)
-    latents = scoring.encoder.latents
+    if scoring.encoder is not None:
+        check_width(scoring.model, scoring.encoder)
+    latents = scoring.evaluated
     for condition, source in sources.items():
         for start in range(0, len(latents), scoring.latents_at_once):
             places = range(start, min(start + scoring.latents_at_once, len(latents)))
@@ -97,13 +107,13 @@ def score_labels(
 
 
 def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> list[Row]:
-    latents = scoring.encoder.latents
+    latents = scoring.evaluated
     groups = source.groups(places)
     rows: list[Row] = [
         {"latent": latents[place], "labels": [asdict(group) for group in of_latent]}
         for place, of_latent in zip(places, groups, strict=True)
     ]
-    if scoring.writer is None:
+    if scoring.writer is None or scoring.encoder is None:
         return rows
     labels = [[group.text for group in of_latent] for of_latent in groups]
     written = write_conversations(scoring.writer, labels, scoring.writing, scoring.seed)
@@ -118,7 +128,7 @@ def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> li
                 else:
                     usable.append((place, conversation, tokens))
     _check_writer(scoring.writer, rows, len(usable))
-    _add_peaks(scoring, usable)
+    _add_peaks(scoring, scoring.encoder, usable)
     return rows
 
 
@@ -137,25 +147,31 @@ def _check_writer(writer: ChatModel, rows: Sequence[Row], usable: int) -> None:
         )
 
 
-def _add_peaks(scoring: Scoring, usable: Sequence[tuple[int, dict[str, Any], ChatTokens]]) -> None:
+def _add_peaks(
+    scoring: Scoring,
+    encoder: LatentEncoder,
+    usable: Sequence[tuple[int, dict[str, Any], ChatTokens]],
+) -> None:
     """Put into each conversation its peaks at the latent it was written for, then at the foils."""
-    latents, foils = scoring.encoder.latents, scoring.foils
+    latents, foils = encoder.latents, scoring.foils
     wanted = [
         [latents[place], *(latents[foil] for foil in foils.after(place))] for place, _, _ in usable
     ]
     peaks = latent_peaks(
         scoring.model,
-        scoring.encoder,
+        encoder,
         [tokens for _, _, tokens in usable],
         torch.tensor(wanted, dtype=torch.int64).reshape(len(usable), 1 + foils.count),
         scoring.batch_size,
     )
-    found = zip(usable, peaks.anywhere.tolist(), peaks.content.tolist(), strict=True)
-    for (_, conversation, tokens), anywhere, content in found:
+    found = zip(usable, peaks.anywhere.tolist(), peaks.content.tolist(), peaks.own, strict=True)
+    for (_, conversation, tokens), anywhere, content, own in found:
         conversation["tokens"] = len(tokens.ids)
         conversation["content_tokens"] = sum(tokens.content)
         conversation["anywhere"] = anywhere
         conversation["content"] = content
+        if scoring.token_activations:
+            conversation["activations"] = [float(f"{value:.6g}") for value in own]
 
 
 def _tokens(model: FrozenModel, text: str) -> ChatTokens | str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling.engines.local import CLOSING_QUOTE
+
+Cut = Literal["trimmed", "first_quote", "last_quote"]
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,32 @@ class LabelSource(Protocol):
 
 @dataclass(frozen=True)
 class LabelDrawing:
-    """How labels are drawn (the published values)."""
+    """How labels are sampled (the published values), and where the text of one ends.
+
+    samples: labels at each scale. cut: "trimmed" ends at the first quote and collapses whitespace;
+    "first_quote" and "last_quote" keep it, as published; for the last one the model writes on after
+    a quote until it ends its turn.
+    """
 
     max_tokens: int = 30
     temperature: float = 0.7
     top_p: float = 0.9
+    samples: int = 1
+    repetition_penalty: float = 1.0
+    cut: Cut = "trimmed"
+
+    def text_of(self, raw: str) -> str:
+        """The label in the written text `raw`."""
+        if self.cut == "last_quote":
+            return raw.rpartition(CLOSING_QUOTE)[0] if CLOSING_QUOTE in raw else raw
+        text = raw.partition(CLOSING_QUOTE)[0]
+        return " ".join(text.split()) if self.cut == "trimmed" else text
 
 
 class WrittenLabels:
-    """Labels that a model writes about vectors, one at each scale.
+    """Labels that a model writes about vectors, how.samples at each scale.
 
-    vectors: [n, d_model], normed to 1 and then scaled; the adapter's own normalisation is off.
+    vectors: [n, d_model], those of the latents; the scale applies to the adapter's input.
     """
 
     def __init__(
@@ -60,22 +78,25 @@ class WrittenLabels:
         answers = self._labeller.label(
             self._vectors[list(places)],
             self._scales,
+            self._how.samples,
             temperature=self._how.temperature,
             top_p=self._how.top_p,
             max_new_tokens=self._how.max_tokens,
             seed=self._seed,
+            repetition_penalty=self._how.repetition_penalty,
             names=[(self._latents[place],) for place in places],
+            stop_at_quote=self._how.cut != "last_quote",
         )
         return [
-            [LabelGroup(" ".join(one.text.split()), one.scale) for one in labels]
+            [LabelGroup(self._how.text_of(one.raw), one.scale) for one in labels]
             for labels in answers
         ]
 
 
 class GivenLabels:
-    """Labels from a file: `count` groups a latent, its labels in turn."""
+    """Labels from a file: `count` groups per latent, its labels in turn; None: each label once."""
 
-    def __init__(self, labels: Sequence[Sequence[str]], count: int) -> None:
+    def __init__(self, labels: Sequence[Sequence[str]], count: int | None) -> None:
         """labels: those of each evaluated latent, none empty."""
         self._labels, self._count = labels, count
 
@@ -83,7 +104,7 @@ class GivenLabels:
         return [
             [
                 LabelGroup(self._labels[place][i % len(self._labels[place])])
-                for i in range(self._count)
+                for i in range(self._count or len(self._labels[place]))
             ]
             for place in places
         ]

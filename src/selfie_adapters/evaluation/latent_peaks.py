@@ -23,11 +23,13 @@ class Peaks:
     """The largest activation of each latent in each conversation: [conversations, latents].
 
     anywhere: over all tokens after position 0, template and special ones too, as published.
-    content: over the tokens of what was said. 0 where there is no such token.
+    content: over the tokens of what was said. 0 where there is no such token. own: of each
+    conversation the activations of its first latent at every token, position 0 included.
     """
 
     anywhere: Tensor
     content: Tensor
+    own: list[list[float]]
 
 
 def check_width(model: FrozenModel, encoder: LatentEncoder) -> None:
@@ -58,8 +60,9 @@ def latent_peaks(
     check_width(model, encoder)
     anywhere = torch.zeros(latents.shape)
     content = torch.zeros(latents.shape)
+    own: list[list[float]] = [[] for _ in conversations]
     if not conversations:
-        return Peaks(anywhere, content)
+        return Peaks(anywhere, content, own)
     prefix = _Prefix(model, encoder, conversations)
     order = sorted(range(len(conversations)), key=lambda i: len(conversations[i].ids), reverse=True)
     for start in range(0, len(order), batch_size):
@@ -78,11 +81,13 @@ def latent_peaks(
             model, ids, [encoder.layer], None, mask, prefix.shared.for_batch(len(rows))
         )[:, 0]
         found = encoder.encode(states, latents[rows]).cpu()
+        for row, (i, suffix) in enumerate(zip(rows, suffixes, strict=True)):
+            own[i] = prefix.activations(int(latents[i, 0])) + found[row, : len(suffix), 0].tolist()
         if not prefix.length:
             real[:, 0] = False  # position 0 does not count as published
         anywhere[rows] = torch.maximum(_largest(found, real), prefix.peaks(latents[rows]))
         content[rows] = _largest(found, said)
-    return Peaks(anywhere, content)
+    return Peaks(anywhere, content, own)
 
 
 def _largest(found: Tensor, where: Tensor) -> Tensor:
@@ -101,14 +106,19 @@ class _Prefix:
         self.shared = SharedPrefix(model, conversations[0].ids[:length])
         self.length = self.shared.length
         ids = conversations[0].ids[: self.length]
-        self._largest: dict[int, float] = {}
-        if self.length > 1:
+        self._found: dict[int, list[float]] = {}
+        if self.length:
             states = capture(model, torch.tensor([ids]), [encoder.layer])[:, 0]
-            found = encoder.encode(states, torch.tensor([encoder.latents])).cpu()[0, 1:]
-            self._largest = dict(zip(encoder.latents, found.amax(dim=0).tolist(), strict=True))
+            found = encoder.encode(states, torch.tensor([encoder.latents])).cpu()[0]
+            self._found = dict(zip(encoder.latents, found.T.tolist(), strict=True))
+
+    def activations(self, latent: int) -> list[float]:
+        """Of one latent at each of the shared tokens."""
+        return self._found.get(latent, [])
 
     def peaks(self, latents: Tensor) -> Tensor:
-        flat = [self._largest.get(i, 0.0) for i in latents.flatten().tolist()]
+        """The largest after position 0, in the shape of `latents`; 0 where there is none."""
+        flat = [max(self.activations(i)[1:], default=0.0) for i in latents.flatten().tolist()]
         return torch.tensor(flat).reshape(latents.shape)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -15,6 +15,7 @@ from selfie_adapters.files import read_plain
 from selfie_adapters.json_text import parse_json_as
 
 FileKind = Literal["results", "labels", "retrieval summary", "ranks"]
+_Content = dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]]
 
 _KEYS: dict[str, FileKind] = {
     "evaluation_mode": "results",
@@ -27,18 +28,17 @@ _SHARD = re.compile(r"_shard_(\d+)_of_(\d+)_")
 
 def kind_of(path: str | Path) -> FileKind:
     """The kind of a published file, by its keys. Raises MissingFileError, DataError."""
-    content = parse_json_as(
-        read_plain(path), str(path), dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]]
-    )
+    either = cast("type[_Content]", _Content)
+    content = parse_json_as(read_plain(path), str(path), either)
     if isinstance(content, list):
         if content and "rank" in content[0]:
             return "ranks"
         keys = list(content[0])[:5] if content else []
         found = f"a list of objects with {', '.join(keys)}" if keys else "an empty list"
     else:
-        kind = next((kind for key, kind in _KEYS.items() if key in content), None)
-        if kind is not None:
-            return kind
+        for key, kind in _KEYS.items():
+            if key in content:
+                return kind
         found = f"the keys {', '.join(list(content)[:5]) or '(none)'}"
     raise DataError(
         f"{path}: no published result or label file: one of {', '.join(_KEYS)}, or a list of rows "

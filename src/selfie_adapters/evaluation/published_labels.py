@@ -133,10 +133,11 @@ def read_labels_file(path: str | Path, about: str | Path | None = None) -> Label
 
 def strategy_named(name: str) -> Strategy:
     """This project's name of an index, from its own or the published one. Raises ConfigError."""
-    known = {**STRATEGIES, **{own: own for own in STRATEGIES.values()}}
-    if name not in known:
-        raise ConfigError(f"--index {name}: unknown index. {nearest(name, known)}")
-    return known[name]
+    for published, own in STRATEGIES.items():
+        if name in (published, own):
+            return own
+    known = [*STRATEGIES, *STRATEGIES.values()]
+    raise ConfigError(f"--index {name}: unknown index. {nearest(name, known)}")
 
 
 def look_up(

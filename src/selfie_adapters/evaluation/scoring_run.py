@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from selfie_adapters.adapters import load_adapter
+from selfie_adapters.adapters import Adapter, load_adapter
+from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.chat import AnswerCache, open_chat
 from selfie_adapters.dataset.controls import random_vectors
+from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.controls import untrained_adapter
 from selfie_adapters.evaluation.folder import EvaluationFolder
@@ -30,9 +33,13 @@ from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.writing import Writing
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
-from selfie_adapters.sources.label_files import read_label_file, write_label_file
+from selfie_adapters.sources.label_files import (
+    SectionChoice,
+    read_label_file,
+    write_label_file,
+)
 from selfie_adapters.sources.label_set import LabelSet
 from selfie_adapters.sources.sae_encoder import DEMO_SAE, LatentEncoder, open_encoder
 
@@ -56,17 +63,28 @@ def run_scoring(
     wanted = settings.wanted()
     labels = _read_labels(settings)
     latents = _chosen(settings, labels)
-    model = model or load_model(settings.model, settings.dtype)
-    encoder = open_encoder(settings.sae, latents, settings.force_sae, model.device)
-    sae_file = Path(DEMO_SAE if settings.sae == "demo" else settings.sae) / SAE_WEIGHTS
-    inputs = {name: sha256(file) for name, file in _files(settings, sae_file).items()}
+    model = model or load_model(settings.model, settings.dtype, settings.device)
+    writes = settings.evaluation_mode != "label_generation_only"
+    encoder = None
+    if writes or settings.vectors is None:
+        encoder = open_encoder(settings.sae, latents, settings.force_sae, model.device)
+        if settings.sae_layer not in (None, encoder.layer):
+            raise DataError(
+                f"{settings.sae}: an SAE of layer {encoder.layer}; the settings state layer "
+                f"{settings.sae_layer}. Correct one of them."
+            )
+    inputs = {name: sha256(file) for name, file in _files(settings, encoder).items()}
     kept = EvaluationFolder(
         folder, "generation scoring", settings.model_dump(mode="json"), inputs, FREE
     )
     foils = Foils.drawn(len(latents), settings.foils, settings.seed)
-    writes = settings.evaluation_mode != "label_generation_only"
     writing = Writing(
-        settings.conversations, settings.conversation_tokens, settings.temperature, settings.top_p
+        settings.conversations,
+        settings.conversation_tokens,
+        settings.temperature,
+        settings.top_p,
+        settings.conversation_prompt,
+        settings.conversation_system,
     )
     answers = kept.folder / "answers"
     writer = AnswerCache(open_chat(settings.writer, model), answers) if writes else None
@@ -79,9 +97,13 @@ def run_scoring(
         settings.seed,
         settings.batch_size,
         settings.latents_at_once,
+        settings.token_activations,
+        tuple(latents),
     )
-    score_labels(scoring, _sources(settings, wanted, model, encoder, labels or {}), kept, progress)
-    if not writes:
+    vectors = _vectors(settings, latents, encoder)
+    sources = _sources(settings, wanted, model, latents, vectors, labels or {})
+    score_labels(scoring, sources, kept, progress)
+    if not writes or encoder is None:
         _write_label_files(kept, wanted, latents)
         return kept.finish({"latents": latents})
     about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
@@ -98,18 +120,24 @@ def run_scoring(
     )
 
 
-def _files(settings: ScoringSettings, sae_file: Path) -> dict[str, Path]:
+def _files(settings: ScoringSettings, encoder: LatentEncoder | None) -> dict[str, Path]:
     """What the results depend on besides the settings."""
-    files = {"adapter": settings.adapter, "labels_file": settings.labels_file}
+    files = {
+        "adapter": settings.adapter,
+        "labels_file": settings.labels_file,
+        "vectors": settings.vectors,
+    }
     found = {name: existing_file(path) for name, path in files.items() if path is not None}
-    return found | ({"sae": sae_file} if sae_file.is_file() else {})
+    sae_file = Path(DEMO_SAE if settings.sae == "demo" else settings.sae) / SAE_WEIGHTS
+    return found | ({"sae": sae_file} if encoder is not None and sae_file.is_file() else {})
 
 
 def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:
     if settings.labels_file is None:
         return None
 
-    found = read_label_file(settings.labels_file)
+    section = SectionChoice(settings.labels_dataset, settings.labels_layer)
+    found = read_label_file(settings.labels_file, section=section)
     keep = settings.split
     return {
         latent: texts
@@ -137,17 +165,59 @@ def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> l
     return latents
 
 
+def _vectors(
+    settings: ScoringSettings, latents: list[int], encoder: LatentEncoder | None
+) -> Tensor | None:
+    """The latents' vectors, [latents, d]; None where no condition needs them.
+
+    Unit vectors if the settings say so; a zero vector stays zero.
+    """
+    if settings.vectors is not None:
+        rows = open_vectors(settings.vectors)
+        if latents[-1] >= len(rows):
+            raise DataError(
+                f"{settings.vectors}: {len(rows)} rows; latent {latents[-1]} has none. Give the "
+                "vectors that belong to the labels."
+            )
+        found = rows[torch.tensor(latents)].float()
+    elif encoder is not None:
+        found = encoder.decoder
+    else:
+        return None
+    return unit_norm(found) if settings.normalize_vectors else found
+
+
+def _labeller(
+    settings: ScoringSettings, model: FrozenModel, adapter: Adapter, prompt: SoftPrompt | None
+) -> Labeller:
+    """A labeller whose scales mean what the settings say."""
+    if settings.normalize_vectors is not None:
+        adapter.normalize_input = False  # `_vectors` has normalized them already, or nobody should
+    if settings.template is not None and settings.placeholder is not None:
+        prompt = SoftPrompt(settings.template, settings.placeholder)
+    return Labeller(model, adapter, prompt)
+
+
 def _sources(
     settings: ScoringSettings,
     wanted: list[str],
     model: FrozenModel,
-    encoder: LatentEncoder,
+    latents: list[int],
+    vectors: Tensor | None,
     labels: dict[int, list[str]],
 ) -> dict[str, LabelSource]:
     """Where each condition's labels come from."""
 
-    how = LabelDrawing(settings.label_tokens, settings.label_temperature, settings.label_top_p)
-    vectors = encoder.decoder
+    how = LabelDrawing(
+        settings.label_tokens,
+        settings.label_temperature,
+        settings.label_top_p,
+        settings.labels_per_scale,
+        settings.label_repetition_penalty,
+        settings.label_cut,
+    )
+    if vectors is None:
+        vectors = torch.empty(len(latents), 0)
     drawn = {
         "trained": lambda: vectors,
         "zero": lambda: torch.zeros_like(vectors),
@@ -156,23 +226,23 @@ def _sources(
     sources: dict[str, LabelSource] = {}
     labeller = None
     if settings.adapter is not None and any(name in drawn for name in wanted):
-        labeller = Labeller(model, load_adapter(settings.adapter))
+        labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
     for name in wanted:
         if name == "training":
-            given = [labels[latent] for latent in encoder.latents]
-            sources[name] = GivenLabels(given, len(settings.scales))
+            given = [labels[latent] for latent in latents]
+            count = None if settings.labels_each_once else len(settings.scales)
+            sources[name] = GivenLabels(given, count)
         elif name == "untrained":
-            plain = Labeller(
-                model,
-                untrained_adapter(model.d_model, mean_embedding_norm(model)),
-                prompt=None if labeller is None else labeller.prompt.prompt,
-            )
+            absolute = settings.untrained_scale_unit == "absolute"
+            unit = 1.0 if absolute else mean_embedding_norm(model)
+            prompt = None if labeller is None else labeller.prompt.prompt
+            plain = _labeller(settings, model, untrained_adapter(model.d_model, unit), prompt)
             sources[name] = WrittenLabels(
-                plain, vectors, encoder.latents, settings.untrained_scales, how, settings.seed
+                plain, vectors, latents, settings.untrained_scales, how, settings.seed
             )
         elif labeller is not None:
             sources[name] = WrittenLabels(
-                labeller, drawn[name](), encoder.latents, settings.scales, how, settings.seed
+                labeller, drawn[name](), latents, settings.scales, how, settings.seed
             )
     return sources
 

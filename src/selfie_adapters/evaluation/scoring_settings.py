@@ -10,6 +10,7 @@ from selfie_adapters.chat.settings import ChatSettings
 from selfie_adapters.config import Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.evaluation.label_groups import Cut
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
 Condition = Literal["trained", "untrained", "zero", "random", "training"]
@@ -29,6 +30,24 @@ class ScoringSettings(Section):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
+    device: str | None = None
+    """Where the model is loaded: cpu, cuda, cuda:N, mps, or auto for all GPUs; null: the first GPU,
+    else the CPU."""
+
+    template: str | None = None
+    """The question about a vector, with the placeholder; null: the adapter's own, or the built-in
+    one for the tokenizer."""
+
+    placeholder: str | None = None
+    """The token in `template` that the vector replaces."""
+
+    vectors: str | None = None
+    """Vector file whose rows are the latents' vectors; null: the SAE's decoder."""
+
+    normalize_vectors: bool | None = None
+    """Scales apply to unit vectors (true) or to vectors as they are (false), whatever the adapter's
+    own normalization, which is off then; null: as the adapter does."""
+
     sae: str = "demo"
     """SAELens folder, release:sae_id, or demo."""
 
@@ -38,6 +57,15 @@ class ScoringSettings(Section):
 
     adapter: str | None = None
     """The adapter file; without one there is no condition that needs it."""
+
+    sae_layer: int | None = None
+    """Refuse an SAE of another layer than this."""
+
+    labels_dataset: str | None = None
+    """The section of labels_file with this dataset_name, where it has several."""
+
+    labels_layer: int | None = None
+    """The section of labels_file of this layer."""
 
     labels_file: str | None = None
     """Labels of the latents: any label file (docs/formats.md), or trained_labels.jsonl
@@ -59,14 +87,36 @@ class ScoringSettings(Section):
     """One label is written at each."""
 
     untrained_scales: list[float] = Field(default=list(UNTRAINED_SCALES), min_length=1)
-    """The same for unit vectors without adapter, in mean embedding norms."""
+    """The same for unit vectors without adapter."""
+
+    untrained_scale_unit: Literal["embedding_norm", "absolute"] = "embedding_norm"
+    """What untrained_scales count: mean embedding norms, or the vector's own length."""
+
+    labels_per_scale: int = Field(default=1, ge=1)
+    """Labels written at each scale."""
+
+    labels_each_once: bool = False
+    """Each label of labels_file gets its conversations once; false: as many labels per latent as
+    there are scales, in turn, so that all conditions choose among equally many."""
 
     label_tokens: int = Field(default=30, ge=1)
     label_temperature: float = Field(default=0.7, ge=0)
     label_top_p: float = Field(default=0.9, gt=0, le=1)
+    label_repetition_penalty: float = Field(default=1.0, gt=0)
+
+    label_cut: Cut = "trimmed"
+    """Where a label ends: trimmed (at the first quote, whitespace collapsed), first_quote or
+    last_quote (whitespace kept; for the last one the model writes on after a quote)."""
 
     conversations: int = Field(default=10, ge=1)
     """Conversations a label."""
+
+    conversation_prompt: str | None = None
+    """The user turn that asks for a conversation, every _ in it replaced by the label; null: this
+    project's own."""
+
+    conversation_system: str | None = None
+    """A system turn before conversation_prompt."""
 
     conversation_tokens: int = Field(default=100, ge=1)
     temperature: float = Field(default=0.7, ge=0)
@@ -81,6 +131,9 @@ class ScoringSettings(Section):
     foils: int = Field(default=5, ge=0)
     """Other latents that each conversation is measured at: false positives."""
 
+    token_activations: bool = False
+    """Keep the latent's activation at every token of its conversations in rows.jsonl."""
+
     seed: Seed = 0
     latents_at_once: int = Field(default=8, ge=1)
     """How many latents' conversations are written together; a kill costs that many at most."""
@@ -92,6 +145,10 @@ class ScoringSettings(Section):
     def _whole(self) -> ScoringSettings:
         if self.latents is None and self.labels_file is None:
             raise ValueError("latents or labels_file says which latents; give one")
+        if (self.template is None) != (self.placeholder is None):
+            raise ValueError("template and placeholder belong together; give both or neither")
+        if self.conversation_system and self.conversation_prompt is None:
+            raise ValueError("conversation_system needs conversation_prompt")
         return self
 
     def wanted(self) -> list[str]:

@@ -20,12 +20,31 @@ Theme: {label}"""
 
 @dataclass(frozen=True)
 class Writing:
-    """How many conversations a label gets, and how they are drawn (the published values)."""
+    """How many conversations a label gets, how they are sampled (the published values), and what
+    is asked.
+
+    prompt: the user turn, in which every "_" is replaced by the label; None takes this project's
+    own. system: a system turn before it.
+    """
 
     conversations: int = 10
     max_tokens: int = 100
     temperature: float = 0.7
     top_p: float = 0.9
+    prompt: str | None = None
+    system: str | None = None
+
+    @property
+    def begun(self) -> str:
+        """How the answer begins, where this project asks; a prompt of one's own begins nothing."""
+        return BEGUN if self.prompt is None else ""
+
+    def messages(self, label: str) -> tuple[Message, ...]:
+        """The turns that ask for a conversation."""
+        template = self.prompt
+        content = PROMPT.format(label=label) if template is None else template.replace("_", label)
+        asked = Message("user", content)
+        return (Message("system", self.system), asked) if self.system else (asked,)
 
 
 def requests_for(labels: Sequence[str], how: Writing, seed: int) -> list[ChatRequest]:
@@ -37,17 +56,17 @@ def requests_for(labels: Sequence[str], how: Writing, seed: int) -> list[ChatReq
     asked: dict[str, int] = {}
     requests: list[ChatRequest] = []
     for label in filter(None, labels):
-        content = PROMPT.format(label=label)
+        messages = how.messages(label)
         for _ in range(how.conversations):
             number = asked[label] = asked.get(label, -1) + 1
             requests.append(
                 ChatRequest(
-                    messages=(Message("user", content),),
+                    messages=messages,
                     max_tokens=how.max_tokens,
                     temperature=how.temperature,
                     top_p=how.top_p,
                     seed=row_seed(seed, label, number),
-                    begun=BEGUN,
+                    begun=how.begun,
                 )
             )
     return requests
@@ -62,9 +81,12 @@ def write_conversations(
     """
     asked = [requests_for(of_latent, how, seed) for of_latent in labels]
     answers = iter(writer.answer([request for requests in asked for request in requests]))
-    return [[_take(answers, how.conversations if label else 0) for label in of] for of in labels]
+    return [
+        [_take(answers, how.conversations if label else 0, how.begun) for label in of]
+        for of in labels
+    ]
 
 
-def _take(answers: Iterator[str], count: int) -> list[str]:
+def _take(answers: Iterator[str], count: int, begun: str) -> list[str]:
     texts = [next(answers) for _ in range(count)]
-    return [f"{BEGUN}{text}" if text.strip() else "" for text in texts]
+    return [f"{begun}{text}" if text.strip() else "" for text in texts]

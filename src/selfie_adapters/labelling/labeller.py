@@ -137,6 +137,7 @@ class Labeller:
         progress: Callable[[int], None] = lambda _rows: None,
         repetition_penalty: float = 1.0,
         names: Sequence[tuple[float | str, ...]] | None = None,
+        stop_at_quote: bool = True,
     ) -> list[list[Label]]:
         """One list of labels a vector: scales × samples of them, scale by scale.
 
@@ -144,9 +145,11 @@ class Labeller:
         first_index: the number of the first vector in a longer job; a row's seed is made of seed,
         vector number, scale and sample, so that batches and shards do not change what comes out.
         names: what a vector's seeds are made of in place of its number, one tuple a vector.
-        Raises DataError for vectors of another width or with NaN; ConfigError for a bad setting.
+        stop_at_quote False lets the model write on after the closing quote, for those who want its
+        whole text (`Label.raw`). Raises DataError for vectors of another width or with NaN;
+        ConfigError for a bad setting.
         """
-        how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens)
+        how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens, stop_at_quote)
         check_settings(scales, samples, how)
         if vectors.ndim != 2 or vectors.shape[1] != self.model.d_model:
             raise DataError(

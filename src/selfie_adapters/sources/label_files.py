@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -21,12 +21,30 @@ Kind = Literal["json", "jsonl"]
 _SHAPES = 'Expected {"12": "label", …} or the training format, see docs/formats.md.'
 
 
-def read_label_file(path: str | Path, kind: Kind | None = None) -> LabelSet:
+class SectionChoice(NamedTuple):
+    """Which section of a training file; None leaves name or layer open."""
+
+    name: str | None = None
+    layer: int | None = None
+
+    def chooses(self, metadata: dict[str, Any]) -> bool:
+        """Whether a section with this metadata is meant."""
+        named = self.name is None or metadata.get("dataset_name") == self.name
+        return named and (self.layer is None or metadata.get("layer") == self.layer)
+
+
+ANY_SECTION = SectionChoice()
+
+
+def read_label_file(
+    path: str | Path, kind: Kind | None = None, section: SectionChoice = ANY_SECTION
+) -> LabelSet:
     """Labels by latent from one of the three forms of label file.
 
     kind "json": {"<latent>": "label"}, or the training format with or without `filename` (splits
     and all labels kept). kind "jsonl": rows with `index` and `description`, as
     `selfie prepare labels` writes them. None: "jsonl" if the name says so, else "json".
+    section: which section of the training format; the first that it chooses.
 
     Blank labels are left out and counted. Raises MissingFileError, or DataError naming the file,
     the line or item, what was found and what was expected.
@@ -37,7 +55,7 @@ def read_label_file(path: str | Path, kind: Kind | None = None) -> LabelSet:
     content = read_plain(file).removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise DataError(f"{file}: the file is empty. {_SHAPES}")
-    labels = _json_lines(file, content) if kind == "jsonl" else _json(file, content)
+    labels = _json_lines(file, content) if kind == "jsonl" else _json(file, content, section)
     if not labels.labels:
         raise DataError(f"{file}: no labels ({'; '.join(labels.report)}).")
     origin = {"labels_from": file.name, "labels_sha256": sha256(file), **labels.origin}
@@ -76,7 +94,7 @@ def _json_lines(file: Path, content: bytes) -> LabelSet:
     return LabelSet(found.labels, report=found.report)
 
 
-def _json(file: Path, content: bytes) -> LabelSet:
+def _json(file: Path, content: bytes, section: SectionChoice) -> LabelSet:
     try:
         document = json.loads(content, object_pairs_hook=_no_key_twice)
     except json.JSONDecodeError as error:
@@ -95,7 +113,7 @@ def _json(file: Path, content: bytes) -> LabelSet:
     if isinstance(document, dict):
         return _mapping(file, document)
     if isinstance(document, list):
-        return _training_format(file, document)
+        return _training_format(file, document, section)
     raise DataError(f"{file}: found {document!r:.40}. {_SHAPES}")
 
 
@@ -135,12 +153,23 @@ def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
     return LabelSet(dict(sorted(labels.items())), report=report)
 
 
-def _training_format(file: Path, document: list[Any]) -> LabelSet:
+def _training_format(file: Path, document: list[Any], choice: SectionChoice) -> LabelSet:
     from selfie_adapters.dataset.schema import problems
 
     # Labels are read here, not trained on: the vector file need not be named, or be there.
     for problem in problems(document, needs_filename=False):
         raise DataError(f"{file}, {problem}")
+    if choice != ANY_SECTION:
+        document = [one for one in document if choice.chooses(one["metadata"])][:1] or document
+        if not choice.chooses(document[0]["metadata"]):
+            listed = ", ".join(
+                f"{one['metadata']['dataset_name']} (layer {one['metadata']['layer']})"
+                for one in document[:8]
+            )
+            raise DataError(
+                f"{file}: no section with dataset_name {choice.name} and layer {choice.layer}. "
+                f"It has {listed}."
+            )
     if len(document) != 1:
         names = ", ".join(str(section["metadata"]["dataset_name"]) for section in document)
         raise DataError(

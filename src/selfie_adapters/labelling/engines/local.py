@@ -18,12 +18,16 @@ CLOSING_QUOTE = '"'
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. temperature 0 is greedy; seeds are given a row."""
+    """How the next token is chosen. temperature 0 is greedy; seeds are given per row.
+
+    stop_at_quote: whether the closing quote ends an answer, or only the model's end of turn does.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     max_new_tokens: int = 30
+    stop_at_quote: bool = True
 
 
 @dataclass
@@ -68,7 +72,9 @@ class LocalWriter:
                 so_far,
                 how.repetition_penalty,
             )
-            ends = (tokens == prompt.end_id) | self._closes[tokens]
+            ends = tokens == prompt.end_id
+            if how.stop_at_quote:
+                ends = ends | self._closes[tokens]
             table = zip(
                 alive.tolist(), tokens.tolist(), gained.tolist(), ends.tolist(), strict=True
             )

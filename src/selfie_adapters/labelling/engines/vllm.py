@@ -68,7 +68,7 @@ class VllmWriter:
                 repetition_penalty=how.repetition_penalty,
                 max_tokens=how.max_new_tokens,
                 seed=seed,
-                stop=[CLOSING_QUOTE],
+                stop=[CLOSING_QUOTE] if how.stop_at_quote else None,
                 include_stop_str_in_output=True,
                 stop_token_ids=[self._prompt.end_id],
                 logprobs=0,  # of the token written, before temperature and penalties
