@@ -74,44 +74,11 @@ def _evaluate(
     evaluate(name, config, set_, out)
 
 
-@_eval.command(name="published")
-def _published(
-    *files: str,
-    split_60: bool = False,
-    topics: str | None = None,
-    metadata: str | None = None,
-    index: str = "title_plus_all_labels",
-    embedder: str = "thenlper/gte-large",
-    scales: Annotated[list[float] | None, Parameter(negative=())] = None,
-    json: bool = False,
-) -> None:
-    """Scores of published result files (hit rates) and label files (retrieval).
-
-    Parameters
-    ----------
-    files
-        Result files of generation scoring (merged, or shards, which are merged), labels files
-        with or without metadata, retrieval summaries and per-label files.
-    split_60
-        Take a label's first 60 conversations as six labels of ten (label_dataset files).
-    topics
-        What labels are looked up in: concepts, a topics file, or a data set on the hub; by default
-        the data set that the labels file names.
-    metadata
-        List whose entry i tells which topic latent i is about, for labels files without topics.
-    index
-        What of a topic is embedded: title_only, title_plus_first_label, title_plus_all_labels,
-        mean_of_all.
-    embedder
-        Any sentence-transformers model: hub id or folder; minilm comes from a package.
-    scales
-        Look up labels of these scales only.
-    json
-        Print one JSON object per evaluation, with full precision, instead of tables.
-    """
-    from selfie_adapters.commands.eval_published import published
-
-    published(files, split_60, topics, metadata, index, embedder, scales, json)
+_eval.command(
+    f"{COMMANDS}.eval_published:published",
+    name="published",
+    help="Scores of published result files (hit rates) and label files (retrieval).",
+)
 
 
 _data = _group("data", "Look at and check training files; fetch the published ones.")

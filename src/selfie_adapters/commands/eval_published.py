@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -42,16 +43,39 @@ _SEED = 0
 
 
 def published(
-    files: Sequence[str],
-    split_60: bool,
-    topics: str | None,
-    metadata: str | None,
-    index: str,
-    embedder: str,
-    scales: Sequence[float] | None,
-    as_json: bool,
+    *files: str,
+    split_60: bool = False,
+    topics: str | None = None,
+    metadata: str | None = None,
+    index: str = "title_plus_all_labels",
+    embedder: str = "thenlper/gte-large",
+    scales: Annotated[list[float] | None, Parameter(negative=())] = None,
+    json: bool = False,
 ) -> None:
-    """See `selfie eval published --help`."""
+    """Scores of published result files (hit rates) and label files (retrieval).
+
+    Parameters
+    ----------
+    files
+        Result files of generation scoring (merged, or shards, which are merged), labels files
+        with or without metadata, retrieval summaries and per-label files.
+    split_60
+        Take a label's first 60 conversations as six labels of ten (label_dataset files).
+    topics
+        What labels are looked up in: concepts, a topics file, or a data set on the hub; by default
+        the data set that the labels file names.
+    metadata
+        List whose entry i tells which topic latent i is about, for labels files without topics.
+    index
+        What of a topic is embedded: title_only, title_plus_first_label, title_plus_all_labels,
+        mean_of_all.
+    embedder
+        Any sentence-transformers model: hub id or folder; minilm comes from a package.
+    scales
+        Look up labels of these scales only.
+    json
+        Print one JSON object per evaluation, with full precision, instead of tables.
+    """
     if not files:
         raise ConfigError("selfie eval published: give at least one file.")
     kinds = {file: kind_of(file) for file in files}
@@ -83,9 +107,9 @@ def published(
                 {"file": file, "scale": scale, "index": index, **one.summary(_SEED)}
                 for scale, one in scored.items()
             ]
-    if as_json:
+    if json:
         for row in rows:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_module.dumps(row, ensure_ascii=False) + "\n")
         return
     _print(Console(), rows)
 
