@@ -23,7 +23,7 @@ from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.model import BoundPrompt, FrozenModel
 from selfie_adapters.training import Objective
-from selfie_adapters.training.batches import tokenise_labels
+from selfie_adapters.training.label_limits import checked_labels
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def compare_with_controls(
     these very concepts, which favours that control. Shuffling stays within a retrieval group.
     """
     objective = Objective(model, prompt)
-    tokens = tokenise_labels(model.tokenizer, names, prompt.end_id)
+    tokens = checked_labels(model, prompt, names)
     everyone = torch.arange(len(names))
 
     def losses(soft: Tensor) -> np.ndarray:

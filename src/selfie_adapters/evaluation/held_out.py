@@ -17,7 +17,7 @@ from selfie_adapters.errors import AdapterError
 from selfie_adapters.evaluation.targets import key_of, sample
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.training import Objective
-from selfie_adapters.training.batches import tokenise_labels
+from selfie_adapters.training.label_limits import checked_labels
 
 Condition = Literal["trained", "zero", "shuffled", "random", "identity", "untrained"]
 CONDITIONS: tuple[Condition, ...] = (
@@ -125,7 +125,7 @@ class LossMeter:
             torch.arange(len(which)), torch.tensor([len(labels) for labels in texts])
         )
         flat = [label for labels in texts for label in labels]
-        tokens = tokenise_labels(self.model.tokenizer, flat, self.prompt.end_id)
+        tokens = checked_labels(self.model, self.prompt, flat)
         everyone = torch.arange(len(flat))
         found = self._objective.all_losses(soft[owner.to(soft.device)], tokens, everyone, owner)
         values = iter(found.per_example.cpu().tolist())

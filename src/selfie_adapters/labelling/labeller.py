@@ -23,6 +23,7 @@ from selfie_adapters.labelling.engines.local import (
 from selfie_adapters.labelling.ranking import Prefilled, prefill, score_written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
+from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prefix import shareable
 from selfie_adapters.model.sampling import row_seed
 
@@ -92,6 +93,7 @@ class Labeller:
         self.adapter = adapter
         check_embedding_width(model)
         self.prompt: BoundPrompt = shareable(model, prompt.bind(model.tokenizer))
+        check_prompt(model, self.prompt)
         if adapter.dim != model.d_model:
             raise AdapterError(
                 f"the adapter maps vectors of width {adapter.dim}; the model {model.name} has "
@@ -151,6 +153,7 @@ class Labeller:
         """
         how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens, stop_at_quote)
         check_settings(scales, samples, how)
+        self._check_room(max_new_tokens)
         if vectors.ndim != 2 or vectors.shape[1] != self.model.d_model:
             raise DataError(
                 f"vectors of shape {tuple(vectors.shape)}: [n, {self.model.d_model}] is expected "
@@ -178,6 +181,14 @@ class Labeller:
                 answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
         return answers
+
+    def _check_room(self, new_tokens: int) -> None:
+        limit = learned_positions(self.model)
+        if limit is not None and len(self.prompt.ids) + new_tokens - 1 > limit:
+            raise ConfigError(
+                f"max_new_tokens is {new_tokens}; after the prompt's {len(self.prompt.ids)} tokens "
+                f"{self.model.name} has room for {limit - len(self.prompt.ids) + 1}."
+            )
 
     def rescore(self, labels: Sequence[Label], vectors: Tensor) -> list[Label]:
         """Each label as if it had been written for another vector: labels[i] under vectors[i].

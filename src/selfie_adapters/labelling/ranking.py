@@ -15,8 +15,10 @@ from torch import Tensor
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.continuation import Continuation
+from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import after_prompt, shareable
-from selfie_adapters.training.batches import LabelTokens, tokenise_labels
+from selfie_adapters.training.batches import LabelTokens
+from selfie_adapters.training.label_limits import checked_labels
 from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.token_loss import token_losses
 
@@ -77,8 +79,9 @@ def score_candidates(
     only its label's tokens.
     """
     check_embedding_width(model)
+    check_prompt(model, prompt)
     prompt = shareable(model, prompt)
-    tokens = tokenise_labels(model.tokenizer, labels, prompt.end_id)
+    tokens = checked_labels(model, prompt, labels)
     prefix = SharedPrefix(model, prompt.prefix_ids)
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
     result = torch.empty(len(soft_tokens), len(labels))

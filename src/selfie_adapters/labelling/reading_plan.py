@@ -11,6 +11,7 @@ from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.blocks import check_layer
+from selfie_adapters.model.limits import check_ids
 from selfie_adapters.model.user_text import Chat, UserText, usual_chat
 
 
@@ -70,6 +71,7 @@ def plan_reading(
     chat = usual_chat(model.tokenizer, chat)
     ids = prompt_ids(model.tokenizer, prompt, chat)
     _check_length(model, len(ids))
+    check_ids(model, ids, "the prompt")
     tokens = _prompt_tokens(model.tokenizer, ids)
     chosen = _numbers(positions, len(ids), "positions")
     if not special and (positions is None or (isinstance(positions, str) and ":" in positions)):

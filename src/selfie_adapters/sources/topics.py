@@ -16,6 +16,7 @@ from torch import Tensor
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
+from selfie_adapters.model.limits import check_texts
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText
@@ -145,6 +146,7 @@ def topic_vectors(
     if not texts:
         return torch.empty(0, len(layers), model.d_model)
     rows = begun_ids(model.tokenizer, texts)
+    check_texts(model, rows, "topic")
     for text, row in zip(texts, rows, strict=True):
         if not -len(row) <= position < len(row):
             raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")

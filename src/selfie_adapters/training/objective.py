@@ -14,6 +14,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.library import forward, kept_rows
+from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
 from selfie_adapters.training.batches import (
     LabelBatch,
@@ -21,8 +22,8 @@ from selfie_adapters.training.batches import (
     build_batch,
     shared_rows,
     split_by_length,
-    tokenise_labels,
 )
+from selfie_adapters.training.label_limits import checked_labels
 from selfie_adapters.training.part_size import tokens_a_part
 from selfie_adapters.training.plain_head import hidden_before, plain_head
 from selfie_adapters.training.sharing import branch_inputs, longest_shared, sharing_is_exact
@@ -54,6 +55,7 @@ class Objective:
         max_loss: float = 100.0,
     ) -> None:
         check_embedding_width(model)
+        check_prompt(model, prompt)
         self.model = model
         self.prompt = prompt = shareable(model, prompt)
         self.label_smoothing = label_smoothing
@@ -170,7 +172,8 @@ def label_losses(
     vectors: [n, d_model]; labels: n texts; eos_token: the token that ends the answer, None for the
     prompt's own. Each number is the mean cross-entropy in nats over the label's tokens, closing
     quote and end token included, each token clamped at `max_loss`.
-    Raises DataError if there are not as many labels as vectors, or a label is empty.
+    Raises DataError if there are not as many labels as vectors, or if a label is empty or one that
+    the model cannot take; PromptError for such a prompt.
     """
     if len(labels) != len(vectors):
         raise DataError(f"{len(labels)} labels for {len(vectors)} vectors. One label each.")
@@ -178,6 +181,6 @@ def label_losses(
         prompt = replace(prompt, end=eos_token)
     bound = prompt.bind(model.tokenizer)
     objective = Objective(model, bound, label_smoothing, max_loss)
-    tokens = tokenise_labels(model.tokenizer, labels, bound.end_id)
+    tokens = checked_labels(model, bound, labels)
     soft = adapter(vectors)
     return objective.all_losses(soft, tokens, torch.arange(len(labels))).per_example

@@ -12,9 +12,11 @@ from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
+from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
+from selfie_adapters.training.label_limits import check_labels
 from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.ranks import Ranks
 from selfie_adapters.training.validation import Validator, check_validation_cost
@@ -57,10 +59,13 @@ def set_up(
             f"{model.name} has d_model {model.d_model}. Use the model the vectors come from."
         )
     prompt = bound_prompt(config, model)
+    check_prompt(model, prompt)
     train, val = (
         read_split(dataset, which, model.tokenizer, prompt.end_id, config.data.strip_labels)
         for which in ("train", "val")
     )
+    for split in (train, val):
+        check_labels(model, prompt, split.tokens, split.examples.labels)
     if not len(train):
         raise DataError(f'{config.data.labels_file}: no vector has the split "train".')
     order = TrainingOrder(train, config)
