@@ -48,6 +48,30 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_killed_writers_left_is_removed_and_a_living_one_left_alone(tmp_path):
+    path = tmp_path / "x.json"
+    (tmp_path / ".x.json.abandoned.part").write_text("half")
+    (tmp_path / ".y.json.other.part").write_text("of another file")
+    with atomic_path(path) as living:
+        living.write_text("first")
+        write_text(path, "second")
+        assert living.exists()
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".y.json.other.part", "x.json"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "x.txt"
+    link.symlink_to("large/x.txt")  # there is no such file yet
+    for text in ("one", "two"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "large/x.txt").read_text() == text
+    assert [p.name for p in (tmp_path / "large").iterdir()] == ["x.txt"]
+
+
 def test_written_files_have_ordinary_permissions(tmp_path):
     previous = os.umask(0o022)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import hashlib
 import io
@@ -23,6 +24,7 @@ from selfie_adapters.json_text import parse_json
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # The umask can only be read by setting it: one thread at a time.
 _UMASK_LOCK = threading.Lock()
+_PART = ".part"
 _GZIP_FLOOR = 48 * 2**20
 _GZIP_RATIO = 32  # label files unpack to 5 to 10 times their size
 
@@ -32,19 +34,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` only if the block succeeds.
 
     The temporary file is on the same filesystem, so the rename is atomic; it is flushed to disk
-    first, so a power cut leaves the old file or the new one, never half of one.
+    first, so a power cut leaves the old file or the new one, never half of one. A link stays a
+    link: what it points to is replaced. What killed writers of `path` left behind is removed.
     Raises StorageError if the disk is full or the folder cannot be written to.
     """
     final = Path(path)
+    if final.is_symlink():
+        final = Path(os.path.realpath(final))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         # A long name is cut: the temporary one may not be longer than the filesystem allows.
         prefix = f".{final.name[:40]}."
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=final.parent)
+        _remove_abandoned(final.parent, prefix)
+        handle, temporary = _locked_temporary(final.parent, prefix)
     except OSError as error:
         raise unwritable(final, error) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -62,6 +66,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise unwritable(final, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_temporary(folder: Path, prefix: str) -> tuple[int, Path]:
+    """A new file and a descriptor that keeps it locked: the lock says that its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=folder)
+        with suppress(OSError):  # a file system without locks: nothing is removed there either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)  # removed by another writer before it was locked
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Temporary files can be as large as vectors: a kill must not cost that space for good."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(_PART)]
+        for name in names:
+            with suppress(OSError), Path(name).open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                Path(name).unlink()
 
 
 def unwritable(path: str | Path, error: OSError) -> StorageError:

@@ -267,9 +267,9 @@ def test_two_runs_in_one_folder_are_refused(data, model):
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def stopped_run(data, model, monkeypatch):
+def stopped_run(data, model, monkeypatch, writes=5):
     with monkeypatch.context() as patch:
-        kill_after_writes(patch, 5)
+        kill_after_writes(patch, writes)
         with pytest.raises(Killed):
             train(mixed(data), model)
     return data.parent / "runs/run"
@@ -291,6 +291,89 @@ def test_another_model_under_the_same_name_is_refused(data, model, monkeypatch):
     other = FrozenModel(tiny_network("llama", seed=1), golden_tokenizer(), "tiny")
     with pytest.raises(BindingError, match="fingerprint|embedding norm"):
         resume(run, other)
+
+
+def changed_vectors(data, split):
+    dataset = load_dataset(data)
+    sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
+    used = {item.index for item in sections[2].items if item.split == split}
+    sections[2].vectors[min(used), 0] += 1e-6
+    save_dataset(data, sections)
+
+
+def changed_validation_label(data, _split):
+    dataset = load_dataset(data)
+    held_out = next(item for item in dataset.sections[0].items if item.split == "val")
+    held_out.labels[0] += "!"
+    sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
+    save_dataset(data, sections)
+
+
+@pytest.mark.parametrize("writes", [1, 5], ids=["before a checkpoint", "after one"])
+@pytest.mark.parametrize(
+    ("change", "split", "what"),
+    [
+        (changed_vectors, "train", "the training vectors"),
+        (changed_vectors, "val", "the validation vectors"),
+        (changed_validation_label, "", "the validation labels"),
+    ],
+)
+def test_changed_inputs_are_named(data, model, monkeypatch, change, split, what, writes):
+    run = stopped_run(data, model, monkeypatch, writes)
+    kept = {path: path.read_bytes() for path in data.parent.iterdir() if path.is_file()}
+    change(data, split)
+    with pytest.raises(TrainingError, match=f"toy.json: {what} changed since {run} began. Put"):
+        resume(run, model)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    resume(run, model)
+
+
+def test_a_weight_too_small_for_the_fingerprint_is_noticed(data, model, monkeypatch):
+    run = stopped_run(data, model, monkeypatch)
+    network = tiny_network("llama")
+    with torch.no_grad():
+        network.lm_head.weight[0, 0] += 1e-5
+    with pytest.raises(TrainingError, match="tiny: the weights of the model in float32 changed"):
+        resume(run, FrozenModel(network, golden_tokenizer(), "tiny"))
+    resume(run, model)
+
+
+def test_another_start_adapter_is_noticed_and_a_missing_one_is_not_needed(
+    data, model, monkeypatch, tmp_path
+):
+    file = tmp_path / "start.safetensors"
+
+    def start(seed):
+        adapter = create_adapter("scalar_affine_plus_low_rank", 32, low_rank_rank=2, seed=seed)
+        adapter.save(file)
+
+    start(0)
+    config = mixed(data, training__resume_from_checkpoint=str(file))
+    with monkeypatch.context() as patch:
+        kill_after_writes(patch, 6)
+        with pytest.raises(Killed):
+            train(config, model)
+    run = data.parent / "runs/run"
+    start(1)
+    with pytest.raises(TrainingError, match="start.safetensors: the adapter that training starts"):
+        resume(run, model)
+    file.unlink()
+    resume(run, model)
+
+
+def test_a_run_of_an_earlier_version_is_resumed(data, model, monkeypatch):
+    run = stopped_run(data, model, monkeypatch)
+    (run / "run.json").write_text('{"id": "0123abcd"}')
+    resume(run, model)
+
+
+def test_a_run_that_was_moved_is_resumed(data, model, monkeypatch):
+    whole = train(mixed(data, experiment_name="whole"), model)
+    run = stopped_run(data, model, monkeypatch)
+    moved = run.rename(data.parent / "elsewhere")
+    resume(moved, model)
+    assert_same_end(moved, whole)
 
 
 def test_a_changed_configuration_is_refused(data, model, monkeypatch):

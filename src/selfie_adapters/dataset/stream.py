@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,9 +25,7 @@ def stream_vectors(
     not at all; what a killed writer of the same file left behind is removed. Memory: one block.
     Raises ValueError if the blocks hold fewer or more rows.
     """
-    _remove_abandoned(Path(path))
     with atomic_path(path) as temporary, temporary.open("rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # says that its writer lives
         with torch.serialization.skip_data():  # the archive with room for the numbers
             # Never touched, so it takes no memory.
             torch.save(torch.empty(shape, dtype=dtype), file)
@@ -49,14 +45,6 @@ def stream_vectors(
         if rows != shape[0]:
             raise ValueError(f"{rows} rows came where {shape[0]} were expected")
         _write_checksum(file, member, checksum, directory)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """These files are as large as the vectors: a kill must not cost that disk for good."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(OSError), part.open("rb") as file:  # locked: another process writes it
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
 
 
 def _write_checksum(file: BinaryIO, member: zipfile.ZipInfo, checksum: int, directory: int) -> None:

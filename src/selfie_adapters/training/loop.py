@@ -21,6 +21,7 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.beginning import Start, check_same_run, first_state
 from selfie_adapters.training.epochs import StepExamples
 from selfie_adapters.training.failures import failures_explained, how_to_go_on, not_finite
+from selfie_adapters.training.inputs import check_inputs, input_digests
 from selfie_adapters.training.mirrors import open_mirrors
 from selfie_adapters.training.observing import observe, show_mixture
 from selfie_adapters.training.optimizer import make_optimizer, set_rates
@@ -102,6 +103,7 @@ class _Trainer:
         self.best: float | None = None
         self.validated = False
         self.examples_digest = setup.train.digest()
+        self.inputs = input_digests(setup)
         self._gradient_seen = False
 
     # How a run starts
@@ -111,17 +113,19 @@ class _Trainer:
         start = self._start()
         self._agree()
         if self.ranks.writes:
-            self.run.begin(self.config)
+            self.run.begin(self.config, self.inputs)
         if start.event:
             self.tracker.event(**start.event)
 
     def restore(self) -> None:
         """Take the state of the newest checkpoint; without one, start at the beginning."""
         found = self.checkpoints.read_newest() if self.adapter.num_parameters() else None
+        if found is not None:
+            check_same_run(self.setup, self.run, found[0], self.examples_digest)
+        check_inputs(self.setup, self.run, self.inputs)
         start, cut = self._start() if found is None else None, 0
         if found is not None:
             progress, tensors = found
-            check_same_run(self.setup, self.run, progress, self.examples_digest)
             restore_tensors(self.adapter, self.optimizer, tensors)
             self.step, self.best = progress.step, progress.best
             self.validated, cut = progress.validated, progress.metrics_bytes

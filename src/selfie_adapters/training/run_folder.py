@@ -2,7 +2,7 @@
 
 config.yaml               the resolved configuration
 metrics.jsonl             one row a step, one a validation, …
-run.json                  the run's id, by which mirrors find it again
+run.json                  the run's id, by which mirrors find it again; digests of its inputs
 checkpoints/              what --resume goes on from (state.py)
 adapter_last.safetensors  the adapter of the newest checkpoint
 adapter_best.safetensors  the lowest validation loss so far
@@ -12,15 +12,16 @@ failed_batch.json         only if a loss was not finite: the examples of that ba
 
 from __future__ import annotations
 
-import json
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selfie_adapters.config import TrainConfig, dump_config, load_config
-from selfie_adapters.errors import ConfigError, MissingFileError, TrainingError
-from selfie_adapters.files import write_json, write_text
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError, TrainingError
+from selfie_adapters.files import read_json, write_json, write_text
 from selfie_adapters.locking import folder_lock
 
 
@@ -61,8 +62,11 @@ class RunFolder:
                 "--overwrite."
             )
 
-    def begin(self, config: TrainConfig) -> None:
-        """Remove what an earlier run left and write the configuration of this one."""
+    def begin(self, config: TrainConfig, inputs: Mapping[str, str]) -> None:
+        """Remove what an earlier run left and write the configuration of this one.
+
+        inputs: digests of what the run depends on, by name (inputs.py).
+        """
         for file in self.checkpoints.glob("step_*.safetensors"):
             file.unlink()
         mine = [self.metrics, self.failed_batch]
@@ -70,7 +74,7 @@ class RunFolder:
         for file in mine:
             file.unlink(missing_ok=True)
         self._remove_leftovers()
-        write_json(self.path / "run.json", {"id": uuid.uuid4().hex[:8]})
+        write_json(self.path / "run.json", {"id": uuid.uuid4().hex[:8], "inputs": dict(inputs)})
         write_text(self.config_file, dump_config(config))
 
     def config(self) -> TrainConfig:
@@ -85,7 +89,18 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        return str(json.loads((self.path / "run.json").read_text(encoding="utf-8"))["id"])
+        return str(self._record().get("id"))
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of the inputs the run began with; empty for runs of earlier versions."""
+        return self._record().get("inputs", {})
+
+    def _record(self) -> dict[str, Any]:
+        path = self.path / "run.json"
+        record = read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get("inputs", {}), dict):
+            raise DataError(f"{path}: an object with id and inputs is expected. Restore the file.")
+        return record
 
     def rewind(self, metrics_bytes: int) -> None:
         """Cut metrics.jsonl to its first `metrics_bytes`, and tidy up after a killed writer.

@@ -1,0 +1,162 @@
+"""Kill a command at random moments, start it again until it is done, compare what it wrote.
+
+Everything that a job imports is loaded once, in a process without threads; each attempt is a fork
+of it, so that it starts in milliseconds and most kills hit the work instead of the imports.
+`python tests/kill_harness.py JOB KILLS SEED` prints a JSON report; tests/test_kills.py runs it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MOST_ATTEMPTS = 400  # of one life; more means that the job makes no progress
+
+
+def _nothing(_folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class KillJob:
+    """A command over files in a folder, all paths relative to it.
+
+    command: arguments of `selfie`, given the state of the folder; results: what it writes, as
+    name → comparable content; prepare: writes the inputs; patch: what an attempt changes in the
+    program first; after_kill: what must hold at any moment, given the folder.
+    """
+
+    command: Callable[[Path], list[str]]
+    results: Callable[[Path], dict[str, Any]]
+    prepare: Callable[[Path], None]
+    patch: Callable[[], None] = lambda: None
+    after_kill: Callable[[Path], None] = _nothing
+    server: Callable[[], Any] = nullcontext
+
+
+def attempt(job: KillJob, folder: Path, after: float | None) -> tuple[int, float]:
+    """Run the command in a fork, killed `after` seconds; returns its exit status and its time."""
+    began = time.perf_counter()
+    child = os.fork()
+    if not child:
+        _run(job, folder)
+    if after is not None:
+        deadline = began + after
+        while time.perf_counter() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status), time.perf_counter() - began
+            time.sleep(min(0.002, max(0.0, deadline - time.perf_counter())))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), time.perf_counter() - began
+
+
+def _run(job: KillJob, folder: Path) -> None:
+    """The child: never returns."""
+    code = 1
+    try:
+        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1), os.dup2(log, 2)
+        os.chdir(folder)
+        job.patch()
+        from selfie_adapters.cli import main
+
+        try:
+            main(job.command(folder))
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        sys.stdout.flush(), sys.stderr.flush()
+        (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
+    """Whole lives of the job, each killed at random moments until it is done, until `kills` fell.
+
+    Raises AssertionError where a life ends otherwise than the uninterrupted run did.
+    """
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch, job.server():
+        inputs, whole = Path(scratch) / "inputs", Path(scratch) / "whole"
+        inputs.mkdir()
+        job.prepare(inputs)
+        for _ in range(2):  # the first one tells what to import
+            shutil.rmtree(whole, ignore_errors=True)
+            shutil.copytree(inputs, whole)
+            code, usual = attempt(job, whole, None)
+            assert code == 0, (whole / "log.txt").read_text()
+            _warm_up(whole)
+        expected = job.results(whole)
+        assert expected
+        done = lives = attempts = 0
+        while done < kills:
+            folder = Path(scratch) / f"life{lives}" / "whole"
+            shutil.copytree(inputs, folder)
+            lives += 1
+            for _ in range(_MOST_ATTEMPTS):
+                code, _ = attempt(job, folder, chance.random() * usual)
+                attempts += 1
+                if code == 0:
+                    break
+                said = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
+                assert code == -signal.SIGKILL, said
+                done += 1
+                job.after_kill(folder)
+            else:
+                raise AssertionError(f"not done after {_MOST_ATTEMPTS} attempts")
+            found = job.results(folder)
+            different = [name for name in expected if found.get(name) != expected[name]]
+            assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
+            assert not different, f"seed {seed}, life {lives}: {different}"
+            left = [str(path) for path in folder.rglob("*") if path.name.startswith(".")]
+            assert not left, f"left behind: {left}"
+            shutil.rmtree(folder.parent)
+    return {"kills": done, "lives": lives, "attempts": attempts, "seconds_per_run": round(usual, 3)}
+
+
+def _warm_up(folder: Path) -> None:
+    for name in json.loads((folder / "modules.json").read_text()):
+        if name not in sys.modules and not name.startswith(("_distutils_hack", "antigravity")):
+            with suppress(Exception):
+                importlib.import_module(name)
+    assert threading.active_count() == 1, threading.enumerate()  # or forking would be unsound
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    name, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    from kill_jobs import JOBS
+
+    print(json.dumps({"job": name, **run_with_kills(JOBS[name](), kills, seed)}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
+    os.environ["SELFIE_CACHE"] = tempfile.mkdtemp()
+    try:
+        main()
+    finally:
+        shutil.rmtree(os.environ["SELFIE_CACHE"], ignore_errors=True)
