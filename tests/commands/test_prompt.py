@@ -55,3 +55,16 @@ def test_a_template_of_ones_own(golden_dir, golden, capsys):
 def test_prompts_that_cannot_work(template, placeholder, message, golden_dir):
     with pytest.raises(PromptError, match=message):
         show(model=str(golden_dir / "model"), template=template, placeholder=placeholder)
+
+
+def test_the_choice_is_explained(golden_dir, capsys):
+    show(model=str(golden_dir / "model"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "text: the built-in Llama 3 format" in shown
+    assert "placeholder: <|reserved_special_token_0|>, a free special token" in shown
+    assert "begin tokens in front: 1 (<|begin_of_text|>)" in shown
+    show(model=str(golden_dir / "model"), placeholder="~", json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["placeholder"] == "~"
+    assert facts["placeholder_origin"] == "given by the user"
+    assert facts["begin_tokens"] == 1

@@ -14,10 +14,16 @@ from safetensors.torch import save_file
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.read import read
-from selfie_adapters.errors import AdapterError, ConfigError, DataError, PromptError
+from selfie_adapters.errors import (
+    AdapterError,
+    BindingError,
+    ConfigError,
+    DataError,
+    PromptError,
+)
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.reading import read_prompt
-from selfie_adapters.model import load_model
+from selfie_adapters.model import SoftPrompt, bind, load_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,3 +162,45 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(golden_dir, tmp_path):
     )
     assert [c["raw"] for c in found] == [c["raw"] for c in expected]
     assert found[: kept - 1] == [json.loads(line) for line in first[1:]]  # not read again
+
+
+@pytest.fixture
+def trained_on_plain_text(golden_dir, tmp_path):
+    """An adapter file whose binding states that its vectors are from plain text."""
+    model = load_model(golden_dir / "model", "float32")
+    adapter = load_adapter(golden_dir / "adapters/scalar_affine_norm.safetensors")
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    adapter.binding = bind(model, prompt, 1).model_copy(update={"chat": "none"})
+    adapter.save(tmp_path / "plain.safetensors")
+    return str(tmp_path / "plain.safetensors")
+
+
+def test_the_chat_format_is_that_of_the_training_vectors(run, trained_on_plain_text, capsys):
+    only = {"adapter": trained_on_plain_text, "layers": "1", "positions": "-1"}
+    assert run(chat=None, **only)["settings"]["chat"] == "none"
+    assert "captured" not in capsys.readouterr().out
+    assert run(chat="bare", out="bare", **only)["settings"]["chat"] == "bare"
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "chat format 'bare', and the adapter's training vectors were captured in 'none'" in shown
+    # an adapter that states nothing: the tokenizer's chat template
+    assert run(chat=None, out="free", layers="1", positions="-1")["settings"]["chat"] == "template"
+
+
+def test_a_mean_file_states_the_chat_format_where_the_adapter_does_not(run, tmp_path, capsys):
+    mean = tmp_path / "mean.safetensors"
+    save_file({"layer_1": torch.zeros(48)}, mean, {"chat": "bare", "position": "-1"})
+    only = {"mean": str(mean), "positions": "-1"}
+    assert run(chat=None, **only)["settings"]["chat"] == "bare"
+    run(out="none", **only)
+    assert "were captured in 'bare'" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_prompt_of_ones_own_is_checked_against_the_binding(run, trained_on_plain_text):
+    template = '<|begin_of_text|>"<|eot_id|>" is "'
+    only = {"layers": "1", "positions": "-1"}
+    with pytest.raises(PromptError, match="is 0 times in the template"):
+        run(template=template, **only)
+    own = template.replace("<|eot_id|>", "<|reserved_special_token_0|>")
+    with pytest.raises(BindingError, match="prompt template"):
+        run(template=own, adapter=trained_on_plain_text, **only)
+    run(template=own, adapter=trained_on_plain_text, ignore_binding=True, **only)

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfie_adapters.dataset import load_dataset, split_indices
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.digest import vectors_digest
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel
@@ -52,6 +53,12 @@ def test_vectors_and_mean_add_up_to_what_was_captured(written, captured):
     for column, section in enumerate(load_dataset(written).sections):
         whole = section.vectors + means[f"layer_{section.layer}"]
         torch.testing.assert_close(whole, captured[:, column])
+
+
+def test_file_and_means_state_how_the_vectors_were_captured(written):
+    stated = Captured("template", "Tell me about {}.", -1)
+    assert Captured.by_sections(load_dataset(written).sections) == stated
+    assert Captured.by_mean_file(written.parent / "things_mean.safetensors") == stated
 
 
 def test_the_mean_is_that_of_the_training_topics(written, captured):

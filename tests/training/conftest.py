@@ -27,6 +27,8 @@ def data(tmp_path):
             "layer": layer,
             "source": "test",
             "vector_type": "random",
+            "chat": "bare",
+            "question": f"{name} {{}}",
         }
         items = [
             Item(i, [f"{name} number {i}"], "val" if i % 5 == 4 else "train") for i in range(count)

@@ -28,6 +28,8 @@ def test_a_run_folder_holds_config_metrics_and_adapters(data, model):
     assert final.record.global_step == 12
     assert final.binding is not None
     assert final.binding.layer is None  # layers 1 and 2 are mixed
+    assert final.binding.chat == "bare"
+    assert final.binding.question is None  # the sections have two
     best = min(rows_of(run, "validation"), key=lambda row: row["val_loss"])
     stored = load_adapter(run / "adapter_best.safetensors")
     assert stored.record.global_step == best["step"]

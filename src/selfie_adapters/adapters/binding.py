@@ -28,10 +28,11 @@ class Binding(BaseModel):
 
     `model` is a hub id or local path and `revision` the hub commit where known; `placeholder_id`
     is the token id of `placeholder` and `sites` its positions in the tokenised `template`, BOS
-    included; `layer` is the zero-based block whose output the training vectors came from (None
-    when they came from no layer, or from several); `mean_embedding_norm` is the mean L2 norm of
-    the embedding layer's outputs over the vocabulary; `fingerprint` holds a few numbers from one
-    forward pass; `versions` maps library names to versions.
+    included; `end` is the token that ends an answer where a setting chose it (None: that of the
+    tokenizer's chat format); `layer` is the zero-based block whose output the training vectors
+    came from (None when they came from no layer, or from several); `mean_embedding_norm` is the
+    mean L2 norm of the embedding layer's outputs over the vocabulary; `fingerprint` holds a few
+    numbers from one forward pass; `versions` maps library names to versions.
 
     How the training vectors were captured, None where the training file does not state it: `chat`
     is the chat format of their prompts ("template", "bare", "none"), `question` what the topics
@@ -46,6 +47,7 @@ class Binding(BaseModel):
     template: str
     placeholder: str
     placeholder_id: int
+    end: str | None = None
     sites: tuple[int, ...]
     layer: int | None = None
     mean_embedding_norm: float = Field(ge=0)

@@ -33,6 +33,8 @@ def fit(
     seed: int = 0,
     batch_size: int = 256,
     dtype: str = "auto",
+    template: str | None = None,
+    placeholder: str | None = None,
 ) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
 
@@ -67,6 +69,10 @@ def fit(
         Labels at a time.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    template
+        Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
+    placeholder
+        The token of the prompt that each soft token replaces; default: that of the prompt.
     """
     require_extra("confidence", "selfie confidence fit")
     if figure is not None:
@@ -94,6 +100,8 @@ def fit(
         seed=seed,
         batch_size=batch_size,
         dtype=dtype,
+        template=template,
+        placeholder=placeholder,
     )
     source_of_vectors = open_source(settings)
     console = Console()

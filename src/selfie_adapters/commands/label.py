@@ -43,6 +43,8 @@ def label(
     engine: Literal["local", "ray", "vllm"] = "local",
     workers: int | None = None,
     ray_address: str | None = None,
+    template: str | None = None,
+    placeholder: str | None = None,
     ignore_binding: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Label vectors, one JSON line a label. Stopped at any moment, it goes on where it was.
@@ -102,6 +104,10 @@ def label(
         Processes of the ray engine.
     ray_address
         A running Ray cluster; left out, one is started for this run.
+    template
+        Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
+    placeholder
+        The token of the prompt that each soft token replaces; default: that of the prompt.
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
@@ -134,6 +140,8 @@ def label(
         shard_size=shard_size,
         dtype=dtype,
         writer="vllm" if engine == "vllm" else "local",
+        template=template,
+        placeholder=placeholder,
         ignore_binding=ignore_binding,
     )
     settings = _with_confidence(console, settings, confidence)

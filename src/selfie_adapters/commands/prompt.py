@@ -15,32 +15,29 @@ def show(
     placeholder: str | None = None,
     json: bool = False,
 ) -> None:
-    """Show a prompt as the tokens the model sees.
+    """Show a prompt as the tokens the model sees, and why it is this one.
 
     Parameters
     ----------
     model
         Hub id, local folder, .gguf file, or demo; only its tokenizer is loaded.
     template
-        Prompt text; default: the built-in one for this tokenizer.
+        Prompt text; default: the question in the tokenizer's own chat format.
     placeholder
-        The token that each soft token replaces; default: that of the built-in prompt.
+        The token that each soft token replaces; default: a token that nothing else uses.
     json
         Print one JSON object instead.
     """
-    from dataclasses import replace
-
-    from selfie_adapters.model import SoftPrompt
     from selfie_adapters.model.loading import load_tokenizer
+    from selfie_adapters.model.prompt import choose_prompt
+    from selfie_adapters.model.tokens import leading
 
     tokenizer = load_tokenizer(model)
-    if template is not None and placeholder is not None:
-        prompt = SoftPrompt(template, placeholder)
-    else:
-        prompt = SoftPrompt.for_tokenizer(tokenizer)
-        changes = {"template": template, "placeholder": placeholder}
-        prompt = replace(prompt, **{key: value for key, value in changes.items() if value})
+    choice = choose_prompt(tokenizer, template, placeholder)
+    prompt = choice.prompt
     bound = prompt.bind(tokenizer)
+    begin = tokenizer.bos_token_id
+    begins = leading(bound.ids, begin) if isinstance(begin, int) else 0
     pieces = [str(tokenizer.decode([token])) for token in bound.ids]
     if json:
         print(  # noqa: T201
@@ -54,6 +51,9 @@ def show(
                     "sites": bound.sites,
                     "shared_prefix_tokens": len(bound.prefix_ids),
                     "end_id": bound.end_id,
+                    "begin_tokens": begins,
+                    "template_origin": choice.template_origin,
+                    "placeholder_origin": choice.placeholder_origin,
                 },
                 ensure_ascii=False,
             )
@@ -64,6 +64,12 @@ def show(
         shown = escape(repr(piece)[1:-1])
         mark = "  [bold green]◀ soft token[/]" if position in bound.sites else ""
         console.print(f"[dim]{position:4d} {token:7d}[/]  {shown}{mark}", highlight=False)
+    for name, text in (
+        ("text", choice.template_origin),
+        ("placeholder", f"{prompt.placeholder}, {choice.placeholder_origin}"),
+        ("begin tokens in front", f"{begins} ({tokenizer.bos_token})" if begins else "none"),
+    ):
+        console.print(f"{name}: {text}", highlight=False, markup=False)
     end = escape(str(tokenizer.decode([bound.end_id])))
     console.print(
         f"{len(bound.ids)} tokens, sites {', '.join(map(str, bound.sites))}; the first "

@@ -27,12 +27,14 @@ def read(
     positions: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     mean: str | None = None,
     confidence: str | None = None,
-    chat: Literal["template", "bare", "none"] = "template",
+    chat: Literal["template", "bare", "none"] | None = None,
     special: bool = False,
     find: str = "",
     max_new_tokens: int = 30,
     batch_size: int = 64,
     dtype: str = "auto",
+    template: str | None = None,
+    placeholder: str | None = None,
     ignore_binding: bool = False,
 ) -> None:
     """Label what the model holds at every layer and token of a prompt.
@@ -58,7 +60,8 @@ def read(
     confidence
         Calibration file (selfie confidence fit); default: the one beside the adapter, if it fits.
     chat
-        The tokenizer's own chat template, a bare turn without system prompt, or none.
+        The tokenizer's own chat template, a bare turn without system prompt, or none; default: that
+        of the vectors the adapter was trained on, else of the mean file, else template.
     special
         Read special tokens too.
     find
@@ -69,6 +72,10 @@ def read(
         Cells at a time.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    template
+        Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
+    placeholder
+        The token of the prompt that each soft token replaces; default: that of the prompt.
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
@@ -80,9 +87,10 @@ def read(
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
     from selfie_adapters.files import sha256
-    from selfie_adapters.labelling import Labeller
+    from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.labelling.reading import (
         calibration,
+        chat_of_reading,
         mean_layers,
         read_cells,
         read_means,
@@ -95,12 +103,17 @@ def read(
 
     adapter_file = find_adapter_file(adapter)
     loaded = load_adapter(adapter_file)
-    trust = calibration(adapter_file, confidence, max_new_tokens)
+    trust = calibration(adapter_file, confidence, max_new_tokens, template, placeholder)
     frozen = load_model(model, dtype)
     wanted = mean_layers(mean) if mean and layers is None else layers
-    plan = plan_reading(frozen, prompt, wanted, positions, chat, special)
+    used, warnings = chat_of_reading(frozen, [loaded], chat, mean)
+    console = Console()
+    for warning in warnings:
+        console.print(warning, style="yellow", highlight=False, markup=False)
+    plan = plan_reading(frozen, prompt, wanted, positions, used, special)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
-    labeller = Labeller(frozen, loaded, check=not ignore_binding)
+    soft_prompt = adapter_prompt(loaded, frozen.tokenizer, template, placeholder)
+    labeller = Labeller(frozen, loaded, soft_prompt, check=not ignore_binding)
     settings: dict[str, Any] = {
         "model": frozen.name,
         "revision": frozen.revision,
@@ -112,7 +125,9 @@ def read(
         "confidence": None if trust is None else asdict(trust),
         "max_new_tokens": max_new_tokens,
     }
-    console = Console()
+    # Only where they are given: readings of earlier versions can be continued.
+    given = {"template": template, "placeholder": placeholder}
+    settings |= {key: value for key, value in given.items() if value is not None}
     with folder_lock(out), Progress(console=console, transient=True) as progress:
         folder = ReadingFolder(out, plan, settings)
         task = progress.add_task("cells", total=plan.n_cells, completed=len(folder.cells))

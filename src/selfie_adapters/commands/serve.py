@@ -35,6 +35,8 @@ def serve(
     token: str | None = None,
     token_file: str | None = None,
     dtype: str = "auto",
+    template: str | None = None,
+    placeholder: str | None = None,
     ignore_binding: bool = False,
 ) -> None:
     """A web page that reads prompts and labels vectors. Stop it with Ctrl-C.
@@ -58,6 +60,10 @@ def serve(
         File with the token, instead of the token itself.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    template
+        Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
+    placeholder
+        The token of the prompt that each soft token replaces; default: that of the prompt.
     ignore_binding
         Go on although an adapter was trained with another model or prompt.
     """
@@ -71,7 +77,7 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
-        service = _service(model, adapter, mean, dtype, ignore_binding)
+        service = _service(model, adapter, mean, dtype, (template, placeholder), ignore_binding)
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
         app = make_app(service, hosts, token)
         shown = "localhost" if name in ANYWHERE else name
@@ -94,21 +100,33 @@ def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket
 
 
 def _service(
-    model: str, adapters: list[str], mean: str | None, dtype: str, ignore_binding: bool
+    model: str,
+    adapters: list[str],
+    mean: str | None,
+    dtype: str,
+    prompt: tuple[str | None, str | None],
+    ignore_binding: bool,
 ) -> Service:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
-    from selfie_adapters.labelling import Labeller
+    from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.labelling.reading import calibration, mean_layers, read_means
     from selfie_adapters.model import load_model
     from selfie_adapters.serving.service import ServedAdapter, Service
 
     files = [find_adapter_file(adapter) for adapter in adapters]
     loaded = [load_adapter(file) for file in files]
-    trust = [calibration(file) for file in files]
+    template, placeholder = prompt
+    trust = [calibration(file, template=template, placeholder=placeholder) for file in files]
     frozen = load_model(model, dtype)
     served = [
-        ServedAdapter(name, Labeller(frozen, one, check=not ignore_binding), confidence)
+        ServedAdapter(
+            name,
+            Labeller(
+                frozen, one, adapter_prompt(one, frozen.tokenizer, *prompt), not ignore_binding
+            ),
+            confidence,
+        )
         for name, one, confidence in zip(_names(adapters), loaded, trust, strict=True)
     ]
     if mean is None:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
@@ -25,6 +26,7 @@ from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPr
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prefix import shareable
+from selfie_adapters.model.prompt import PromptChoice, choose_prompt
 from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
@@ -66,6 +68,25 @@ class _Row:
     seed: int
 
 
+def adapter_prompt(
+    adapter: Adapter,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None = None,
+    placeholder: str | None = None,
+) -> SoftPrompt:
+    """The prompt an adapter is used with: its own, or the tokenizer's where it is not bound.
+
+    template, placeholder: the user's, in place of those. Raises PromptError like `choose_prompt`.
+    """
+    base = None
+    if (bound := adapter.binding) is not None:
+        origin = "the adapter's binding"
+        base = PromptChoice(
+            SoftPrompt(bound.template, bound.placeholder, bound.end), origin, origin
+        )
+    return choose_prompt(tokenizer, template, placeholder, base).prompt
+
+
 class Labeller:
     """Labels vectors with one model, adapter and prompt; what all rows share is computed once."""
 
@@ -84,11 +105,7 @@ class Labeller:
         writer makes the engine that writes the answers.
         """
         if prompt is None:
-            bound_to = adapter.binding
-            if bound_to is not None:
-                prompt = SoftPrompt(bound_to.template, bound_to.placeholder)
-            else:
-                prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+            prompt = adapter_prompt(adapter, model.tokenizer)
         self.model = model
         self.adapter = adapter
         check_embedding_width(model)

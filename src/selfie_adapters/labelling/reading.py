@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import existing_file
 from selfie_adapters.labelling.centring import load_mean
@@ -21,7 +22,7 @@ from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.continuation import cache_use
-from selfie_adapters.model.user_text import Chat
+from selfie_adapters.model.user_text import Chat, usual_chat
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512
@@ -119,14 +120,18 @@ def read_prompt(
     positions: Sequence[int] | str | None = None,
     mean: str | Path | None = None,
     confidence: Confidence | None = None,
-    chat: Chat = "template",
+    chat: Chat | None = None,
     special: bool = False,
     progress: Callable[[list[Cell]], None] = lambda _cells: None,
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
-    mean: file of mean vectors (`read_means`); progress is called with every finished batch.
+    mean: file of mean vectors (`read_means`); progress is called with every finished batch. chat
+    None is the format of the vectors that the adapter was trained on (`chat_of_reading`).
     """
+    chat, warnings = chat_of_reading(model, [adapter], chat, mean)
+    for warning in warnings:
+        log.warning("%s", warning)
     plan = plan_reading(model, prompt, layers, positions, chat, special)
     means = None if mean is None else read_means(mean, plan.layers, model.d_model)
     cells: list[Cell] = []
@@ -134,6 +139,28 @@ def read_prompt(
         cells += batch
         progress(batch)
     return Reading(plan, tuple(cells))
+
+
+def chat_of_reading(
+    model: FrozenModel,
+    adapters: Sequence[Adapter],
+    chat: Chat | None = None,
+    mean: str | Path | None = None,
+) -> tuple[Chat, list[str]]:
+    """The chat format a prompt is read in, and warnings where something states another one.
+
+    The user's, else that of the adapter's training vectors (of the first one that states it), else
+    that of the mean file, else the tokenizer's chat template, or plain text without one.
+    """
+    trained: list[Chat | None] = [Captured.by_binding(adapter.binding).chat for adapter in adapters]
+    centred: Chat | None = None if mean is None else Captured.by_mean_file(mean).chat
+    used = usual_chat(model.tokenizer, chat, *trained, centred)
+    stated = [*(("the adapter's training vectors", one) for one in trained), (str(mean), centred)]
+    return used, [
+        f"chat format {used!r}, and {name} were captured in {other!r}: labels get worse."
+        for name, other in dict.fromkeys(stated)
+        if other not in (None, used)
+    ]
 
 
 def mean_layers(path: str | Path) -> list[int]:
@@ -168,18 +195,24 @@ def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> Tensor:
 
 
 def calibration(
-    adapter_file: str | Path, path: str | Path | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+    adapter_file: str | Path,
+    path: str | Path | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    template: str | None = None,
+    placeholder: str | None = None,
 ) -> Confidence | None:
     """The calibration file `path`, or else the one beside the adapter; None if there is none.
 
-    It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1.
+    It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1,
+    through the adapter's own prompt or the user's (template, placeholder).
     Raises ConfigError if `path` was not; one that merely lies beside is left out with a warning.
     """
     file = Path(beside(adapter_file) if path is None else path)
     if path is None and not file.is_file():
         return None
     found = Confidence.load(file)
-    drawing = {**_DRAWING, "max_new_tokens": max_new_tokens}
+    prompt = {"template": template, "placeholder": placeholder}
+    drawing = {**_DRAWING, "max_new_tokens": max_new_tokens, **prompt}
     if (difference := found.other_drawing(drawing)) is None:
         return found
     message = f"{file} was fitted on labels drawn in another way ({difference})"

@@ -50,6 +50,10 @@ class LabelSettings(Section):
     shard_size: Count = 512
     """Vectors a file."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    template: str | None = None
+    """Prompt text in place of the adapter's, or of the tokenizer's."""
+    placeholder: str | None = None
+    """The token of the prompt that each soft token replaces."""
     ignore_binding: bool = False
     writer: Literal["local", "vllm"] = "local"
     """Which engine writes the labels; ray is the local one in several processes."""
@@ -98,4 +102,6 @@ class LabelSettings(Section):
             "top_p": self.top_p,
             "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": self.max_new_tokens,
+            "template": self.template,
+            "placeholder": self.placeholder,
         }

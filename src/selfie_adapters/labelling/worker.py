@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
-from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
 from selfie_adapters.labelling.run_record import (
     RunBinding,
@@ -33,6 +35,8 @@ from selfie_adapters.model import FrozenModel, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 _LONGEST = 1e18
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,10 @@ class ShardWorker:
             )
         _check_not_centred(settings, source)
         adapter = _adapter(settings, model)
+        _check_captured(settings, source, adapter)
+        prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
         self.labeller = Labeller(
-            model, adapter, check=not settings.ignore_binding, writer=_writer(settings)
+            model, adapter, prompt, not settings.ignore_binding, _writer(settings)
         )
         binding = bind(model, self.labeller.prompt, _layer_of(adapter))
         self.binding = RunBinding(**binding.model_dump(), weights=weights_digest(model))
@@ -224,6 +230,19 @@ def _check_not_centred(settings: LabelSettings, source: LabelSource) -> None:
                 f"{settings.source}, {section.id}: its vectors have their mean ({done}) subtracted "
                 "already. Leave --mean out."
             )
+
+
+def _check_captured(settings: LabelSettings, source: LabelSource, adapter: Adapter) -> None:
+    """Warn where the vectors or the mean were captured in another way than the training vectors."""
+    trained = Captured.by_binding(adapter.binding)
+    inputs: dict[str, Captured] = {}
+    if source.dataset is not None:
+        inputs[settings.source] = Captured.by_sections(source.dataset.sections)
+    if settings.mean is not None:
+        inputs[settings.mean] = Captured.by_mean_file(settings.mean)
+    for name, captured in inputs.items():
+        for difference in captured.differences(trained):
+            log.warning("%s: %s as in the adapter's training vectors.", name, difference)
 
 
 def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:

@@ -187,6 +187,7 @@ def _accepted(tokenizer: PreTrainedTokenizerBase) -> tuple[list[dict[str, Any]],
     Raises PromptError if a user's text does not come out once and unchanged in any way.
     """
     first: PromptError | None = None
+    taken = False
     for system, wrap in _ways():
         turns = [*system, {"role": "user", "content": wrap(_USER)}]
         try:
@@ -194,13 +195,14 @@ def _accepted(tokenizer: PreTrainedTokenizerBase) -> tuple[list[dict[str, Any]],
         except PromptError as error:
             first = first or error
             continue
+        taken = True
         if text.count(_USER) == 1:
             return system, wrap
     advice = (
         "Pass a prompt of your own: SoftPrompt(template, placeholder), --template and "
         "--placeholder, or soft_prompt.template and soft_prompt.reserved_token in a configuration."
     )
-    if first is not None:
+    if first is not None and not taken:
         raise PromptError(f"{first} {advice}") from first
     raise PromptError(
         f"the chat template of {tokenizer.name_or_path} drops or changes the user's text, so no "

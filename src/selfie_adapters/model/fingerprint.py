@@ -26,6 +26,7 @@ def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> B
         template=prompt.prompt.template,
         placeholder=prompt.prompt.placeholder,
         placeholder_id=prompt.placeholder_id,
+        end=prompt.prompt.end,
         sites=prompt.sites,
         layer=layer,
         mean_embedding_norm=mean_embedding_norm(model),

@@ -58,12 +58,13 @@ class _Request(BaseModel):
 
 
 class ReadRequest(_Request):
-    """Read a prompt. layers, positions: as on the command line; null for all."""
+    """Read a prompt. layers, positions: as on the command line; null for all. chat null: that of
+    the vectors that the adapter was trained on."""
 
     prompt: str
     layers: str | None = Field(default=None, max_length=1000)
     positions: str | None = Field(default=None, max_length=1000)
-    chat: Chat = "template"
+    chat: Chat | None = None
     special: bool = False
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.reading import read_cells, read_means
+from selfie_adapters.labelling.reading import chat_of_reading, read_cells, read_means
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.user_text import Chat
 from selfie_adapters.report.reading_page import measure, page_frame, shown_cell, visible
 from selfie_adapters.serving.requests import LabelRequest, Limits, ReadRequest, RefusedError
 from selfie_adapters.serving.worker import Event, Worker
@@ -81,12 +82,13 @@ class Service:
                 f"{limits.prompt_characters:,} are read at most.",
             )
         layers = wanted.layers or None
+        chat, _ = self._chat(self.chosen(wanted.adapters), wanted.chat)
         plan = plan_reading(
             self._front,
             wanted.prompt,
             self.mean[1] if layers is None and self.mean else layers,
             wanted.positions or None,
-            wanted.chat,
+            chat,
             wanted.special,
         )
         if len(plan.tokens) > limits.prompt_tokens:
@@ -103,6 +105,11 @@ class Service:
                 "Choose fewer layers (such as ::4) or fewer positions.",
             )
         return plan
+
+    def _chat(self, adapters: list[ServedAdapter], chat: Chat | None) -> tuple[Chat, list[str]]:
+        """The chat format of a reading, and warnings where it is not that of the vectors."""
+        mean = None if self.mean is None else self.mean[0]
+        return chat_of_reading(self._front, [a.labeller.adapter for a in adapters], chat, mean)
 
     def check(self, vectors: Tensor, wanted: LabelRequest) -> None:
         """Raises RefusedError for vectors that cannot be labelled, or too many of them."""
@@ -131,6 +138,7 @@ class Service:
             "event": "start",
             **page_frame(plan),
             "readings": _readings(adapters),
+            "warnings": self._chat(adapters, plan.chat)[1],
             "total": plan.n_cells * len(adapters),
         }
         for number, adapter in enumerate(adapters):

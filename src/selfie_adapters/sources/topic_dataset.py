@@ -79,7 +79,8 @@ def write_topic_dataset(
         sections.append(Section(metadata, centred[:, column], items))
     with atomic_path(path.parent / f"{name}_mean.safetensors") as temporary:
         tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
-        save_file(tensors, temporary)
+        facts = {"question": settings.question, "chat": settings.chat, "model": model.name}
+        save_file(tensors, temporary, {**facts, "position": str(settings.position)})
     save_dataset(path, sections)
     return path
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from selfie_adapters.adapters import KINDS, Adapter, create_adapter
 from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
+from selfie_adapters.model.prompt import choose_prompt
 from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
 from selfie_adapters.training.label_limits import check_labels
@@ -71,7 +73,9 @@ def set_up(
     order = TrainingOrder(train, config)
     adapter = new_adapter(config, model)
     layers = {section.layer for section in dataset.sections}
-    adapter.binding = bind(model, prompt, layers.pop() if len(layers) == 1 else None)
+    captured = asdict(Captured.by_sections(dataset.sections))
+    bound = bind(model, prompt, layers.pop() if len(layers) == 1 else None)
+    adapter.binding = bound.model_copy(update=captured)
     if config.model.enable_gradient_checkpointing:
         recompute_blocks(model)
         prompt = WholePrompt.of(prompt)
@@ -111,12 +115,8 @@ def configured_prompt(
     section: SoftPromptSection, eos_token: str | None, model: FrozenModel
 ) -> SoftPrompt:
     """The prompt that `section` names, or the built-in one for this tokenizer."""
-    template, placeholder = section.template, section.reserved_token
-    if template is None or placeholder is None:
-        built_in = SoftPrompt.for_tokenizer(model.tokenizer)
-        template = template or built_in.template
-        placeholder = placeholder or built_in.placeholder
-    return SoftPrompt(template, placeholder, eos_token)
+    given = section.template, section.reserved_token
+    return choose_prompt(model.tokenizer, *given, end=eos_token).prompt
 
 
 def _configured_model(config: TrainConfig, ranks: Ranks) -> FrozenModel:

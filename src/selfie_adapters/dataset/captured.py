@@ -1,0 +1,84 @@
+"""How vectors were captured: the chat format and question of their prompts, and the token taken.
+
+Stated by a training file's metadata, by the file of its means, and by the binding of an adapter
+trained on it; None wherever it is not stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from safetensors import SafetensorError, safe_open
+
+from selfie_adapters.adapters import Binding
+from selfie_adapters.dataset.load import Section
+from selfie_adapters.errors import DataError
+from selfie_adapters.files import existing_file
+
+_CHATS = ("template", "bare", "none")
+
+
+@dataclass(frozen=True)
+class Captured:
+    """chat: chat format of the prompts. question: what a topic's name was put into. position: the
+    token whose state was taken, from the end when negative."""
+
+    chat: Literal["template", "bare", "none"] | None = None
+    question: str | None = None
+    position: int | None = None
+
+    @classmethod
+    def by_sections(cls, sections: Sequence[Section]) -> Captured:
+        """What all sections of a training file state alike."""
+        return cls._common([section.metadata for section in sections])
+
+    @classmethod
+    def by_mean_file(cls, path: str | Path) -> Captured:
+        """What the metadata of a mean-vectors file states. Raises MissingFileError, DataError."""
+        file = existing_file(path)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                stated: dict[str, Any] = dict(opened.metadata() or {})
+        except SafetensorError as error:
+            raise DataError(f"{file}: not a safetensors file ({error}).") from error
+        # Metadata of safetensors files are strings; no token has a number of more digits.
+        position = str(stated.get("position", ""))
+        number = position.removeprefix("-")
+        known = number.isascii() and number.isdigit() and len(number) < 10
+        return cls._common([{**stated, "position": int(position) if known else None}])
+
+    @classmethod
+    def by_binding(cls, binding: Binding | None) -> Captured:
+        """What an adapter states about the vectors that it was trained on."""
+        if binding is None:
+            return cls()
+        return cls(binding.chat, binding.question, binding.position)
+
+    @classmethod
+    def _common(cls, stated: Sequence[Mapping[str, Any]]) -> Captured:
+        def alike(key: str) -> Any:
+            first = stated[0].get(key) if stated else None
+            return first if all(one.get(key) == first for one in stated) else None
+
+        chat, question, position = alike("chat"), alike("question"), alike("position")
+        return cls(
+            cast("Any", chat) if chat in _CHATS else None,
+            question if isinstance(question, str) else None,
+            position if type(position) is int else None,
+        )
+
+    def differences(self, other: Captured) -> list[str]:
+        """Where both state something and not the same: "chat format 'bare', not 'none'"."""
+        pairs = (
+            ("chat format", self.chat, other.chat),
+            ("question", self.question, other.question),
+            ("position", self.position, other.position),
+        )
+        return [
+            f"{name} {mine!r}, not {theirs!r}"
+            for name, mine, theirs in pairs
+            if mine is not None and theirs is not None and mine != theirs
+        ]
