@@ -38,3 +38,9 @@ def test_golden_splits(golden, which):
 def test_what_cannot_be_split_is_refused(indices, fraction, message):
     with pytest.raises(DataError, match=message):
         split_indices(indices, fraction)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**40])
+def test_a_seed_that_numpy_does_not_take_is_refused(seed):
+    with pytest.raises(DataError, match="seed is"):
+        split_indices([1, 2, 3], 0.5, seed)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -393,3 +394,41 @@ def test_a_decoder_of_openai_lies_in_columns(tmp_path):
 def test_a_path_that_cannot_be_is_a_missing_file(path):
     with pytest.raises(MissingFileError, match="--sae-path"):
         open_on_disk(Path(path))
+
+
+def _version(data: bytes) -> bytes:
+    """The archive asks for a zip program of version 25.5."""
+    at = data.index(b"PK\x01\x02") + 6
+    return data[:at] + b"\xff\x00" + data[at + 2 :]
+
+
+def _offset(data: bytes) -> bytes:
+    """The directory says that a member begins beyond the file's end."""
+    at = data.index(b"PK\x01\x02") + 42
+    return data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.replace(b"NUMPY\x01\x00", b"NUMPY\x01\x80"),
+        lambda data: data.replace(b"False, 'shape': (", b"False, 'shape': ((("),
+        lambda data: data.replace(b"'<f4'", b"'|O4'"),
+        lambda data: data[:-30],
+        _version,
+        _offset,
+    ],
+)
+def test_a_damaged_archive_is_one_error(damage, tmp_path):
+    gemma_2(tmp_path, "x", parts(1))
+    file = tmp_path / "x/params.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=r"params\.npz"):
+        open_on_disk(tmp_path / "x")
+
+
+def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(tmp_path):
+    numpy.savez_compressed(tmp_path / "params.npz", W_dec=numpy.zeros((2**14, 2**10), "f4"))
+    assert (tmp_path / "params.npz").stat().st_size < 2**20
+    with pytest.raises(DataError, match="unpack to far more"):
+        open_on_disk(tmp_path)

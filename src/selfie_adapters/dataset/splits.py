@@ -15,12 +15,14 @@ def split_indices(
     """(train, val), each in index order.
 
     The sorted indices are shuffled with `numpy.random.RandomState(seed)`; the first
-    max(1, ⌊n · val_fraction⌋) are validation. Raises DataError for a fraction outside (0, 1), for
-    duplicates, or for fewer than two indices.
+    max(1, ⌊n · val_fraction⌋) are validation. Raises DataError for a fraction outside (0, 1), a
+    seed that numpy does not take, for duplicates, or for fewer than two indices.
     """
     ordered = sorted(indices)
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; a number between 0 and 1 is expected.")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"seed is {seed}; a whole number from 0 to {2**32 - 1} is expected.")
     if len(ordered) < 2:
         raise DataError(f"{len(ordered)} labelled rows cannot be split; at least 2 are needed.")
     if len(set(ordered)) != len(ordered):
