@@ -67,7 +67,7 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
     assert found["protocol"] == "generation scoring"
     assert found["sae"] == {"kind": "jumprelu", "d_sae": 40, "layer": 1, "model": "tiny"}
     assert found["latents"] == [3, 9, 17, 20]
-    assert set(found["inputs"]) == {"adapter", "labels_file", "sae"}
+    assert set(found["inputs"]) == {"adapter", "labels_file", "sae", "model_weights"}
     assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
     shown = " ".join(capsys.readouterr().out.split())
     for word in ("published", "another's", "untrained", "zero vector", "the file's", "results:"):

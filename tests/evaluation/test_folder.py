@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from selfie_adapters.errors import ConfigError
+from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.loss_run import LossRow
 
 SETTINGS = {"seed": 1, "batch_size": 8}
 
@@ -56,3 +57,56 @@ def test_a_unit_is_done_once(tmp_path):
     folder.add("x", {})
     with pytest.raises(ValueError, match="done already"):
         folder.add("x", {})
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"key": "y", "losses": [["a"]]}', r"losses\[0\]\[0\]"),
+        ('{"key": "y", "losses": 1}', "losses"),
+        ('{"key": "y"}', "losses"),
+        ('{"key": 5, "losses": []}', "key: a text is expected, found 5"),
+        ('{"losses": []}', "key: a text is expected, found None"),
+        ('{"key": "y", "losses', "not JSON"),
+        ("[]", "a JSON object is expected"),
+        ("nonsense", "not JSON"),
+    ],
+)
+def test_a_row_that_is_none_is_named_with_file_and_line(tmp_path, line, found):
+    def loss_folder():
+        return EvaluationFolder(tmp_path / "r", "loss", SETTINGS, kind=LossRow)
+
+    loss_folder().add("x", {"losses": [[1.5]]})
+    with (tmp_path / "r" / "rows.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=rf"rows\.jsonl, line 2[:,].*{found}"):
+        loss_folder()
+
+
+def test_a_row_of_the_right_kind_that_does_not_fit_can_be_named(tmp_path):
+    opened(tmp_path / "r").add("x", {"loss": 1.5})
+    error = opened(tmp_path / "r").damaged("x", "has 2 losses")
+    assert "rows.jsonl, line 1: x has 2 losses. Remove the line" in str(error)
+
+
+def test_an_input_that_is_known_late_is_recorded_and_checked(tmp_path):
+    opened(tmp_path / "r").also_depends_on("model_weights", "ab")
+    again = opened(tmp_path / "r")
+    again.also_depends_on("model_weights", "ab")
+    assert json.loads(again.finish({}).read_text())["inputs"] == {
+        "a.json": "12ab",
+        "model_weights": "ab",
+    }
+    with pytest.raises(ConfigError, match="other model weights"):
+        opened(tmp_path / "r").also_depends_on("model_weights", "cd")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b'{"protocol": "loss"}', b'{"protocol": "loss", "settings": [], "inputs": {}}'],
+)
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    opened(tmp_path / "r")
+    (tmp_path / "r" / "config.json").write_bytes(content)
+    with pytest.raises(SelfieError, match=r"config\.json"):
+        opened(tmp_path / "r")

@@ -31,7 +31,7 @@ from selfie_adapters.evaluation.bridge_reading import (
     question_states,
     write_labels,
 )
-from selfie_adapters.evaluation.bridge_results import TRAINED, summarise
+from selfie_adapters.evaluation.bridge_results import TRAINED, BridgeRow, summarise
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.entities import unnamed
 from selfie_adapters.evaluation.folder import EvaluationFolder
@@ -41,7 +41,7 @@ from selfie_adapters.files import sha256
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 from selfie_adapters.model.sampling import row_seed
 from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
 
@@ -67,8 +67,11 @@ def run_bridge(
     inputs = {"adapter_sha256": sha256(adapter_file), "questions_sha256": _digest(questions)}
     if settings.mean is not None:
         inputs["mean_sha256"] = sha256(settings.mean)
-    kept = EvaluationFolder(folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE)
+    kept = EvaluationFolder(
+        folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE, BridgeRow
+    )
     model = model or load_model(settings.model, settings.dtype)
+    kept.also_depends_on("model_weights", weights_digest(model))
     labeller = Labeller(model, load_adapter(adapter_file))
     known, counts = _known(settings, questions, kept.folder, model, chat, progress)
     layers = settings.layers
@@ -178,6 +181,8 @@ def _read_all(
     total = len(wanted) * len(plans)
     zero = _ZeroLabels(labeller, how)
     for one, partner in zip(plans, partners, strict=True):
+        for name in wanted:
+            _check_row(kept, row_key(name, one), one, how.samples, trained=name == TRAINED)
         missing = [c for c in conditions if row_key(c.name, one) not in kept.rows]
         states = question_states(labeller.model, one, means) if missing else torch.empty(0)
         for condition in missing:
@@ -197,6 +202,24 @@ def _read_all(
             meaning = "the adapter's bias alone, drawn as often"
             kept.add(row_key(ZERO, one), {"meaning": meaning, **_row(labels, one)})
     progress("read", total, total)
+
+
+def _check_row(
+    kept: EvaluationFolder, key: str, one: QuestionPlan, samples: int, trained: bool
+) -> None:
+    """Raise DataError if the row under `key` is there and is not of this question's states."""
+    if (row := kept.rows.get(key)) is None:
+        return
+    layers, positions = list(one.plan.layers), list(one.plan.positions)
+    grids = [row["hits"], row.get("shuffled_hits", row["hits"])]
+    if any(list(map(len, grid)) != [len(positions)] * len(layers) for grid in grids):
+        raise kept.damaged(key, "does not have one count per layer and position")
+    if row["labels"] != len(layers) * len(positions) * samples:
+        raise kept.damaged(key, f"has {row['labels']} labels, which the settings do not make")
+    if trained and (row.get("layers"), row.get("positions")) != (layers, positions):
+        raise kept.damaged(key, "is of other layers or positions")
+    if trained and not {"names_bridge", "last", "tokens", "prompt", "bridge"} <= row.keys():
+        raise kept.damaged(key, "lacks what the heat-maps need")
 
 
 def row_key(condition: str, one: QuestionPlan) -> str:

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from selfie_adapters.evaluation.statistics import bootstrap_mean
+
+Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
+
+
+class BridgeRow(msgspec.Struct):
+    """One question under one condition. hits: labels that name the bridge, layers × positions;
+    labels: how many there are in all. The rest is in rows of the trained adapter only."""
+
+    meaning: str
+    hits: Hits
+    labels: Annotated[int, msgspec.Meta(gt=0)]
+    examples: list[dict[str, int | str]]
+    prompt: str = ""
+    bridge: str = ""
+    names_bridge: bool = False
+    layers: list[int] = []
+    positions: list[int] = []
+    last: int = 0
+    tokens: list[str] = []
+    shuffled_hits: Hits | None = None
+    shuffled_bridge: str | None = None
+
 
 TRAINED, SHUFFLED = "trained", "shuffled"
 _SHUFFLED_MEANING = "the trained labels, matched with another question's bridge"

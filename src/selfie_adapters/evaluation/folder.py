@@ -1,8 +1,8 @@
-"""A folder of one evaluation: killed at any moment, it goes on with what is missing.
+"""A folder of one evaluation: killed at any moment, it resumes with what is missing.
 
 config.json    protocol, settings, hashes of the input files
-rows.jsonl     one line a finished unit of work (a latent, a topic, a question), under its key
-results.json   what came of it, with versions and counts; written last, and whole
+rows.jsonl     one line per finished unit of work (a latent, a topic, a question), under its key
+results.json   what came of it, with versions and counts; written last, atomically
 """
 
 from __future__ import annotations
@@ -13,18 +13,28 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from selfie_adapters import installed
-from selfie_adapters.errors import ConfigError
-from selfie_adapters.files import atomic_path, write_json
-from selfie_adapters.json_lines import append_jsonl, read_jsonl
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.files import read_json, write_json
+from selfie_adapters.json_lines import append_jsonl, iter_jsonl
 
 Row = dict[str, Any]
+LATE = {"model_weights"}
+"""Inputs that are known only when the model is loaded."""
+
+_REDO = "Remove the line and run again: it is measured again."
 _PACKAGES = ("selfie-adapters", "torch", "transformers", "sae-lens", "sentence-transformers")
 
 
 def versions() -> dict[str, str]:
     """Installed versions of what a result depends on; packages that are absent are omitted."""
     return {"python": platform.python_version(), **installed.versions(_PACKAGES)}
+
+
+class _AnyRow(msgspec.Struct):
+    """Rows that nobody checks."""
 
 
 class EvaluationFolder:
@@ -37,12 +47,14 @@ class EvaluationFolder:
         settings: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         free: Collection[str] = (),
+        kind: type[msgspec.Struct] = _AnyRow,
     ) -> None:
-        """Make the folder, or take up the evaluation that lives in it.
+        """Make the folder, or resume the evaluation that is in it.
 
         settings: JSON values; free names those that do not change the results (a batch size).
-        inputs: what the results depend on besides, as name → hash.
-        Raises ConfigError if the folder holds another evaluation, or is a file.
+        inputs: what the results depend on besides, as name → hash. kind: what every row is.
+        Raises ConfigError if the folder holds another evaluation, or is a file; DataError naming
+        file and line for a row that is not of this kind.
         """
         self.folder = Path(folder)
         if self.folder.is_file():
@@ -50,15 +62,46 @@ class EvaluationFolder:
         self._record = {"protocol": protocol, "settings": settings, "inputs": inputs or {}}
         self._record = json.loads(json.dumps(self._record))  # as it will be read back
         self._check_same(free)
+        self._lines: dict[str, int] = {}
+        self.rows: dict[str, Row] = self._read(kind)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._config.exists():
             write_json(self._config, self._record)
-        found = read_jsonl(self._file) if self._file.exists() else []
-        self.rows: dict[str, Row] = {row.pop("key"): row for row in found}
-        # A torn last line must not swallow the row that is appended next.
-        with atomic_path(self._file) as temporary:
-            for key, row in self.rows.items():
-                append_jsonl(temporary, {"key": key, **row})
+        append_jsonl(self._file)  # a torn last line is removed
+
+    def _read(self, kind: type[msgspec.Struct]) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        for number, row in iter_jsonl(self._file) if self._file.exists() else ():
+            key = row.pop("key", None)
+            try:
+                if not isinstance(key, str):
+                    raise msgspec.ValidationError(f"key: a text is expected, found {key!r:.40}")
+                msgspec.convert(row, kind)
+            except msgspec.ValidationError as error:
+                raise DataError(
+                    f"{self._file}, line {number}: not a row of this evaluation ({error}). {_REDO}"
+                ) from error
+            rows[key], self._lines[key] = row, number
+        return rows
+
+    def damaged(self, key: str, found: str) -> DataError:
+        """The error for a row that is of the right kind and does not fit the evaluation."""
+        return DataError(f"{self._file}, line {self._lines.get(key, '?')}: {key} {found}. {_REDO}")
+
+    def also_depends_on(self, name: str, digest: str) -> None:
+        """One more input, known only after the folder was opened; the first run records it.
+
+        Raises ConfigError if the folder holds rows made with another one.
+        """
+        known = self._record["inputs"].get(name)
+        if known is not None and known != digest:
+            raise ConfigError(
+                f"{self.folder} holds an evaluation with other {name.replace('_', ' ')} (their "
+                "hashes differ). Give another --out, or the same ones to resume it."
+            )
+        if known is None:
+            self._record["inputs"][name] = digest
+            write_json(self._config, self._record)
 
     @property
     def _config(self) -> Path:
@@ -71,14 +114,16 @@ class EvaluationFolder:
     def _check_same(self, free: Collection[str]) -> None:
         if not self._config.exists():
             return
-        try:
-            earlier = json.loads(self._config.read_text(encoding="utf-8"))
-            was = {"protocol": earlier["protocol"], **earlier["settings"], **earlier["inputs"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self._config}: not an evaluation's configuration ({error!r}). Give another "
-                "--out."
-            ) from error
+        match earlier := read_json(self._config):
+            case {"protocol": str(), "settings": dict(), "inputs": dict()}:
+                was = {"protocol": earlier["protocol"], **earlier["settings"], **earlier["inputs"]}
+            case _:
+                raise ConfigError(
+                    f"{self._config}: not an evaluation's configuration (protocol, settings and "
+                    "inputs are expected). Give another --out."
+                )
+        late = earlier["inputs"].keys() - self._record["inputs"].keys() & LATE
+        self._record["inputs"] |= {name: str(earlier["inputs"][name]) for name in late}
         record = self._record
         now = {"protocol": record["protocol"], **record["settings"], **record["inputs"]}
         for key in sorted({*was, *now} - set(free)):

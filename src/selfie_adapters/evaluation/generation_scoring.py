@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -80,6 +81,36 @@ class Scoring:
         return self.latents if self.encoder is None else self.encoder.latents
 
 
+class ConversationRow(msgspec.Struct):
+    """A conversation written from a label: an error, or its peaks at the latent and the foils."""
+
+    text: str
+    error: str | None = None
+    tokens: int | None = None
+    content_tokens: int | None = None
+    anywhere: list[float] | None = None
+    content: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.error is None and (self.anywhere is None or self.content is None):
+            raise ValueError("a conversation without an error lacks its peaks")
+
+
+class LabelledRow(msgspec.Struct):
+    """A label of a latent; without conversations where labels alone are made."""
+
+    text: str
+    scale: float | None
+    conversations: list[ConversationRow] | None = None
+
+
+class ScoringRow(msgspec.Struct):
+    """One latent under one condition."""
+
+    latent: int
+    labels: list[LabelledRow]
+
+
 def score_labels(
     scoring: Scoring,
     sources: Mapping[str, LabelSource],
@@ -98,12 +129,33 @@ def score_labels(
         for start in range(0, len(latents), scoring.latents_at_once):
             places = range(start, min(start + scoring.latents_at_once, len(latents)))
             keys = [f"{condition}:{latents[place]}" for place in places]
+            for key, place in zip(keys, places, strict=True):
+                _check_row(folder, key, latents[place], scoring)
             if any(key not in folder.rows for key in keys):
                 rows = _measure(scoring, source, places)
                 for key, row in zip(keys, rows, strict=True):
                     if key not in folder.rows:
                         folder.add(key, row)
             progress(condition, places.stop, len(latents))
+
+
+def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring) -> None:
+    """Raise DataError if the row under `key` is there and is not what would be measured."""
+    if (row := folder.rows.get(key)) is None:
+        return
+    if row["latent"] != latent:
+        raise folder.damaged(key, f"is of latent {row['latent']}")
+    if scoring.writer is None:
+        return
+    for label in row["labels"]:
+        conversations = label.get("conversations")
+        expected = scoring.writing.conversations if label["text"] else 0
+        if conversations is None or len(conversations) != expected:
+            raise folder.damaged(key, f"does not have {expected} conversations for a label")
+        sound = [one for one in conversations if "error" not in one]
+        peaks = [one[where] for one in sound for where in ("anywhere", "content")]
+        if any(len(of) != 1 + scoring.foils.count for of in peaks):
+            raise folder.damaged(key, f"does not have {1 + scoring.foils.count} peaks each")
 
 
 def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> list[Row]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
@@ -17,12 +18,13 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.held_out import CONDITIONS, Condition, HeldOut, LossMeter
+from selfie_adapters.evaluation.inputs import dataset_hash
 from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_of_means
 from selfie_adapters.files import atomic_path, sha256
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 from selfie_adapters.training.setup import configured_prompt
 
 TABLE = "examples.jsonl"
@@ -42,9 +44,14 @@ def run_loss(
     """
     held_out = {name: _read(path, settings) for name, path in settings.datasets.items()}
     kept = EvaluationFolder(
-        folder, "loss", settings.model_dump(mode="json"), _inputs(settings, held_out)
+        folder,
+        "loss",
+        settings.model_dump(mode="json"),
+        _inputs(settings, held_out),
+        kind=LossRow,
     )
     model = model or load_model(settings.model, settings.dtype)
+    kept.also_depends_on("model_weights", weights_digest(model))
     for name, data in held_out.items():
         if data.dataset.d_model != model.d_model:
             raise DataError(
@@ -92,8 +99,16 @@ def _inputs(settings: LossSettings, held_out: Mapping[str, HeldOut]) -> dict[str
         said = [(data.key(i), data.labels(i)) for i in range(len(data))]
         digest = hashlib.sha256(json.dumps(said).encode())
         digest.update(data.vectors.numpy().tobytes())
+        if len(settings.untrained_scales) > 1:  # chosen on vectors of the other split
+            digest.update(dataset_hash(data.dataset).encode())
         hashes[f"data set {name}"] = digest.hexdigest()
     return hashes
+
+
+class LossRow(msgspec.Struct):
+    """One batch under one condition: nats per token, per vector and label."""
+
+    losses: list[list[float]]
 
 
 class _Run:
@@ -186,11 +201,15 @@ class _Run:
         for number, start in enumerate(range(0, len(data), self._settings.batch_size)):
             self._progress(unit, start, len(data))
             key = f"{unit}/{number}"
+            which = range(start, min(start + self._settings.batch_size, len(data)))
             if key not in self._kept.rows:
-                which = range(start, min(start + self._settings.batch_size, len(data)))
                 losses = meter.losses(data, which, adapter, condition)
                 self._kept.add(key, {"losses": losses})
-            found.extend(self._kept.rows[key]["losses"])
+            losses = self._kept.rows[key]["losses"]
+            expected = [len(data.labels(vector)) for vector in which]
+            if [len(of) for of in losses] != expected:
+                raise self._kept.damaged(key, "does not have one loss per label of its vectors")
+            found.extend(losses)
         self._progress(unit, len(data), len(data))
         return found
 

@@ -31,7 +31,7 @@ from selfie_adapters.evaluation.targets import (
 from selfie_adapters.evaluation.title_index import Entry
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class _Speaker:
         self._settings, self._task, self._kept, self._index = settings, task, kept, index
         self._choices, self._progress = choices, progress
         self.model = model or load_model(settings.model or "", settings.dtype)
+        kept.also_depends_on("model_weights", weights_digest(self.model))
         assert task.dataset is not None
         if task.dataset.d_model != self.model.d_model:
             raise DataError(

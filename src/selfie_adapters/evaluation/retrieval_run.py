@@ -19,7 +19,7 @@ from selfie_adapters.evaluation.retrieval import Query, Scored, TopicIndex, comp
 from selfie_adapters.evaluation.retrieval_conditions import conditions
 from selfie_adapters.evaluation.retrieval_settings import UNTRAINED, RetrievalSettings
 from selfie_adapters.evaluation.retrieval_task import read_task
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
+from selfie_adapters.evaluation.spoken_labels import Progress, SpokenRow, silent
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel
 
@@ -42,7 +42,9 @@ def run_retrieval(
     task = read_task(settings)
     embedder = embedder or CachedEmbedder(SentenceEmbedder(settings.embedder))
     inputs = {**task.inputs(settings), "embedder_digest": embedder.digest}
-    kept = EvaluationFolder(folder, "retrieval", settings.model_dump(mode="json"), inputs)
+    kept = EvaluationFolder(
+        folder, "retrieval", settings.model_dump(mode="json"), inputs, kind=SpokenRow
+    )
     progress("embedding the index", 0, len(task.entries))
     index = TopicIndex(task.entries, settings.index, embedder)
     choices: dict[str, dict[str, float]] = {}

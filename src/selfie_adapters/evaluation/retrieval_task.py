@@ -13,6 +13,7 @@ from torch import Tensor
 from selfie_adapters.adapters import find_adapter_file
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.inputs import dataset_hash
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.targets import (
     Target,
@@ -48,6 +49,8 @@ class Task:
         digest = hashlib.sha256(json.dumps([said, about]).encode())
         if self.dataset is not None:
             digest.update(self.vectors().numpy().tobytes())
+            if settings.adapters:  # their scales are chosen on training vectors
+                digest.update(dataset_hash(self.dataset).encode())
         hashes = {"topics_and_vectors": digest.hexdigest()}
         for name, path in settings.adapters.items():
             hashes[f"adapter {name}"] = sha256(find_adapter_file(path))

@@ -20,7 +20,7 @@ from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.controls import untrained_adapter
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.generation_scoring import Foils, Scoring, score_labels
+from selfie_adapters.evaluation.generation_scoring import Foils, Scoring, ScoringRow, score_labels
 from selfie_adapters.evaluation.label_groups import (
     GivenLabels,
     LabelDrawing,
@@ -34,18 +34,17 @@ from selfie_adapters.evaluation.writing import Writing
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 from selfie_adapters.sources.label_files import (
     SectionChoice,
     read_label_file,
     write_label_file,
 )
 from selfie_adapters.sources.label_set import LabelSet
-from selfie_adapters.sources.sae_encoder import DEMO_SAE, LatentEncoder, open_encoder
+from selfie_adapters.sources.sae_encoder import LatentEncoder, open_encoder
 
 # Changing these does not change the results.
 FREE = ("batch_size", "latents_at_once")
-SAE_WEIGHTS = "sae_weights.safetensors"
 
 
 def run_scoring(
@@ -73,10 +72,13 @@ def run_scoring(
                 f"{settings.sae}: an SAE of layer {encoder.layer}; the settings state layer "
                 f"{settings.sae_layer}. Correct one of them."
             )
-    inputs = {name: sha256(file) for name, file in _files(settings, encoder).items()}
+    inputs = {name: sha256(file) for name, file in _files(settings).items()}
+    if encoder is not None:
+        inputs["sae"] = encoder.digest()
     kept = EvaluationFolder(
-        folder, "generation scoring", settings.model_dump(mode="json"), inputs, FREE
+        folder, "generation scoring", settings.model_dump(mode="json"), inputs, FREE, ScoringRow
     )
+    kept.also_depends_on("model_weights", weights_digest(model))
     foils = Foils.drawn(len(latents), settings.foils, settings.seed)
     writing = Writing(
         settings.conversations,
@@ -120,16 +122,14 @@ def run_scoring(
     )
 
 
-def _files(settings: ScoringSettings, encoder: LatentEncoder | None) -> dict[str, Path]:
+def _files(settings: ScoringSettings) -> dict[str, Path]:
     """What the results depend on besides the settings."""
     files = {
         "adapter": settings.adapter,
         "labels_file": settings.labels_file,
         "vectors": settings.vectors,
     }
-    found = {name: existing_file(path) for name, path in files.items() if path is not None}
-    sae_file = Path(DEMO_SAE if settings.sae == "demo" else settings.sae) / SAE_WEIGHTS
-    return found | ({"sae": sae_file} if encoder is not None and sae_file.is_file() else {})
+    return {name: existing_file(path) for name, path in files.items() if path is not None}
 
 
 def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from torch import Tensor
 
 from selfie_adapters.evaluation.folder import EvaluationFolder
@@ -12,6 +13,12 @@ from selfie_adapters.labelling import Labeller
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many of how many are done."""
+
+
+class SpokenRow(msgspec.Struct):
+    """The labels of one batch of vectors, one each."""
+
+    labels: list[str]
 
 
 def silent(_what: str, _done: int, _of: int) -> None:
@@ -62,6 +69,9 @@ def speak(
                 names=[(key,) for key in keys[start:stop]],
             )
             folder.add(unit, {"labels": [labels[0].text for labels in answers]})
-        said.extend(folder.rows[unit]["labels"])
+        texts = folder.rows[unit]["labels"]
+        if len(texts) != stop - start:
+            raise folder.damaged(unit, f"has {len(texts)} labels; {stop - start} are expected")
+        said.extend(texts)
     progress(condition, len(keys), len(keys))
     return said

@@ -11,7 +11,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
 from selfie_adapters.chat.settings import ChatSettings, open_chat
@@ -30,8 +32,8 @@ from selfie_adapters.evaluation.retrieval_settings import UNTRAINED
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.targets import Target, entries_of, sample, targets_of_topics
 from selfie_adapters.evaluation.title_index import Entry, Strategy
-from selfie_adapters.files import existing_file, sha256
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files import existing_file, read_json, sha256
+from selfie_adapters.json_lines import iter_jsonl
 from selfie_adapters.sources import open_topics
 
 QUESTION = (
@@ -94,7 +96,7 @@ def run_taboo(
     if earlier is not None:
         inputs["retrieval_labels"] = earlier.digest
     kept = EvaluationFolder(
-        folder, "taboo", settings.model_dump(mode="json"), inputs, free=("chat",)
+        folder, "taboo", settings.model_dump(mode="json"), inputs, free=("chat",), kind=TabooRow
     )
     said = _ask(settings, kept, chat, targets, entries, progress)
     progress("embedding the index", 0, len(entries))
@@ -180,54 +182,84 @@ def _look_up(
     ]
 
 
+class TabooRow(msgspec.Struct):
+    """What the model wrote about one topic."""
+
+    text: str
+
+
+class _RetrievalRow(msgspec.Struct):
+    """What is needed of a row of a retrieval's table (`TopicIndex.table`)."""
+
+    condition: str
+    topic_number: Annotated[int, msgspec.Meta(ge=0)]
+    topic: str
+    label: str
+    scale: float | None
+
+
 class _Retrieval:
     """The labels of an earlier retrieval, by topic."""
 
     def __init__(self, settings: TabooSettings, entries: Sequence[Entry]) -> None:
         folder = Path(settings.retrieval or "")
         results = existing_file(folder / "results.json")
-        try:
-            found = json.loads(results.read_text(encoding="utf-8"))
-            had: dict[str, Any] = found["settings"]
-            if found["protocol"] != "retrieval":
-                raise ValueError(f"protocol {found['protocol']!r}")
-            self._names = [*had["adapters"], *had["labels"], UNTRAINED]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{results}: not the results of a retrieval ({error}).") from error
+        match read_json(results):
+            case {
+                "protocol": "retrieval",
+                "settings": {"adapters": dict(adapters), "labels": dict(labels), **had},
+            }:
+                self._names = [*adapters, *labels, UNTRAINED]
+            case {"protocol": found} if found != "retrieval":
+                raise ConfigError(
+                    f"{results}: not the results of a retrieval (protocol {found!r:.60})."
+                )
+            case _:
+                raise ConfigError(f"{results}: not the results of a retrieval.")
         for key in ("topics", "index", "embedder"):
             if had.get(key) != getattr(settings, key):
                 raise ConfigError(
                     f"{folder} was made with {key} {had.get(key)!r}; here it is "
                     f"{getattr(settings, key)!r}. Both need the same to be compared."
                 )
-        self._rows = [row for row in read_jsonl(folder / TABLE) if row["condition"] in self._names]
+        rows = [self._row(folder / TABLE, *numbered) for numbered in iter_jsonl(folder / TABLE)]
+        self._rows = [row for row in rows if row.condition in self._names]
         for row in self._rows:
-            number = row["topic_number"]
-            if number >= len(entries) or entries[number].title != row["topic"]:
+            number = row.topic_number
+            if number >= len(entries) or entries[number].title != row.topic:
                 raise ConfigError(
-                    f'{folder}: topic {number} was "{row["topic"]}" there and is another one now. '
-                    "Run the retrieval anew."
+                    f'{folder}: topic {number} was "{row.topic}" there and is another one now. '
+                    "Run the retrieval again."
                 )
         self.digest = sha256(folder / TABLE)
 
+    @staticmethod
+    def _row(file: Path, line: int, fields: dict[str, Any]) -> _RetrievalRow:
+        try:
+            return msgspec.convert(fields, _RetrievalRow)
+        except msgspec.ValidationError as error:
+            raise DataError(
+                f"{file}, line {line}: not a row of a retrieval ({error}). Run the retrieval again."
+            ) from error
+
     def topics(self) -> list[int]:
         """Numbers of the topics that its labels are about."""
-        return sorted({row["topic_number"] for row in self._rows})
+        return sorted({row.topic_number for row in self._rows})
 
     def scored(self, index: TopicIndex, asked: Sequence[Target]) -> list[Scored]:
         """Its labels of the topics asked about, looked up as they are and with the names out."""
         found = []
         topics = {target.topic for target in asked}
-        about = [row for row in self._rows if row["topic_number"] in topics]
+        about = [row for row in self._rows if row.topic_number in topics]
         for name in self._names:
-            rows = [row for row in about if row["condition"] == name]
+            rows = [row for row in about if row.condition == name]
             if not rows:
                 continue
-            texts = [row["label"] for row in rows]
-            bare = [redact(row["label"], row["topic"]).text for row in rows]
+            texts = [row.label for row in rows]
+            bare = [redact(row.label, row.topic).text for row in rows]
             for which, said in ((name, texts), (f"{name}, redacted", bare)):
                 queries = [
-                    Query(str(row["topic_number"]), row["topic_number"], text, row["scale"])
+                    Query(str(row.topic_number), row.topic_number, text, row.scale)
                     for row, text in zip(rows, said, strict=True)
                 ]
                 found.append(index.look_up(which, "labels of the retrieval", queries))

@@ -8,6 +8,7 @@ pre-activations are computed for those tokens alone, and the k-th largest is the
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ class LatentEncoder:
     _centre: Tensor  # [d_in]
     _normalise: Callable[[Tensor], Tensor]
     _rule: _Rule
+
+    def digest(self) -> str:
+        """SHA-256 of what the activations are computed from."""
+        found = hashlib.sha256(f"{self.kind} {self.layer} {self.latents}".encode())
+        for tensor in (self.decoder, self._columns, self._bias, self._centre):
+            found.update(tensor.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def places(self, latents: Tensor) -> Tensor:
         """Where each of `latents` (numbers in the SAE) stands among the columns that are kept."""
