@@ -80,7 +80,7 @@ _OVERRIDES |= {
     },
     "falcon_h1": _MAMBA | {"mamba_d_ssm": 64},
     "nemotron_h": {
-        "layers_block_type": ["mamba", "attention", "mlp"],
+        "layers_block_type": ["linear_attention", "full_attention", "mlp"],
         "hybrid_override_pattern": "M*-",
         "mamba_num_heads": 8,
         "mamba_head_dim": 8,
