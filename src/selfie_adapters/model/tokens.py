@@ -23,6 +23,12 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     return found
 
 
+def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts a space before every text, as Llama 2's does."""
+    first = encode(tokenizer, "a")[:1]
+    return bool(first) and str(tokenizer.convert_ids_to_tokens(first[0])).startswith(("▁", "Ġ"))
+
+
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Tokens that text contains whole or not at all, special or not, by id in rising order."""
     found = tokenizer.added_tokens_decoder

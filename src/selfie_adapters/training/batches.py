@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import BoundPrompt
+from selfie_adapters.model.tokens import adds_space
 
-CLOSING_QUOTE = '"'
+OPENING_QUOTE = CLOSING_QUOTE = '"'
 
 # Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
 # the row, the template part is saved once a label: beyond this length nothing more is gained.
@@ -40,19 +41,31 @@ def tokenise_labels(
     """Tokenise `label + closing quote` as one text, then append the end token.
 
     A label is plain text: what looks like a special token in it is split like any other text, so
-    no label can end the turn or pose as the placeholder. Raises DataError for a blank label.
+    no label can end the turn or pose as the placeholder. A tokenizer that puts a space before every
+    text gets the opening quote to put it before: behind it, the label begins without one, as it
+    does in an answer. Raises DataError for an empty label.
     """
     for i, label in enumerate(labels):
         if not label:
             raise DataError(f"label {i} is empty. Every label needs at least one character.")
-    texts = [label + CLOSING_QUOTE for label in labels]
-    rows: list[list[int]] = []
-    if texts:
-        rows = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    rows = _split(tokenizer, [label + CLOSING_QUOTE for label in labels])
+    if labels and adds_space(tokenizer):
+        (opening,) = _split(tokenizer, [OPENING_QUOTE])
+        behind = _split(tokenizer, [OPENING_QUOTE + label + CLOSING_QUOTE for label in labels])
+        for i, row in enumerate(behind):
+            if row[: len(opening)] == opening:  # the quote is not one token with the label
+                rows[i] = row[len(opening) :]
     lengths = torch.tensor([len(row) + 1 for row in rows], dtype=torch.int64)
     starts = lengths.cumsum(0) - lengths
     ids = torch.tensor([token for row in rows for token in (*row, end_id)], dtype=torch.int64)
     return LabelTokens(ids, starts, lengths)
+
+
+def _split(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Ids of plain texts, special tokens split like any other text."""
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 @dataclass(frozen=True)
