@@ -324,7 +324,7 @@ def test_aliases_that_multiply_are_refused(write):
     text = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         text += f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n"
-    with pytest.raises(ConfigError, match="more than 200,000 values, counting those of aliases"):
+    with pytest.raises(ConfigError, match="more than 100,000 values, counting those of aliases"):
         load_config(write(text))
 
 

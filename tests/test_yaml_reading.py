@@ -84,7 +84,7 @@ def test_encodings_with_their_mark(encoding):
         ("[" * 100_000, "nested deeper than 40"),
         ("{a: " * 1000, "nested deeper than 40"),
         ("- " * 1000, "nested deeper than 40"),
-        (LAUGHS, "more than 200,000 values, counting those of aliases"),
+        (LAUGHS, "more than 100,000 values, counting those of aliases"),
         ('a: "\\ud800"', "line 1: half of a surrogate pair"),
         ("a: \ud800", "not valid YAML"),
         ('a: "\\0"', "a NUL character"),
@@ -106,11 +106,18 @@ def test_everything_else_is_an_error_that_names_the_line(data, message):
 
 def test_hostile_text_costs_neither_time_nor_memory():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    for text in (LAUGHS, "[" * 100_000, "&a " * 1000, "? " * 10_000, "a: " * 10_000):
+    started = time.process_time()
+    for text in (
+        LAUGHS,
+        "[" + "1," * 500_000,
+        "[" * 100_000,
+        "&a " * 1000,
+        "? " * 10_000,
+        "a: " * 10_000,
+    ):
         with pytest.raises(DataError):
             parse_yaml(text, "x")
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kB
 
 

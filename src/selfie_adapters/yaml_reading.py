@@ -16,7 +16,7 @@ from selfie_adapters.errors import DataError
 
 MAX_BYTES = 2**20  # PyYAML reads about 250 kB per second
 MAX_DEPTH = 40
-MAX_VALUES = 200_000  # after aliases are expanded
+MAX_VALUES = 100_000  # PyYAML takes 600 bytes for each; after aliases are expanded too
 MAX_DIGITS = 100
 
 _TAG = "tag:yaml.org,2002:"
@@ -67,15 +67,20 @@ class _Refused(Exception):
 
 
 class _Composer(yaml.SafeLoader):
-    """Nodes of a document, no deeper than MAX_DEPTH: PyYAML recurses for each level."""
+    """Nodes of a document, MAX_VALUES at most, no deeper than MAX_DEPTH: PyYAML recurses for each
+    level."""
 
     depth = 0
+    count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            line = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH}", problem_mark=line)
+        self.count += 1
+        if self.depth > MAX_DEPTH or self.count > MAX_VALUES:
+            deep = f"nested deeper than {MAX_DEPTH}"
+            problem = deep if self.depth > MAX_DEPTH else f"more than {MAX_VALUES:,} values"
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         try:
             return super().compose_node(parent, index)
         finally:
