@@ -123,6 +123,25 @@ def user_path(path: str | Path) -> Path:
         return Path(path)
 
 
+def inside(folder: str | Path, name: str) -> Path:
+    """The path of the file `name` in `folder`, for writing.
+
+    Raises DataError where that is another place: an absolute name, one with "..", a link that
+    leads out of the folder.
+    """
+    path = Path(folder) / name
+    try:
+        found = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # loops of links, a NUL
+        raise DataError(f"{name!r:.120} is no name of a file in {folder} ({error}).") from error
+    if found == Path(folder).resolve() or not found.is_relative_to(Path(folder).resolve()):
+        raise DataError(
+            f"{name!r:.120} leads out of the folder {folder}, where it is to be written. "
+            "Give a plain name."
+        )
+    return path
+
+
 def existing_file(path: str | Path) -> Path:
     """`path` as a Path, if it is a file; otherwise MissingFileError with names like it nearby."""
     file = user_path(path)

@@ -23,6 +23,7 @@ _ESCAPE = re.compile(
     rb"|\\.",
     re.DOTALL,
 )
+_GROWTH = 8  # training files with the shortest labels take up to that
 _BYTES_PER = {b"{": 200, b"[": 72, b",": 32}  # what the decoded objects take, roughly
 
 
@@ -43,8 +44,8 @@ def parse_json(
     the number of the line that `data` is in a file of one document per line.
 
     Raises DataError with line and column for anything else: another encoding, nesting too deep,
-    numbers out of range, and documents whose objects would take more than four times their size in
-    memory (documents below 64 MiB of objects always pass).
+    numbers out of range, and documents of so many tiny values that their objects would take many
+    times their size in memory (documents below 64 MiB of objects always pass).
     """
     if line is not None:
         where = f"{where}, line {line}"
@@ -52,10 +53,10 @@ def parse_json(
     _refuse_other_encodings(raw, where)
     if not raw or raw.isspace():
         raise DataError(_sentence(f"{where}: empty; JSON is expected.", hint))
-    if _memory(raw) > max(MEMORY_FLOOR, 4 * len(raw)):
+    if _memory(raw) > max(MEMORY_FLOOR, _GROWTH * len(raw)):
         raise DataError(
-            f"{where}: too many values for {len(raw):,} bytes; reading it would take more than "
-            "four times its size in memory. Is this the right file?"
+            f"{where}: {len(raw):,} bytes of so many tiny values that reading them would take more "
+            f"than {_GROWTH} times that in memory. Is this the right file?"
         )
     try:
         return _decode(raw, unique_keys)

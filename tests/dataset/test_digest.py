@@ -49,7 +49,7 @@ def test_of_large_tensors_evenly_spaced_rows_stand_for_all(monkeypatch):
 
 def test_a_writer_killed_between_vectors_and_labels_leaves_no_mixture(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    save_dataset(path, [section(0)])
+    save_dataset(path, [section(0)], overwrite=True)
 
     class Killed(BaseException):
         pass
@@ -60,17 +60,17 @@ def test_a_writer_killed_between_vectors_and_labels_leaves_no_mixture(tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr("selfie_adapters.dataset.load.write_document", killed)
         with pytest.raises(Killed):
-            save_dataset(path, [section(1)])
+            save_dataset(path, [section(1)], overwrite=True)
     with pytest.raises(DataError, match=r"a.safetensors is not the vector file.*preparation again"):
         load_dataset(path)
-    save_dataset(path, [section(1)])
+    save_dataset(path, [section(1)], overwrite=True)
     assert torch.equal(load_dataset(path).sections[0].vectors, section(1).vectors)
 
 
 @pytest.mark.parametrize("stated", ["", "0" * 64, 5, ["x"]])
 def test_a_wrong_digest_is_refused_and_none_is_not_needed(tmp_path, stated):
     path = tmp_path / "a.json"
-    save_dataset(path, [section(0)])
+    save_dataset(path, [section(0)], overwrite=True)
     document = json.loads(path.read_text())
     document[0]["metadata"][DIGEST_KEY] = stated
     path.write_text(json.dumps(document))
@@ -84,11 +84,11 @@ def test_a_wrong_digest_is_refused_and_none_is_not_needed(tmp_path, stated):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_converting_merging_and_splitting_keep_it(tmp_path, dtype):
     path = tmp_path / "one/a.json"
-    save_dataset(path, [section(0, dtype)])
+    save_dataset(path, [section(0, dtype)], overwrite=True)
     convert_file(path)
     split_file(path, 0.5, 1)
     other = Section({**METADATA, "dataset_name": "b"}, section(1, dtype).vectors, ITEMS)
-    save_dataset(tmp_path / "two/b.json", [other])
+    save_dataset(tmp_path / "two/b.json", [other], overwrite=True)
     merged = merge_files([path, tmp_path / "two/b.json"], tmp_path / "all.json")
     for kept, written in zip(
         load_dataset(merged).sections, (section(0, dtype), other), strict=True

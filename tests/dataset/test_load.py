@@ -117,14 +117,14 @@ def test_what_is_written_is_read_back_and_repeats_to_the_byte(tmp_path):
     for suffix, filename in ((".json", "a.pt"), (".json.gz", "a.safetensors")):
         metadata = {**METADATA, "filename": filename, "note": "kept"}
         path = tmp_path / f"out{suffix}"
-        save_dataset(path, [Section(metadata, vectors, items)])
+        save_dataset(path, [Section(metadata, vectors, items)], overwrite=True)
         first = path.read_bytes()
         back = load_dataset(path)
         digest = vectors_digest(vectors)
         assert back.sections[0].metadata == {**metadata, DIGEST_KEY: digest}
         assert list(back.sections[0].items) == items
         assert torch.equal(back.sections[0].vectors, vectors)
-        save_dataset(path, [Section(metadata, vectors, items)])
+        save_dataset(path, [Section(metadata, vectors, items)], overwrite=True)
         assert path.read_bytes() == first
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "a.pt",
@@ -137,7 +137,7 @@ def test_what_is_written_is_read_back_and_repeats_to_the_byte(tmp_path):
 def test_nothing_is_written_that_could_not_be_read_back(tmp_path):
     section = Section(METADATA, torch.ones(1, 4), [Item(0, [" "], "train")])
     with pytest.raises(DataError, match="blank"):
-        save_dataset(tmp_path / "bad.json", [section])
+        save_dataset(tmp_path / "bad.json", [section], overwrite=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -98,7 +98,7 @@ def test_validation_is_another_word_for_val_and_columns_may_be_missing(hub):
         ('{"original_title": 7, "labels": ["x"]}\n', "row 1: name is 7"),
         (json.dumps({**ROWS[0], "split": "test"}), "split is 'test'"),
         ("[1]\n", "an object is expected"),
-        ("no json\n", r"t\.jsonl, line 1: not JSON"),
+        ("no json\n", r"t\.jsonl, line 1, column 5: not JSON"),
         ("", "no rows"),
     ],
 )

@@ -129,12 +129,12 @@ DEEP = "[" * 100_000
     [
         ("l.json", "", "the file is empty"),
         ("l.json", "{}", "no labels"),
-        ("l.json", '{"1": ', "line 1: not JSON"),
+        ("l.json", '{"1": ', "line 1, column .*: not JSON"),
         ("l.json", '"text"', "found 'text'. Expected"),
         ("l.json", b'{"1": "\xff"}', "not UTF-8"),
         ("l.json", DEEP, "nested too deeply"),
         ("l.json", CUT_OFF, "the gzip data ends early or is damaged"),
-        ("l.json", '{"1": "a", "1": "b"}', 'the key "1" stands twice'),
+        ("l.json", '{"1": "a", "1": "b"}', 'the key "1" occurs twice'),
         ("l.json", '{"1": "a", "01": "b"}', 'key "01": latent 1 stands twice'),
         ("l.json", '{"-1": "a"}', "key \"-1\": index is '-1'; a whole number from 0"),
         ("l.json", '{"owl": "a"}', 'key "owl": index is'),
@@ -148,7 +148,7 @@ DEEP = "[" * 100_000
         ("l.json", training_format(item(-1, "a")), "-1 is negative"),
         ("l.json", training_format(item(1, "a", split="test")), "neither train nor val"),
         ("l.jsonl", "[1]", "--labels-json"),
-        ("l.jsonl", '{"index": 1, "description": "a"}\n{"index', "line 2: not JSON"),
+        ("l.jsonl", '{"index": 1, "description": "a"}\n{"index', "line 2, column 8: not JSON"),
         ("l.jsonl", '{"index": true, "description": "a"}', "line 1: Expected `int | str`"),
         ("l.jsonl", '{"index": 1.5, "description": "a"}', "line 1: Expected `int | str`"),
         ("l.jsonl", '{"index": -3, "description": "a"}', "line 1: index is -3"),
@@ -157,7 +157,7 @@ DEEP = "[" * 100_000
         ("l.jsonl", '{"index": 1, "label": "a"}', "line 1: .*`description`.* keys index, label"),
         ("l.jsonl", '{"index": 1, "description": 2}', r"line 1: Expected `str \| null`"),
         ("l.jsonl", "3", "line 1: Expected `object`"),
-        ("l.jsonl", b'{"index": 1, "description": "\xff"}', "line 1: not JSON"),
+        ("l.jsonl", b'{"index": 1, "description": "\xff"}', "line 1, column 30: not UTF-8"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path, name, content, message):

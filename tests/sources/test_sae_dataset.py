@@ -43,7 +43,7 @@ def prepare(tmp_path, monkeypatch):
             labels = tmp_path / "labels.json"
             write_json(labels, {str(i): f"label {i}" for i in range(D_SAE)})
             options["labels_json"] = labels
-        request = SaeRequest("x", output_dir=tmp_path / "out", **named, **options)
+        request = SaeRequest("x", tmp_path / "out", **{"overwrite": True, **named, **options})
         return prepare_sae(request), expected
 
     return prepare

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.digest import vectors_digest
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, topic_vectors
-from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+from selfie_adapters.sources.topic_dataset import TopicSettings, _split, write_topic_dataset
 from selfie_adapters.sources.topics import topic_texts
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 
@@ -103,7 +103,7 @@ def test_metadata_says_how_the_vectors_were_made(written):
     [
         (TOPICS[:1], SETTINGS, "at least 2"),
         (TOPICS[:2], SETTINGS, "is the mean of the training topics"),
-        (TOPICS[:1] * 8, SETTINGS, '"owl" at layer 0, position -1'),
+        (TOPICS[:1] * 8, SETTINGS, "at least 2 are needed"),
         (TOPICS, TopicSettings((1,), position=0), "a position after the topic's name"),
         (TOPICS, TopicSettings((1,), position=4), "position 4, is the mean"),
         (TOPICS, TopicSettings(()), "at least one"),
@@ -152,3 +152,35 @@ def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
         )
     with pytest.raises(DataError, match='no topic has the split "train"'):
         write_topic_dataset(model, [topics[0], topics[3]], settings, tmp_path / "u.json")
+
+
+def test_a_topic_that_occurs_twice_is_never_in_both_splits():
+    names = ["owl", "Owl ", "bee", "fog", "owl", "ant", "bee", "elk", "yak", "gnu"]
+    topics = [Topic((name,), name=name) for name in names]
+    topics.append(Topic(("x",), prompt="What is fog?"))
+    topics.append(Topic(("y",), name="gnu", prompt="What is fog?"))
+    for seed in range(30):
+        train, val = _split(topics, TopicSettings((0,), val_fraction=0.3, seed=seed))
+        assert sorted([*train, *val]) == list(range(len(topics)))
+        sides = {i: "val" if i in val else "train" for i in range(len(topics))}
+        for same in ((0, 1, 4), (2, 6), (9, 10, 11)):
+            assert len({sides[i] for i in same}) == 1
+    alone = [Topic((name,), name=name) for name in ("owl", "bee", "fog", "ant", "elk")]
+    settings = TopicSettings((0,), val_fraction=0.4, seed=7)
+    assert _split(alone, settings) == split_indices(range(5), 0.4, 7)  # as before
+    with pytest.raises(DataError, match='"Owl" is in both splits'):
+        _split([Topic(("a",), "owl", split="train"), Topic(("b",), "Owl", split="val")], settings)
+
+
+def test_existing_files_are_not_replaced_unless_asked(model, tmp_path):
+    path = write_topic_dataset(model, TOPICS, SETTINGS, tmp_path / "t.json")
+    written = path.read_bytes()
+    files = set(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"t\.json exists.*--overwrite"):
+        write_topic_dataset(model, TOPICS, SETTINGS, path)
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"t_mean\.safetensors exists"):
+        write_topic_dataset(model, TOPICS, SETTINGS, path)
+    write_topic_dataset(model, TOPICS, SETTINGS, path, overwrite=True)
+    assert path.read_bytes() == written
+    assert set(tmp_path.iterdir()) == files

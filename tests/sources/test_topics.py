@@ -105,7 +105,7 @@ def test_bad_jsonl_is_refused_with_its_line(tmp_path, rows, patterns):
         ("name,labels\nowl,owl|\n", ["line 2", "label ''"]),
         ("title,labels\nowl,owl\n", ["line 2", "title, labels"]),
         ("name,label\nowl,a bird\n", ["line 2", 'mean "labels"?']),
-        ("name,labels\n" + "x" * 200_000 + ",b\n", ["not CSV", "limit"]),
+        ("name,labels\n" + "x" * 10_000_001 + ",b\n", ["not CSV", "limit"]),
         ("name,labels\n", ["no topics"]),
         ("", ["no topics"]),
     ],

@@ -255,7 +255,7 @@ def test_vectors_of_another_model_are_refused(data):
     dataset = load_dataset(data)
     narrow = torch.randn(20, 31)
     section = Section(dataset.sections[0].metadata, narrow, dataset.sections[0].items)
-    save_dataset(data, [section])
+    save_dataset(data, [section], overwrite=True)
     with pytest.raises(DataError, match="width 31; the model tiny has d_model 32"):
         train(config_for(data), other)
 
@@ -263,7 +263,11 @@ def test_vectors_of_another_model_are_refused(data):
 def test_a_file_without_training_rows_is_refused(data, model):
     dataset = load_dataset(data)
     items = [Item(0, ["x"], "val")]
-    save_dataset(data, [Section(dataset.sections[0].metadata, dataset.sections[0].vectors, items)])
+    save_dataset(
+        data,
+        [Section(dataset.sections[0].metadata, dataset.sections[0].vectors, items)],
+        overwrite=True,
+    )
     with pytest.raises(DataError, match='no vector has the split "train"'):
         train(config_for(data), model)
 
@@ -274,7 +278,9 @@ def test_labels_are_stripped_only_when_asked(data, model):
     losses = []
     for strip in (False, True):
         items = [Item(0, [" cat "], "train"), Item(1, [" cat "], "val")]
-        save_dataset(data, [Section(dataset.sections[0].metadata, vectors.clone(), items)])
+        save_dataset(
+            data, [Section(dataset.sections[0].metadata, vectors.clone(), items)], overwrite=True
+        )
         config = config_for(
             data,
             experiment_name=f"strip-{strip}",
@@ -312,7 +318,7 @@ def test_labels_kept_together_go_through_the_model_with_one_prompt_a_vector(tmp_
     items = [Item(i, [f"{i} {'abcd'[j]}" for j in range(4)], "train") for i in range(6)]
     vectors = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "many.json"
-    save_dataset(path, [Section(metadata, vectors, items)])
+    save_dataset(path, [Section(metadata, vectors, items)], overwrite=True)
     config = config_for(path, data__batch_size=8, data__keep_labels_together=True)
     seen = []
     handle = model.embedding.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))

@@ -281,7 +281,7 @@ def test_other_data_under_the_same_name_is_refused(data, model, monkeypatch):
     for section in dataset.sections:
         section.items[0].labels[0] += "!"
     sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
-    save_dataset(data, sections)
+    save_dataset(data, sections, overwrite=True)
     with pytest.raises(TrainingError, match="toy.json: the training examples are not those"):
         resume(run, model)
 

@@ -51,7 +51,9 @@ def test_shuffled_gives_every_label_the_vector_of_another(data, model):
         Item(1, ["two"], "val"),
         Item(2, ["x"], "train"),
     ]
-    save_dataset(data, [Section(dataset.sections[0].metadata, vectors.clone(), items)])
+    save_dataset(
+        data, [Section(dataset.sections[0].metadata, vectors.clone(), items)], overwrite=True
+    )
     config = config_for(data, projection={"type": "identity"})
     row = rows_of(train(config, model), "validation")[0]
     identity = create_adapter("identity", 32)
@@ -63,7 +65,7 @@ def test_one_vector_alone_cannot_be_shuffled(data, model):
     dataset = load_dataset(data)
     items = [Item(0, ["one", "eins"], "val"), Item(2, ["x"], "train")]
     vectors = dataset.sections[0].vectors.clone()
-    save_dataset(data, [Section(dataset.sections[0].metadata, vectors, items)])
+    save_dataset(data, [Section(dataset.sections[0].metadata, vectors, items)], overwrite=True)
     row = rows_of(train(config_for(data), model), "validation")[-1]
     assert set(row["controls"]) == {"trained", "zero", "identity"}
 
@@ -122,7 +124,7 @@ def test_a_set_without_held_out_rows_is_trained_on_without_validation(data, mode
     dataset = load_dataset(data)
     items = [Item(0, ["one"], "train")]
     vectors = dataset.sections[0].vectors.clone()
-    save_dataset(data, [Section(dataset.sections[0].metadata, vectors, items)])
+    save_dataset(data, [Section(dataset.sections[0].metadata, vectors, items)], overwrite=True)
     run = train(config_for(data), model)
     assert rows_of(run, "validation") == []
     with pytest.raises(DataError, match='no vector has the split "val"'):

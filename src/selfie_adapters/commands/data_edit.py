@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 
+_FLAG = Parameter(negative=())
 _SHOWN = 20
 
 
@@ -43,7 +46,7 @@ def check(file: str) -> None:
     sys.exit(1)
 
 
-def merge(*files: Path, out: Path) -> None:
+def merge(*files: Path, out: Path, overwrite: Annotated[bool, _FLAG] = False) -> None:
     """Put the sections of several training files into one; vector files stay where they are.
 
     Parameters
@@ -52,14 +55,21 @@ def merge(*files: Path, out: Path) -> None:
         Training files, two or more.
     out
         Training file to write.
+    overwrite
+        Replace a file of the same name.
     """
     from selfie_adapters.dataset.editing import merge_files
 
-    _say(Console(), str(merge_files(files, out)))
+    _say(Console(), str(merge_files(files, out, overwrite)))
 
 
 def split(
-    file: Path, *, val_fraction: float = 0.1, seed: int = 42, out: Path | None = None
+    file: Path,
+    *,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    out: Path | None = None,
+    overwrite: Annotated[bool, _FLAG] = False,
 ) -> None:
     """Choose the held-out rows of a training or label file anew.
 
@@ -73,23 +83,27 @@ def split(
         Seed of the split.
     out
         File to write; without it the file itself.
+    overwrite
+        Replace a file of the name given with --out.
     """
     from selfie_adapters.dataset.editing import split_file
 
-    _say(Console(), str(split_file(file, val_fraction, seed, out)))
+    _say(Console(), str(split_file(file, val_fraction, seed, out, overwrite)))
 
 
-def convert(file: Path) -> None:
+def convert(file: Path, *, overwrite: Annotated[bool, _FLAG] = False) -> None:
     """Write vectors as .safetensors if they are .pt, else as .pt; old vector files stay.
 
     Parameters
     ----------
     file
         Vector file, or training file: then all its vector files, and filename in it.
+    overwrite
+        Replace vector files of the new names.
     """
     from selfie_adapters.dataset.editing import convert_file
 
-    for path in convert_file(file):
+    for path in convert_file(file, overwrite):
         _say(Console(), str(path))
 
 

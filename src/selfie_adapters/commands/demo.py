@@ -122,6 +122,7 @@ def _capture(console: Console, model: Any, size: _Size, folder: Path) -> Path:
             settings,
             folder / "topics.json",
             lambda done: progress.advance(task, done),
+            overwrite=True,
         )
 
 

@@ -20,6 +20,7 @@ def topics(
     val_fraction: float = 0.1,
     seed: int = 42,
     dtype: str = "auto",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Capture topic vectors and write them with their labels as a training file.
 
@@ -46,13 +47,20 @@ def topics(
         Seed of the split.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    overwrite
+        Replace files of the same name.
     """
     from rich.progress import Progress
 
     from selfie_adapters.model import load_model
     from selfie_adapters.sources import open_topics
-    from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+    from selfie_adapters.sources.topic_dataset import (
+        TopicSettings,
+        topic_files,
+        write_topic_dataset,
+    )
 
+    topic_files(out, layers, overwrite)  # before the model is loaded
     rows = open_topics(source)
     settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
     console = Console()
@@ -60,7 +68,7 @@ def topics(
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("vectors", total=len(rows))
         path = write_topic_dataset(
-            loaded, rows, settings, out, lambda done: progress.advance(task, done)
+            loaded, rows, settings, out, lambda done: progress.advance(task, done), overwrite
         )
     console.print(f"{len(rows)} topics: {path}", highlight=False, markup=False)
 
@@ -72,6 +80,7 @@ def labels(
     explainer: str | None = None,
     all_explainers: Annotated[bool, Parameter(negative=())] = False,
     labels_url: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Fetch the labels of a Neuronpedia source and write them as JSON lines.
 
@@ -88,11 +97,15 @@ def labels(
         Keep the labels of all of them.
     labels_url
         Copy of the export bucket: a folder, or an address that answers S3's listing.
+    overwrite
+        Replace a file of the same name.
     """
     from selfie_adapters.commands.progress import files_fetched
+    from selfie_adapters.files import check_free, user_path
     from selfie_adapters.sources.label_files import write_label_file
     from selfie_adapters.sources.neuronpedia import fetch_source_labels
 
+    check_free(user_path(out), overwrite)
     console = Console()
     with files_fetched(console) as progress:
         found = fetch_source_labels(

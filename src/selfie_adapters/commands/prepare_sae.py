@@ -31,6 +31,7 @@ def sae(
     force_new_split: Annotated[bool, _FLAG] = False,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     device: str = "cpu",
+    overwrite: Annotated[bool, _FLAG] = False,
 ) -> None:
     """Write an SAE's decoder rows and their labels as a training file.
 
@@ -74,6 +75,8 @@ def sae(
         Number format of the vectors; bfloat16 and float16 halve the file.
     device
         Where SAELens loads what it alone can read; all else is copying and needs no GPU.
+    overwrite
+        Replace files of the same name.
     """
     options = locals()  # the parameters and nothing else: they are SaeRequest's fields
     from rich.progress import Progress

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from selfie_adapters.dataset.schema import Item, Problem, metadata_problems, problems
+from selfie_adapters.dataset.unlabelled import labels_only
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, existing_file, read_plain
+from selfie_adapters.files import atomic_path, read_json, read_plain
+from selfie_adapters.json_text import parse_json
+
+_HINT = "A list of sections is expected, see docs/formats.md."
+
+
+class RawSection(msgspec.Struct):
+    """A section of a training file as it is stored; keys that are not known are skipped."""
+
+    metadata: dict[str, Any]
+    vectors: list[Item]
 
 
 def read_document(path: str | Path) -> Any:
@@ -17,16 +29,58 @@ def read_document(path: str | Path) -> Any:
 
     Raises MissingFileError, or DataError naming the file for anything that is not JSON.
     """
-    file = existing_file(path)
-    data = read_plain(file)
-    if not data.strip():
-        raise DataError(f"{file}: the file is empty. A list of sections is expected.")
+    return read_json(path, _HINT)
+
+
+def read_raw_sections(path: str | Path) -> tuple[list[RawSection], list[Problem]]:
+    """The sections of a training file; or none, and everything that breaks the format.
+
+    Raises MissingFileError, or DataError naming the file for anything that is not JSON.
+    """
+    data = read_plain(path)
+    sections = _sound_sections(data)
+    if sections is not None:
+        return sections, []
+    # Slower, and in more memory: every value is looked at, to say where it stands.
+    document = parse_json(data, str(path), _HINT)
+    if found := list(labels_only(Path(path), document)) or list(problems(document)):
+        return [], found
+    return [
+        RawSection(
+            section["metadata"],
+            [Item(item["index"], item["labels"], item["split"]) for item in section["vectors"]],
+        )
+        for section in document
+    ], []
+
+
+class _TypedSection(msgspec.Struct):
+    metadata: msgspec.Raw
+    vectors: list[Item]
+
+
+_decoder = msgspec.json.Decoder(Annotated[list[_TypedSection], msgspec.Meta(min_length=1)])
+
+
+def _sound_sections(data: bytes) -> list[RawSection] | None:
+    """The sections of a file without any problem, decoded straight into their types."""
     try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file}: not JSON ({error}). The training format is JSON, see docs/formats.md."
-        ) from error
+        typed = _decoder.decode(data.removeprefix(b"\xef\xbb\xbf"))
+        sections = [
+            RawSection(parse_json(bytes(section.metadata), "metadata"), section.vectors)
+            for section in typed
+        ]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DataError):
+        return None
+    for section in sections:
+        sound = (
+            next(metadata_problems("", section.metadata, needs_filename=True), None) is None
+            and len({item.index for item in section.vectors}) == len(section.vectors)
+            and all(label.strip() for item in section.vectors for label in item.labels)
+        )
+        if not sound:
+            return None
+    return sections
 
 
 def write_document(path: str | Path, document: Any) -> None:

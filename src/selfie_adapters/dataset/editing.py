@@ -15,20 +15,22 @@ from selfie_adapters.dataset.splits import split_indices
 from selfie_adapters.dataset.stream import stream_vectors
 from selfie_adapters.dataset.vectors import open_vectors, save_vectors
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import existing_file
+from selfie_adapters.files import check_free, existing_file, inside, user_path
 
 _ROWS_AT_ONCE = 8192
 
 
-def merge_files(files: Sequence[str | Path], out: str | Path) -> Path:
+def merge_files(files: Sequence[str | Path], out: str | Path, overwrite: bool = False) -> Path:
     """Write the sections of all `files` as one training file; vector files stay where they are.
 
     Raises DataError where a file could not be trained on, where widths differ, or where two
-    sections have the same dataset_name and layer.
+    sections have the same dataset_name and layer; ConfigError if `out` exists and `overwrite` is
+    not given.
     """
     if len(files) < 2:
         raise DataError("merging needs at least two training files.")
     target = Path(out)
+    check_free(target, overwrite)
     merged: list[dict[str, Any]] = []
     widths: dict[str, int] = {}
     names: Counter[str] = Counter()
@@ -37,7 +39,7 @@ def merge_files(files: Sequence[str | Path], out: str | Path) -> Path:
         widths[str(file)] = dataset.d_model
         names.update(section.id for section in dataset.sections)
         for section in read_document(file):
-            vectors = Path(file).parent / Path(section["metadata"]["filename"]).expanduser()
+            vectors = Path(file).parent / user_path(section["metadata"]["filename"])
             place = os.path.relpath(vectors.resolve(), target.parent.resolve())
             merged.append({**section, "metadata": {**section["metadata"], "filename": place}})
     if len(set(widths.values())) > 1:
@@ -53,13 +55,19 @@ def merge_files(files: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def split_file(
-    file: str | Path, val_fraction: float = 0.1, seed: int = 42, out: str | Path | None = None
+    file: str | Path,
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Split every section anew by the rule of `split_indices`, into `out` or in place.
 
     Label files without `filename` can be split too. Raises DataError like `split_indices`, and
-    for a file that breaks the format.
+    for a file that breaks the format; ConfigError if `out` exists and `overwrite` is not given.
     """
+    if out is not None:
+        check_free(out, overwrite)
     document = read_document(file)
     for problem in problems(document, needs_filename=False):
         raise DataError(f"{file}, {problem}")
@@ -72,7 +80,7 @@ def split_file(
         vectors += [{**items[index], "split": "val"} for index in val]
         metadata = section["metadata"]
         if "filename" in metadata:  # which counts from the JSON's folder
-            place = Path(file).parent / Path(metadata["filename"]).expanduser()
+            place = Path(file).parent / user_path(metadata["filename"])
             relative = os.path.relpath(place.resolve(), target.parent.resolve())
             same_folder = target.parent.resolve() == Path(file).parent.resolve()
             metadata = metadata if same_folder else {**metadata, "filename": relative}
@@ -81,35 +89,45 @@ def split_file(
     return target
 
 
-def convert_file(file: str | Path) -> list[Path]:
+def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
     """Write a vector file as the other kind beside it (`.pt` → `.safetensors`, all others →
     `.pt`); for a training file, all its vector files, and `filename` in it.
 
-    Old vector files stay. Returns what was written. Raises like `open_vectors` and `load_dataset`.
+    Old vector files stay. Returns what was written. Raises like `open_vectors` and `load_dataset`;
+    ConfigError, and writes nothing, if a file exists already and `overwrite` is not given;
+    DataError for vectors outside of the training file's folder, where nothing is written.
     """
     source = existing_file(file)
-    if not source.name.endswith((".json", ".json.gz")):
-        return [_convert(source)]
+    if not source.name.lower().endswith((".json", ".json.gz")):
+        target = _other_kind(source)
+        check_free(target, overwrite)
+        _convert(source, target)
+        return [target]
     load_dataset(source)
     document = read_document(source)
-    converted: dict[Path, Path] = {}
+    targets: dict[Path, Path] = {}
     for section in document:
-        old = Path(section["metadata"]["filename"])
-        place = (source.parent / old.expanduser()).resolve()
-        if place not in converted:
-            converted[place] = _convert(place)
-        section["metadata"]["filename"] = str(old.with_suffix(converted[place].suffix))
+        old = user_path(section["metadata"]["filename"])
+        place = (source.parent / old).resolve()
+        new = _other_kind(old)
+        targets[place] = inside(source.parent, os.path.relpath(source.parent / new, source.parent))
+        section["metadata"]["filename"] = str(new)
+    for target in targets.values():
+        check_free(target, overwrite)
+    for place, target in targets.items():
+        _convert(place, target)
     write_document(source, document)
-    return [*converted.values(), source]
+    return [*targets.values(), source]
 
 
-def _convert(file: Path) -> Path:
+def _other_kind(file: Path) -> Path:
+    return file.with_suffix(".safetensors" if file.suffix.lower() in (".pt", ".pth") else ".pt")
+
+
+def _convert(file: Path, target: Path) -> None:
     vectors = open_vectors(file)
-    if file.suffix in (".pt", ".pth"):
-        target = file.with_suffix(".safetensors")
+    if target.suffix == ".safetensors":
         save_vectors(target, vectors)
     else:
-        target = file.with_suffix(".pt")
         shape = (vectors.shape[0], vectors.shape[1])
         stream_vectors(target, shape, vectors.dtype, vectors.split(_ROWS_AT_ONCE))
-    return target

@@ -101,7 +101,7 @@ def _summary(name: str, items: Sequence[Any], section: Section | None) -> Sectio
     """items: (index, labels, split) of each."""
     labels = [label for _, group, _ in items for label in group]
     counts = Counter(labels)
-    splits = Counter(split for _, _, split in items)
+    splits = Counter(split for _, _, split in items if isinstance(split, str))
     norm = None
     if section is not None:
         inside = [item.index for item in section.items if item.index < section.vectors.shape[0]]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
-from selfie_adapters.dataset.document import read_document, write_document
+from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
 from selfie_adapters.errors import DataError, SelfieError
-from selfie_adapters.files import existing_file
+from selfie_adapters.files import check_free, existing_file, inside, user_path
 
 _SHOWN = 5  # problems in the message of an error; `selfie data inspect` shows more
 
@@ -128,15 +129,11 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
     Raises only where there is nothing to look at: no such file, or not JSON.
     """
     file = existing_file(labels_file)
-    document = read_document(file)
-    found = list(_labels_only(file, document)) or list(problems(document))
-    if found:
-        return [], found
+    raw_sections, found = read_raw_sections(file)
     sections: list[Section] = []
-    for number, raw in enumerate(document):
-        place = section_place(number, raw["metadata"])
-        items = [Item(item["index"], item["labels"], item["split"]) for item in raw["vectors"]]
-        vector_file = file.parent / Path(raw["metadata"]["filename"]).expanduser()
+    for number, raw in enumerate(raw_sections):
+        place = section_place(number, raw.metadata)
+        vector_file = file.parent / user_path(raw.metadata["filename"])
         try:
             vectors = open_vectors(vector_file)
         except SelfieError as error:
@@ -144,8 +141,8 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
                 Problem(f"{place}, metadata.filename", str(error), "Paths count from the JSON.")
             )
             continue
-        sections.append(Section(raw["metadata"], vectors, items))
-        if (stated := raw["metadata"].get(DIGEST_KEY)) is not None:
+        sections.append(Section(raw.metadata, vectors, raw.vectors))
+        if (stated := raw.metadata.get(DIGEST_KEY)) is not None:
             found.extend(_digest_problems(place, stated, vectors, vector_file))
         found.extend(_row_problems(place, sections[-1], vector_file))
     widths = {section.id: section.vectors.shape[1] for section in sections}
@@ -157,23 +154,30 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
     return sections, found
 
 
-def save_dataset(labels_file: str | Path, sections: Sequence[Section]) -> None:
+def save_dataset(
+    labels_file: str | Path, sections: Sequence[Section], overwrite: bool = False
+) -> None:
     """Write vectors (beside the JSON, under each section's `filename`), then the JSON itself.
 
-    Raises DataError, and writes nothing, if the result could not be read back.
+    Raises DataError, and writes nothing, if the result could not be read back or if a `filename`
+    leads out of the JSON's folder; ConfigError if a file exists already and `overwrite` is not
+    given.
     """
     document = [
         {
             "metadata": {**section.metadata, DIGEST_KEY: vectors_digest(section.vectors)},
-            "vectors": [asdict(item) for item in section.items],
+            "vectors": [msgspec.structs.asdict(item) for item in section.items],
         }
         for section in sections
     ]
     if wrong := next(problems(document), None):
         raise DataError(f"{labels_file}: {wrong}")
     folder = Path(labels_file).parent
-    for section in sections:
-        save_vectors(folder / section.metadata["filename"], section.vectors)
+    targets = [inside(folder, section.metadata["filename"]) for section in sections]
+    for file in (*targets, Path(labels_file)):
+        check_free(file, overwrite)
+    for target, section in zip(targets, sections, strict=True):
+        save_vectors(target, section.vectors)
     write_document(labels_file, document)
 
 
@@ -209,34 +213,3 @@ def _row_problems(place: str, section: Section, vector_file: Path) -> Iterator[P
             f"row {row} of {vector_file} is {what}",
             "Leave it out of the labels.",
         )
-
-
-def _labels_only(file: Path, document: Any) -> Iterator[Problem]:
-    """A published label file has sections without `filename`: labels whose vectors are not made."""
-    if not isinstance(document, list) or not document:
-        return
-    for number, section in enumerate(document):
-        metadata = section.get("metadata") if isinstance(section, dict) else None
-        if not isinstance(metadata, dict) or "filename" in metadata or not section.get("vectors"):
-            return
-        release, sae = _sae_of(metadata)
-        yield Problem(
-            section_place(number, metadata),
-            "labels only: there is no filename, so the vectors are missing",
-            "Make them from the SAE: selfie prepare sae "
-            f"--release {release} --sae-id {sae} --labels-json {file} --output-dir data "
-            f"--output-name {file.name.removesuffix('.gz').removesuffix('.json')}",
-        )
-
-
-def _sae_of(metadata: dict[str, Any]) -> tuple[str, str]:
-    """SAELens release and id as far as the metadata tells."""
-    name = str(metadata.get("dataset_name", ""))
-    known = metadata.get("saelens_release"), metadata.get("saelens_sae_id")
-    layer = metadata.get("layer", "…")
-    guesses = {
-        "Goodfire/Llama-3.1-8B": "goodfire-llama-3.1-8b-instruct",
-        "Goodfire/Llama-3.3-70B": "goodfire-llama-3.3-70b-instruct",
-    }
-    guess = next((r for start, r in guesses.items() if name.startswith(start)), "RELEASE")
-    return str(known[0] or guess), str(known[1] or f"layer_{layer}")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from selfie_adapters.errors import nearest
 
@@ -24,12 +26,11 @@ METADATA_KEYS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One labelled row of the vector file."""
 
-    index: int
-    labels: list[str]
+    index: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    labels: Annotated[list[str], msgspec.Meta(min_length=1)]
     split: Split
 
 
@@ -82,12 +83,13 @@ def _section_problems(number: int, section: Any, needs_filename: bool) -> Iterat
     place = section_place(number, metadata)
     yield from _missing(place, section, ("metadata", "vectors"))
     if "metadata" in section:
-        yield from _metadata_problems(place, metadata, needs_filename)
+        yield from metadata_problems(place, metadata, needs_filename)
     if "vectors" in section:
         yield from _item_problems(place, section["vectors"])
 
 
-def _metadata_problems(place: str, metadata: Any, needs_filename: bool) -> Iterator[Problem]:
+def metadata_problems(place: str, metadata: Any, needs_filename: bool) -> Iterator[Problem]:
+    """Everything that is wrong with a section's metadata."""
     if not isinstance(metadata, dict):
         yield Problem(f"{place}, metadata", f"{_kind(metadata)}", "An object is expected.")
         return
@@ -119,7 +121,7 @@ def _item_problems(place: str, items: Any) -> Iterator[Problem]:
         # The common case first: 131k items must pass in a moment.
         if not (
             type(index) is int
-            and index >= 0
+            and 0 <= index <= 2**62
             and index not in first_with
             and (split == "train" or split == "val")
             and type(labels) is list
@@ -141,8 +143,9 @@ def _one_item_problems(
             yield Problem(
                 f"{place}, index", f"{index!r:.40} is {_kind(index)}", "Write a row number."
             )
-        elif index < 0:
-            yield Problem(f"{place}, index", f"{index} is negative", "Rows count from 0.")
+        elif not 0 <= index <= 2**62:
+            what = "is negative" if index < 0 else "is no row of any file"
+            yield Problem(f"{place}, index", f"{index:.4g} {what}", "Rows count from 0.")
         elif index in first_with:
             yield Problem(
                 f"{place}, index",

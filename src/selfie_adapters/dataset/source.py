@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.selection import parse_selection
-from selfie_adapters.dataset.vectors import open_vectors
+from selfie_adapters.dataset.vectors import open_directions
 from selfie_adapters.errors import ConfigError
 
 
@@ -33,6 +33,7 @@ class LabelSource:
     tensor: Rows | None  # [rows, d_model] where there is no dataset
     places: list[tuple[int, int]]  # (section, row)
     tensor_layer: int | None = None  # which block's, where it is known
+    row_layers: tuple[int, ...] | None = None  # each row's, where they are stored by layer
 
     @classmethod
     def of_rows(cls, rows: Rows, layer: int | None = None) -> LabelSource:
@@ -72,7 +73,8 @@ class LabelSource:
     def layer(self, place: int) -> int | None:
         """Zero-based block whose output the vector is; None where the file does not say."""
         if self.dataset is None:
-            return self.tensor_layer
+            row = self.places[place][1]
+            return self.tensor_layer if self.row_layers is None else self.row_layers[row]
         return self.dataset.sections[self.places[place][0]].layer
 
     def first(self, count: int) -> LabelSource:
@@ -103,11 +105,12 @@ def read_label_source(
 ) -> LabelSource:
     """Vectors to label from a training file (.json, .json.gz) or a vector file.
 
-    Raises like `load_dataset` and `open_vectors`. `split` matters for training files only.
+    Raises like `load_dataset` and `open_directions`. `split` matters for training files only.
     """
     name = Path(path).name
-    if name.endswith((".json", ".json.gz", ".gz")):
+    if name.lower().endswith((".json", ".gz")):
         dataset = load_dataset(path)
         items = dataset.labelled(None if split == "all" else split)
         return LabelSource(dataset, None, [(item.section, item.row) for item in items])
-    return LabelSource.of_rows(open_vectors(path))
+    rows, layers = open_directions(path)
+    return replace(LabelSource.of_rows(rows), row_layers=layers)

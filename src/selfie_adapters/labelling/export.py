@@ -209,7 +209,7 @@ def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> 
         for number, old in enumerate(_sections(run, source, layer))
         if (section := _labelled(old, labels, f"{name}_{number}.safetensors", source)).items
     ]
-    save_dataset(out, sections)
+    save_dataset(out, sections, overwrite=True)
     return sum(len(section.items) for section in sections)
 
 

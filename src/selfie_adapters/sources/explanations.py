@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from selfie_adapters.errors import DataError, nearest
+from selfie_adapters.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.label_set import Explainer, LabelSet
 
 # What an explainer answers when it finds nothing. Newer exports put the token that excites the
@@ -44,20 +45,21 @@ def parse_rows(place: str, content: bytes) -> list[Explanation]:
     """Rows of a JSONL file. Raises DataError with `place`, the line, and what is wrong in it."""
     try:
         return [_explanation(row) for row in _decoder.decode_lines(content)]
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         pass  # read it again line by line, to name the line
     explanations = []
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            explanations.append(_explanation(_decoder.decode(line)))
+            # A text that was cut in the middle of an emoji is no reason to lose the others.
+            explanations.append(_explanation(_decoder.decode(mend_surrogates(line))))
         except msgspec.ValidationError as error:
-            raise DataError(f"{place}, line {number}: {error}. {_expected(line)}") from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{place}, line {number}: not JSON ({error}). One JSON object a line is expected."
-            ) from error
+            shape = _expected(place, line, number)
+            raise DataError(f"{place}, line {number}: {error}. {shape}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            parse_json(line, place, "One JSON object per line is expected.", line=number)
+            raise DataError(f"{place}, line {number}: not an explanation ({error}).") from error
         except ValueError as error:
             raise DataError(f"{place}, line {number}: {error}") from error
     return explanations
@@ -66,7 +68,7 @@ def parse_rows(place: str, content: bytes) -> list[Explanation]:
 def latent_number(index: str | int) -> int:
     """The latent that `index` names. Raises ValueError that says what is wrong."""
     text = str(index)
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise ValueError(f"index is {index!r:.40}; a whole number from 0 is expected.")
     return int(text)
 
@@ -176,10 +178,14 @@ def _explanation(row: Row) -> Explanation:
     )
 
 
-def _expected(line: bytes) -> str:
-    """The hint for a row of the wrong shape: a key that was meant, or the shape."""
+def _expected(place: str, line: bytes, number: int) -> str:
+    """The hint for a row of the wrong shape: a key that was meant, or the shape.
+
+    Raises DataError where the row is no JSON at all, which its types hid.
+    """
     shape = 'Expected {"index": "12", "description": "…"}.'
-    row = msgspec.json.decode(line)
+    row = parse_json(line, place, line=number)
     if not isinstance(row, dict) or {"index", "description"} <= set(row):
         return shape
-    return f"Found the keys {', '.join(map(str, row)) or 'none'}. {shape}"
+    shown = ", ".join(f"{key:.40}" for key in list(row)[:12])
+    return f"Found the keys {shown or 'none'}. {shape}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,6 +11,7 @@ import msgspec
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
+from selfie_adapters.json_text import parse_json
 from selfie_adapters.sources.explanations import collect_labels, latent_number, parse_rows
 from selfie_adapters.sources.label_set import LabelSet
 
@@ -95,38 +94,15 @@ def _json_lines(file: Path, content: bytes) -> LabelSet:
 
 
 def _json(file: Path, content: bytes, section: SectionChoice) -> LabelSet:
-    try:
-        document = json.loads(content, object_pairs_hook=_no_key_twice)
-    except json.JSONDecodeError as error:
-        first_line = content.lstrip().split(b"\n", 1)[0]
-        lines = error.msg == "Extra data" and first_line.startswith(b"{")
-        hint = "It looks like JSON lines: --labels-jsonl." if lines else _SHAPES
-        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}). {hint}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    except RecursionError as error:
-        raise DataError(f"{file}: nested too deeply. {_SHAPES}") from error
-    except _KeyTwice as error:
-        raise DataError(
-            f'{file}: the key "{error}" stands twice. Give each latent once.'
-        ) from error
+    first = content.lstrip().split(b"\n", 1)[0].rstrip()
+    lines = first.startswith(b"{") and first.endswith(b"}") and len(first) < len(content.strip())
+    hint = "It looks like JSON lines: --labels-jsonl." if lines else _SHAPES
+    document = parse_json(content, str(file), hint, unique_keys=True)
     if isinstance(document, dict):
         return _mapping(file, document)
     if isinstance(document, list):
         return _training_format(file, document, section)
     raise DataError(f"{file}: found {document!r:.40}. {_SHAPES}")
-
-
-class _KeyTwice(Exception):
-    pass
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _KeyTwice(counts.most_common(1)[0][0])
-    return found
 
 
 def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from selfie_adapters.dataset.schema import problems
 from selfie_adapters.dataset.stream import stream_vectors
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
+from selfie_adapters.files import check_free, inside
 from selfie_adapters.sources.decoder import RowCheck
 from selfie_adapters.sources.label_files import read_label_file
 from selfie_adapters.sources.label_set import LabelSet
@@ -51,6 +53,7 @@ class SaeRequest:
     force_new_split: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "cpu"
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,13 @@ def prepare_sae(
 ) -> Prepared:
     """Write the decoder's rows and their labels as a training file.
 
-    Raises ConfigError for options that do not go together, and whatever reading labels and
+    Raises ConfigError for options that do not go together and for files that exist and must not be
+    replaced, and whatever reading labels and
     decoder raises; a file appears under its final name whole or not at all, the labels last.
     Progress is called with label batches, then rows, done and in all.
     """
     entry = _entry(request)
+    vectors_file, labels_file = _targets(request)
     # Labels first: they are small, and most of what can go wrong goes wrong there.
     labels = _labels(request, entry, label_progress)
     source_id = request.neuronpedia_id or (entry.neuronpedia_id if entry else None)
@@ -91,15 +96,13 @@ def prepare_sae(
     # Split before unusable rows go, so that the same rows are held out everywhere.
     splits = _splits(labels, request)
     check = RowCheck.empty()
-    vectors_file = request.output_dir / metadata["filename"]
-    labels_file = request.output_dir / f"{request.output_name}_labels.json"
     dtype = DTYPES[request.dtype]
     blocks = check.watch(_counted(sae.decoder.blocks(), d_sae, row_progress), dtype)
     stream_vectors(vectors_file, (d_sae, d_in), dtype, blocks)
     metadata[DIGEST_KEY] = vectors_digest(open_vectors(vectors_file))
     unusable = {*check.dead, *check.broken}
     items = [Item(i, list(labels.labels[i]), split) for i, split in splits if i not in unusable]
-    document = [{"metadata": metadata, "vectors": [asdict(item) for item in items]}]
+    document = [{"metadata": metadata, "vectors": list(map(msgspec.structs.asdict, items))}]
     for problem in problems(document):
         raise DataError(f"{labels_file}: {problem}")
     write_document(labels_file, document)
@@ -110,6 +113,20 @@ def prepare_sae(
         f"{train} train, {len(items) - train} val"
     )
     return Prepared(labels_file, vectors_file, report)
+
+
+def _targets(request: SaeRequest) -> tuple[Path, Path]:
+    """The vector file and the labels file, which must not exist unless they may be replaced."""
+    name = request.output_name
+    if not name.strip() or name != Path(name).name:
+        raise ConfigError(
+            f"output_name is {name!r:.120}; a plain name is expected. The folder is output_dir."
+        )
+    vectors, labels = (f"{name}.pt", f"{name}_labels.json")
+    targets = inside(request.output_dir, vectors), inside(request.output_dir, labels)
+    for target in targets:
+        check_free(target, request.overwrite)
+    return targets
 
 
 def _entry(request: SaeRequest) -> RegisteredSae | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import read_plain
+from selfie_adapters.json_text import parse_json
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz")
 _LONGEST_FIELD = 10_000_000  # characters of a CSV field
@@ -30,12 +30,8 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
     if kind == ".parquet":
         rows = _parquet_rows(name, file)
     else:
-        try:
-            text = read_plain(file).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-        read = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".json": _json_rows}
-        rows = read[kind.removesuffix(".gz")](name, text)
+        read = {".csv": csv_rows, ".jsonl": jsonl_rows, ".json": _json_rows}
+        rows = read[kind.removesuffix(".gz")](name, read_plain(file))
     for number, row in rows:
         place = f"{name}, row {number}"
         if not isinstance(row, dict):
@@ -45,46 +41,57 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
 
 def _parquet_rows(name: str, file: Path) -> Iterator[tuple[int, Any]]:
     with extra("export", "Reading Parquet"):
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import parquet
     number = 0
     try:
         for batch in parquet.ParquetFile(file).iter_batches(4096):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (ArrowInvalid, OSError) as error:
+    # Arrow has an error of its own for most damage, and Python's for some (NotImplementedError).
+    except DataError:
+        raise
+    except Exception as error:
         raise DataError(f"{name}: not a Parquet file that can be read ({error}).") from error
 
 
-def _csv_rows(name: str, text: str) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for number, row in enumerate(reader, start=1):
-            if None in row:
-                raise DataError(
-                    f"{name}, row {number}: more columns than the header has. Put quotes around "
-                    "texts with commas."
-                )
-            yield number, row
-    except csv.Error as error:
-        raise DataError(f"{name}, line {reader.line_num}: not CSV ({error}).") from error
+def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV file with a header, by the line each ends in; fields are texts.
+
+    Raises DataError with `name` and the line for anything that is not CSV in UTF-8.
+    """
+    # The module's limit is global: it is set before each row, and other readers' set theirs.
+    lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    reader = csv.DictReader(lines)
+    while True:
+        csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{name}, line {reader.line_num}: not CSV ({error}).") from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}, after line {reader.line_num}: not UTF-8 text ({error.reason}). "
+                "Save it as UTF-8."
+            ) from error
+        if row is None:
+            return
+        if None in row:
+            raise DataError(
+                f"{name}, line {reader.line_num}: more columns than the header has. Put quotes "
+                'around texts with commas; separate several labels by "|".'
+            )
+        yield reader.line_num, row
 
 
-def _jsonl_rows(name: str, text: str) -> Iterator[tuple[int, Any]]:
-    # Not splitlines: JSON texts may hold U+2028 and other marks that it takes for line ends.
-    for number, line in enumerate(text.split("\n"), start=1):
+def jsonl_rows(name: str, data: bytes, hint: str = "") -> Iterator[tuple[int, Any]]:
+    """Values of JSON lines by line number; blank lines are skipped. Raises like `parse_json`."""
+    # Not splitlines: JSON texts may hold marks that it takes for line ends.
+    for number, line in enumerate(io.BytesIO(data), start=1):
         if line.strip():
-            yield number, _parsed(f"{name}, line {number}", line)
+            yield number, parse_json(line, name, hint, line=number)
 
 
-def _json_rows(name: str, text: str) -> Iterator[tuple[int, Any]]:
-    whole = _parsed(name, text)
+def _json_rows(name: str, data: bytes) -> Iterator[tuple[int, Any]]:
+    whole = parse_json(data, name)
     yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
-
-
-def _parsed(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}).") from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.json_text import parse_json
+from selfie_adapters.sources.table_rows import jsonl_rows
 
+_EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'
 _KEYS = ("title", "name", "original_title")
 LONGEST_TITLE = 300  # characters; the longest article titles have some 250
 
@@ -20,32 +22,33 @@ def read_titles(path: str | Path) -> list[str]:
     other name: one title a line. gzip or not. Raises DataError naming file and place.
     """
     file = existing_file(path)
-    try:
-        text = read_plain(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    data = read_plain(file)
     kind = file.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
-    lines = [line for line in text.split("\n") if line.strip()]
     if kind == "json":
-        whole = _parsed(str(file), text)
+        whole = parse_json(data, str(file), _EXPECTED)
         values = whole.get("titles") if isinstance(whole, dict) else whole
         if not isinstance(values, list):
-            raise DataError(f'{file}: a list of titles, or {{"titles": […]}}, is expected.')
+            raise DataError(f"{file}: {_EXPECTED}")
     elif kind == "jsonl":
-        values = [_parsed(f"{file}, title {i}", line) for i, line in enumerate(lines, start=1)]
+        values = [value for _, value in jsonl_rows(str(file), data)]
     else:
-        values = lines
+        values = _lines(file, data)
     titles = dict.fromkeys(_title(f"{file}, title {i}", v) for i, v in enumerate(values, start=1))
     if not titles:
         raise DataError(f"{file}: no titles.")
     return list(titles)
 
 
-def _parsed(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}).") from error
+def _lines(file: Path, data: bytes) -> list[str]:
+    lines = []
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            lines.append(line.decode())
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{file}, line {number}: not UTF-8 text ({error.reason}). Save it as UTF-8."
+            ) from error
+    return [line for line in lines if line.strip()]
 
 
 def _title(place: str, value: Any) -> str:
@@ -53,10 +56,6 @@ def _title(place: str, value: Any) -> str:
         value = next((value[key] for key in _KEYS if key in value), None)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: {value!r:.60}; a text is expected, or an object with title.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{place}: half a character at place {error.start}.") from error
     if len(value) > LONGEST_TITLE:
         raise DataError(
             f"{place}: {len(value):,} characters; a title has at most {LONGEST_TITLE}. Is it one?"

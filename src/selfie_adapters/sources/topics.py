@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files as package_files
@@ -22,6 +20,7 @@ from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText
 from selfie_adapters.sources.hub_rows import is_hub_name
 from selfie_adapters.sources.hub_topics import hub_topics
+from selfie_adapters.sources.table_rows import csv_rows, jsonl_rows
 from selfie_adapters.sources.topic import Topic, topic_of_row
 
 _BATCH_TOKENS = 2048
@@ -47,12 +46,12 @@ def read_topics(path: str | Path) -> list[Topic]:
     Raises DataError naming file and line.
     """
     file = existing_file(path)
-    suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    try:
-        text = read_plain(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    rows = _csv_rows(file, text) if suffix == "csv" else _jsonl_rows(file, text)
+    suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
+    data = read_plain(file)
+    if suffix == "csv":
+        rows = ((number, _labels_split(row)) for number, row in csv_rows(str(file), data))
+    else:
+        rows = jsonl_rows(str(file), data, "One JSON object per line; a table must be called .csv.")
     topics = [topic_of_row(f"{file}, line {number}", row) for number, row in rows]
     if not topics:
         raise DataError(
@@ -68,42 +67,12 @@ def packaged_topics() -> list[Topic]:
     return [Topic(tuple(row["labels"]), name=row["name"]) for row in rows]
 
 
-def _jsonl_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    # Not splitlines: JSON texts may hold U+2028 and other marks that it takes for line ends.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{file}, line {number}: not JSON ({error.msg}). One JSON object a line; "
-                "a table must be called .csv."
-            ) from error
-        rows.append((number, row))
-    return rows
-
-
-def _csv_rows(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    rows: list[tuple[int, dict[str, Any]]] = []
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{file}, line {reader.line_num}: not CSV ({error}).") from error
-        if row is None:
-            return rows
-        if None in row:
-            raise DataError(
-                f"{file}, line {reader.line_num}: more columns than the header has. "
-                'Put quotes around texts with commas; part several labels by "|".'
-            )
-        clean: dict[str, Any] = {key.strip(): value for key, value in row.items() if value}
-        if "labels" in clean:
-            clean["labels"] = [label.strip() for label in clean["labels"].split("|")]
-        rows.append((reader.line_num, clean))
+def _labels_split(row: dict[str, Any]) -> dict[str, Any]:
+    """A CSV row without its empty fields, and with its labels as a list."""
+    clean: dict[str, Any] = {key.strip(): value for key, value in row.items() if value}
+    if "labels" in clean:
+        clean["labels"] = [label.strip() for label in clean["labels"].split("|")]
+    return clean
 
 
 def topic_texts(

@@ -1,0 +1,262 @@
+"""Damaged training files, vectors, adapters, checkpoints, label files and topics."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from fuzz.harness import run
+from fuzz.mutations import (
+    damage_bytes,
+    damage_inside_gzip,
+    damage_inside_zip,
+    damage_json,
+    damage_safetensors,
+)
+from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.adapters.kinds import KINDS
+from selfie_adapters.config import TrainingSection
+from selfie_adapters.dataset import load_dataset
+from selfie_adapters.dataset.editing import split_file
+from selfie_adapters.dataset.inspection import inspect_file
+from selfie_adapters.dataset.source import read_label_source
+from selfie_adapters.sources.label_files import read_label_file
+from selfie_adapters.sources.titles import read_titles
+from selfie_adapters.sources.topics import read_topics
+from selfie_adapters.training.optimizer import make_optimizer
+from selfie_adapters.training.state import (
+    Progress,
+    checkpoint_tensors,
+    read_checkpoint,
+    restore_tensors,
+)
+
+VECTORS = torch.arange(1.0, 13.0).reshape(4, 3)
+
+
+def packed(damage):
+    """`damage` on a file that is gzip half of the time."""
+
+    def either(rng, data):
+        if rng.random() < 0.5:
+            return damage(rng, data)
+        return damage_inside_gzip(damage)(rng, gzip.compress(data, 1, mtime=0))
+
+    return either
+
+
+def training_file(rng):
+    metadata = {"dataset_name": "d", "filename": "v.safetensors", "layer": 1, "source": "s"}
+    items = [
+        {"index": i, "labels": ["a", "é\U0001f600"][: i + 1], "split": "val" if i else "train"}
+        for i in range(3)
+    ]
+    return json.dumps([{"metadata": {**metadata, "vector_type": "t"}, "vectors": items}]).encode()
+
+
+def test_training_files(tmp_path):
+    (tmp_path / "fuzz").mkdir()
+    (tmp_path / "fuzz" / "v.safetensors").write_bytes(save({"vectors": VECTORS}))
+
+    def read(path):
+        found = inspect_file(path)
+        found.as_dict()
+        if found.problems:
+            with pytest.raises(ValueError, match="."):
+                load_dataset(path)
+        dataset = load_dataset(path)
+        examples = dataset.examples("train")
+        gathered = dataset.gather(examples.section, examples.row)
+        assert torch.equal(gathered, VECTORS[examples.row])
+        assert "\n".join(examples.labels).encode()
+        split_file(path, 0.5, out=tmp_path / "out.json", overwrite=True)
+
+    run("training", tmp_path, training_file, packed(damage_json), read, file="x.json")
+
+
+def vector_file(suffix):
+    def make(rng):
+        dtype = rng.choice((torch.float32, torch.float16, torch.float64))
+        rows = VECTORS.to(dtype)
+        target = io.BytesIO()
+        if suffix == ".safetensors":
+            return save({"vectors": rows, "ids": torch.arange(4)})
+        if suffix == ".npy":
+            np.save(target, rows.numpy())
+        elif suffix == ".npz":
+            rng.choice((np.savez, np.savez_compressed))(
+                target, vectors=rows.numpy(), names=np.array(list("abcd"))
+            )
+        else:
+            content = rng.choice((rows, {"vectors": rows, "layer": 3}, {5: rows[0], 2: rows[1]}))
+            torch.save(content, target, _use_new_zipfile_serialization=suffix == ".pt")
+        return target.getvalue()
+
+    return make
+
+
+DAMAGE = {
+    ".safetensors": damage_safetensors,
+    ".npy": damage_bytes,
+    ".npz": damage_inside_zip(damage_bytes),
+    ".pt": damage_inside_zip(damage_bytes),
+    ".pth": damage_bytes,
+}
+
+
+@pytest.mark.parametrize("suffix", DAMAGE)
+def test_vector_files(suffix, tmp_path):
+    def read(path):
+        source = read_label_source(path)
+        assert len(source) >= 1
+        rows = source.vectors(0, 4)
+        assert rows.dtype == torch.float32
+        assert rows.shape[1] == source.d_model >= 1
+        assert [source.layer(i) for i in range(len(rows))]
+
+    run(f"vectors{suffix}", tmp_path, vector_file(suffix), DAMAGE[suffix], read, file=f"x{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_adapters(suffix, tmp_path):
+    adapters = []
+    for kind in KINDS:
+        torch.manual_seed(0)
+        adapter = create_adapter(kind, 4, low_rank_rank=2 if "low_rank" in kind else None)
+        adapters.append(adapter.save(tmp_path / f"{kind}{suffix}").read_bytes())
+
+    def read(path):
+        adapter = load_adapter(path)
+        for fact in (adapter.scale, adapter.bias_norm, adapter.singular_values):
+            fact()
+        adapter.low_rank_share()
+        json.dumps(adapter.get_metadata())
+        assert adapter.transform(torch.ones(2, adapter.dim)).shape == (2, adapter.dim)
+        copy = load_adapter(adapter.save(tmp_path / f"copy{suffix}"))
+        for mine, theirs in zip(adapter.parameters(), copy.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+    run(
+        f"adapter{suffix}",
+        tmp_path,
+        lambda rng: rng.choice(adapters),
+        DAMAGE[suffix],
+        read,
+        file=f"x{suffix}",
+    )
+
+
+def test_checkpoints(tmp_path):
+    adapter = create_adapter("scalar_affine", 4)
+    settings = TrainingSection.model_construct(
+        learning_rate=0.1,
+        scale_learning_rate=None,
+        direction_learning_rate=None,
+        bias_learning_rate=None,
+        weight_decay=0.01,
+        optimizer_type="adamw",
+    )
+
+    def step(optimizer):
+        optimizer.zero_grad()
+        adapter.transform(torch.ones(1, 4)).sum().backward()
+        optimizer.step()
+
+    optimizer = make_optimizer(adapter, settings)
+    step(optimizer)
+    progress = Progress(1, 10, 1.5, True, 10, "abc")
+    header = {"state_json": json.dumps(asdict(progress))}
+    content = save(checkpoint_tensors(adapter, optimizer), header)
+    start = {name: one.clone() for name, one in adapter.state_dict().items()}
+
+    def read(path):
+        adapter.load_state_dict(start)
+        found, tensors = read_checkpoint(path)
+        assert type(found.step) is type(found.metrics_bytes) is int
+        fresh = make_optimizer(adapter, settings)
+        restore_tensors(adapter, fresh, tensors)
+        step(fresh)
+
+    run(
+        "checkpoint",
+        tmp_path,
+        lambda rng: content,
+        damage_safetensors,
+        read,
+        file="x.safetensors",
+        names_file=False,  # what does not fit the adapter is found after the file was read
+    )
+
+
+def rows(*values):
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+LABELS = {
+    "map.json": json.dumps({"0": "owl", "7": "bee \U0001f600", "12": ""}).encode(),
+    "training.json": training_file(random.Random(0)),
+    "x.jsonl": rows(
+        {"index": "0", "description": "owl", "modelId": "m", "layer": "l"},
+        {"index": 7, "description": "bee", "explanationModelName": "g", "embedding": [0.5]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_label_files(name, tmp_path):
+    def read(path):
+        found = read_label_file(path)
+        assert len(found) >= 1
+        for latent, texts in found.labels.items():
+            assert type(latent) is int
+            assert latent >= 0
+            assert "".join(texts).encode().strip()
+
+    run(name, tmp_path, lambda rng: LABELS[name], packed(damage_json), read, file=name)
+
+
+TOPICS = {
+    "t.jsonl": rows(
+        {"name": "owl", "labels": ["a bird"], "split": "train"},
+        {"prompt": "Say fog.", "labels": ["fog"], "split": "val"},
+    ),
+    "t.csv": b'name,labels,split\r\nowl,"a bird|owl",train\r\nbee,"small, yellow",val\r\n',
+}
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_topics(name, tmp_path):
+    damage = damage_json if name.endswith("l") else damage_bytes
+
+    def read(path):
+        for topic in read_topics(path):
+            assert topic.title.encode()
+            assert all(label.strip() for label in topic.labels)
+
+    run(name, tmp_path, lambda rng: TOPICS[name], packed(damage), read, file=name)
+
+
+TITLES = {
+    "t.json": b'{"titles": ["Owl", "Bee \xc3\xa9"]}',
+    "t.jsonl": rows("Owl", {"title": "Bee"}),
+    "t.txt": "Owl\nBee é\n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_titles(name, tmp_path):
+    damage = damage_bytes if name.endswith("txt") else damage_json
+
+    def read(path):
+        for title in read_titles(path):
+            assert title.strip().encode()
+
+    run(f"title{name}", tmp_path, lambda rng: TITLES[name], packed(damage), read, file=name)
