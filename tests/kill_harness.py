@@ -2,7 +2,8 @@
 
 Everything that a job imports is loaded once, in a process without threads; each attempt is a fork
 of it, so that it starts in milliseconds and most kills hit the work instead of the imports.
-`python tests/kill_harness.py JOB KILLS SEED` prints a JSON report; tests/test_kills.py runs it.
+`python tests/kill_harness.py kills JOB COUNT SEED` prints a JSON report; `full` in place of `kills`
+fills the disk instead. tests/test_kills.py runs both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -19,8 +21,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +50,17 @@ class KillJob:
     server: Callable[[], Any] = nullcontext
 
 
-def attempt(job: KillJob, folder: Path, after: float | None) -> tuple[int, float]:
-    """Run the command in a fork, killed `after` seconds; returns its exit status and its time."""
+def attempt(
+    job: KillJob, folder: Path, after: float | None, room: int | None = None
+) -> tuple[int, float]:
+    """Run the command in a fork, killed `after` seconds; returns its exit status and its time.
+
+    room: largest size of a file that it may write; writing more fails as on a full disk.
+    """
     began = time.perf_counter()
     child = os.fork()
     if not child:
-        _run(job, folder)
+        _run(job, folder, room)
     if after is not None:
         deadline = began + after
         while time.perf_counter() < deadline:
@@ -66,7 +73,7 @@ def attempt(job: KillJob, folder: Path, after: float | None) -> tuple[int, float
     return os.waitstatus_to_exitcode(status), time.perf_counter() - began
 
 
-def _run(job: KillJob, folder: Path) -> None:
+def _run(job: KillJob, folder: Path, room: int | None) -> None:
     """The child: never returns."""
     code = 1
     try:
@@ -76,12 +83,17 @@ def _run(job: KillJob, folder: Path) -> None:
         job.patch()
         from selfie_adapters.cli import main
 
+        if room is not None:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
         try:
             main(job.command(folder))
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
         sys.stdout.flush(), sys.stderr.flush()
+        if room is not None:
+            os._exit(code)
         (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
     except BaseException:
         traceback.print_exc()
@@ -90,16 +102,14 @@ def _run(job: KillJob, folder: Path) -> None:
         os._exit(code)
 
 
-def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
-    """Whole lives of the job, each killed at random moments until it is done, until `kills` fell.
-
-    Raises AssertionError where a life ends otherwise than the uninterrupted run did.
-    """
-    chance = random.Random(seed)
+@contextmanager
+def prepared(job: KillJob) -> Iterator[tuple[Path, dict[str, Any], float]]:
+    """Inputs of the job, its results without interruption, and the seconds that it takes."""
     with tempfile.TemporaryDirectory() as scratch, job.server():
         inputs, whole = Path(scratch) / "inputs", Path(scratch) / "whole"
         inputs.mkdir()
         job.prepare(inputs)
+        usual = 0.0
         for _ in range(2):  # the first one tells what to import
             shutil.rmtree(whole, ignore_errors=True)
             shutil.copytree(inputs, whole)
@@ -108,9 +118,28 @@ def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
             _warm_up(whole)
         expected = job.results(whole)
         assert expected
+        yield inputs, expected, usual
+
+
+def _compare(job: KillJob, folder: Path, expected: dict[str, Any], what: str) -> None:
+    found = job.results(folder)
+    different = [name for name in expected if found.get(name) != expected[name]]
+    assert found.keys() == expected.keys(), (what, sorted(found), sorted(expected))
+    assert not different, f"{what}: {different} differ"
+    left = [str(path) for path in folder.rglob("*") if path.name.startswith(".")]
+    assert not left, f"{what}: left behind: {left}"
+
+
+def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
+    """Whole lives of the job, each killed at random moments until it is done, until `kills` fell.
+
+    Raises AssertionError where a life ends otherwise than the uninterrupted run did.
+    """
+    chance = random.Random(seed)
+    with prepared(job) as (inputs, expected, usual):
         done = lives = attempts = 0
         while done < kills:
-            folder = Path(scratch) / f"life{lives}" / "whole"
+            folder = inputs.parent / f"life{lives}" / "whole"
             shutil.copytree(inputs, folder)
             lives += 1
             for _ in range(_MOST_ATTEMPTS):
@@ -118,20 +147,48 @@ def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
                 attempts += 1
                 if code == 0:
                     break
-                said = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
-                assert code == -signal.SIGKILL, said
+                assert code == -signal.SIGKILL, _log(folder)
                 done += 1
                 job.after_kill(folder)
             else:
                 raise AssertionError(f"not done after {_MOST_ATTEMPTS} attempts")
-            found = job.results(folder)
-            different = [name for name in expected if found.get(name) != expected[name]]
-            assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
-            assert not different, f"seed {seed}, life {lives}: {different}"
-            left = [str(path) for path in folder.rglob("*") if path.name.startswith(".")]
-            assert not left, f"left behind: {left}"
+            _compare(job, folder, expected, f"seed {seed}, life {lives}")
             shutil.rmtree(folder.parent)
     return {"kills": done, "lives": lives, "attempts": attempts, "seconds_per_run": round(usual, 3)}
+
+
+def run_on_full_disks(job: KillJob, disks: int, seed: int) -> dict[str, Any]:
+    """Attempts of the job on disks that are full at random sizes, each then resumed with room.
+
+    Raises AssertionError where a full disk is not one line that names a file, or where the resumed
+    job ends otherwise than one that always had room.
+    """
+    chance = random.Random(seed)
+    with prepared(job) as (inputs, expected, usual):
+        sizes = [len(v) for v in expected.values() if isinstance(v, bytes)]
+        failed = 0
+        for number in range(disks):
+            folder = inputs.parent / f"disk{number}" / "whole"
+            shutil.copytree(inputs, folder)
+            room = int(max(sizes) * chance.random())
+            code, _ = attempt(job, folder, None, room)
+            said = _log(folder)
+            if code:
+                failed += 1
+                errors = [line for line in said.splitlines() if line.startswith("error: ")]
+                assert code == 1 and len(errors) == 1 and "cannot be written: " in errors[0], said  # noqa: PT018
+                assert "Traceback" not in said, said
+                job.after_kill(folder)
+            code, _ = attempt(job, folder, None)
+            assert code == 0, _log(folder)
+            _compare(job, folder, expected, f"seed {seed}, room for {room} bytes")
+            shutil.rmtree(folder.parent)
+    return {"disks": disks, "failed": failed, "seconds_per_run": round(usual, 3)}
+
+
+def _log(folder: Path) -> str:
+    file = folder / "log.txt"
+    return file.read_text(errors="replace") if file.exists() else ""
 
 
 def _warm_up(folder: Path) -> None:
@@ -145,10 +202,11 @@ def _warm_up(folder: Path) -> None:
 
 
 def main() -> None:
-    name, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    what, name, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     from kill_jobs import JOBS
 
-    print(json.dumps({"job": name, **run_with_kills(JOBS[name](), kills, seed)}))  # noqa: T201
+    run = {"kills": run_with_kills, "full": run_on_full_disks}[what]
+    print(json.dumps({"job": name, **run(JOBS[name](), count, seed)}))  # noqa: T201
 
 
 if __name__ == "__main__":

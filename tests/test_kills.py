@@ -1,4 +1,4 @@
-"""Fifty SIGKILLs at random moments of each long job leave no trace in its results."""
+"""Kills at random moments and full disks leave no trace in the results of the long jobs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,30 @@ NAMES = (
 )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_fifty_kills_at_random_moments_give_the_same_bytes(name):
+def report(what, name, count):
     if name == "eval scoring":
         pytest.importorskip("sae_lens")
     done = subprocess.run(
-        [sys.executable, str(TESTS / "kill_harness.py"), name, "50", "0"],
+        [sys.executable, str(TESTS / "kill_harness.py"), what, name, str(count), "0"],
         env={**os.environ, "PYTHONPATH": f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["kills"] >= 50
-    assert report["attempts"] == report["kills"] + report["lives"]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_fifty_kills_at_random_moments_give_the_same_bytes(name):
+    found = report("kills", name, 50)
+    assert found["kills"] >= 50
+    assert found["attempts"] == found["kills"] + found["lives"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_disk_that_is_full_at_any_size_is_one_line_and_the_job_resumes(name):
+    found = report("full", name, 8)
+    assert found["failed"]

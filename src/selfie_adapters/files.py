@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -18,10 +19,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import ConfigError, DataError, MissingFileError, StorageError
+from selfie_adapters.errors import (
+    ConfigError,
+    DataError,
+    MissingFileError,
+    SelfieError,
+    StorageError,
+)
 from selfie_adapters.json_text import parse_json
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 # The umask can only be read by setting it: one thread at a time.
 _UMASK_LOCK = threading.Lock()
 _PART = ".part"
@@ -64,9 +71,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if error.errno not in _UNWRITABLE and not own:
             raise  # of something else that the block does
         raise unwritable(final, error) from error
+    except SelfieError:
+        raise
+    except Exception as error:
+        # Libraries that write tensors and tables have their own words for a full disk.
+        cause = _os_error_behind(error)
+        if cause is None or cause.errno not in _UNWRITABLE:
+            raise
+        raise unwritable(final, cause) from error
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _os_error_behind(error: BaseException | None) -> OSError | None:
+    """The operating system's error that another error came of, or that its text names."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        if number := re.search(r"\bos error (\d+)\b", str(error)):  # as Rust libraries print it
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _locked_temporary(folder: Path, prefix: str) -> tuple[int, Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import write_json, write_text
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.json_lines import append_jsonl, read_jsonl
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import ReadingPlan
 
@@ -46,9 +46,7 @@ class ReadingFolder:
 
     def append(self, cells: Sequence[Cell]) -> None:
         """Write finished cells; those of a writer killed in the middle are read again later."""
-        lines = "".join(_line(asdict(cell)) for cell in cells)
-        with (self.path / CELLS).open("a", encoding="utf-8") as file:
-            file.write(lines)
+        append_jsonl(self.path / CELLS, *map(asdict, cells))
         self._take(cells)
 
     def finish(self) -> Reading:
