@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, check_free
@@ -83,7 +83,8 @@ def write_topic_dataset(
     with atomic_path(path.parent / f"{name}_mean.safetensors") as temporary:
         tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
         facts = {"question": settings.question, "chat": settings.chat, "model": model.name}
-        save_file(tensors, temporary, {**facts, "position": str(settings.position)})
+        facts["position"] = str(settings.position)
+        temporary.write_bytes(safetensors_bytes(tensors, facts))
     save_dataset(path, sections, overwrite=True)  # what may not be replaced was refused above
     return path
 
