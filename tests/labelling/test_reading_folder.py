@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.labelling.reading import Cell
 from selfie_adapters.labelling.reading_folder import ReadingFolder
 from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
@@ -87,14 +87,74 @@ def test_another_reading_is_not_mixed_in(plan, all_cells, tmp_path, finished):
 
 def test_files_of_something_else_are_refused(plan, tmp_path):
     (tmp_path / "reading.json").write_text("no")
-    with pytest.raises(DataError, match="reading.json: not JSON"):
+    with pytest.raises(DataError, match=r"reading\.json, line 1, column 3: not JSON"):
         ReadingFolder(tmp_path, plan, {})
     folder = ReadingFolder(tmp_path / "b", plan, {})
     content = {"settings": folder.settings, "cells": [{"label": "x"}]}
     (tmp_path / "b/cells.jsonl").unlink()
     (tmp_path / "b/reading.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="not the cells of a reading"):
+    with pytest.raises(DataError, match="not a cell of a reading"):
         ReadingFolder(tmp_path / "b", plan, {})
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         ReadingFolder(tmp_path / "file", plan, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer": "0"},
+        {"layer": 7},
+        {"position": -1},
+        {"label": None},
+        {"gain": float("nan")},
+        {"confidence": "high"},
+        {"tokens": 1.5},
+    ],
+)
+def test_a_damaged_cell_is_named_with_file_and_line(plan, all_cells, tmp_path, change):
+    folder = ReadingFolder(tmp_path / "part", plan, {"model": "m"})
+    folder.append(all_cells[:3])
+    path = tmp_path / "part" / "cells.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    lines[2] = json.dumps({**json.loads(lines[2]), **change})
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"cells\.jsonl, line 3: "):
+        ReadingFolder(tmp_path / "part", plan, {"model": "m"})
+    whole = ReadingFolder(tmp_path / "whole", plan, {"model": "m"})
+    whole.append(all_cells)
+    whole.finish()
+    path = tmp_path / "whole" / "reading.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["cells"][1] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"reading\.json, cell 2: "):
+        ReadingFolder(tmp_path / "whole", plan, {"model": "m"})
+
+
+def test_a_reading_that_lost_cells_is_completed_and_survives_another_kill(
+    plan, all_cells, tmp_path
+):
+    whole = ReadingFolder(tmp_path, plan, {"model": "m"})
+    whole.append(all_cells)
+    whole.finish()
+    content = json.loads((tmp_path / "reading.json").read_text(encoding="utf-8"))
+    (tmp_path / "reading.json").write_text(json.dumps({**content, "cells": content["cells"][:2]}))
+    again = ReadingFolder(tmp_path, plan, {"model": "m"})
+    assert not again.whole
+    again.append(all_cells[2:3])  # killed here
+    third = ReadingFolder(tmp_path, plan, {"model": "m"})
+    assert list(third.cells.values()) == all_cells[:3]
+    third.append(all_cells[3:])
+    assert list(third.finish().cells) == all_cells
+
+
+def test_what_is_no_reading_is_refused(plan, tmp_path):
+    for content in (b"[]", b"\xff", b"{}", b'{"settings": {}, "cells": 3}', b"[" * 9999):
+        (tmp_path / "reading.json").write_bytes(content)
+        with pytest.raises((ConfigError, DataError), match=r"reading\.json"):
+            ReadingFolder(tmp_path, plan, {"model": "m"})
+    (tmp_path / "reading.json").unlink()
+    (tmp_path / "reading.json").mkdir()
+    with pytest.raises(MissingFileError, match=r"reading\.json is a folder"):
+        ReadingFolder(tmp_path, plan, {"model": "m"})

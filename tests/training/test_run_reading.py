@@ -75,7 +75,7 @@ def test_what_is_no_run_is_said(make, tmp_path):
         find_runs(tmp_path / "nowhere")
     folder = make("bad", {}, {})
     (folder / "metrics.jsonl").write_text('{"event": "step", "step": "x", "loss": 1}\n')
-    with pytest.raises(DataError, match=r"metrics.jsonl, row 1"):
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 1"):
         read_run(folder)
     (folder / "config.yaml").write_text("a: [")
     with pytest.raises(DataError, match="not valid YAML"):

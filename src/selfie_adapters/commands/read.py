@@ -99,6 +99,7 @@ def read(
     from selfie_adapters.labelling.reading_plan import plan_reading
     from selfie_adapters.locking import folder_lock
     from selfie_adapters.model import load_model
+    from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.report.reading_page import write_reading_page
 
     adapter_file = find_adapter_file(adapter)
@@ -117,6 +118,7 @@ def read(
     settings: dict[str, Any] = {
         "model": frozen.name,
         "revision": frozen.revision,
+        "weights_digest": weights_digest(frozen),
         "dtype": str(frozen.dtype).removeprefix("torch."),
         "adapter": str(adapter),
         "adapter_sha256": sha256(adapter_file),

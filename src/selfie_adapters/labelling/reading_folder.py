@@ -1,19 +1,22 @@
-"""A reading on disk: cells line by line while it runs, one JSON file when it is whole."""
+"""A reading on disk: cells line by line while it runs, one JSON file when it is complete."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import write_json, write_text
-from selfie_adapters.json_lines import append_jsonl, read_jsonl
+from selfie_adapters.files import read_json, write_json
+from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import ReadingPlan
 
+_REMOVE = "Remove the file, or name another --out."
 CELLS, WHOLE = "cells.jsonl", "reading.json"
 
 
@@ -26,7 +29,8 @@ class ReadingFolder:
     def __init__(self, folder: str | Path, plan: ReadingPlan, settings: dict[str, Any]) -> None:
         """settings: everything that the cells depend on, in plain JSON values.
 
-        Raises ConfigError if the folder holds a reading made with other settings.
+        Raises ConfigError if the folder holds a reading made with other settings, DataError naming
+        file and line for what is no cell of it.
         """
         self.path = Path(folder)
         if self.path.exists() and not self.path.is_dir():
@@ -34,6 +38,7 @@ class ReadingFolder:
         self.plan = plan
         self.settings = {**settings, "prompt": plan.prompt, "chat": plan.chat}
         self.settings |= {"layers": list(plan.layers), "positions": list(plan.positions)}
+        self._wanted = set(plan.cells())
         self.cells: dict[tuple[int, int], Cell] = {}
         self._load()
 
@@ -64,18 +69,40 @@ class ReadingFolder:
     def _load(self) -> None:
         whole, partial = self.path / WHOLE, self.path / CELLS
         if partial.exists():
-            rows = read_jsonl(partial)
+            rows = list(iter_jsonl(partial))
             if rows:  # none: the writer was killed in its first line
-                self._check(partial, rows[0].get("settings"))
-                self._take(_cells(partial, rows[1:]))
+                self._check(partial, rows[0][1].get("settings"))
+                for line, row in rows[1:]:
+                    self._take([self._cell(row, f"{partial}, line {line}")])
         elif whole.exists():
-            content = _json(whole)
-            self._check(whole, content.get("settings"))
-            self._take(_cells(whole, content.get("cells", [])))
-            return
-        # Written anew: a torn last line must not stay in front of what is appended.
-        lines = [_line({"settings": self.settings})]
-        write_text(partial, "".join(lines + [_line(asdict(c)) for c in self.cells.values()]))
+            match read_json(whole, _REMOVE):
+                case {"settings": settings, "cells": [*cells]}:
+                    self._check(whole, settings)
+                    for number, row in enumerate(cells, start=1):
+                        self._take([self._cell(row, f"{whole}, cell {number}")])
+                case _:
+                    raise DataError(
+                        f"{whole}: not a reading (settings and cells are expected). {_REMOVE}"
+                    )
+            if self.whole:
+                return
+        cells = map(asdict, self.cells.values())
+        write_jsonl(partial, [{"settings": self.settings}, *cells])
+
+    def _cell(self, row: Any, where: str) -> Cell:
+        try:
+            cell = msgspec.convert(row, Cell)
+        except msgspec.ValidationError as error:
+            raise DataError(f"{where}: not a cell of a reading ({error}). {_REMOVE}") from error
+        if (cell.layer, cell.position) not in self._wanted:
+            raise DataError(
+                f"{where}: layer {cell.layer} at token {cell.position} was not asked for. {_REMOVE}"
+            )
+        for name in ("log_prob", "gain", "confidence"):
+            value = getattr(cell, name)
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"{where}: {name} is {value}. {_REMOVE}")
+        return cell
 
     def _take(self, cells: Sequence[Cell]) -> None:
         self.cells.update({(cell.layer, cell.position): cell for cell in cells})
@@ -90,24 +117,3 @@ class ReadingFolder:
             f"{file} is a reading made with other settings ({', '.join(names)}). "
             "Name another --out, or remove that folder."
         )
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON ({error}). Remove it, or name another --out.") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _cells(file: Path, rows: list[dict[str, Any]]) -> list[Cell]:
-    try:
-        return [Cell(**row) for row in rows]
-    except TypeError as error:
-        raise DataError(
-            f"{file}: not the cells of a reading ({error}). Remove it, or name another --out."
-        ) from error

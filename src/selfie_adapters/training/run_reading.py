@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files import read_plain
+from selfie_adapters.json_lines import iter_jsonl
 from selfie_adapters.yaml_reading import parse_yaml
 
 _STRETCHES = 10  # of training losses in a comparison
+
+
+Step = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _StepRow(msgspec.Struct):
+    step: Step
+    loss: float
+
+
+class _ValidationRow(msgspec.Struct):
+    step: Step
+    val_loss: float
+
+
+_KINDS = {"step": _StepRow, "validation": _ValidationRow}  # of metrics.jsonl, as read here
 
 
 @dataclass(frozen=True)
@@ -57,20 +76,27 @@ def read_run(folder: str | Path) -> Run:
             f"{path} holds no run: config.yaml and metrics.jsonl are expected. "
             "selfie runs lists the runs there are."
         )
-    config = parse_yaml((path / "config.yaml").read_bytes(), str(path / "config.yaml"))
+    config = parse_yaml(read_plain(path / "config.yaml"), str(path / "config.yaml"))
     if not isinstance(config, dict):
         raise DataError(f"{path / 'config.yaml'}: sections are expected, found {config!r:.40}.")
     training, validation = {}, {}
-    for number, row in enumerate(read_jsonl(path / "metrics.jsonl"), start=1):
+    for number, fields in iter_jsonl(path / "metrics.jsonl"):
+        event = fields.get("event")
+        if not isinstance(event, str):
+            raise DataError(f"{path / 'metrics.jsonl'}, line {number}: a row without an event.")
+        kind = _KINDS.get(event)
+        if kind is None:
+            continue
         try:
-            if row["event"] == "step":
-                training[int(row["step"])] = float(row["loss"])
-            elif row["event"] == "validation":
-                validation[int(row["step"])] = float(row["val_loss"])
-        except (KeyError, TypeError, ValueError) as error:
+            row = msgspec.convert(fields, kind)
+        except msgspec.ValidationError as error:
             raise DataError(
-                f"{path / 'metrics.jsonl'}, row {number}: not a row of a run ({error!r})."
+                f"{path / 'metrics.jsonl'}, line {number}: not a row of a run ({error})."
             ) from error
+        if isinstance(row, _StepRow):
+            training[row.step] = row.loss
+        else:
+            validation[row.step] = row.val_loss
     finished = (path / "adapter_final.safetensors").exists()
     return Run(path, flat(config), training, validation, finished)
 
