@@ -55,6 +55,7 @@ def _evaluate(
     config: str,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     out: str | None = None,
+    device: str | None = None,
 ) -> None:
     """Run one of the protocols, alongside its controls. Stopped, it resumes where it was.
 
@@ -68,10 +69,13 @@ def _evaluate(
         Change a key of the file, such as --set seed=1; may be repeated.
     out
         Folder of the results; by default results/ and the configuration's name.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: device of the file.
     """
     from selfie_adapters.commands.eval import evaluate
 
-    evaluate(name, config, set_, out)
+    evaluate(name, config, set_, out, device)
 
 
 _eval.command(

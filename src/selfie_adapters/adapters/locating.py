@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.errors import AdapterError
-from selfie_adapters.files import existing_file
+from selfie_adapters.files import existing_file, looks_local
 
 
 def find_adapter_file(path_or_repo: str | Path) -> Path:
@@ -21,7 +21,7 @@ def find_adapter_file(path_or_repo: str | Path) -> Path:
     if path.is_dir():
         return _only_adapter_in(path)
     parts = str(path_or_repo).split("/")
-    if path.exists() or not _is_hub_path(parts) or path.parent.is_dir():
+    if path.exists() or not _is_hub_path(parts) or looks_local(str(path_or_repo)):
         return existing_file(path)
     return _from_hub("/".join(parts[:2]), "/".join(parts[2:]))
 

@@ -41,8 +41,11 @@ class ChatSettings(Section):
         return self
 
 
-def open_chat(settings: ChatSettings, model: FrozenModel | None = None) -> ChatModel:
-    """The chat model that `settings` name; `model` is the one under evaluation.
+def open_chat(
+    settings: ChatSettings, model: FrozenModel | None = None, device: str | None = None
+) -> ChatModel:
+    """The chat model that `settings` name; `model` is the one under evaluation;
+    `device` is where another one in this process goes.
 
     Raises ConfigError for an address that is none, or where no model is named and none is given;
     ModelError for a model that cannot be loaded.
@@ -56,7 +59,7 @@ def open_chat(settings: ChatSettings, model: FrozenModel | None = None) -> ChatM
     if settings.model is not None:
         from selfie_adapters.model import load_model
 
-        model = load_model(settings.model)
+        model = load_model(settings.model, device_map=device)
     if model is None:
         raise ConfigError("no chat model is named: give its model, and its url for a server.")
     return InProcessChat(model, settings.batch_size)

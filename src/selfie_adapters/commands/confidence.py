@@ -35,6 +35,7 @@ def fit(
     dtype: str = "auto",
     template: str | None = None,
     placeholder: str | None = None,
+    device: str | None = None,
 ) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
 
@@ -73,6 +74,9 @@ def fit(
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
         The token of the prompt that each soft token replaces; default: that of the prompt.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
     """
     require_extra("confidence", "selfie confidence fit")
     if figure is not None:
@@ -80,6 +84,7 @@ def fit(
     from rich.progress import Progress
 
     from selfie_adapters.adapters import find_adapter_file
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.label import drawing
     from selfie_adapters.labelling.calibration import calibrate
     from selfie_adapters.labelling.confidence import beside
@@ -102,7 +107,9 @@ def fit(
         dtype=dtype,
         template=template,
         placeholder=placeholder,
+        device=device,
     )
+    check_inputs(model=model, device=device, adapters=[adapter])
     source_of_vectors = open_source(settings)
     console = Console()
     with Progress(console=console, transient=True) as progress:

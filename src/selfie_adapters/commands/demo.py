@@ -46,7 +46,7 @@ FULL = _Size(topics=4000, steps=45, held_out=120, groups=2)
 QUICK = _Size(topics=800, steps=12, held_out=CANDIDATES, groups=1)
 
 
-def demo(*, out: str = "demo", quick: bool = False) -> None:
+def demo(*, out: str = "demo", quick: bool = False, device: str | None = None) -> None:
     """Capture vectors, train an adapter, label held-out concepts, compare with controls, report.
 
     Parameters
@@ -55,26 +55,30 @@ def demo(*, out: str = "demo", quick: bool = False) -> None:
         Folder for everything that is made; what an earlier demo left there is replaced.
     quick
         A tenth of the data and a few steps: shows the way, proves nothing.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, auto; default: the first GPU, else the CPU.
     """
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.locking import folder_lock
 
     require_extra("report", "selfie demo")
+    check_inputs(device=device)
     console = Console()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; --out must name a folder.")
     with folder_lock(folder):
-        _run(console, folder, QUICK if quick else FULL)
+        _run(console, folder, QUICK if quick else FULL, device)
 
 
-def _run(console: Console, folder: Path, size: _Size) -> None:
+def _run(console: Console, folder: Path, size: _Size, device: str | None) -> None:
     from selfie_adapters.files import write_json
     from selfie_adapters.model import load_model
 
     took: dict[str, float] = {}
     began = time.perf_counter()
     with _timed(console, took, "load SmolLM2-135M-Instruct"):
-        model = load_model("demo")
+        model = load_model("demo", device_map=device)
     with _timed(console, took, f"capture {size.topics} vectors"):
         labels_file = _capture(console, model, size, folder)
     with _timed(console, took, "train"):

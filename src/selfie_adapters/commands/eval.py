@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.locking import folder_lock
@@ -25,7 +26,11 @@ PROTOCOLS: dict[str, str] = {
 
 
 def evaluate(
-    name: str, config: str, set_: Sequence[str] | None = None, out: str | None = None
+    name: str,
+    config: str,
+    set_: Sequence[str] | None = None,
+    out: str | None = None,
+    device: str | None = None,
 ) -> None:
     """See `selfie eval --help`."""
     if name not in PROTOCOLS:
@@ -35,6 +40,9 @@ def evaluate(
         settings = protocol.read(config, set_ or [])
     else:
         settings = read_config(config, protocol.Settings, set_ or [])
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
+    check_inputs(model=getattr(settings, "model", None), device=settings.device)
     folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
     with folder_lock(folder):

@@ -40,6 +40,7 @@ def label(
     batch_size: int = 256,
     shard_size: int = 512,
     dtype: str = "auto",
+    device: str | None = None,
     engine: Literal["local", "ray", "vllm"] = "local",
     workers: int | None = None,
     ray_address: str | None = None,
@@ -98,6 +99,9 @@ def label(
         Vectors a file.
     dtype
         Number format of the model: auto, bfloat16, float16, float32.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
     engine
         local; ray for several processes or machines; vllm on a GPU.
     workers
@@ -113,6 +117,7 @@ def label(
     """
     if engine != "local":
         require_extra(engine, f"selfie label --engine {engine}")
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob
@@ -139,11 +144,13 @@ def label(
         batch_size=batch_size,
         shard_size=shard_size,
         dtype=dtype,
+        device=device,
         writer="vllm" if engine == "vllm" else "local",
         template=template,
         placeholder=placeholder,
         ignore_binding=ignore_binding,
     )
+    check_inputs(model=model, device=device, adapters=[adapter], files=[mean, confidence])
     settings = _with_confidence(console, settings, confidence)
     vectors = open_source(settings)
     with folder_lock(out):

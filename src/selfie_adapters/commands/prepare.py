@@ -21,6 +21,7 @@ def topics(
     seed: int = 42,
     dtype: str = "auto",
     overwrite: Annotated[bool, Parameter(negative=())] = False,
+    device: str | None = None,
 ) -> None:
     """Capture topic vectors and write them with their labels as a training file.
 
@@ -49,9 +50,13 @@ def topics(
         Number format of the model: auto, bfloat16, float16, float32.
     overwrite
         Replace files of the same name.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
     """
     from rich.progress import Progress
 
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.model import load_model
     from selfie_adapters.sources import open_topics
     from selfie_adapters.sources.topic_dataset import (
@@ -61,10 +66,11 @@ def topics(
     )
 
     topic_files(out, layers, overwrite)  # before the model is loaded
+    check_inputs(model=model, device=device)
     rows = open_topics(source)
     settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
     console = Console()
-    loaded = load_model(model, dtype)
+    loaded = load_model(model, dtype, device)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("vectors", total=len(rows))
         path = write_topic_dataset(

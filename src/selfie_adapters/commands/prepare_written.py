@@ -18,6 +18,7 @@ def dataset(
     config: str,
     out: str,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    device: str | None = None,
     yes: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Let a chat model write prompts and labels for titles; costs are shown before it is asked.
@@ -32,11 +33,15 @@ def dataset(
         Folder for topics.jsonl, candidates.jsonl, report.json, and all answers.
     set_
         Change a key of the file, such as --set limit=10; may be repeated.
+    device
+        Where a chat model in this process goes: cpu, cuda, cuda:1, mps, or auto; default: device of
+        the file.
     yes
         Go; without it, the costs are shown and nothing is asked.
     """
     import json
 
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.config_reading import beside, read_config
     from selfie_adapters.locking import folder_lock
@@ -45,6 +50,9 @@ def dataset(
 
     settings = read_config(config, TopicWritingSettings, set_ or [])
     settings = settings.model_copy(update={"titles": beside(config, settings.titles)})
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
+    check_inputs(device=settings.device)
     console = Console(soft_wrap=True)
     with folder_lock(out):
         writing = TopicWriting(settings, out)

@@ -35,6 +35,7 @@ def read(
     dtype: str = "auto",
     template: str | None = None,
     placeholder: str | None = None,
+    device: str | None = None,
     ignore_binding: bool = False,
 ) -> None:
     """Label what the model holds at every layer and token of a prompt.
@@ -76,6 +77,9 @@ def read(
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
         The token of the prompt that each soft token replaces; default: that of the prompt.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
     ignore_binding
         Go on although the adapter was trained with another model or prompt.
     """
@@ -86,6 +90,7 @@ def read(
 
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.files import sha256
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.labelling.reading import (
@@ -102,10 +107,11 @@ def read(
     from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.report.reading_page import write_reading_page
 
+    check_inputs(model=model, device=device, adapters=[adapter], files=[mean, confidence])
     adapter_file = find_adapter_file(adapter)
     loaded = load_adapter(adapter_file)
     trust = calibration(adapter_file, confidence, max_new_tokens, template, placeholder)
-    frozen = load_model(model, dtype)
+    frozen = load_model(model, dtype, device)
     wanted = mean_layers(mean) if mean and layers is None else layers
     used, warnings = chat_of_reading(frozen, [loaded], chat, mean)
     console = Console()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import read_plain
@@ -37,6 +38,7 @@ def serve(
     dtype: str = "auto",
     template: str | None = None,
     placeholder: str | None = None,
+    device: str | None = None,
     ignore_binding: bool = False,
 ) -> None:
     """A web page that reads prompts and labels vectors. Stop it with Ctrl-C.
@@ -64,10 +66,14 @@ def serve(
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
         The token of the prompt that each soft token replaces; default: that of the prompt.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
     ignore_binding
         Go on although an adapter was trained with another model or prompt.
     """
     require_extra("serve", "selfie serve")
+    check_inputs(model=model, device=device, adapters=adapter, files=[mean])
     from selfie_adapters.serving.app import make_app
     from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
 
@@ -77,7 +83,9 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
-        service = _service(model, adapter, mean, dtype, (template, placeholder), ignore_binding)
+        service = _service(
+            model, adapter, mean, dtype, device, (template, placeholder), ignore_binding
+        )
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
         app = make_app(service, hosts, token)
         shown = "localhost" if name in ANYWHERE else name
@@ -104,6 +112,7 @@ def _service(
     adapters: list[str],
     mean: str | None,
     dtype: str,
+    device: str | None,
     prompt: tuple[str | None, str | None],
     ignore_binding: bool,
 ) -> Service:
@@ -118,7 +127,7 @@ def _service(
     loaded = [load_adapter(file) for file in files]
     template, placeholder = prompt
     trust = [calibration(file, template=template, placeholder=placeholder) for file in files]
-    frozen = load_model(model, dtype)
+    frozen = load_model(model, dtype, device)
     served = [
         ServedAdapter(
             name,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.config import load_config
 from selfie_adapters.errors import ConfigError, MissingExtraError
 
@@ -22,6 +23,7 @@ def train(
     *,
     config: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    device: str | None = None,
     resume: str | None = None,
     overwrite: bool = False,
     eval_only: Annotated[bool, Parameter(negative=())] = False,
@@ -35,6 +37,9 @@ def train(
         YAML file with the documented keys (see training/configs).
     set_
         Change a key of the file, e.g. --set training.learning_rate=0.02; may be repeated.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: model.device_map of the file.
     resume
         Run folder to go on with, from its newest checkpoint; its own configuration is used.
     overwrite
@@ -45,10 +50,13 @@ def train(
     json
         With --eval-only: print one JSON object.
     """
-    _check(config, set_, resume, overwrite, eval_only, json)
+    _check(config, set_, device, resume, overwrite, eval_only, json)
     from selfie_adapters import training
 
-    settings = None if config is None else load_config(config, set_ or [])
+    changes = [*(set_ or []), *([] if device is None else [f"model.device_map={device}"])]
+    settings = None if config is None else load_config(config, changes)
+    if settings is not None:
+        check_inputs(model=settings.model.name, device=settings.model.device_map)
     if eval_only:
         if resume is not None:
             found, what = training.measure_run(resume)
@@ -72,6 +80,7 @@ def train(
 def _check(
     config: str | None,
     set_: list[str] | None,
+    device: str | None,
     resume: str | None,
     overwrite: bool,
     eval_only: bool,
@@ -81,11 +90,11 @@ def _check(
         raise ConfigError(
             "selfie train wants one of --config FILE (a new run) and --resume RUN (go on with one)."
         )
-    if resume is not None and (set_ or overwrite):
+    if resume is not None and (set_ or overwrite or device):
         raise ConfigError(
-            f"--resume {resume} takes its configuration from the folder as it is; --set and "
-            "--overwrite go with --config. To train on with other settings, start a new run with "
-            f"--set training.resume_from_checkpoint={resume}/adapter_last.safetensors."
+            f"--resume {resume} takes its configuration from the folder as it is; --set, "
+            "--device and --overwrite go with --config. To train on with other settings, start a new "
+            f"run with --set training.resume_from_checkpoint={resume}/adapter_last.safetensors."
         )
     if json and not eval_only:
         raise ConfigError("--json goes with --eval-only; a run's numbers are in metrics.jsonl.")

@@ -70,7 +70,7 @@ def run_bridge(
     kept = EvaluationFolder(
         folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE, BridgeRow
     )
-    model = model or load_model(settings.model, settings.dtype)
+    model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
     labeller = Labeller(model, load_adapter(adapter_file))
     known, counts = _known(settings, questions, kept.folder, model, chat, progress)
@@ -111,7 +111,9 @@ def _known(
     limit = settings.limit or len(questions)
     if not settings.only_answered:
         return [questions[i] for i in order[:limit]], {"questions": len(questions)}
-    cache = AnswerCache(chat or open_chat(settings.answerer, model), folder / "answers")
+    cache = AnswerCache(
+        chat or open_chat(settings.answerer, model, settings.device), folder / "answers"
+    )
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0
     answered = count(1)

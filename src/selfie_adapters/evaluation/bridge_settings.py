@@ -24,6 +24,8 @@ class BridgeSettings(Section):
     model: str
     """Hub id, folder, .gguf file, or demo."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device: str | None = None
+    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
     adapter: str
     """Adapter file or hub path."""
     mean: str | None = None

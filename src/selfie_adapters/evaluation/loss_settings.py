@@ -17,6 +17,8 @@ class LossSettings(Section):
     model: str
     """Hub id, folder, .gguf file, or demo."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device: str | None = None
+    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
     adapters: Named
     """Name: adapter file or hub path."""
     datasets: Named

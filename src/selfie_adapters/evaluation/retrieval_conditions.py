@@ -96,7 +96,7 @@ class _Speaker:
     ) -> None:
         self._settings, self._task, self._kept, self._index = settings, task, kept, index
         self._choices, self._progress = choices, progress
-        self.model = model or load_model(settings.model or "", settings.dtype)
+        self.model = model or load_model(settings.model or "", settings.dtype, settings.device)
         kept.also_depends_on("model_weights", weights_digest(self.model))
         assert task.dataset is not None
         if task.dataset.d_model != self.model.d_model:

@@ -89,7 +89,9 @@ def run_scoring(
         settings.conversation_system,
     )
     answers = kept.folder / "answers"
-    writer = AnswerCache(open_chat(settings.writer, model), answers) if writes else None
+    writer = (
+        AnswerCache(open_chat(settings.writer, model, settings.device), answers) if writes else None
+    )
     scoring = Scoring(
         model,
         encoder,

@@ -31,8 +31,7 @@ class ScoringSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     device: str | None = None
-    """Where the model is loaded: cpu, cuda, cuda:N, mps, or auto for all GPUs; null: the first GPU,
-    else the CPU."""
+    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
 
     template: str | None = None
     """The question about a vector, with the placeholder; null: the adapter's own, or the built-in

@@ -58,6 +58,9 @@ class TabooSettings(Section):
     embedder: str = PACKAGED
     chat: ChatSettings = ChatSettings()
     """The model that is asked."""
+    device: str | None = None
+    """Where it goes if it is in this process: cpu, cuda, cuda:1, mps, auto; null: the first GPU,
+    else the CPU."""
     max_tokens: Count = 80
     temperature: NotNegative = 0.0
     seed: Seed = 0
@@ -85,7 +88,7 @@ def run_taboo(
             f'{settings.topics}: {len(targets)} topics with the split "{settings.split}"; at '
             "least 2 are needed, so that they can be shuffled."
         )
-    chat = chat or open_chat(settings.chat)
+    chat = chat or open_chat(settings.chat, device=settings.device)
     embedder = embedder or CachedEmbedder(SentenceEmbedder(settings.embedder))
     inputs = {
         "topics_digest": _digest([(e.title, e.labels) for e in entries]),

@@ -26,7 +26,7 @@ from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.locking import LOCK_NAME
 
 # These change how fast labels come, or what is shown beside them, not which come.
-_FREE = ("batch_size", "ignore_binding")
+_FREE = ("batch_size", "device", "ignore_binding")
 
 
 @dataclass

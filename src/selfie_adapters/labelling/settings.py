@@ -54,6 +54,8 @@ class LabelSettings(Section):
     """Prompt text in place of the adapter's, or of the tokenizer's."""
     placeholder: str | None = None
     """The token of the prompt that each soft token replaces."""
+    device: str | None = None
+    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
     ignore_binding: bool = False
     writer: Literal["local", "vllm"] = "local"
     """Which engine writes the labels; ray is the local one in several processes."""

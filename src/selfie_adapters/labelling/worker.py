@@ -55,7 +55,7 @@ class ShardWorker:
         """Raises what loading model, adapter and mean raises; DataError for another width."""
         self.settings = settings
         self.source = source
-        model = load_model(settings.model, settings.dtype)
+        model = load_model(settings.model, settings.dtype, settings.device)
         if source.d_model != model.d_model:
             raise DataError(
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "

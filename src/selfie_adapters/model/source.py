@@ -73,6 +73,12 @@ def find_model(name: str, weights: bool = True) -> ModelSource:
     return _of_repository(name)
 
 
+def check_path(name: str) -> None:
+    """Raise ModelError if `name` was meant as a path and is not a model; asks no hub about others."""
+    if name != "demo" and (user_path(name).exists() or looks_local(name, _WEIGHTS)):
+        find_model(name)
+
+
 def _of_file(name: str, path: Path) -> ModelSource:
     with path.open("rb") as file:
         start = file.read(len(_LFS))

@@ -9,15 +9,16 @@ from typing import Any
 
 from selfie_adapters.errors import DataError, DownloadError
 from selfie_adapters.extras import is_installed, require_extra
-from selfie_adapters.files import existing_file
+from selfie_adapters.files import existing_file, looks_local
 from selfie_adapters.sources.table_rows import KINDS, file_rows
 
 _NOT_DATA = ("dataset_infos.json", "dataset_info.json")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` can be a repository: owner/name, no more."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+    """Whether `name` can be a repository: owner/name, no more, and not meant as a path here."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+    return named and not looks_local(name, KINDS)
 
 
 def open_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:

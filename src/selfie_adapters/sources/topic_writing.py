@@ -57,12 +57,15 @@ class TopicWriting:
         self._titles = _drawn(read_titles(settings.titles), settings.limit, settings.seed)
         self._earlier = [one for path in settings.earlier for one in read_candidates(path)]
         answers = self._folder / "answers"
-        self._writer = AnswerCache(writer or open_writer(settings.writer, answers), answers)
+        self._writer = AnswerCache(
+            writer or open_writer(settings.writer, answers, settings.device), answers
+        )
         self._judge = self._writer
         if judge is not None or settings.judge is not None:
             marks = self._folder / "judgements"
             self._judge = AnswerCache(
-                judge or open_writer(settings.judge or settings.writer, marks), marks
+                judge or open_writer(settings.judge or settings.writer, marks, settings.device),
+                marks,
             )
 
     def costs(self) -> tuple[Cost, Cost]:
@@ -171,10 +174,10 @@ class TopicWriting:
         return topics, counts
 
 
-def open_writer(settings: WriterSettings, folder: Path) -> ChatModel:
+def open_writer(settings: WriterSettings, folder: Path, device: str | None = None) -> ChatModel:
     """The chat model of `settings`; what a batch protocol hands in is kept in `folder`."""
     if settings.protocol == "openai":
-        return open_chat(settings)
+        return open_chat(settings, device=device)
     from selfie_adapters.chat.anthropic import AnthropicBatches
 
     assert settings.url is not None

@@ -41,6 +41,9 @@ class TopicWritingSettings(Section):
     writer: WriterSettings
     judge: WriterSettings | None = None
     """Who chooses prompts and marks labels; left out, the writer."""
+    device: str | None = None
+    """Where a model in this process goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else
+    the CPU."""
     judged: bool = True
     """false keeps everything: the first prompt, all labels."""
     prompts: Count = 3
