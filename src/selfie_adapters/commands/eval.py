@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.locking import folder_lock
@@ -42,7 +41,9 @@ def evaluate(
         settings = read_config(config, protocol.Settings, set_ or [])
     if device is not None:
         settings = settings.model_copy(update={"device": device})
-    check_inputs(model=getattr(settings, "model", None), device=settings.device)
+    # Not imported above: the command table imports this module, and nothing that loads torch.
+    checking = import_module("selfie_adapters.commands.checking")
+    checking.check_inputs(model=getattr(settings, "model", None), device=settings.device)
     folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
     with folder_lock(folder):

@@ -73,13 +73,13 @@ def serve(
         Go on although an adapter was trained with another model or prompt.
     """
     require_extra("serve", "selfie serve")
-    check_inputs(model=model, device=device, adapters=adapter, files=[mean])
     from selfie_adapters.serving.app import make_app
     from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
 
     console = Console()
     token, known = _token(token, token_file)
     with _listening(host, port) as listener:
+        check_inputs(model=model, device=device, adapters=adapter, files=[mean])
         name = f"[{host}]" if ":" in host else host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)

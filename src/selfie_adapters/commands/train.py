@@ -93,8 +93,8 @@ def _check(
     if resume is not None and (set_ or overwrite or device):
         raise ConfigError(
             f"--resume {resume} takes its configuration from the folder as it is; --set, "
-            "--device and --overwrite go with --config. To train on with other settings, start a new "
-            f"run with --set training.resume_from_checkpoint={resume}/adapter_last.safetensors."
+            "--device and --overwrite go with --config. To train on with other settings, start a "
+            f"new run with --set training.resume_from_checkpoint={resume}/adapter_last.safetensors."
         )
     if json and not eval_only:
         raise ConfigError("--json goes with --eval-only; a run's numbers are in metrics.jsonl.")

@@ -74,7 +74,7 @@ def find_model(name: str, weights: bool = True) -> ModelSource:
 
 
 def check_path(name: str) -> None:
-    """Raise ModelError if `name` was meant as a path and is not a model; asks no hub about others."""
+    """Raise ModelError if `name` was meant as a path and is not a model; no hub is asked."""
     if name != "demo" and (user_path(name).exists() or looks_local(name, _WEIGHTS)):
         find_model(name)
 
