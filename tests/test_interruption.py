@@ -252,6 +252,9 @@ def test_at_random_moments_of_a_command_no_traceback_is_seen(command):
         code, _, errors = end(process, number, number)
         if code:
             name = "Ctrl-C" if number == signal.SIGINT else number.name
-            assert (code, errors) == (128 + number, f"stopped by {name}. {AGAIN}\n")
+            assert errors == f"stopped by {name}. {AGAIN}\n"
+            # The second one may come when the interpreter has given up its handlers; a shell
+            # counts both alike.
+            assert code in (128 + number, -number)
             stopped += 1
     assert stopped
