@@ -75,7 +75,10 @@ def split_file(
     result = []
     for section in document:
         items = {item["index"]: item for item in section["vectors"]}
-        train, val = split_indices(items, val_fraction, seed)
+        try:
+            train, val = split_indices(items, val_fraction, seed)
+        except DataError as error:
+            raise DataError(f"{file}, {section['metadata']['dataset_name']}: {error}") from error
         vectors = [{**items[index], "split": "train"} for index in train]
         vectors += [{**items[index], "split": "val"} for index in val]
         metadata = section["metadata"]
