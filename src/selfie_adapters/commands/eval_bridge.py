@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,31 @@ from rich.table import Table
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.bridge import run_bridge
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
+from selfie_adapters.evaluation.published_bridge import (
+    Translated,
+    read_bridge_config,
+    write_published_bridge,
+)
 from selfie_adapters.extras import require_extra
 from selfie_adapters.report.bridge_page import write_bridge_page
 
-__all__ = ["Settings", "run"]
+__all__ = ["Settings", "read", "run"]
 
 
-def run(settings: Settings, folder: Path, console: Console) -> Path:
-    """Run the protocol, print its table, write the page with the heat-maps."""
+def read(config: str, changes: Sequence[str]) -> Settings | Translated:
+    """Settings from this project's own form of file or from a published one."""
+    return read_bridge_config(config, changes)
+
+
+def run(given: Settings | Translated, folder: Path, console: Console) -> Path:
+    """Run the protocol, print its table, write the page with the heat-maps.
+
+    Of a published file, write its result files too.
+    """
+    settings = given.settings if isinstance(given, Translated) else given
+    if isinstance(given, Translated) and given.ignored:
+        listed = ", ".join(given.ignored)
+        console.print(f"keys without a meaning here: {listed}", highlight=False, markup=False)
     require_extra("report", "selfie eval bridge", "jinja2")
     with steps_shown(console) as progress:
         path = run_bridge(settings, folder, progress=progress)
@@ -34,11 +52,14 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
         name = one["condition"]
         cells = [_percent(one["decoded"], 1), _percent(one["share_of_labels"], 2)]
         cells.append(_percent(results["trained minus"].get(name), 1))
-        table.add_row(name, *cells, style="bold" if name == "trained" else "")
+        table.add_row(name, *cells, style="bold" if name == results["lead"] else "")
     console.print(table)
     page = folder / "bridge.html"
     write_bridge_page(page, results, folder / "rows.jsonl")
     console.print(f"heat-maps: {page}", highlight=False, markup=False)
+    if isinstance(given, Translated):
+        for file in write_published_bridge(given, results, folder):
+            console.print(f"published format: {file}", highlight=False, markup=False)
     return path
 
 

@@ -7,8 +7,8 @@ cells as often: another question's bridge, the zero vector, random directions, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
 from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError, nearest
+from selfie_adapters.evaluation.bridge_conditions import BridgeCondition, bridge_conditions
 from selfie_adapters.evaluation.bridge_reading import (
     Drawing,
     QuestionPlan,
@@ -41,12 +42,12 @@ from selfie_adapters.files import sha256
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
+from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.sampling import row_seed
 from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256
-ZERO, RANDOM, UNTRAINED = "zero vector", "random directions", "untrained × {:g}"
+ZERO = "zero vector"
 _FREE = ("batch_size",)
 
 
@@ -62,9 +63,13 @@ def run_bridge(
     model and chat may be open already. Raises what reading the inputs raises; DataError if no
     question is left; ConfigError if the folder holds another evaluation.
     """
-    questions = read_twohop(settings.questions)
-    adapter_file = find_adapter_file(settings.adapter)
-    inputs = {"adapter_sha256": sha256(adapter_file), "questions_sha256": _digest(questions)}
+    questions = _chosen(settings, read_twohop(settings.questions))
+    inputs = {"questions_sha256": _digest(questions)}
+    adapter = None
+    if settings.adapter is not None:
+        adapter_file = find_adapter_file(settings.adapter)
+        inputs["adapter_sha256"] = sha256(adapter_file)
+        adapter = load_adapter(adapter_file)
     if settings.mean is not None:
         inputs["mean_sha256"] = sha256(settings.mean)
     kept = EvaluationFolder(
@@ -72,12 +77,23 @@ def run_bridge(
     )
     model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
-    labeller = Labeller(model, load_adapter(adapter_file))
+    conditions = list(bridge_conditions(settings, model, adapter))
     known, counts = _known(settings, questions, kept.folder, model, chat, progress)
     layers = settings.layers
     if layers is None and settings.mean is not None:
         layers = mean_layers(settings.mean)
-    plans = [plan_question(model, q, layers, settings.chat) for q in known]
+    plans = [
+        plan_question(
+            model,
+            question,
+            layers,
+            settings.chat,
+            settings.question_prefix,
+            settings.first_position,
+            settings.echoes,
+        )
+        for question in known
+    ]
     plans = [one for one in plans if one.aliases]
     counts["left out: every alias stands in the question"] = len(known) - len(plans)
     if not plans:
@@ -87,14 +103,26 @@ def run_bridge(
         )
     counts["read"] = len(plans)
     counts["read that name the bridge by another alias"] = sum(p.names_bridge for p in plans)
-    _read_all(settings, kept, labeller, plans, progress)
+    _read_all(settings, kept, conditions, plans, progress)
     return kept.finish(
         {
             "counts": counts,
             "interval": "95 %, bootstrap over questions",
-            **summarise(kept.rows, [one.question.uid for one in plans], settings.seed),
+            **summarise(
+                kept.rows, [one.question.uid for one in plans], settings.seed, conditions[0].name
+            ),
         }
     )
+
+
+def _chosen(settings: BridgeSettings, questions: list[TwoHopQuestion]) -> list[TwoHopQuestion]:
+    """All questions, or the one that is named."""
+    wanted = settings.question_id
+    found = [one for one in questions if wanted in (None, one.uid)]
+    if not found:
+        hint = nearest(str(wanted), [one.uid for one in questions])
+        raise ConfigError(f"question_id {wanted}: not in {settings.questions}. {hint}")
+    return found
 
 
 def _known(
@@ -135,50 +163,28 @@ def _known(
     return known[:limit], {**counts, "question answered": answers, "both answered": len(known)}
 
 
-@dataclass(frozen=True)
-class _Condition:
-    name: str
-    meaning: str
-    labeller: Labeller
-    scale: float = 1.0
-    random: bool = False
-
-
-def _conditions(settings: BridgeSettings, labeller: Labeller) -> Iterator[_Condition]:
-    yield _Condition(TRAINED, f"adapter {settings.adapter}", labeller)
-    if settings.random:
-        meaning = "Gaussian directions with the states' norms"
-        yield _Condition(RANDOM, meaning, labeller, random=True)
-    model = labeller.model
-    norm = mean_embedding_norm(model)
-    plain = create_adapter("scale_only", model.d_model, init_scale=norm)
-    bare = Labeller(model, plain, labeller.prompt.prompt)
-    for scale in settings.untrained_scales:
-        meaning = f"unit vector × {scale:g} mean embedding norms, no adapter"
-        yield _Condition(UNTRAINED.format(scale), meaning, bare, scale)
-
-
 def _read_all(
     settings: BridgeSettings,
     kept: EvaluationFolder,
-    labeller: Labeller,
+    conditions: Sequence[BridgeCondition],
     plans: Sequence[QuestionPlan],
     progress: Progress,
 ) -> None:
     """One row a condition and question; those that are there are not read again."""
+    labeller, lead = conditions[0].labeller, conditions[0].name
     how = Drawing(
         settings.samples,
         settings.temperature,
-        settings.top_p,
+        _top_p(labeller.model) if settings.top_p is None else settings.top_p,
         settings.max_new_tokens,
         settings.seed,
         settings.batch_size,
+        settings.match == "whole_text",
     )
     means = None
     if settings.mean is not None:
         means = read_means(settings.mean, plans[0].plan.layers, labeller.model.d_model)
     partners = other_questions(plans, settings.seed)
-    conditions = list(_conditions(settings, labeller))
     wanted = [c.name for c in conditions] + [ZERO]
     total = len(wanted) * len(plans)
     zero = _ZeroLabels(labeller, how)
@@ -195,13 +201,16 @@ def _read_all(
                 read = random_vectors(states.flatten(0, 1), seed).view_as(states)
             labels = write_labels(condition.labeller, read, one, how, condition.scale)
             row = {"meaning": condition.meaning, **_row(labels, one)}
-            if condition.name == TRAINED:
-                row |= _trained_facts(one, labels, partner)
+            if condition.name == lead:
+                row |= _lead_facts(one, labels, partner)
+                if settings.keep_labels:
+                    row["texts"] = labels
             kept.add(row_key(condition.name, one), row)
         if row_key(ZERO, one) not in kept.rows:
             progress(ZERO, len(kept.rows), total)
             labels = in_cells(zero.first(one.plan.n_cells * how.samples), one, how.samples)
-            meaning = "the adapter's bias alone, drawn as often"
+            alone = "the adapter's bias alone" if lead == TRAINED else "the zero vector alone"
+            meaning = f"{alone}, sampled as often"
             kept.add(row_key(ZERO, one), {"meaning": meaning, **_row(labels, one)})
     progress("read", total, total)
 
@@ -236,13 +245,14 @@ def _row(labels: list[list[list[str]]], one: QuestionPlan) -> dict[str, Any]:
     }
 
 
-def _trained_facts(
+def _lead_facts(
     one: QuestionPlan, labels: list[list[list[str]]], partner: QuestionPlan | None
 ) -> dict[str, Any]:
     """What the heat-maps and the shuffled control need, beside the hits."""
     facts: dict[str, Any] = {
         "prompt": one.question.prompt,
         "bridge": one.question.bridge.value,
+        "aliases": list(one.aliases),
         "names_bridge": one.names_bridge,
         "layers": list(one.plan.layers),
         "positions": list(one.plan.positions),
@@ -299,9 +309,15 @@ class _ZeroLabels:
                 how.seed,
                 how.batch_size,
                 names=[("zero", i) for i in range(start, count)],
+                stop_at_quote=not how.whole_text,
             )
-            self._drawn += [labels[0].text for labels in answers]
+            self._drawn += [how.text_of(labels[0]) for labels in answers]
         return self._drawn[:count]
+
+
+def _top_p(model: FrozenModel) -> float:
+    """What the model's own generation settings state; 1 changes nothing."""
+    return float(getattr(model.network.generation_config, "top_p", None) or 1.0)
 
 
 def _digest(questions: Sequence[TwoHopQuestion]) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, PromptError
+from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.evaluation.entities import names_entity, unnamed
-from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel
@@ -51,18 +51,41 @@ class Drawing:
     max_new_tokens: int
     seed: int
     batch_size: int
+    whole_text: bool = False
+    """Labels are all that is written, not what stands before the closing quote."""
+
+    def text_of(self, label: Label) -> str:
+        """What is searched for a name."""
+        return label.raw.strip() if self.whole_text else label.text
 
 
 def plan_question(
-    model: FrozenModel, question: TwoHopQuestion, layers: Sequence[int] | str | None, chat: Chat
+    model: FrozenModel,
+    question: TwoHopQuestion,
+    layers: Sequence[int] | str | None,
+    chat: Chat,
+    prefix: str = "",
+    first: int | None = None,
+    echoes: bool = False,
 ) -> QuestionPlan:
     """Cells from the question's first token to the prompt's last. Raises PromptError, ConfigError.
 
-    The prompt is the question alone, without the example that precedes it when it is asked.
+    The prompt is the question after `prefix`, without the example that precedes it when it is
+    asked. first: another first token. echoes: names that stand in the question count too.
     """
-    start, last, count = _where(model, question.prompt, chat)
-    plan = plan_reading(model, question.prompt, layers, range(start, count), chat)
-    return QuestionPlan(question, plan, last, unnamed(question.prompt, question.bridge.aliases))
+    start, last, count = _where(model, prefix, question.prompt, chat)
+    if first is not None:
+        if first >= count:
+            raise ConfigError(
+                f"first_position is {first}; the prompt of question {question.uid} has {count} "
+                "tokens, numbered from 0."
+            )
+        start = first
+    plan = plan_reading(model, prefix + question.prompt, layers, range(start, count), chat)
+    aliases = question.bridge.aliases
+    return QuestionPlan(
+        question, plan, last, aliases if echoes else unnamed(question.prompt, aliases)
+    )
 
 
 def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None) -> Tensor:
@@ -99,8 +122,10 @@ def write_labels(
         how.seed,
         how.batch_size,
         names=names,
+        stop_at_quote=not how.whole_text,
     )
-    return in_cells([label.text for labels in answers for label in labels], one, how.samples)
+    texts = [how.text_of(label) for labels in answers for label in labels]
+    return in_cells(texts, one, how.samples)
 
 
 def in_cells(labels: Sequence[str], one: QuestionPlan, samples: int) -> list[list[list[str]]]:
@@ -128,17 +153,17 @@ def examples(
     return found[:: max(1, len(found) // _EXAMPLES)][:_EXAMPLES]
 
 
-def _where(model: FrozenModel, prompt: str, chat: Chat) -> tuple[int, int, int]:
+def _where(model: FrozenModel, prefix: str, prompt: str, chat: Chat) -> tuple[int, int, int]:
     """The question's first and last token in the prompt, and how many tokens that has."""
     tokenizer = model.tokenizer
-    text = as_chat(tokenizer, prompt, chat)
+    text = as_chat(tokenizer, prefix + prompt, chat)
     at = text.rfind(prompt)
     if at < 0:
         raise PromptError(
             f"the chat template of {model.name} changes the question, so its tokens cannot be "
             "found. Read it with chat: bare or none."
         )
-    ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prompt, chat)
+    ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prefix + prompt, chat)
     begin = len(whole) - len(ids)  # a begin-of-text token that plain texts get
     before = encode(tokenizer, text[:at])
     until = encode(tokenizer, text[: at + len(prompt)])

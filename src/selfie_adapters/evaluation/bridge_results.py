@@ -33,19 +33,22 @@ class BridgeRow(msgspec.Struct):
 
 
 TRAINED, SHUFFLED = "trained", "shuffled"
-_SHUFFLED_MEANING = "the trained labels, matched with another question's bridge"
+_SHUFFLED_MEANING = "the {} labels, matched with another question's bridge"
 
 
-def summarise(rows: Mapping[str, Any], uids: Sequence[str], seed: int) -> dict[str, Any]:
+def summarise(
+    rows: Mapping[str, Any], uids: Sequence[str], seed: int, lead: str = TRAINED
+) -> dict[str, Any]:
     """Conditions, differences to the trained one, and the averaged heat-map.
 
     rows: of the evaluation's folder, "condition/uid" → row; uids: the questions that were read.
+    lead: the condition with the heat-map; without an adapter there are no differences.
     """
     by_condition: dict[str, dict[str, Any]] = {}
     for key, row in rows.items():
         condition, _, uid = key.partition("/")
         by_condition.setdefault(condition, {})[uid] = row
-    trained = [by_condition[TRAINED][uid] for uid in uids]
+    trained = [by_condition[lead][uid] for uid in uids]
     plain = np.array([not row["names_bridge"] for row in trained])
     table: list[dict[str, Any]] = []
     decoded: dict[str, np.ndarray] = {}
@@ -58,17 +61,19 @@ def summarise(rows: Mapping[str, Any], uids: Sequence[str], seed: int) -> dict[s
     differences = {
         name: _interval(decoded[TRAINED] - values, seed)
         for name, values in decoded.items()
-        if name != TRAINED
+        if TRAINED in decoded and name != TRAINED
     }
     paired = np.array(["shuffled_hits" in row for row in trained])
     if paired.any():
         of = [row for row in trained if "shuffled_hits" in row]
         moved = np.array([_somewhere(row["shuffled_hits"]) for row in of])
         shares = np.array([_share(row["shuffled_hits"], row["labels"]) for row in of])
-        entry = _entry(SHUFFLED, _SHUFFLED_MEANING, moved, shares, plain[paired], seed)
+        entry = _entry(SHUFFLED, _SHUFFLED_MEANING.format(lead), moved, shares, plain[paired], seed)
         table.insert(1, entry)
-        differences[SHUFFLED] = _interval(decoded[TRAINED][paired] - moved, seed)
+        if lead == TRAINED:
+            differences[SHUFFLED] = _interval(decoded[TRAINED][paired] - moved, seed)
     return {
+        "lead": lead,
         "conditions": table,
         "trained minus": differences,
         "by_layer": _by_layer(trained),

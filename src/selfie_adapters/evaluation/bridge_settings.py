@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selfie_adapters.chat import ChatSettings
-from selfie_adapters.config import Count, Positive, Seed
+from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
@@ -15,6 +15,8 @@ from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 class BridgeSettings(Section):
     questions: str = "facts"
     """The project's own (facts), a file, or a data set on the hub such as soheeyang/TwoHopFact."""
+    question_id: str | None = None
+    """Read this question alone (its uid)."""
     limit: Count | None = 500
     """So many of those that are kept, drawn at random; null takes all."""
     only_answered: bool = True
@@ -26,22 +28,45 @@ class BridgeSettings(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     device: str | None = None
     """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
-    adapter: str
-    """Adapter file or hub path."""
+    adapter: str | None = None
+    """Adapter file or hub path; null reads without one, at untrained_scales."""
+    prompt: Literal["adapter", "chat_template"] = "adapter"
+    """What is asked about a state: the adapter's own prompt (or the built-in one), or the same
+    question in the tokenizer's whole chat template, for adapters that are bound to no prompt."""
     mean: str | None = None
     """File of mean vectors (layer_0, layer_1, …), subtracted from the states first."""
     layers: str | None = None
     """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that `mean` has."""
     chat: Literal["template", "bare", "none"] = "template"
     """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is."""
+    question_prefix: str = ""
+    """Words before the question in its turn."""
+    first_position: Annotated[int, Field(ge=0)] | None = None
+    """First token that is read; null: the question's first."""
+    match: Literal["label", "whole_text"] = "label"
+    """What is searched for the bridge: the label up to its closing quote, or all that the model
+    writes until it ends its turn."""
+    echoes: bool = False
+    """Count names of the bridge that the question contains."""
+    keep_labels: bool = False
+    """Keep every label of the first condition in rows.jsonl."""
     samples: Count = 10
     """Labels of every state."""
     max_new_tokens: Count = 20
-    temperature: Positive = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: NotNegative = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    """null: the model's own generation_config decides."""
     untrained_scales: tuple[Positive, ...] = UNTRAINED_SCALES
-    """Of the unit vector without an adapter, in mean embedding norms; each is read too."""
+    """Of the unit vector without an adapter; each is read too."""
+    untrained_scale_unit: Literal["embedding_norm", "absolute"] = "embedding_norm"
+    """What untrained_scales count: mean embedding norms, or the vector's own length."""
     random: bool = True
     """Read random directions too; costs another reading."""
     batch_size: Count = 256
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _something_to_read_with(self) -> BridgeSettings:
+        if self.adapter is None and not self.untrained_scales:
+            raise ValueError("without adapter, untrained_scales needs at least one scale")
+        return self

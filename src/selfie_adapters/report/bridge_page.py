@@ -18,7 +18,7 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
 
     results: results.json; rows_file: rows.jsonl beside it. Raises MissingExtraError.
     """
-    rows = [row for row in read_jsonl(rows_file) if row["key"].startswith("trained/")]
+    rows = [row for row in read_jsonl(rows_file) if row["key"].startswith(f"{results['lead']}/")]
     rows.sort(key=lambda row: -sum(map(sum, row["hits"])))
     average = results["heat_map"]
     write_page(

@@ -44,15 +44,16 @@ class TwoHopQuestion:
 def read_twohop(source: str) -> list[TwoHopQuestion]:
     """Questions from "facts" (the project's own), a file, or a data set on the hub (owner/name).
 
-    Files: Parquet, CSV, JSONL, JSON; columns as in TwoHopFact. Raises DataError naming file and
-    row, MissingFileError, DownloadError.
+    Files: Parquet, CSV, JSONL, JSON with columns as in TwoHopFact, and the published filtered file,
+    {"summary": …, "filtered_results": […]}. Raises DataError naming file and row, MissingFileError,
+    DownloadError.
     """
     from selfie_adapters.sources.hub_rows import open_rows
 
     if source == PACKAGED:
         source = str(package_files("selfie_adapters.sources") / "twohop_facts.jsonl")
     questions: dict[str, TwoHopQuestion] = {}
-    for place, row in open_rows(source):
+    for place, row in _flat(open_rows(source)):
         question = _question(place, row, str(len(questions)))
         if question.uid in questions:
             raise DataError(f"{place}: uid {question.uid} stands in an earlier row too.")
@@ -60,6 +61,39 @@ def read_twohop(source: str) -> list[TwoHopQuestion]:
     if not questions:
         raise DataError(f"{source}: no questions.")
     return list(questions.values())
+
+
+_FILTERED = {
+    "id": "uid",
+    "question": "r2(r1(e1)).prompt",
+    "e2_prompt": "r1(e1).prompt",
+    "e1_value": "e1.value",
+    "e2_value": "e2.value",
+    "e3_value": "e3.value",
+    "e2_aliases": "e2.aliases",
+    "aliases": "e3.aliases",
+}
+"""Names in the published filtered file → columns of TwoHopFact."""
+
+
+def _flat(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows; those of a filtered file one by one, with TwoHopFact's names."""
+    for place, row in rows:
+        if "filtered_results" not in row:
+            yield place, row
+            continue
+        results = row["filtered_results"]
+        if not isinstance(results, list):
+            raise DataError(f"{place}: filtered_results is {results!r:.60}; a list is expected.")
+        for number, one in enumerate(results):
+            inner = f"{place}, filtered_results[{number}]"
+            if not isinstance(one, dict):
+                raise DataError(f"{inner}: {one!r:.60}; an object is expected.")
+            named = {**one, "e3_value": one.get("e3_value", one.get("correct_answer"))}
+            missing = [name for name in _FILTERED if named.get(name) is None]
+            if missing and missing != ["aliases"]:
+                raise DataError(f"{inner}: {missing[0]} is missing.")
+            yield inner, {**one, **{new: named.get(old) for old, new in _FILTERED.items()}}
 
 
 def _question(place: str, row: dict[str, Any], number: str) -> TwoHopQuestion:

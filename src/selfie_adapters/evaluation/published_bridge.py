@@ -1,0 +1,152 @@
+"""Published bridge configurations: one question each, in this project's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from pydantic import ConfigDict, Field, model_validator
+
+from selfie_adapters.config_reading import Section, beside, read_config, top_level_keys
+from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.files import atomic_path
+from selfie_adapters.json_lines import read_jsonl
+
+MARKS = {"selfie_method", "num_generations", "start_token_position", "dataset_path"}
+_PREFIX = "Complete the statement: "
+
+
+class PublishedBridge(Section):
+    """Other keys are ignored, as published."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question_id: str
+    dataset_path: str = "twohopfact_filtered.json"
+    model_name: str
+    selfie_method: Literal["trained", "untrained", "vanilla", "traditional"]
+    adapter_checkpoint_path: str | None = None
+    scale: float | None = Field(default=None, gt=0)
+    temperature: float = Field(ge=0)
+    max_tokens: int = Field(ge=1)
+    num_generations: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    layers: Literal["all"] | list[int]
+    start_token_position: int = Field(ge=0)
+    output_dir: str
+    device: str | None = None
+    seed: int = Field(default=42, ge=0)
+    bias_vector_path: str | None = None
+    """Without effect."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> PublishedBridge:
+        if self.selfie_method == "trained" and self.adapter_checkpoint_path is None:
+            raise ValueError("selfie_method trained needs adapter_checkpoint_path")
+        if self.selfie_method != "trained" and self.scale is None:
+            raise ValueError(f"selfie_method {self.selfie_method} needs scale")
+        if isinstance(self.layers, list) and not self.layers:
+            raise ValueError('layers is empty; "all" or at least one block is expected')
+        return self
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A published configuration: this project's settings, and what its result files repeat."""
+
+    published: PublishedBridge
+    settings: BridgeSettings
+    ignored: list[str]
+    """Keys of the file without a meaning."""
+
+
+def read_bridge_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """BridgeSettings from a file of this project's, Translated from a published one.
+
+    overrides are keys of the file's own form. Raises MissingFileError, ConfigError.
+    """
+    keys = top_level_keys(path, BridgeSettings)
+    if not MARKS & keys:
+        return read_config(path, BridgeSettings, overrides)
+    published = read_config(path, PublishedBridge, overrides)
+    return Translated(
+        published, translate(published, path), sorted(keys - {*PublishedBridge.model_fields})
+    )
+
+
+def translate(published: PublishedBridge, config_file: str | Path) -> BridgeSettings:
+    """This project's settings for a published configuration."""
+    trained = published.selfie_method == "trained"
+    adapter = published.adapter_checkpoint_path
+    layers = published.layers
+    return BridgeSettings.model_validate(
+        {
+            "questions": beside(config_file, published.dataset_path),
+            "question_id": published.question_id,
+            "limit": None,
+            "only_answered": False,  # the file holds only such questions
+            "model": published.model_name,
+            "dtype": "bfloat16",
+            "device": published.device,
+            "adapter": beside(config_file, adapter) if trained and adapter else None,
+            "prompt": "chat_template",
+            "layers": None if layers == "all" else ",".join(map(str, layers)),
+            "chat": "template",
+            "question_prefix": _PREFIX,
+            "first_position": published.start_token_position,
+            "match": "whole_text",
+            "echoes": True,
+            "keep_labels": True,
+            "samples": published.num_generations,
+            "max_new_tokens": published.max_tokens,
+            "temperature": published.temperature,
+            "top_p": None,
+            "untrained_scales": () if trained else (published.scale,),
+            "untrained_scale_unit": "absolute",
+            "random": False,
+            "batch_size": published.batch_size * published.num_generations,
+            "seed": published.seed,
+        }
+    )
+
+
+def write_published_bridge(run: Translated, results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write results_q{id}.json and results_full_q{id}.json. Returns the files.
+
+    results: this project's results.json of the evaluation in `folder`.
+    """
+    uid = run.published.question_id
+    rows = {row["key"]: row for row in read_jsonl(folder / "rows.jsonl")}
+    row = rows[f"{results['lead']}/{uid}"]
+    cells = [
+        (f"({layer}, {position})", row["hits"][i][k], row["texts"][i][k])
+        for i, layer in enumerate(row["layers"])
+        for k, position in enumerate(row["positions"])
+    ]
+    short = {
+        "question_data": {
+            "id": uid,
+            "question": row["prompt"],
+            "e2_value": row["bridge"],
+            "e2_aliases": row["aliases"],
+        },
+        "config": run.published.model_dump(mode="json"),
+        "start_pos": run.published.start_token_position,
+        "layers": row["layers"],
+        "token_positions": row["positions"],
+        "token_texts": row["tokens"],
+        "match_fractions": {key: hits / len(texts) for key, hits, texts in cells},
+    }
+    full = short | {
+        "descriptions": {key: texts for key, _, texts in cells},
+        "matches": {key: hits for key, hits, _ in cells},
+    }
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in uid)
+    files = [folder / f"results_q{name}.json", folder / f"results_full_q{name}.json"]
+    for file, document in zip(files, (short, full), strict=True):
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(msgspec.json.encode(document))
+    return files
