@@ -228,7 +228,7 @@ def test_what_is_incomplete_is_refused(config, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"question_id": "q3"}, 'question_id q3: not in .* Valid choices: q1'),
+        ({"question_id": "q3"}, "question_id q3: not in .* Valid choices: q1"),
         ({"start_token_position": 900}, "first_position is 900"),
         ({"dataset_path": "none.json"}, "none.json"),
     ],

@@ -15,7 +15,7 @@ Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
 
 class BridgeRow(msgspec.Struct):
     """One question under one condition. hits: labels that name the bridge, layers × positions;
-    labels: how many there are in all. The rest is in rows of the trained adapter only."""
+    labels: how many there are in all. The rest is in rows of the first condition only."""
 
     meaning: str
     hits: Hits
@@ -30,6 +30,8 @@ class BridgeRow(msgspec.Struct):
     tokens: list[str] = []
     shuffled_hits: Hits | None = None
     shuffled_bridge: str | None = None
+    aliases: list[str] = []
+    texts: list[list[list[str]]] | None = None
 
 
 TRAINED, SHUFFLED = "trained", "shuffled"

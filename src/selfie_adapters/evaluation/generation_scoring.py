@@ -90,6 +90,7 @@ class ConversationRow(msgspec.Struct):
     content_tokens: int | None = None
     anywhere: list[float] | None = None
     content: list[float] | None = None
+    activations: list[float] | None = None
 
     def __post_init__(self) -> None:
         if self.error is None and (self.anywhere is None or self.content is None):
