@@ -265,3 +265,21 @@ def test_an_empty_text_is_refused(model):
 def test_a_layer_that_is_not_there_is_refused(model):
     with pytest.raises(ModelError, match="layer 3"):
         topic_vectors(model, ["owl"], [3])
+
+
+def test_published_titles_and_topic_rows_are_topics(tmp_path):
+    (tmp_path / "titles.json").write_text('{"titles": ["Owl", "Green tea"]}')
+    found = read_topics(tmp_path / "titles.json")
+    assert [(topic.name, topic.labels) for topic in found] == [
+        ("Owl", ("Owl",)),
+        ("Green tea", ("Green tea",)),
+    ]
+    row = {"original_title": "Owl", "prompt": "Tell me about owls.", "labels": ["a bird"]}
+    (tmp_path / "topics.jsonl").write_text(json.dumps({**row, "split": "val"}) + "\n")
+    (topic,) = read_topics(tmp_path / "topics.jsonl")
+    assert (topic.name, topic.prompt, topic.labels, topic.split) == (
+        "Owl",
+        "Tell me about owls.",
+        ("a bird",),
+        "val",
+    )

@@ -39,6 +39,8 @@ class Captured:
     def by_mean_file(cls, path: str | Path) -> Captured:
         """What the metadata of a mean-vectors file states. Raises MissingFileError, DataError."""
         file = existing_file(path)
+        if file.suffix != ".safetensors":  # other files have no metadata
+            return cls()
         try:
             with safe_open(file, framework="pt") as opened:
                 stated: dict[str, Any] = dict(opened.metadata() or {})

@@ -1,33 +1,46 @@
-"""Mean vectors: one a layer, subtracted from raw activations before they are labelled."""
+"""Mean vectors: one per layer, subtracted from raw activations before they are labelled."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from selfie_adapters.dataset.vectors import open_tensors
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import existing_file
 
+# How the published programs call the mean of one layer's vectors.
+_OF_LAYER = re.compile(r"_l(\d{1,4})_mean\.\w+$")
+_SINGLE = "mean_vector"  # its name in their files of vectors and mean together
+
 
 def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
-    """The tensor `layer_{layer}` of a mean-vectors file: [d_model], float32.
+    """The mean vector of a layer: [d_model], float32.
 
-    Raises MissingFileError, or DataError if the file is no safetensors file, has no such layer, or
-    holds another shape or NaN there.
+    path: safetensors with tensors `layer_{i}`, or a `.pt` file with one 1-D tensor, which is the
+    mean of its only layer. Raises MissingFileError, or DataError if the file is damaged, has no
+    such layer, or holds another shape or NaN there.
     """
     file = existing_file(path)
     key = f"layer_{layer}"
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            if key not in names:
-                raise DataError(f'{file}: no tensor "{key}". {nearest(key, names)}')
-            mean = opened.get_tensor(key)
-    except SafetensorError as error:
-        raise DataError(f"{file}: not a safetensors file ({error}).") from error
+    if file.suffix == ".safetensors":
+        mean = _safetensors(file, key)
+    else:
+        found = _plain(file)
+        if list(found) == [_SINGLE]:
+            if (own := stated_layer(file)) not in (None, layer):
+                raise DataError(
+                    f"{file}: the mean of layer {own}, as its name states; the vectors are of "
+                    f"layer {layer}. Give the mean of that layer."
+                )
+            key = _SINGLE
+        elif key not in found:
+            raise DataError(f'{file}: no tensor "{key}". {nearest(key, found)}')
+        mean = found[key]
     if list(mean.shape) != [d_model]:
         raise DataError(
             f"{file}, {key}: shape {list(mean.shape)}; [{d_model}] is expected, the width of the "
@@ -36,3 +49,84 @@ def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
     if not bool(torch.isfinite(mean.float()).all()):
         raise DataError(f"{file}, {key}: holds NaN or infinity.")
     return mean.float()
+
+
+def mean_layers(path: str | Path) -> list[int]:
+    """Layers for which a file of mean vectors holds one, in rising order.
+
+    Raises MissingFileError; DataError for another file, and for a single mean whose file name does
+    not state its layer.
+    """
+    file = existing_file(path)
+    names = _names(file)
+    if names == [_SINGLE]:
+        if (layer := stated_layer(file)) is None:
+            raise DataError(
+                f"{file}: one mean vector, and neither the file nor its name states the layer. "
+                "Give the layer (--layers), or name the file …_l{layer}_mean.pt."
+            )
+        return [layer]
+    numbers = [name.removeprefix("layer_") for name in names if name.startswith("layer_")]
+    layers = sorted(int(number) for number in numbers if number.isdecimal())
+    if not layers:
+        found = ", ".join(names[:5]) or "none"
+        raise DataError(f"{file}: tensors layer_0, layer_1, … are expected, found {found}.")
+    return layers
+
+
+def has_layer(path: str | Path, layer: int) -> bool:
+    """Whether the file holds the mean of a layer; a single mean of an unknown one is of any."""
+    file = existing_file(path)
+    if _names(file) == [_SINGLE] and stated_layer(file) is None:
+        return True
+    return layer in mean_layers(file)
+
+
+def is_single(path: str | Path) -> bool:
+    """Whether the file holds one mean alone."""
+    return _names(existing_file(path)) == [_SINGLE]
+
+
+def stated_layer(file: Path) -> int | None:
+    """The layer in a published file name, …_l{layer}_mean.pt."""
+    match = _OF_LAYER.search(file.name)
+    return int(match[1]) if match else None
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix != ".safetensors":
+        return list(_plain(file))
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except SafetensorError as error:
+        raise DataError(f"{file}: not a safetensors file ({error}).") from error
+
+
+def _safetensors(file: Path, key: str) -> Tensor:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            if key not in names:
+                raise DataError(f'{file}: no tensor "{key}". {nearest(key, names)}')
+            return opened.get_tensor(key)
+    except SafetensorError as error:
+        raise DataError(f"{file}: not a safetensors file ({error}).") from error
+
+
+def _plain(file: Path) -> dict[str, Tensor]:
+    """1-D tensors of a `.pt` or NumPy file: under layer_{i}, or the only one as `mean_vector`."""
+    flat = {name: tensor for name, tensor in open_tensors(file).items() if tensor.ndim == 1}
+    layers = {
+        f"layer_{name.removeprefix('layer_')}": tensor
+        for name, tensor in flat.items()
+        if name.removeprefix("layer_").isdecimal()
+    }
+    if layers:
+        return layers
+    if len(flat) == 1:
+        return {_SINGLE: next(iter(flat.values()))}
+    raise DataError(
+        f"{file}: {len(flat)} one-dimensional tensors; one mean vector, or tensors layer_0, "
+        "layer_1, …, are expected."
+    )

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import existing_file
-from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.centring import has_layer, is_single, load_mean, mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
@@ -163,30 +161,19 @@ def chat_of_reading(
     ]
 
 
-def mean_layers(path: str | Path) -> list[int]:
-    """Layers for which a file of mean vectors holds one, in rising order."""
-    file = existing_file(path)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-    except SafetensorError as error:
-        raise DataError(f"{file}: not a safetensors file ({error}).") from error
-    numbers = [name.removeprefix("layer_") for name in names if name.startswith("layer_")]
-    layers = sorted(int(number) for number in numbers if number.isdecimal())
-    if not layers:
-        found = ", ".join(names[:5]) or "none"
-        raise DataError(f"{file}: tensors layer_0, layer_1, … are expected, found {found}.")
-    return layers
-
-
 def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> Tensor:
-    """Mean vectors of `layers` from a safetensors file with keys `layer_{i}`: [layers, d_model].
+    """Mean vectors of `layers` from a file of means (`load_mean`): [layers, d_model].
 
     Raises DataError for a layer that is not there, another width, NaN or infinity.
     """
-    known = mean_layers(path)
-    missing = [layer for layer in layers if layer not in known]
+    if is_single(path) and len(layers) > 1:
+        raise DataError(
+            f"{path}: the mean of one layer; {len(layers)} layers are read. Read one, or give a "
+            "file with layer_0, layer_1, …."
+        )
+    missing = [layer for layer in layers if not has_layer(path, layer)]
     if missing:
+        known = mean_layers(path)
         raise DataError(
             f"{path}: no mean vector layer_{missing[0]}; it holds layers "
             f"{', '.join(map(str, known))}. Read those, or make a file with more."

@@ -40,6 +40,8 @@ def topic_of_row(place: str, row: Any) -> Topic:
         raise DataError(
             f"{place}: a JSON object with name or prompt is expected, found {row!r:.60}."
         )
+    if "name" not in row and "original_title" in row:  # as in the published topics data sets
+        row = {**row, "name": row["original_title"]}
     texts = {key: row.get(key) for key in ("name", "prompt")}
     for key, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value.strip()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -21,6 +23,7 @@ from selfie_adapters.model.user_text import Chat, UserText
 from selfie_adapters.sources.hub_rows import is_hub_name
 from selfie_adapters.sources.hub_topics import hub_topics
 from selfie_adapters.sources.table_rows import csv_rows, jsonl_rows
+from selfie_adapters.sources.titles import read_titles
 from selfie_adapters.sources.topic import Topic, topic_of_row
 
 _BATCH_TOKENS = 2048
@@ -40,12 +43,15 @@ def open_topics(source: str) -> list[Topic]:
 
 
 def read_topics(path: str | Path) -> list[Topic]:
-    """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, labels, split.
+    """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, labels, split; or
+    from a titles file, {"titles": […]}.
 
     labels: a JSON list, or in CSV one text (several parted by "|"); absent means the name.
     Raises DataError naming file and line.
     """
     file = existing_file(path)
+    if _is_titles(file):
+        return [Topic((title,), name=title) for title in read_titles(file)]
     suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     data = read_plain(file)
     if suffix == "csv":
@@ -58,6 +64,13 @@ def read_topics(path: str | Path) -> list[Topic]:
             f'{file}: no topics. Expected rows such as {{"name": "owl", "labels": […]}}.'
         )
     return topics
+
+
+def _is_titles(file: Path) -> bool:
+    """Whether a .json file is one object that begins with its titles, not rows line by line."""
+    if not file.name.removesuffix(".gz").lower().endswith(".json"):
+        return False
+    return re.match(rb'\s*\{\s*"titles"\s*:', read_plain(file).removeprefix(BOM_UTF8)) is not None
 
 
 def packaged_topics() -> list[Topic]:
