@@ -222,3 +222,16 @@ def test_published_files_that_cannot_be_fetched_are_one_red_line(tmp_path):
     code, _, errors = finished("data", "fetch", "vital", cache=tmp_path)
     assert code == 1
     assert one_red_line(errors, "vital-articles")
+
+
+def test_an_existing_file_is_not_replaced_unless_asked(export_server, tmp_path):
+    export_server.fill(export(1))
+    out = tmp_path / "labels.jsonl"
+    out.write_text("mine")
+    code, _, errors = finished(*labels_command(export_server.url, out), cache=tmp_path / "c")
+    assert code == 1
+    assert one_red_line(errors, "labels.jsonl exists", "--overwrite")
+    assert out.read_text() == "mine"
+    command = labels_command(export_server.url, out, "--overwrite")
+    assert finished(*command, cache=tmp_path / "c")[0] == 0
+    assert read_label_file(out).labels

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from selfie_adapters.dataset import load_dataset, open_vectors
 from selfie_adapters.dataset.editing import convert_file, merge_files, split_file
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 
 VECTORS = torch.arange(1.0, 41.0).reshape(20, 2)
 
@@ -123,3 +123,54 @@ def test_sections_that_share_vectors_are_converted_together(tmp_path):
     assert len(convert_file(a)) == 2
     filenames = [s.metadata["filename"] for s in load_dataset(a).sections]
     assert filenames == ["a.safetensors"] * 2
+
+
+def test_existing_files_are_not_replaced_unless_asked(tmp_path):
+    a, b = training_file(tmp_path), training_file(tmp_path, "b")
+    taken = {name: tmp_path / name for name in ("out.json", "a.safetensors")}
+    for file in taken.values():
+        file.write_text("mine")
+    calls = {
+        "out.json": [
+            lambda **options: merge_files([a, b], taken["out.json"], **options),
+            lambda **options: split_file(a, out=taken["out.json"], **options),
+        ],
+        "a.safetensors": [
+            lambda **options: convert_file(tmp_path / "a.pt", **options),
+            lambda **options: convert_file(a, **options),
+        ],
+    }
+    before = a.read_bytes()
+    for name, writers in calls.items():
+        for write in writers:
+            with pytest.raises(ConfigError, match=rf"{name} exists.*--overwrite"):
+                write()
+            assert taken[name].read_text() == "mine"
+    assert (
+        a.read_bytes() == before
+    )  # a training file whose vectors cannot be converted is as it was
+    for name, writers in calls.items():
+        for write in writers:
+            write(overwrite=True)
+            assert taken[name].read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_vectors_outside_of_the_folder_are_not_converted(absolute, tmp_path):
+    elsewhere = training_file(tmp_path / "elsewhere").with_suffix(".pt")
+    filename = str(elsewhere) if absolute else "../elsewhere/a.pt"
+    a = training_file(tmp_path / "here", filename=filename)
+    before = a.read_bytes()
+    with pytest.raises(DataError, match="leads out of the folder .*here"):
+        convert_file(a)
+    assert a.read_bytes() == before
+    assert sorted(file.name for file in elsewhere.parent.iterdir()) == ["a.json", "a.pt"]
+
+
+def test_a_link_does_not_lead_a_conversion_out_of_the_folder(tmp_path):
+    training_file(tmp_path / "elsewhere")
+    a = training_file(tmp_path / "here", filename="link/a.pt")
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="leads out of the folder"):
+        convert_file(a)
+    assert not (tmp_path / "elsewhere" / "a.safetensors").exists()

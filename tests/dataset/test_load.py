@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.vectors import open_vectors
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 
 METADATA = {
     "dataset_name": "toy",
@@ -348,3 +348,29 @@ def test_the_published_label_file_is_understood():
 def test_many_problems_are_cut_with_their_number(tmp_path):
     items = [{"index": i, "labels": [], "split": "train"} for i in range(9)]
     refused(write(tmp_path, document(items)), "item 4", "and 4 more: selfie data inspect")
+
+
+@pytest.mark.parametrize("taken", ["a.pt", "out.json"])
+def test_existing_files_are_not_replaced_unless_asked(taken, tmp_path):
+    section = Section({**METADATA, "filename": "a.pt"}, torch.ones(1, 4), [Item(0, ["x"], "train")])
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{taken} exists.*--overwrite"):
+        save_dataset(tmp_path / "out.json", [section])
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+    save_dataset(tmp_path / "out.json", [section], overwrite=True)
+    assert torch.equal(load_dataset(tmp_path / "out.json").sections[0].vectors, section.vectors)
+
+
+@pytest.mark.parametrize(
+    "filename", ["../a.pt", "{other}/a.pt", "link/a.pt", "sub/../../a.pt", "."]
+)
+def test_vectors_are_never_written_outside_of_the_folder(filename, tmp_path):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    (folder / "link").symlink_to(other)
+    metadata = {**METADATA, "filename": filename.format(other=other)}
+    section = Section(metadata, torch.ones(1, 4), [Item(0, ["x"], "train")])
+    with pytest.raises(DataError, match="leads out of the folder"):
+        save_dataset(folder / "out.json", [section], overwrite=True)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "link", "other"]

@@ -88,6 +88,32 @@ def test_json_lines(tmp_path, name):
     ]
 
 
+ROWS = b'{"index": "7", "description": "seven"}\n{"index": 8, "description": "eight"}\n'
+MAPPINGS = {
+    "rows": ROWS,
+    "rows, the first with half a character": b'{"description": "seven", "index": 7, '
+    b'"tokens": ["\\ud83d"]}\n{"index": 8, "description": "eight"}',
+    "mapping": b'{"7": "seven", "8": "eight"}',
+    "mapping on lines": b'{\n "7": "seven",\n "8": "eight"\n}\n',
+    "mapping from the first line": b'{ "7": "seven",\n "8": "eight"}',
+    "training format": json.dumps(training_format(item(7, "seven"), item(8, "eight"))).encode(),
+    "training format on lines": json.dumps(
+        training_format(item(7, "seven"), item(8, "eight")), indent=1
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", None])
+@pytest.mark.parametrize("form", MAPPINGS)
+@pytest.mark.parametrize("name", ["l.json", "l.jsonl", "l.jsonl.gz", "l.txt"])
+def test_the_content_decides_and_not_the_name_or_the_option(tmp_path, name, form, kind):
+    content = MAPPINGS[form]
+    content = gzip.compress(content, mtime=0) if name.endswith(".gz") else content
+    labels = read_label_file(written(tmp_path, content, name), kind)
+    assert labels.labels == {7: ["seven"], 8: ["eight"]}
+    assert bool(labels.splits) == form.startswith("training")
+
+
 def test_json_lines_by_several_explainers_keep_all_and_say_so(tmp_path):
     rows = [
         {"index": 1, "description": "a cat", "explanationModelName": "m", "typeName": "t"},
@@ -139,7 +165,7 @@ DEEP = "[" * 100_000
         ("l.json", '{"-1": "a"}', "key \"-1\": index is '-1'; a whole number from 0"),
         ("l.json", '{"owl": "a"}', 'key "owl": index is'),
         ("l.json", '{"1": ["a"]}', "key \"1\": the label is \\['a'\\]; a text is expected"),
-        ("l.json", '{"index": "1", "description": "a"}\n{"index": "2"}', "--labels-jsonl"),
+        ("l.json", '{"index": "1", "description": "a"}\n{"index": "2"}', "line 2: .*`description`"),
         ("l.json", {"metadata": META, "vectors": []}, r"Put it in \[ \]"),
         ("l.json", training_format(item(1, "a")) * 2, "2 sections"),
         ("l.json", training_format(item(1)), "section 0 .* item 0, labels: an empty list"),
@@ -147,7 +173,7 @@ DEEP = "[" * 100_000
         ("l.json", training_format(item(1, "a"), item(1, "b")), "stands in item 0 already"),
         ("l.json", training_format(item(-1, "a")), "-1 is negative"),
         ("l.json", training_format(item(1, "a", split="test")), "neither train nor val"),
-        ("l.jsonl", "[1]", "--labels-json"),
+        ("l.jsonl", "[1]", "section 0: .*an object"),
         ("l.jsonl", '{"index": 1, "description": "a"}\n{"index', "line 2, column 8: not JSON"),
         ("l.jsonl", '{"index": true, "description": "a"}', "line 1: Expected `int | str`"),
         ("l.jsonl", '{"index": 1.5, "description": "a"}', "line 1: Expected `int | str`"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def prepare(tmp_path, monkeypatch):
             labels = tmp_path / "labels.json"
             write_json(labels, {str(i): f"label {i}" for i in range(D_SAE)})
             options["labels_json"] = labels
-        request = SaeRequest("x", tmp_path / "out", **{"overwrite": True, **named, **options})
-        return prepare_sae(request), expected
+        places = {"output_name": "x", "output_dir": tmp_path / "out", "overwrite": True}
+        return prepare_sae(SaeRequest(**{**places, **named, **options})), expected
 
     return prepare
 
@@ -327,3 +328,44 @@ def test_the_same_request_gives_the_same_bytes(prepare):
     assert [file.read_bytes() for file in (again.vectors_file, again.labels_file)] == before
     (section,) = json.loads(before[1])
     assert len(section["vectors"]) == 96
+
+
+@pytest.mark.parametrize("taken", ["x.pt", "x_labels.json"])
+def test_existing_files_are_not_replaced_unless_asked(taken, prepare, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / taken).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{taken} exists.*--overwrite"):
+        prepare(overwrite=False)
+    assert [file.read_text() for file in (tmp_path / "out").iterdir()] == ["mine"]
+    prepared, expected = prepare(overwrite=True)
+    assert torch.equal(section_of(prepared).vectors, expected)
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "sub/x", "", " "])
+def test_files_are_only_written_into_the_folder(name, prepare, tmp_path):
+    with pytest.raises(ConfigError, match="a plain name is expected"):
+        prepare(output_name=name, output_dir=tmp_path / "a" / "out")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_link_does_not_lead_the_vectors_out_of_the_folder(prepare, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine.pt").write_text("mine")
+    (tmp_path / "out" / "x.pt").symlink_to(tmp_path / "mine.pt")
+    with pytest.raises(DataError, match="leads out of the folder"):
+        prepare()
+    assert (tmp_path / "mine.pt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["labels_json", "labels_jsonl"])
+@pytest.mark.parametrize("name", ["l.jsonl", "l.jsonl.gz", "l.json"])
+def test_either_option_reads_either_form(prepare, tmp_path, option, name):
+    rows = [{"index": i, "description": f"label {i}"} for i in range(D_SAE)]
+    if name == "l.json":
+        write_json(tmp_path / name, {str(i): f"label {i}" for i in range(D_SAE)})
+    else:
+        content = packed(rows)
+        (tmp_path / name).write_bytes(content if name.endswith(".gz") else gzip.decompress(content))
+    prepared, _ = prepare(**{option: tmp_path / name})
+    found = {item.index: list(item.labels) for item in section_of(prepared).items}
+    assert found == {i: [f"label {i}"] for i in range(D_SAE)}

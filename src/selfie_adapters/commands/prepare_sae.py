@@ -54,9 +54,10 @@ def sae(
     neuronpedia_id
         Source of the labels, model/source, where the registry does not know it.
     labels_json
-        Labels from a file: {"12": "label", …} or the training format; .gz too.
+        Labels from a file: {"12": "label", …}, the training format, or JSON lines with index and
+        description; .gz too.
     labels_jsonl
-        Labels from JSON lines with index and description; .gz too.
+        The same; a file whose content leaves it open is read as JSON lines.
     labels_url
         Copy of Neuronpedia's export bucket: a folder, or an address that answers S3's listing.
     explainer

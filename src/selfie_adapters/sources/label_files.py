@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,13 +12,17 @@ import msgspec
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.explanations import collect_labels, latent_number, parse_rows
 from selfie_adapters.sources.label_set import LabelSet
 
 Kind = Literal["json", "jsonl"]
 
-_SHAPES = 'Expected {"12": "label", …} or the training format, see docs/formats.md.'
+_MAPPING = re.compile(rb'\{\s*"\d+"\s*:')
+_SHAPES = (
+    'Expected {"12": "label", …}, the training format, or JSON lines with index and description; '
+    "see docs/formats.md."
+)
 
 
 class SectionChoice(NamedTuple):
@@ -40,9 +45,10 @@ def read_label_file(
 ) -> LabelSet:
     """Labels by latent from one of the three forms of label file.
 
-    kind "json": {"<latent>": "label"}, or the training format with or without `filename` (splits
-    and all labels kept). kind "jsonl": rows with `index` and `description`, as
-    `selfie prepare labels` writes them. None: "jsonl" if the name says so, else "json".
+    The forms are {"<latent>": "label"}, the training format with or without `filename` (splits and
+    all labels kept), and JSON lines with `index` and `description`, as `selfie prepare labels`
+    writes them. The content decides which it is. Where it does not, `kind` does: "json" or "jsonl";
+    None: "jsonl" if the name says so, else "json".
     section: which section of the training format; the first that it chooses.
 
     Blank labels are left out and counted. Raises MissingFileError, or DataError naming the file,
@@ -54,6 +60,7 @@ def read_label_file(
     content = read_plain(file).removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise DataError(f"{file}: the file is empty. {_SHAPES}")
+    kind = _kind_of(content) or kind
     labels = _json_lines(file, content) if kind == "jsonl" else _json(file, content, section)
     if not labels.labels:
         raise DataError(f"{file}: no labels ({'; '.join(labels.report)}).")
@@ -82,11 +89,19 @@ def write_label_file(path: str | Path, labels: LabelSet) -> Path:
     return file
 
 
+def _kind_of(content: bytes) -> Kind | None:
+    """What the beginning of a label file shows it to be; None if it fits neither or both."""
+    first = content.lstrip().split(b"\n", 1)[0].rstrip()
+    if first == b"{" or first.startswith(b"[") or _MAPPING.match(first):
+        return "json"
+    try:  # the values stay as they are: only the keys matter
+        row = msgspec.json.decode(mend_surrogates(first), type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return "jsonl" if "index" in row else None
+
+
 def _json_lines(file: Path, content: bytes) -> LabelSet:
-    if content.lstrip().startswith(b"["):
-        raise DataError(
-            f"{file}: a JSON list, where JSON lines are expected. Read it as JSON: --labels-json."
-        )
     found = collect_labels(parse_rows(str(file), content), all_explainers=True)
     if any(who != (None, None) for pairs in found.explainers.values() for who in pairs):
         return found
@@ -94,10 +109,7 @@ def _json_lines(file: Path, content: bytes) -> LabelSet:
 
 
 def _json(file: Path, content: bytes, section: SectionChoice) -> LabelSet:
-    first = content.lstrip().split(b"\n", 1)[0].rstrip()
-    lines = first.startswith(b"{") and first.endswith(b"}") and len(first) < len(content.strip())
-    hint = "It looks like JSON lines: --labels-jsonl." if lines else _SHAPES
-    document = parse_json(content, str(file), hint, unique_keys=True)
+    document = parse_json(content, str(file), _SHAPES, unique_keys=True)
     if isinstance(document, dict):
         return _mapping(file, document)
     if isinstance(document, list):
