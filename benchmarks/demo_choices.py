@@ -83,7 +83,7 @@ def capture(model: FrozenModel, position: int, folder: Path) -> Path:
         layers = tuple(sorted({c.layer for c in CHOICES.values() if c.position == position}))
         share = HELD_OUT / len(topics)
         settings = TopicSettings(layers, chat="bare", position=position, val_fraction=share)
-        write_topic_dataset(model, topics, settings, file)
+        write_topic_dataset(model, topics, settings, file, overwrite=True)
     return file
 
 

@@ -70,7 +70,7 @@ def topics_file(folder: Path, model: FrozenModel) -> Path:
             for topic in topics
         ]
         settings = TopicSettings((LAYER,), chat="bare", val_fraction=HELD_OUT / len(named))
-        write_topic_dataset(model, named, settings, path)
+        write_topic_dataset(model, named, settings, path, overwrite=True)
     return path
 
 

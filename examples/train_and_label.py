@@ -34,7 +34,8 @@ def main() -> None:
     if labels_file is None:
         topics = read_topics(SAMPLE / "topics.jsonl")
         settings = TopicSettings(layers=(model.n_layers // 2,))
-        labels_file = write_topic_dataset(model, topics, settings, f"{args.out}/topics.json")
+        labels_file = f"{args.out}/topics.json"
+        write_topic_dataset(model, topics, settings, labels_file, overwrite=True)
 
     config = TrainConfig.model_validate(
         {

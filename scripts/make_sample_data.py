@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
             "model_dim": D_MODEL,
         }
         sections.append(Section(metadata, vectors(generator), items))
-    save_dataset(folder / "sample.json", sections)
+    save_dataset(folder / "sample.json", sections, overwrite=True)
     # torch.save names its archive after the file it is given, and save_dataset gives it a temporary
     # one; an open file has no name, so that the bytes are the same each time.
     with (folder / "everyday_l2.pt").open("wb") as file:

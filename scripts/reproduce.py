@@ -116,12 +116,14 @@ class Pipeline:
         self.step(
             "topic vectors",
             self.topics,
-            lambda: write_topic_dataset(self.model, some, at, self.topics),
+            lambda: write_topic_dataset(self.model, some, at, self.topics, overwrite=True),
         )
         self.step(
             "means of the layers that are read",
             self.means,
-            lambda: write_topic_dataset(self.model, few, means, self.means.parent / "topics.json"),
+            lambda: write_topic_dataset(
+                self.model, few, means, self.means.parent / "topics.json", overwrite=True
+            ),
         )
         self.step("SAE vectors", self.sae, self._sae_vectors)
 
@@ -131,6 +133,7 @@ class Pipeline:
             labels_json=DEMO_SAE / "labels.json",
             output_dir=self.sae.parent,
             output_name="sae",
+            overwrite=True,  # of a step that was interrupted
         )
 
     def adapter(self, kind: str, data: str) -> Path:

@@ -110,3 +110,10 @@ def test_a_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "r" / "config.json").write_bytes(content)
     with pytest.raises(SelfieError, match=r"config\.json"):
         opened(tmp_path / "r")
+
+
+def test_rows_of_an_unknown_evaluation_are_not_taken_over(tmp_path):
+    opened(tmp_path / "r").add("x", {"loss": 1.5})
+    (tmp_path / "r" / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"rows\.jsonl holds results, and config\.json"):
+        opened(tmp_path / "r")

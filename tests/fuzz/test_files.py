@@ -33,10 +33,9 @@ from selfie_adapters.sources.titles import read_titles
 from selfie_adapters.sources.topics import read_topics
 from selfie_adapters.training.optimizer import make_optimizer
 from selfie_adapters.training.state import (
+    Checkpoints,
     Progress,
     checkpoint_tensors,
-    read_checkpoint,
-    restore_tensors,
 )
 
 VECTORS = torch.arange(1.0, 13.0).reshape(4, 3)
@@ -179,10 +178,13 @@ def test_checkpoints(tmp_path):
 
     def read(path):
         adapter.load_state_dict(start)
-        found, tensors = read_checkpoint(path)
+        checkpoints = Checkpoints(path.parent)
+        newest = checkpoints.read_newest()
+        assert newest is not None
+        found, tensors = newest
         assert type(found.step) is type(found.metrics_bytes) is int
         fresh = make_optimizer(adapter, settings)
-        restore_tensors(adapter, fresh, tensors)
+        checkpoints.restore(adapter, fresh, tensors)
         step(fresh)
 
     run(
@@ -191,8 +193,7 @@ def test_checkpoints(tmp_path):
         lambda rng: content,
         damage_safetensors,
         read,
-        file="x.safetensors",
-        names_file=False,  # what does not fit the adapter is found after the file was read
+        file="step_00000001.safetensors",
     )
 
 

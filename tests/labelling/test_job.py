@@ -282,7 +282,7 @@ def test_the_labels_of_another_models_weights_are_not_mixed_in(settings, tmp_pat
     ("vectors", "message"),
     [
         (torch.ones(3, 47), r"width 47; the model .* has d_model 48"),
-        (torch.ones(0, 48), "no vector to label"),
+        (torch.ones(0, 48), "no numbers at all"),
     ],
 )
 def test_vectors_that_cannot_be_of_this_model_are_refused_before_anything_is_written(
@@ -418,3 +418,11 @@ def test_shards_cover_every_position_once(tmp_path):
     cut = cut_into_shards(tmp_path, 20, 8)
     assert [(s.start, s.stop) for s in cut] == [(0, 8), (8, 16), (16, 20)]
     assert [len(s) for s in cut] == [8, 8, 4]
+
+
+@pytest.mark.parametrize("name", ["labels-00000.jsonl", "labels-00003.jsonl.part"])
+def test_labels_of_an_unknown_run_are_not_taken_over(settings, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("")
+    with pytest.raises(ConfigError, match=rf"{name} holds labels, and config\.json"):
+        run(tmp_path / "run", settings())

@@ -298,7 +298,7 @@ def changed_vectors(data, split):
     sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
     used = {item.index for item in sections[2].items if item.split == split}
     sections[2].vectors[min(used), 0] += 1e-6
-    save_dataset(data, sections)
+    save_dataset(data, sections, overwrite=True)
 
 
 def changed_validation_label(data, _split):
@@ -306,7 +306,7 @@ def changed_validation_label(data, _split):
     held_out = next(item for item in dataset.sections[0].items if item.split == "val")
     held_out.labels[0] += "!"
     sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
-    save_dataset(data, sections)
+    save_dataset(data, sections, overwrite=True)
 
 
 @pytest.mark.parametrize("writes", [1, 5], ids=["before a checkpoint", "after one"])

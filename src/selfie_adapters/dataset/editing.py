@@ -39,8 +39,7 @@ def merge_files(files: Sequence[str | Path], out: str | Path, overwrite: bool = 
         widths[str(file)] = dataset.d_model
         names.update(section.id for section in dataset.sections)
         for section in read_document(file):
-            vectors = Path(file).parent / user_path(section["metadata"]["filename"])
-            place = os.path.relpath(vectors.resolve(), target.parent.resolve())
+            place = _seen_from(target.parent, Path(file), section["metadata"]["filename"])
             merged.append({**section, "metadata": {**section["metadata"], "filename": place}})
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
@@ -83,10 +82,9 @@ def split_file(
         vectors += [{**items[index], "split": "val"} for index in val]
         metadata = section["metadata"]
         if "filename" in metadata:  # which counts from the JSON's folder
-            place = Path(file).parent / user_path(metadata["filename"])
-            relative = os.path.relpath(place.resolve(), target.parent.resolve())
+            place = _seen_from(target.parent, Path(file), metadata["filename"])
             same_folder = target.parent.resolve() == Path(file).parent.resolve()
-            metadata = metadata if same_folder else {**metadata, "filename": relative}
+            metadata = metadata if same_folder else {**metadata, "filename": place}
         result.append({**section, "metadata": metadata, "vectors": vectors})
     write_document(target, result)
     return target
@@ -121,6 +119,18 @@ def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
         _convert(place, target)
     write_document(source, document)
     return [*targets.values(), source]
+
+
+def _seen_from(folder: Path, file: Path, filename: str) -> str:
+    """The `filename` of a training file, as a path that counts from another folder.
+
+    Raises DataError for a name that is no path of this system.
+    """
+    try:
+        vectors = (file.parent / user_path(filename)).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, loops of links
+        raise DataError(f"{file}: filename {filename!r:.120} is no path ({error}).") from error
+    return os.path.relpath(vectors, folder.resolve())
 
 
 def _other_kind(file: Path) -> Path:

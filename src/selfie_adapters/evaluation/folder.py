@@ -114,6 +114,11 @@ class EvaluationFolder:
     def _check_same(self, free: Collection[str]) -> None:
         free = {*free, "device"}  # the same results come of every device, up to rounding
         if not self._config.exists():
+            if self._file.exists():
+                raise ConfigError(
+                    f"{self._file} holds results, and {self._config.name} that states what they "
+                    "were made with is not beside it. Restore that file, or give another --out."
+                )
             return
         match earlier := read_json(self._config):
             case {"protocol": str(), "settings": dict(), "inputs": dict()}:

@@ -76,6 +76,11 @@ class LabelJob:
 
     def _check_same_run(self) -> None:
         if not (self.folder / CONFIG).exists():
+            if labels := min(self.folder.glob("labels-*.jsonl*"), default=None):
+                raise ConfigError(
+                    f"{labels} holds labels, and {CONFIG} that states what they were made with is "
+                    "not beside it. Restore that file, or give another --out."
+                )
             return
         now, earlier = self._record, RunRecord.read(self.folder)
         pairs = [

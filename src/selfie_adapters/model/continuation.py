@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ def _tried(model: FrozenModel) -> CacheUse:
 
     def steps() -> bool:
         cache = cache_of(forward(network, input_ids=ids[:, :6], use_cache=True))
-        cache.reorder_cache(swapped)
+        cache.reorder_cache(cast("torch.LongTensor", swapped))
         for at in (6, 7):
             out = forward(network, input_ids=ids[swapped, at : at + 1], cache=cache, use_cache=True)
             if not same(out.logits, swapped, at, at + 1):
@@ -174,7 +175,7 @@ class Continuation:
         if self._cache is not None and self._use.branches:
             self._cache.batch_select_indices(rows)
         elif self._cache is not None:
-            self._cache.reorder_cache(rows)
+            self._cache.reorder_cache(cast("torch.LongTensor", rows))
 
     def branch(self, rows: Tensor) -> Continuation:
         """A copy of `rows`, to be read on by `read_all`; this one stays as it is."""

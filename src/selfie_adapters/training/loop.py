@@ -32,7 +32,6 @@ from selfie_adapters.training.state import (
     Checkpoints,
     Progress,
     checkpoint_tensors,
-    restore_tensors,
 )
 from selfie_adapters.training.step import LossNotFiniteError, backward
 from selfie_adapters.training.stopping import StopRequest, stop_on_signals
@@ -126,7 +125,7 @@ class _Trainer:
         start, cut = self._start() if found is None else None, 0
         if found is not None:
             progress, tensors = found
-            restore_tensors(self.adapter, self.optimizer, tensors)
+            self.checkpoints.restore(self.adapter, self.optimizer, tensors)
             self.step, self.best = progress.step, progress.best
             self.validated, cut = progress.validated, progress.metrics_bytes
         self._agree()

@@ -167,6 +167,15 @@ class Checkpoints:
         paths = self.newest_first()
         return read_checkpoint(paths[0]) if paths else None
 
+    def restore(
+        self, adapter: Adapter, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """`restore_tensors` of the newest checkpoint, whose file is named where they do not fit."""
+        try:
+            restore_tensors(adapter, optimizer, tensors)
+        except TrainingError as error:
+            raise TrainingError(f"{self.newest_first()[0]}: {error}") from error
+
 
 def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     """Progress and tensors of a checkpoint file. Raises TrainingError if it is damaged."""
