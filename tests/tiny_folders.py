@@ -149,3 +149,14 @@ def change_weights(folder: Path, change: Callable[[Weights], Weights]) -> Path:
     changed = {key: weight.clone() for key, weight in change(load_file(file)).items()}
     save_file(changed, file, metadata={"format": "pt"})
     return folder
+
+
+def nudge_weight(folder: Path) -> Path:
+    """Change one number in the middle of the folder's weights to the next representable one."""
+
+    def nudged(weights: Weights) -> Weights:
+        one = weights["model.layers.1.mlp.up_proj.weight"]
+        one[7, 5] = torch.nextafter(one[7, 5], one[7, 5] + 1)
+        return weights
+
+    return change_weights(folder, nudged)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from selfie_adapters.errors import (
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.reading import read_prompt
 from selfie_adapters.model import SoftPrompt, bind, load_model
+from tiny_folders import nudge_weight
 
 ROOT = Path(__file__).parents[2]
 
@@ -204,3 +206,19 @@ def test_a_prompt_of_ones_own_is_checked_against_the_binding(run, trained_on_pla
     with pytest.raises(BindingError, match="prompt template"):
         run(template=own, adapter=trained_on_plain_text, **only)
     run(template=own, adapter=trained_on_plain_text, ignore_binding=True, **only)
+
+
+def test_a_reading_resumes_with_the_same_weights_alone(run, golden_dir, tmp_path):
+    model = Path(shutil.copytree(golden_dir / "model", tmp_path / "model"))
+    options = {"model": str(model), "layers": "0,1", "positions": "-1", "max_new_tokens": 3}
+    first = run(**options)
+    whole = tmp_path / "out/reading.json"
+    content = json.loads(whole.read_text(encoding="utf-8"))
+    whole.write_text(json.dumps({**content, "cells": content["cells"][:1]}), encoding="utf-8")
+    assert run(**options) == first  # the other cell is read again
+
+    whole.write_text(json.dumps({**content, "cells": content["cells"][:1]}), encoding="utf-8")
+    nudge_weight(model)
+    with pytest.raises(ConfigError, match=r"made with other settings \(weights_digest\)"):
+        run(**options)
+    assert run(**options, out="other")["cells"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.training import label_losses
+from tiny_folders import nudge_weight
 
 SAMPLE = Path(__file__).parents[2] / "data/sample/sample.json"
 LABELS = [["owl", "a night bird"], ["tin"], ["bee", "wasp", "hive"], ["ladder"], ["gnu", "elk"]]
@@ -178,3 +180,23 @@ def test_an_adapter_of_another_prompt_is_refused_and_limits_hold(files, model, t
         settings_for(files, adapters={"untrained": "x"})
     with pytest.raises(ValueError, match="at least 1 item"):
         settings_for(files, datasets={})
+
+
+def test_an_evaluation_resumes_with_the_same_weights_alone(files, golden_dir, tmp_path):
+    model = Path(shutil.copytree(golden_dir / "model", tmp_path / "model"))
+    adapters, datasets = files
+    one = ({"plain": adapters["plain"]}, {"own": datasets["own"]})
+    settings = settings_for(one, model=str(model), dtype="float32", untrained_scales=(1.0,))
+    first = run_loss(settings, tmp_path / "r").read_bytes()
+    rows = tmp_path / "r/rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+
+    rows.write_text("".join(lines[:-2]))
+    assert run_loss(settings, tmp_path / "r").read_bytes() == first
+    assert rows.read_text().splitlines(keepends=True) == lines
+
+    rows.write_text("".join(lines[:-2]))
+    nudge_weight(model)
+    with pytest.raises(ConfigError, match="holds an evaluation with other model weights"):
+        run_loss(settings, tmp_path / "r")
+    assert rows.read_text() == "".join(lines[:-2])

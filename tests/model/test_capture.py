@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from selfie_adapters.errors import ModelError
-from selfie_adapters.model import FrozenModel, SharedPrefix, capture
+from selfie_adapters.model import FrozenModel, SharedPrefix, capture, load_model
 from tiny import D_MODEL, FAMILIES, LAYERS, golden_tokenizer, tiny_network
+from tiny_folders import save_multimodal
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -85,3 +86,11 @@ def test_blocks_after_the_last_layer_asked_for_do_not_run(model):
 def test_a_layer_that_does_not_exist_is_refused(model, layer):
     with pytest.raises(ModelError, match=f"layer {layer}: the model has 3 blocks.*0 to 2"):
         capture(model, ids([256]), [layer])
+
+
+def test_a_block_that_waits_for_an_image_has_no_output_for_text(tmp_path):
+    model = load_model(save_multimodal(tmp_path / "m", "mllama"), "float32")
+    for layers in ([0, 1], [1]):  # the second block attends to the image
+        with pytest.raises(ModelError, match=r"skips block 1 for text alone.*Choose other layers"):
+            capture(model, ids([256, 97, 98]), layers)
+    assert capture(model, ids([256, 97, 98]), [0, 2, 3]).shape == (1, 3, 3, D_MODEL)

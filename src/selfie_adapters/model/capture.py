@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from selfie_adapters.errors import ModelError
 from selfie_adapters.model.blocks import check_layer
 from selfie_adapters.model.library import forward
 from selfie_adapters.model.loading import FrozenModel
@@ -35,7 +36,8 @@ def capture(
     ids: [batch, tokens]. positions: [batch] gives one position a row and returns
     [batch, layers, d_model]; [batch, k] gives k a row, [batch, layers, k, d_model]; None returns
     every position, [batch, layers, tokens, d_model]. cache: keys and values of the tokens before.
-    Values are in the model's dtype. Raises ModelError for a layer that does not exist.
+    Values are in the model's dtype. Raises ModelError for a layer that does not exist, and for
+    one that the model skips.
     """
     order = [check_layer(layer, model.n_layers) for layer in layers]
     last = max(order)
@@ -74,4 +76,9 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
+    if skipped := sorted(set(order) - taken.keys()):
+        raise ModelError(
+            f"{model.name} skips block {', '.join(map(str, skipped))} for text alone (a block that "
+            "attends to an image, most likely): it has no output to take. Choose other layers."
+        )
     return torch.stack([taken[layer].to(model.device) for layer in order], dim=1)
