@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from selfie_adapters.errors import DataError
 
@@ -20,6 +23,7 @@ MAX_VALUES = 100_000  # PyYAML takes 600 bytes for each; after aliases are expan
 MAX_DIGITS = 100
 
 _TAG = "tag:yaml.org,2002:"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TRUTHS = yaml.SafeLoader.bool_values
 
 
@@ -33,10 +37,8 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
     size = len(data)
     if size > MAX_BYTES:
         raise DataError(f"{where}: {size:,} bytes; a configuration has at most {MAX_BYTES:,}.")
-    loader = None
     try:
-        loader = _Composer(data)
-        node = loader.get_single_node()
+        node = _node(data)
         return None if node is None else _Builder().value(node, 0)
     except _Refused as error:
         raise DataError(f"{where}, line {error.line}: {error}.") from None
@@ -49,9 +51,6 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
         raise DataError(f"{where}{place}: not valid YAML ({shortened(reason)}).") from None
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF", a version of 5,000 digits
         raise DataError(f"{where}: not valid YAML ({shortened(str(error))}).") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def shortened(text: str, length: int = 120) -> str:
@@ -66,12 +65,18 @@ class _Refused(Exception):
         self.line = node.start_mark.line + 1
 
 
-class _Composer(yaml.SafeLoader):
-    """Nodes of a document, MAX_VALUES at most, no deeper than MAX_DEPTH: PyYAML recurses for each
-    level."""
+class _Composer(Composer, Resolver):
+    """Nodes of a document from a parser's events: MAX_VALUES at most, no deeper than MAX_DEPTH,
+    because composing recurses for each level."""
 
-    depth = 0
-    count = 0
+    def __init__(self, parser: Any) -> None:
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self.check_event = parser.check_event
+        self.peek_event = parser.peek_event
+        self.get_event = parser.get_event
+        self.depth = 0
+        self.count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
@@ -86,12 +91,33 @@ class _Composer(yaml.SafeLoader):
         finally:
             self.depth -= 1
 
+
+_UNLIKE_TEXT, _UNLIKE_BYTES = re.compile(r"[\t!]"), re.compile(rb"[\t!]")
+_QuickParser = getattr(yaml, "CBaseLoader", None)  # libyaml's; PyYAML may be built without it
+
+
+class _PythonParser(yaml.BaseLoader):
     def scan_to_next_token(self) -> None:
         super().scan_to_next_token()
         # PyYAML takes no tabs; between brackets they are allowed, and JSON is written with them.
         while self.flow_level and self.peek() == "\t":
             self.forward()
             super().scan_to_next_token()
+
+
+def _node(data: bytes | str) -> yaml.Node | None:
+    """The root node. libyaml parses several times as fast; what it refuses goes to the Python
+    parser, which reads a little more (JSON's surrogate pairs) and describes faults better. So does
+    what the two read differently: tabs, and the tag `!`."""
+    unlike = _UNLIKE_TEXT.search(data) if isinstance(data, str) else _UNLIKE_BYTES.search(data)
+    if _QuickParser is not None and unlike is None:
+        with suppress(yaml.YAMLError, ValueError):
+            return _Composer(_QuickParser(data)).get_single_node()
+    parser = _PythonParser(data)
+    try:
+        return _Composer(parser).get_single_node()
+    finally:
+        parser.dispose()  # its parts refer to each other
 
 
 class _Builder:
@@ -149,7 +175,7 @@ class _Builder:
 
 def _text(node: yaml.ScalarNode) -> str:
     text = node.value
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _SURROGATE.search(text):
         try:  # JSON writes a character beyond 16 bits as two halves
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:

@@ -8,10 +8,13 @@ import json
 import random
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import yaml
 
+_QUICK_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 Mutation = Callable[[random.Random, bytes], bytes]
 
 _INTEGERS = (0, 1, 127, 128, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
@@ -106,11 +109,18 @@ def damage_yaml(rng: random.Random, data: bytes) -> bytes:
     """YAML with one value damaged; one time in three, its bytes."""
     if rng.random() < 0.33:
         return damage_bytes(rng, data)
-    value = damage_value(rng, yaml.safe_load(data))
-    try:
-        return yaml.safe_dump(value, allow_unicode=rng.random() < 0.5).encode(errors="replace")
-    except yaml.YAMLError:
-        return damage_bytes(rng, data)
+    value = damage_value(rng, _yaml_value(data))
+    unicode = rng.random() < 0.5
+    for dumper in (_QUICK_DUMPER, yaml.SafeDumper):  # libyaml's writes no half of a surrogate pair
+        with suppress(yaml.YAMLError, UnicodeEncodeError):
+            text = yaml.dump(value, Dumper=dumper, allow_unicode=unicode)
+            return text.encode(errors="replace")
+    return damage_bytes(rng, data)
+
+
+@cache
+def _yaml_value(data: bytes) -> Any:
+    return yaml.safe_load(data)
 
 
 def damage_inside_gzip(mutate: Mutation) -> Mutation:
@@ -130,20 +140,24 @@ def damage_inside_zip(mutate: Mutation) -> Mutation:
     def damage(rng: random.Random, data: bytes) -> bytes:
         if rng.random() < 0.25:
             return damage_bytes(rng, data)
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [(info, archive.read(info)) for info in archive.infolist()]
+        members = _zip_members(data)
         at = rng.randrange(len(members))
         target = io.BytesIO()
         kind = zipfile.ZIP_DEFLATED if rng.random() < 0.1 else zipfile.ZIP_STORED
         with zipfile.ZipFile(target, "w", kind) as archive:
-            for number, (info, content) in enumerate(members):
+            for number, (name, content) in enumerate(members):
                 if number == at and rng.random() < 0.1:
                     continue  # a member is missing
-                name = info.filename
                 archive.writestr(name, mutate(rng, content) if number == at else content)
         return target.getvalue()
 
     return damage
+
+
+@cache
+def _zip_members(data: bytes) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [(info.filename, archive.read(info)) for info in archive.infolist()]
 
 
 def damage_safetensors(rng: random.Random, data: bytes) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import random
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def packed(damage):
     return either
 
 
-def training_file(rng):
+def training_file() -> bytes:
     metadata = {"dataset_name": "d", "filename": "v.safetensors", "layer": 1, "source": "s"}
     items = [
         {"index": i, "labels": ["a", "é\U0001f600"][: i + 1], "split": "val" if i else "train"}
@@ -62,6 +62,7 @@ def training_file(rng):
 
 
 def test_training_files(tmp_path):
+    valid = training_file()
     (tmp_path / "fuzz").mkdir()
     (tmp_path / "fuzz" / "v.safetensors").write_bytes(save({"vectors": VECTORS}))
 
@@ -78,28 +79,32 @@ def test_training_files(tmp_path):
         "".join(examples.labels).encode()  # can be written
         split_file(path, 0.5, out=tmp_path / "out.json", overwrite=True)
 
-    run("training", tmp_path, training_file, packed(damage_json), read, file="x.json")
+    run("training", tmp_path, lambda _rng: valid, packed(damage_json), read, file="x.json")
 
 
-def vector_file(suffix):
-    def make(rng):
-        dtype = rng.choice((torch.float32, torch.float16, torch.float64))
+@cache
+def vector_files(suffix: str) -> tuple[bytes, ...]:
+    """Files of each dtype and layout."""
+    found = []
+    for dtype in (torch.float32, torch.float16, torch.float64):
         rows = VECTORS.to(dtype)
         target = io.BytesIO()
         if suffix == ".safetensors":
-            return save({"vectors": rows, "ids": torch.arange(4)})
-        if suffix == ".npy":
+            found.append(save({"vectors": rows, "ids": torch.arange(4)}))
+        elif suffix == ".npy":
             np.save(target, rows.numpy())
+            found.append(target.getvalue())
         elif suffix == ".npz":
-            rng.choice((np.savez, np.savez_compressed))(
-                target, vectors=rows.numpy(), names=np.array(list("abcd"))
-            )
+            for write in (np.savez, np.savez_compressed):
+                target = io.BytesIO()
+                write(target, vectors=rows.numpy(), names=np.array(list("abcd")))
+                found.append(target.getvalue())
         else:
-            content = rng.choice((rows, {"vectors": rows, "layer": 3}, {5: rows[0], 2: rows[1]}))
-            torch.save(content, target, _use_new_zipfile_serialization=suffix == ".pt")
-        return target.getvalue()
-
-    return make
+            for content in (rows, {"vectors": rows, "layer": 3}, {5: rows[0], 2: rows[1]}):
+                target = io.BytesIO()
+                torch.save(content, target, _use_new_zipfile_serialization=suffix == ".pt")
+                found.append(target.getvalue())
+    return tuple(found)
 
 
 DAMAGE = {
@@ -121,7 +126,15 @@ def test_vector_files(suffix, tmp_path):
         assert rows.shape[1] == source.d_model >= 1
         assert [source.layer(i) for i in range(len(rows))]
 
-    run(f"vectors{suffix}", tmp_path, vector_file(suffix), DAMAGE[suffix], read, file=f"x{suffix}")
+    files = vector_files(suffix)
+    run(
+        f"vectors{suffix}",
+        tmp_path,
+        lambda rng: rng.choice(files),
+        DAMAGE[suffix],
+        read,
+        file=f"x{suffix}",
+    )
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -203,7 +216,7 @@ def rows(*values):
 
 LABELS = {
     "map.json": json.dumps({"0": "owl", "7": "bee \U0001f600", "12": ""}).encode(),
-    "training.json": training_file(random.Random(0)),
+    "training.json": training_file(),
     "x.jsonl": rows(
         {"index": "0", "description": "owl", "modelId": "m", "layer": "l"},
         {"index": 7, "description": "bee", "explanationModelName": "g", "embedding": [0.5]},

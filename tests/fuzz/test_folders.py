@@ -21,6 +21,9 @@ from selfie_adapters.evaluation.taboo import TabooRow
 from selfie_adapters.labelling.export import open_run, to_csv, to_neuronpedia, to_parquet
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
+from selfie_adapters.labelling.reading import Cell
+from selfie_adapters.labelling.reading_folder import ReadingFolder
+from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 from selfie_adapters.labelling.run_record import RunRecord, read_binding, read_controls
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import ShardFile
@@ -87,6 +90,45 @@ def test_label_folders(tmp_path):
 
     read.number = 0
     run("label folder", tmp_path, lambda _: valid, damage_json, read)
+
+
+PLAN = ReadingPlan(
+    "ab",
+    "none",
+    tuple(PromptToken(i, i, text, special=False) for i, text in enumerate("ab")),
+    layers=(0, 3),
+    positions=(0, 1),
+)
+CELLS = [
+    Cell(*place, "größer 🦉", 'größer 🦉"', -1.5, 3, True, 0.5, confidence)
+    for place, confidence in zip(PLAN.cells(), (None, 0.0, 0.75, 1.0), strict=True)
+]
+
+
+def test_reading_folders(tmp_path):
+    settings = {"model": "m", "adapter": "12", "layers": "0,3", "mean": None}
+
+    def written(count: int) -> dict[str, bytes]:
+        """What a reading leaves after `count` cells."""
+        folder = ReadingFolder(tmp_path / str(count), PLAN, settings)
+        folder.append(CELLS[:count])
+        if folder.whole:
+            folder.finish()
+        return {file.name: file.read_bytes() for file in folder.path.iterdir()}
+
+    stages = [written(count) for count in (0, 1, 3, 4)]
+
+    def read(folder: Path) -> None:
+        found = ReadingFolder(folder, PLAN, settings)
+        found.append([cell for cell in CELLS if not found.done(cell.layer, cell.position)])
+        assert found.whole
+        reading = found.finish()
+        assert [(cell.layer, cell.position) for cell in reading.cells] == PLAN.cells()
+        again = ReadingFolder(folder, PLAN, settings)
+        assert again.whole
+        assert again.finish() == reading
+
+    run("reading folder", tmp_path, lambda rng: rng.choice(stages), damage_json, read)
 
 
 def test_evaluation_folders(tmp_path):

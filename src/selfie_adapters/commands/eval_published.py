@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_adapters.commands.eval_retrieval import print_conditions
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.embedding import SentenceEmbedder
 from selfie_adapters.evaluation.hit_rates import (
     ResultFile,
@@ -144,7 +144,13 @@ def _written(one: ResultFile) -> int:
     """Labels of a label_generation_only file: as it states, or as its labels file has them."""
     if one.label_count is not None or one.labels_file is None:
         return one.label_count or 0
-    return len(read_labels_file(one.path.parent / Path(one.labels_file).name).labels)
+    try:
+        return len(read_labels_file(one.path.parent / Path(one.labels_file).name).labels)
+    except SelfieError as error:
+        raise DataError(
+            f"{one.path}: num_labels_generated is not stated, and the file of the labels cannot be "
+            f"counted instead: {error}"
+        ) from error
 
 
 def _counted(labels: LabelsFile) -> dict[str, Any]:

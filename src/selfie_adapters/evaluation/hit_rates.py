@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -156,7 +156,7 @@ class _Document(msgspec.Struct):
     config: msgspec.Raw = msgspec.Raw(b"null")
     shard_id: int | None = None
     generated_labels_file: str | None = None
-    num_labels_generated: int | None = None
+    num_labels_generated: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 def read_result_file(path: str | Path) -> ResultFile:

@@ -149,9 +149,11 @@ def look_up(
 ) -> dict[float, Scored]:
     """Where the topic of each label comes among `entries`, for each scale by itself.
 
-    entries: the topics in the order of their data set. Raises DataError for labels that do not
-    state their topic, for topics beyond `entries`, and for a scale that no label has.
+    entries: the topics in the order of their data set. Raises DataError for no labels, for labels
+    that do not state their topic, for topics beyond `entries`, and for a scale that no label has.
     """
+    if not found.labels:
+        raise DataError(f"{found.path}: no labels to look up.")
     for number, label in enumerate(found.labels):
         if label.topic is None:
             raise DataError(

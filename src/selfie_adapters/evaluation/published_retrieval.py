@@ -40,6 +40,8 @@ class _Ranked(msgspec.Struct):
 def read_retrieval_summary(path: str | Path) -> list[RetrievalScore]:
     """The scores of a retrieval_eval_summary.json, scale by scale. Raises DataError."""
     document = parse_json_as(read_plain(path), str(path), _Summary)
+    if not document.results_by_scale:
+        raise DataError(f"{path}: results_by_scale is empty; there are no scores.")
     scores = []
     for scale, found in document.results_by_scale.items():
         recalls = {}

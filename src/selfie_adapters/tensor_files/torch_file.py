@@ -8,7 +8,6 @@ import re
 import tempfile
 import warnings
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,16 +98,20 @@ def _check_legacy(file: Path, opened: BinaryIO) -> None:
             "Copy or download it again."
         )
     opened.seek(0)
-    with suppress(ValueError, KeyError):  # damaged pickles: torch says so
+    try:
         for _ in range(4):  # a magic number, the version, the system, the content
             begin = opened.tell()
             for _operation, _argument, position in pickletools.genops(opened):
                 _check_pickle_size(file, (position or begin) - begin)
+    except DataError:  # is a ValueError too
+        raise
+    except (ValueError, KeyError):
+        pass  # a damaged pickle: torch says so
 
 
 def _check_pickle_size(file: Path, size: int) -> None:
     """A pickle's objects may take 80 times its size: it must be a small part of a large file."""
-    if size > max(_PICKLE_FLOOR, file.stat().st_size // 16):
+    if size > _PICKLE_FLOOR and size > file.stat().st_size // 16:
         raise DataError(
             f"{file}: holds {size:,} bytes of Python objects beside its tensors. "
             "Save the tensor itself: torch.save(tensor, path)."
