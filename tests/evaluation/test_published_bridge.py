@@ -170,8 +170,9 @@ def test_every_state_is_read_as_published(method, config, tmp_path, golden_dir):
 @pytest.mark.parametrize("method", ["trained", "vanilla"])
 def test_the_command_runs_a_published_file(method, config, tmp_path, capsys):
     file = config(method, comment="mine", layers="all")
+    device = ["--device", "cpu"] if method == "trained" else []
     with contextlib.suppress(SystemExit):
-        main(["eval", "bridge", "--config", file, "--out", str(tmp_path / "out")])
+        main(["eval", "bridge", "--config", file, "--out", str(tmp_path / "out"), *device])
     said = capsys.readouterr()
     assert "keys without a meaning here: comment" in said.out, said.err
     results = json.loads((tmp_path / "out/results.json").read_text())

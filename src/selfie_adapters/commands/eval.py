@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -36,16 +38,19 @@ def evaluate(
         raise ConfigError(f"selfie eval {name}: unknown protocol. {nearest(name, PROTOCOLS)}")
     protocol = import_module(f"selfie_adapters.commands.{PROTOCOLS[name]}")
     if hasattr(protocol, "read"):
-        settings = protocol.read(config, set_ or [])
+        given: Any = protocol.read(config, set_ or [])
     else:
-        settings = read_config(config, protocol.Settings, set_ or [])
+        given = read_config(config, protocol.Settings, set_ or [])
+    translated = hasattr(given, "settings")  # a published configuration: they are inside
+    settings = given.settings if translated else given
     if device is not None:
         settings = settings.model_copy(update={"device": device})
+        given = replace(given, settings=settings) if translated else settings
     # Not imported above: the command table imports this module, and nothing that loads torch.
     checking = import_module("selfie_adapters.commands.checking")
     checking.check_inputs(model=getattr(settings, "model", None), device=settings.device)
     folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
     with folder_lock(folder):
-        results = protocol.run(settings, folder, console)
+        results = protocol.run(given, folder, console)
     console.print(f"results: {results}", highlight=False, markup=False)
