@@ -67,6 +67,7 @@ def test_every_heavy_package_is_an_extra():
         "export",
         "serve",
         "browser",
+        "peft",
     }
     always = " ".join(project["dependencies"])
     for heavy in ("sae-lens", "sentence-transformers", "matplotlib", "jinja2", "ray", "wandb"):

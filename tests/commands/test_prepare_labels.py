@@ -71,7 +71,8 @@ def test_labels_with_their_explainers_and_the_rule(export_server, tmp_path):
     assert finished(*command, cache=tmp_path / "c")[0] == 0
     assert read_label_file(every).labels[0] == ["label 0", "nought"]
 
-    command = labels_command(export_server.url, every, "--explainer", "gemini-2-flash")
+    other = tmp_path / "other.jsonl"
+    command = labels_command(export_server.url, other, "--explainer", "gemini-2-flash")
     code, _, errors = finished(*command, cache=tmp_path / "c")
     assert code == 1
     assert one_red_line(errors, "gemini-2-flash", 'Did you mean "gemini-2.0-flash"?')
