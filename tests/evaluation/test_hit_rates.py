@@ -161,3 +161,18 @@ def test_a_torn_file_is_named_with_line_and_column(scoring, tmp_path, size):
     (tmp_path / "torn.json").write_bytes((scoring / "scores_generator.json").read_bytes()[:size])
     with pytest.raises(DataError, match=r"torn\.json.*(empty|line 1, column)"):
         read_result_file(tmp_path / "torn.json")
+
+
+@pytest.mark.parametrize(
+    ("config", "activations", "message"),
+    [
+        (b'{"a": "\xba"}', b"[1]", "config, line 1, column 8: not UTF-8"),
+        (b"null", b'[1, "\xba"]', "per_token_activations is not a list of numbers"),
+    ],
+)
+def test_text_that_is_no_utf_8_is_refused_where_it_is(config, activations, message, tmp_path):
+    row = b'{"latent_index": 1, "label": "a", "reward_samples": [{"per_token_activations": %s}]}'
+    document = b'{"evaluation_mode": "label_dataset", "config": %s, "evaluations": [' + row + b"]}"
+    (tmp_path / "x.json").write_bytes(document % (config, activations))
+    with pytest.raises(DataError, match=f"x.json.*{message}"):
+        read_result_file(tmp_path / "x.json")

@@ -6,6 +6,7 @@ score is hits / conversations, those with an error left out; a latent's the best
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json_as
+from selfie_adapters.json_text import parse_json, parse_json_as
 
 GROUP = 10
 """Conversations per label in the published protocol."""
@@ -184,16 +185,20 @@ def read_result_file(path: str | Path) -> ResultFile:
     for number, row in enumerate(document.evaluations or []):
         place = f"{file}, evaluations[{number}]"
         latents.setdefault(row.latent_index, []).extend(_labels(row, place))
-    config = msgspec.json.decode(document.config)
+    config = parse_json(bytes(document.config), f"{file}, config")  # undecoded is unchecked
     return ResultFile(
         file,
         mode,
         latents,
-        "" if config is None else msgspec.json.encode(config, order="sorted").decode(),
+        "" if config is None else _canonical(config),
         document.shard_id,
         document.generated_labels_file,
         document.num_labels_generated,
     )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def _labels(row: _Row, place: str) -> Iterable[ScoredLabel]:
@@ -220,7 +225,7 @@ def _hit(sample: _Sample, place: str) -> bool | None:
         return None
     try:
         activations = msgspec.json.decode(sample.per_token_activations, type=list[float | None])
-    except msgspec.ValidationError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(
             f"{place}: per_token_activations is not a list of numbers ({error}), and there is no "
             "error that would explain it."
