@@ -16,7 +16,7 @@ from selfie_adapters.evaluation.bridge import other_questions, run_bridge
 from selfie_adapters.evaluation.bridge_reading import plan_question, question_states
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import load_model
+from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 
@@ -368,3 +368,31 @@ def test_partners_share_no_alias(model):
     assert partners[3] in same
     named = [planned("Peru", "US"), planned("x", "Peru")]
     assert other_questions(named, 0) == [None, named[0]]  # Peru stands in the first question
+
+
+def test_the_question_is_read_as_the_adapters_vectors_were_captured(
+    model, file, adapter_file, questions, tmp_path
+):
+    adapter = load_adapter(adapter_file)
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    adapter.binding = bind(model, prompt, 1).model_copy(update={"chat": "none"})
+    bound = str(adapter.save(tmp_path / "bound.safetensors"))
+    only = {"only_answered": False, "limit": 1, "untrained_scales": (), "random": False}
+
+    def tokens_read(name, adapter, **changes):
+        settings = settings_for(file, adapter, layers="1", **only, **changes)
+        run_bridge(settings, tmp_path / name, model)
+        (row,) = (tmp_path / name / "rows.jsonl").read_text().splitlines()[:1]
+        recorded = json.loads((tmp_path / name / "config.json").read_text())["settings"]["chat"]
+        return recorded, json.loads(row)["labels"]
+
+    assert tokens_read("a", bound) == tokens_read("b", bound, chat="none")
+    assert tokens_read("a", bound)[0] == "none"
+    with pytest.raises(ConfigError, match="with chat 'none'; now it is 'template'"):
+        tokens_read("a", bound, chat="template")
+    # an adapter that states nothing, and a folder of the time when this was the default
+    before = tokens_read("c", adapter_file, chat="template")
+    assert before[0] == "template"
+    assert tokens_read("c", adapter_file) == before
+    save_file({"layer_1": torch.ones(48)}, tmp_path / "m.safetensors", {"chat": "none"})
+    assert tokens_read("d", adapter_file, mean=str(tmp_path / "m.safetensors"))[0] == "none"

@@ -176,6 +176,7 @@ def test_the_command_runs_a_published_file(method, config, tmp_path, capsys):
     said = capsys.readouterr()
     assert "keys without a meaning here: comment" in said.out, said.err
     results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["settings"]["device"] == "cpu"
     lead = "trained" if method == "trained" else "untrained × 10"
     names = [one["condition"] for one in results["conditions"]]
     assert names == [lead, "zero vector"]  # what was asked for, and the control that costs little

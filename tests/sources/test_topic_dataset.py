@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -184,3 +187,29 @@ def test_existing_files_are_not_replaced_unless_asked(model, tmp_path):
     write_topic_dataset(model, TOPICS, SETTINGS, path, overwrite=True)
     assert path.read_bytes() == written
     assert set(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize("killed_at", ["t_mean.safetensors", "t.json"])
+def test_killed_over_an_older_result_no_mean_goes_with_labels_of_the_other(
+    model, tmp_path, monkeypatch, killed_at
+):
+    path = write_topic_dataset(model, TOPICS, SETTINGS, tmp_path / "t.json")
+    real = Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def replace(self, target):
+        if Path(target).name == killed_at:
+            raise Killed
+        return real(self, target)
+
+    other = dataclasses.replace(SETTINGS, question="What is {}?")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(Killed):
+            write_topic_dataset(model, TOPICS, other, path, overwrite=True)
+    with pytest.raises(DataError, match="is not the vector file that these labels were written"):
+        load_dataset(path)
+    write_topic_dataset(model, TOPICS, other, path, overwrite=True)
+    assert load_dataset(path).sections[0].metadata["question"] == "What is {}?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
 from selfie_adapters.errors import DataError, SelfieError
-from selfie_adapters.files import check_free, existing_file, inside, user_path
+from selfie_adapters.files import atomic_path, check_free, existing_file, inside, user_path
 
 _SHOWN = 5  # problems in the message of an error; `selfie data inspect` shows more
 
@@ -155,9 +155,15 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
 
 
 def save_dataset(
-    labels_file: str | Path, sections: Sequence[Section], overwrite: bool = False
+    labels_file: str | Path,
+    sections: Sequence[Section],
+    overwrite: bool = False,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write vectors (beside the JSON, under each section's `filename`), then the JSON itself.
+
+    beside: other files that belong to these vectors, content by name. They are written between
+    the two: whenever the writer is killed, older labels do not go with a newer file of them.
 
     Raises DataError, and writes nothing, if the result could not be read back or if a `filename`
     leads out of the JSON's folder; ConfigError if a file exists already and `overwrite` is not
@@ -174,10 +180,14 @@ def save_dataset(
         raise DataError(f"{labels_file}: {wrong}")
     folder = Path(labels_file).parent
     targets = [inside(folder, section.metadata["filename"]) for section in sections]
-    for file in (*targets, Path(labels_file)):
+    others = {inside(folder, name): content for name, content in (beside or {}).items()}
+    for file in (*targets, *others, Path(labels_file)):
         check_free(file, overwrite)
     for target, section in zip(targets, sections, strict=True):
         save_vectors(target, section.vectors)
+    for other, content in others.items():
+        with atomic_path(other) as temporary:
+            temporary.write_bytes(content)
     write_document(labels_file, document)
 
 

@@ -29,6 +29,7 @@ from selfie_adapters.evaluation.bridge_reading import (
     examples,
     in_cells,
     plan_question,
+    question_chat,
     question_states,
     write_labels,
 )
@@ -72,6 +73,8 @@ def run_bridge(
         adapter = load_adapter(adapter_file)
     if settings.mean is not None:
         inputs["mean_sha256"] = sha256(settings.mean)
+    asked = settings.chat or question_chat(adapter, settings.mean)
+    settings = settings.model_copy(update={"chat": asked})  # recorded as it is used
     kept = EvaluationFolder(
         folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE, BridgeRow
     )
@@ -87,7 +90,7 @@ def run_bridge(
             model,
             question,
             layers,
-            settings.chat,
+            asked,
             settings.question_prefix,
             settings.first_position,
             settings.echoes,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selfie_adapters.adapters import Adapter
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.evaluation.entities import names_entity, unnamed
 from selfie_adapters.labelling import Label, Labeller
@@ -57,6 +59,13 @@ class Drawing:
     def text_of(self, label: Label) -> str:
         """What is searched for a name."""
         return label.raw.strip() if self.whole_text else label.text
+
+
+def question_chat(adapter: Adapter | None, mean: str | None) -> Chat:
+    """The chat format that the adapter's training vectors were captured in, else the mean's."""
+    trained = Captured.by_binding(adapter.binding if adapter else None).chat
+    centred = Captured.by_mean_file(mean).chat if mean is not None else None
+    return trained or centred or "template"
 
 
 def plan_question(

@@ -37,8 +37,9 @@ class BridgeSettings(Section):
     """File of mean vectors (layer_0, layer_1, …), subtracted from the states first."""
     layers: str | None = None
     """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that `mean` has."""
-    chat: Literal["template", "bare", "none"] = "template"
-    """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is."""
+    chat: Literal["template", "bare", "none"] | None = None
+    """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is;
+    null: as the vectors that the adapter was trained on, else as the mean file, else template."""
     question_prefix: str = ""
     """Words before the question in its turn."""
     first_position: Annotated[int, Field(ge=0)] | None = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, check_free
+from selfie_adapters.files import check_free
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.sources.topic import Topic
@@ -80,12 +80,11 @@ def write_topic_dataset(
             "mean_file": f"{name}_mean.safetensors",
         }
         sections.append(Section(metadata, centred[:, column], items))
-    with atomic_path(path.parent / f"{name}_mean.safetensors") as temporary:
-        tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
-        facts = {"question": settings.question, "chat": settings.chat, "model": model.name}
-        facts["position"] = str(settings.position)
-        temporary.write_bytes(safetensors_bytes(tensors, facts))
-    save_dataset(path, sections, overwrite=True)  # what may not be replaced was refused above
+    tensors = {f"layer_{layer}": means[i].clone() for i, layer in enumerate(settings.layers)}
+    facts = {"question": settings.question, "chat": settings.chat, "model": model.name}
+    facts["position"] = str(settings.position)
+    mean = {f"{name}_mean.safetensors": safetensors_bytes(tensors, facts)}
+    save_dataset(path, sections, overwrite, mean)
     return path
 
 
