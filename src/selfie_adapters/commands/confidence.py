@@ -81,11 +81,10 @@ def fit(
     require_extra("confidence", "selfie confidence fit")
     if figure is not None:
         require_extra("report", "selfie confidence fit --figure", "matplotlib")
-    from rich.progress import Progress
-
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.label import drawing
+    from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.labelling.calibration import calibrate
     from selfie_adapters.labelling.confidence import beside
     from selfie_adapters.labelling.inputs import open_source
@@ -112,7 +111,7 @@ def fit(
     check_inputs(model=model, device=device, adapters=[adapter])
     source_of_vectors = open_source(settings)
     console = Console()
-    with Progress(console=console, transient=True) as progress:
+    with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=None)
         worker = ShardWorker(settings, source_of_vectors)
         fitted = calibrate(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from selfie_adapters.commands.progress import progress_bars
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 
@@ -118,7 +118,7 @@ def _capture(console: Console, model: Any, size: _Size, folder: Path) -> Path:
         for topic in topics[: size.topics]
     ]
     settings = TopicSettings((LAYER,), chat="bare", val_fraction=size.held_out / len(topics))
-    with Progress(console=console, transient=True) as progress:
+    with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=len(topics))
         return write_topic_dataset(
             model,

@@ -236,11 +236,11 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
 def _run(
     console: Console, job: LabelJob, engine: str, workers: int | None, ray_address: str | None
 ) -> None:
-    from rich.progress import Progress
+    from selfie_adapters.commands.progress import progress_bars
 
     if not job.todo():
         return
-    with Progress(console=console, transient=True) as progress:
+    with progress_bars(console) as progress:
 
         def advance(vectors: int) -> None:
             progress.advance(task, vectors)

@@ -54,9 +54,8 @@ def topics(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
     """
-    from rich.progress import Progress
-
     from selfie_adapters.commands.checking import check_inputs
+    from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.model import load_model
     from selfie_adapters.sources import open_topics
     from selfie_adapters.sources.topic_dataset import (
@@ -71,7 +70,7 @@ def topics(
     settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
     console = Console()
     loaded = load_model(model, dtype, device)
-    with Progress(console=console, transient=True) as progress:
+    with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=len(rows))
         path = write_topic_dataset(
             loaded, rows, settings, out, lambda done: progress.advance(task, done), overwrite

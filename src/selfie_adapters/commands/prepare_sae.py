@@ -80,13 +80,12 @@ def sae(
         Replace files of the same name.
     """
     options = locals()  # the parameters and nothing else: they are SaeRequest's fields
-    from rich.progress import Progress
-
+    from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.sources.sae_dataset import SaeRequest, prepare_sae
 
     request = SaeRequest(**options)
     console = Console()
-    with Progress(console=console, transient=True) as bar:
+    with progress_bars(console) as bar:
         batches = bar.add_task("label batches", total=None)
         rows = bar.add_task("decoder rows", total=None)
         done = prepare_sae(
