@@ -40,7 +40,7 @@ def test_costs_first_then_the_data_set(tmp_path, capsys):
         said = " ".join(capsys.readouterr().out.split())
         assert "writing: 3 requests" in said
         assert "at most 1,500 out, at most 0.02 in all" in said
-        assert "nothing was asked" in said
+        assert "no request was sent" in said
         assert server.asked == []
         run(*command, "--yes")
         assert len(server.asked) == 6

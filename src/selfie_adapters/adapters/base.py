@@ -183,7 +183,7 @@ class Adapter(nn.Module, ABC):
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.safetensors` or `.pt` file, whole or not at all, in the published format.
+        """Write a `.safetensors` or `.pt` file atomically, in the published format.
 
         Raises AdapterError for another suffix, for parameters that are NaN or infinite, and for a
         record that holds anything but plain JSON values.

@@ -46,7 +46,7 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:
-    """Write `adapter` whole or not at all; see `Adapter.save`."""
+    """Write `adapter` atomically; see `Adapter.save`."""
     final = Path(path).expanduser()
     if final.suffix.lower() not in SUFFIXES:
         raise AdapterError(

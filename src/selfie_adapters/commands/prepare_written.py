@@ -61,7 +61,7 @@ def dataset(
         if settings.judged:
             _print(console, "judging", judge, settings.judge or settings.writer)
         if not yes and write.requests + judge.requests:
-            console.print("nothing was asked; --yes goes on", highlight=False)
+            console.print("no request was sent; --yes sends them", highlight=False)
             return
         with steps_shown(console) as progress:
             path = writing.run(progress)

@@ -87,7 +87,7 @@ def _layers(names: Iterable[str]) -> tuple[int, ...] | None:
 
 
 def save_vectors(path: str | Path, vectors: Tensor) -> None:
-    """Write one 2-D tensor as `.safetensors` (key "vectors") or `.pt`, whole or not at all."""
+    """Write one 2-D tensor as `.safetensors` (key "vectors") or `.pt`, atomically."""
     contiguous = vectors.detach().cpu().contiguous()
     with atomic_path(path) as temporary:
         if Path(path).suffix.lower() == ".safetensors":

@@ -70,7 +70,7 @@ class Confidence:
         return None
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON, atomically."""
         write_json(path, asdict(self))
 
     @classmethod

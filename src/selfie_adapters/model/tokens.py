@@ -30,7 +30,7 @@ def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Tokens that text contains whole or not at all, special or not, by id in rising order."""
+    """Added tokens, which the tokenizer never splits, special or not; sorted by id."""
     found = tokenizer.added_tokens_decoder
     return {number: str(found[number].content) for number in sorted(found)}
 

@@ -11,7 +11,7 @@ from selfie_adapters.files import write_text
 
 
 def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
-    """Fill `templates/{template}.html` with `values` and write it, whole or not at all.
+    """Fill `templates/{template}.html` with `values` and write it atomically.
 
     Raises MissingExtraError without jinja2.
     """

@@ -74,7 +74,7 @@ def prepare_sae(
 
     Raises ConfigError for options that do not go together and for files that exist and must not be
     replaced, and whatever reading labels and
-    decoder raises; a file appears under its final name whole or not at all, the labels last.
+    decoder raises; files appear atomically, the labels last.
     Progress is called with label batches, then rows, done and in all.
     """
     entry = _entry(request)
