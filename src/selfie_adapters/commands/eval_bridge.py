@@ -14,7 +14,7 @@ from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.bridge import run_bridge
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
 from selfie_adapters.evaluation.published_bridge import (
-    Translated,
+    TranslatedBridge,
     read_bridge_config,
     write_published_bridge,
 )
@@ -24,18 +24,18 @@ from selfie_adapters.report.bridge_page import write_bridge_page
 __all__ = ["Settings", "read", "run"]
 
 
-def read(config: str, changes: Sequence[str]) -> Settings | Translated:
+def read(config: str, changes: Sequence[str]) -> Settings | TranslatedBridge:
     """Settings from this project's own form of file or from a published one."""
     return read_bridge_config(config, changes)
 
 
-def run(given: Settings | Translated, folder: Path, console: Console) -> Path:
+def run(given: Settings | TranslatedBridge, folder: Path, console: Console) -> Path:
     """Run the protocol, print its table, write the page with the heat-maps.
 
     Of a published file, write its result files too.
     """
-    settings = given.settings if isinstance(given, Translated) else given
-    if isinstance(given, Translated) and given.ignored:
+    settings = given.settings if isinstance(given, TranslatedBridge) else given
+    if isinstance(given, TranslatedBridge) and given.ignored:
         listed = ", ".join(given.ignored)
         console.print(f"keys without a meaning here: {listed}", highlight=False, markup=False)
     require_extra("report", "selfie eval bridge", "jinja2")
@@ -57,7 +57,7 @@ def run(given: Settings | Translated, folder: Path, console: Console) -> Path:
     page = folder / "bridge.html"
     write_bridge_page(page, results, folder / "rows.jsonl")
     console.print(f"heat-maps: {page}", highlight=False, markup=False)
-    if isinstance(given, Translated):
+    if isinstance(given, TranslatedBridge):
         for file in write_published_bridge(given, results, folder):
             console.print(f"published format: {file}", highlight=False, markup=False)
     return path

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.published_results import write_published_results
-from selfie_adapters.evaluation.published_scoring import Translated, read_scoring_config
+from selfie_adapters.evaluation.published_scoring import TranslatedScoring, read_scoring_config
 from selfie_adapters.evaluation.scoring_run import run_scoring
 from selfie_adapters.evaluation.scoring_settings import ScoringSettings as Settings
 from selfie_adapters.extras import require_extra
@@ -21,14 +21,14 @@ from selfie_adapters.extras import require_extra
 __all__ = ["Settings", "read", "run"]
 
 
-def read(config: str, changes: Sequence[str]) -> Settings | Translated:
+def read(config: str, changes: Sequence[str]) -> Settings | TranslatedScoring:
     """Settings from this project's own form of file or from a published one."""
     return read_scoring_config(config, changes)
 
 
-def run(given: Settings | Translated, folder: Path, console: Console) -> Path:
+def run(given: Settings | TranslatedScoring, folder: Path, console: Console) -> Path:
     """Run the protocol and print its table; of a published file, write its result files too."""
-    settings = given.settings if isinstance(given, Translated) else given
+    settings = given.settings if isinstance(given, TranslatedScoring) else given
     if settings.evaluation_mode != "label_generation_only":
         require_extra("sae", "selfie eval scoring")
     with steps_shown(console) as progress:
@@ -36,7 +36,7 @@ def run(given: Settings | Translated, folder: Path, console: Console) -> Path:
     results = json.loads(path.read_text(encoding="utf-8"))
     if "conditions" in results:
         console.print(_table(results["conditions"], settings))
-    if isinstance(given, Translated):
+    if isinstance(given, TranslatedScoring):
         for file in write_published_results(given, folder):
             console.print(f"published format: {file}", highlight=False, markup=False)
     return path

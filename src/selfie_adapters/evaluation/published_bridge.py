@@ -54,7 +54,7 @@ class PublishedBridge(Section):
 
 
 @dataclass(frozen=True)
-class Translated:
+class TranslatedBridge:
     """A published configuration: this project's settings, and what its result files repeat."""
 
     published: PublishedBridge
@@ -64,7 +64,7 @@ class Translated:
 
 
 def read_bridge_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """BridgeSettings from a file of this project's, Translated from a published one.
+    """BridgeSettings from a file of this project's, TranslatedBridge from a published one.
 
     overrides are keys of the file's own form. Raises MissingFileError, ConfigError.
     """
@@ -72,7 +72,7 @@ def read_bridge_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     if not MARKS & keys:
         return read_config(path, BridgeSettings, overrides)
     published = read_config(path, PublishedBridge, overrides)
-    return Translated(
+    return TranslatedBridge(
         published, translate(published, path), sorted(keys - {*PublishedBridge.model_fields})
     )
 
@@ -113,7 +113,9 @@ def translate(published: PublishedBridge, config_file: str | Path) -> BridgeSett
     )
 
 
-def write_published_bridge(run: Translated, results: dict[str, Any], folder: Path) -> list[Path]:
+def write_published_bridge(
+    run: TranslatedBridge, results: dict[str, Any], folder: Path
+) -> list[Path]:
     """Write results_q{id}.json and results_full_q{id}.json. Returns the files.
 
     results: this project's results.json of the evaluation in `folder`.

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from selfie_adapters.evaluation.folder import Row
-from selfie_adapters.evaluation.published_scoring import Translated
+from selfie_adapters.evaluation.published_scoring import TranslatedScoring
 from selfie_adapters.files import atomic_path
 from selfie_adapters.json_lines import read_jsonl
 
 _SHARD = 0  # a local run is one shard
 
 
-def write_published_results(run: Translated, folder: str | Path) -> list[Path]:
+def write_published_results(run: TranslatedScoring, folder: str | Path) -> list[Path]:
     """Write eval_results_layer_{L}_{run_id}.json, and generated_labels_… where labels were written.
 
     folder: a finished evaluation's. Returns the files.
@@ -55,14 +55,14 @@ def write_published_results(run: Translated, folder: str | Path) -> list[Path]:
     return files
 
 
-def _labels_name(run: Translated, run_id: str) -> str:
+def _labels_name(run: TranslatedScoring, run_id: str) -> str:
     published = run.published
     dataset = published.master_json_dataset_name.rpartition("/")[2]
     layer = published.master_json_layer
     return f"generated_labels_{dataset}_layer{layer}_shard{_SHARD:03d}_{run_id}.json"
 
 
-def _metadata(run: Translated, run_id: str, echo: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(run: TranslatedScoring, run_id: str, echo: Mapping[str, Any]) -> dict[str, Any]:
     published = run.published
     name = published.llm.sae_release.lower().replace("_", "")
     kinds = ("goodfire", "llamascope")
@@ -84,14 +84,14 @@ def _metadata(run: Translated, run_id: str, echo: Mapping[str, Any]) -> dict[str
     }
 
 
-def _by_scale(run: Translated, labels: list[Row]) -> Iterator[tuple[float, list[Row]]]:
+def _by_scale(run: TranslatedScoring, labels: list[Row]) -> Iterator[tuple[float, list[Row]]]:
     """The scales as the configuration has them, each with its labels: the order of the rows."""
     count = run.published.num_labels_per_scale
     for number, scale in enumerate(run.published.scale_values):
         yield scale, labels[number * count : (number + 1) * count]
 
 
-def _written(run: Translated, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _written(run: TranslatedScoring, of: Mapping[int, list[Row]]) -> Iterator[Row]:
     for latent in run.latents:
         for scale, labels in _by_scale(run, of[latent]):
             for number, label in enumerate(labels):
@@ -103,7 +103,7 @@ def _written(run: Translated, of: Mapping[int, list[Row]]) -> Iterator[Row]:
                 }
 
 
-def _generated(run: Translated, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _generated(run: TranslatedScoring, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
     scales = [
         {
             "scale_value": scale,
@@ -121,7 +121,7 @@ def _generated(run: Translated, latent: int, of: Mapping[int, list[Row]]) -> Ite
     yield {"latent_index": latent, "scale_evaluations": scales}
 
 
-def _given(run: Translated, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _given(run: TranslatedScoring, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
     """One row per label; equal labels of a latent are one row with all their conversations."""
     conversations: dict[str, list[Row]] = {}
     for label in of[latent]:

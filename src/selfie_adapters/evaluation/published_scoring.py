@@ -122,7 +122,7 @@ class PublishedScoring(Section):
 
 
 @dataclass(frozen=True)
-class Translated:
+class TranslatedScoring:
     """A published configuration: this project's settings, and what its result files repeat."""
 
     published: PublishedScoring
@@ -138,7 +138,7 @@ class Translated:
 
 
 def read_scoring_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """ScoringSettings from a file of this project's, Translated from a published one.
+    """ScoringSettings from a file of this project's, TranslatedScoring from a published one.
 
     overrides are keys of the file's own form. Raises MissingFileError, ConfigError, and DataError
     for a training file that has nothing of what is asked for.
@@ -148,7 +148,7 @@ def read_scoring_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     return translate(read_config(path, PublishedScoring, overrides), path)
 
 
-def translate(published: PublishedScoring, config_file: str | Path) -> Translated:
+def translate(published: PublishedScoring, config_file: str | Path) -> TranslatedScoring:
     """This project's settings for a published configuration; raises as `read_scoring_config`."""
     master = beside(config_file, published.master_json_path)
     section = _section(master, published)
@@ -205,7 +205,7 @@ def translate(published: PublishedScoring, config_file: str | Path) -> Translate
             "label_cut": "last_quote" if generator.strip_last_quote else "first_quote",
             "latents_at_once": min(published.checkpoint_every_n_latents, at_once),
         }
-    return Translated(published, ScoringSettings.model_validate(values), latents)
+    return TranslatedScoring(published, ScoringSettings.model_validate(values), latents)
 
 
 def _section(master: str, published: PublishedScoring) -> dict[str, Any]:
