@@ -216,8 +216,8 @@ def _answer(arguments: Sequence[str]) -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     from rich.console import Console
+    from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(
-        f"error: {message}", style="red", markup=False, highlight=False
-    )
+    # A styled text, not a style of the print: rich 14 would color the end of the line too.
+    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
     sys.exit(code)
