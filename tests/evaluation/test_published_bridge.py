@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,12 +169,16 @@ def test_every_state_is_read_as_published(method, config, tmp_path, golden_dir):
     assert lead["positions"][0] == START
 
 
+def run(*arguments: str) -> None:
+    with contextlib.suppress(SystemExit):  # a finished command may or may not end the process
+        main(arguments)
+
+
 @pytest.mark.parametrize("method", ["trained", "vanilla"])
 def test_the_command_runs_a_published_file(method, config, tmp_path, capsys):
     file = config(method, comment="mine", layers="all")
     device = ["--device", "cpu"] if method == "trained" else []
-    with contextlib.suppress(SystemExit):
-        main(["eval", "bridge", "--config", file, "--out", str(tmp_path / "out"), *device])
+    run("eval", "bridge", "--config", file, "--out", str(tmp_path / "out"), *device)
     said = capsys.readouterr()
     assert "keys without a meaning here: comment" in said.out, said.err
     results = json.loads((tmp_path / "out/results.json").read_text())
@@ -194,6 +200,32 @@ def test_the_command_runs_a_published_file(method, config, tmp_path, capsys):
         assert short["match_fractions"][key] == pytest.approx(named / 3)
     assert short["question_data"]["id"] == "q/2"
     assert (tmp_path / "out/bridge.html").stat().st_size > 0
+    assert (tmp_path / "out/heatmap_qq_2.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_output_dir_is_the_folder_unless_another_is_given(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("eval", "bridge", "--config", config(), "--device", "cpu")
+    names = {"results.json", "results_qq_2.json", "results_full_qq_2.json", "heatmap_qq_2.png"}
+    assert names <= {file.name for file in Path("out").iterdir()}
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_what_the_figures_need_is_asked_for_before_any_work(module, config, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    run("eval", "bridge", "--config", config(model_name="no-such/model"), "--device", "cpu")
+    assert f"selfie eval bridge needs the package {module}" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_the_parent_of_output_dir_must_exist(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("eval", "bridge", "--config", config(output_dir="none/out", model_name="no-such/model"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "output_dir is none/out, and the folder none does not exist. Create it, or" in said
+    assert not Path("none").exists()
 
 
 def test_what_the_keys_mean(config, tmp_path):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
+from selfie_adapters.files import user_path
 from selfie_adapters.locking import folder_lock
 
 # name → module in this package with `Settings` (a Section) and
@@ -41,6 +42,7 @@ def evaluate(
         given: Any = protocol.read(config, set_ or [])
     else:
         given = read_config(config, protocol.Settings, set_ or [])
+    folder = _folder(given, config, out)
     translated = hasattr(given, "settings")  # a published configuration: they are inside
     settings = given.settings if translated else given
     if device is not None:
@@ -49,8 +51,23 @@ def evaluate(
     # Not imported above: the command table imports this module, and nothing that loads torch.
     checking = import_module("selfie_adapters.commands.checking")
     checking.check_inputs(model=getattr(settings, "model", None), device=settings.device)
-    folder = Path(out) if out is not None else Path("results") / Path(config).stem
     console = Console()
     with folder_lock(folder):
         results = protocol.run(given, folder, console)
     console.print(f"results: {results}", highlight=False, markup=False)
+
+
+def _folder(given: Any, config: str, out: str | None) -> Path:
+    """Where the results go: --out, else the folder that a published file names, else results/."""
+    if out is not None:
+        return user_path(out)
+    named = getattr(given, "output_folder", None)
+    if named is None:
+        return Path("results") / Path(config).stem
+    folder = user_path(named)
+    if not folder.parent.is_dir():
+        raise ConfigError(
+            f"{config}: output_dir is {named}, and the folder {folder.parent} does not exist. "
+            "Create it, or give --out."
+        )
+    return folder

@@ -15,11 +15,13 @@ from selfie_adapters.evaluation.bridge import run_bridge
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
 from selfie_adapters.evaluation.published_bridge import (
     TranslatedBridge,
+    published_file,
+    question_row,
     read_bridge_config,
     write_published_bridge,
 )
 from selfie_adapters.extras import require_extra
-from selfie_adapters.report.bridge_page import write_bridge_page
+from selfie_adapters.report.bridge_page import write_bridge_page, write_question_heat_map
 
 __all__ = ["Settings", "read", "run"]
 
@@ -38,7 +40,7 @@ def run(given: Settings | TranslatedBridge, folder: Path, console: Console) -> P
     if isinstance(given, TranslatedBridge) and given.ignored:
         listed = ", ".join(given.ignored)
         console.print(f"keys without a meaning here: {listed}", highlight=False, markup=False)
-    require_extra("report", "selfie eval bridge", "jinja2")
+    require_extra("report", "selfie eval bridge")
     with steps_shown(console) as progress:
         path = run_bridge(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))
@@ -58,7 +60,10 @@ def run(given: Settings | TranslatedBridge, folder: Path, console: Console) -> P
     write_bridge_page(page, results, folder / "rows.jsonl")
     console.print(f"heat-maps: {page}", highlight=False, markup=False)
     if isinstance(given, TranslatedBridge):
-        for file in write_published_bridge(given, results, folder):
+        row = question_row(given, results, folder)
+        figure = published_file(given, folder, "heatmap_q{}.png")
+        write_question_heat_map(figure, row)
+        for file in (*write_published_bridge(given, row, folder), figure):
             console.print(f"published format: {file}", highlight=False, markup=False)
     return path
 

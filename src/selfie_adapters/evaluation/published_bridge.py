@@ -62,6 +62,11 @@ class TranslatedBridge:
     ignored: list[str]
     """Keys of the file without a meaning."""
 
+    @property
+    def output_folder(self) -> str:
+        """Where the results go, unless --out is given."""
+        return self.published.output_dir
+
 
 def read_bridge_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """BridgeSettings from a file of this project's, TranslatedBridge from a published one.
@@ -113,16 +118,27 @@ def translate(published: PublishedBridge, config_file: str | Path) -> BridgeSett
     )
 
 
-def write_published_bridge(
-    run: TranslatedBridge, results: dict[str, Any], folder: Path
-) -> list[Path]:
-    """Write results_q{id}.json and results_full_q{id}.json. Returns the files.
+def question_row(run: TranslatedBridge, results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The row that the published files are made of.
 
     results: this project's results.json of the evaluation in `folder`.
     """
+    key = f"{results['lead']}/{run.published.question_id}"
+    return next(row for row in read_jsonl(folder / "rows.jsonl") if row["key"] == key)
+
+
+def published_file(run: TranslatedBridge, folder: Path, name: str) -> Path:
+    """The file `name` in the folder, with the question's id in place of {}."""
     uid = run.published.question_id
-    rows = {row["key"]: row for row in read_jsonl(folder / "rows.jsonl")}
-    row = rows[f"{results['lead']}/{uid}"]
+    return folder / name.format("".join(c if c.isalnum() or c in "-_." else "_" for c in uid))
+
+
+def write_published_bridge(run: TranslatedBridge, row: dict[str, Any], folder: Path) -> list[Path]:
+    """Write results_q{id}.json and results_full_q{id}.json. Returns the files.
+
+    row: of the question, from `question_row`.
+    """
+    uid = run.published.question_id
     cells = [
         (f"({layer}, {position})", row["hits"][i][k], row["texts"][i][k])
         for i, layer in enumerate(row["layers"])
@@ -146,8 +162,9 @@ def write_published_bridge(
         "descriptions": {key: texts for key, _, texts in cells},
         "matches": {key: hits for key, hits, _ in cells},
     }
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in uid)
-    files = [folder / f"results_q{name}.json", folder / f"results_full_q{name}.json"]
+    files = [
+        published_file(run, folder, name) for name in ("results_q{}.json", "results_full_q{}.json")
+    ]
     for file, document in zip(files, (short, full), strict=True):
         with atomic_path(file) as temporary:
             temporary.write_bytes(msgspec.json.encode(document))

@@ -1,13 +1,12 @@
-"""The page of the bridge protocol: where in layers × tokens the bridge is read."""
+"""Page and figures of the bridge protocol: where in layers × tokens the bridge is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selfie_adapters.json_lines import read_jsonl
-from selfie_adapters.report.figures import heat_map
+from selfie_adapters.report.figures import heat_map, heat_map_figure, write_png
 from selfie_adapters.report.page import write_page
 
 _SHOWN = 100  # questions; each has a figure of its own
@@ -40,15 +39,25 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
     )
 
 
-def _question(row: dict[str, Any]) -> dict[str, Any]:
+def write_question_heat_map(path: Path, row: dict[str, Any]) -> None:
+    """The heat-map of one question as a PNG; `row` of rows.jsonl. Raises MissingExtraError."""
+    write_png(path, heat_map_figure(*_heat_map_of(row)))
+
+
+def _heat_map_of(row: dict[str, Any]) -> tuple[list[list[float]], list[int], list[str], str]:
+    """What `heat_map` draws of a question."""
     samples = row["labels"] / (len(row["layers"]) * len(row["positions"]))
-    share: Sequence[Sequence[float]] = [[n / samples for n in layer] for layer in row["hits"]]
+    share = [[hits / samples for hits in layer] for layer in row["hits"]]
+    return share, row["layers"], [_shown(text) for text in row["tokens"]], "token"
+
+
+def _question(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "prompt": row["prompt"],
         "bridge": row["bridge"],
         "decoded": any(map(any, row["hits"])),
         "examples": row["examples"],
-        "figure": heat_map(share, row["layers"], [_shown(text) for text in row["tokens"]], "token"),
+        "figure": heat_map(*_heat_map_of(row)),
     }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfie_adapters.files import atomic_path
-from selfie_adapters.report.figures import loss_figure
+from selfie_adapters.report.figures import loss_figure, write_png
 from selfie_adapters.training.run_reading import read_run
 
 
@@ -21,7 +20,5 @@ def write_loss_curve(folder: str | Path) -> Path | None:
         list(run.training), list(run.training.values()), sorted(run.validation.items())
     )
     path = run.path / "loss_curve.png"
-    with atomic_path(path) as temporary:
-        # no version or date in the file: the same run gives the same bytes
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    write_png(path, figure)
     return path

@@ -1,12 +1,14 @@
-"""Figures as SVG text, to be put into a page that needs no other file."""
+"""Figures: as SVG text, to be put into a page that needs no other file, or as PNG files."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfie_adapters.extras import extra
+from selfie_adapters.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,6 +86,13 @@ def heat_map(
 
     columns: what is written under each; across: what they are.
     """
+    return _svg(heat_map_figure(share, layers, columns, across))
+
+
+def heat_map_figure(
+    share: Sequence[Sequence[float]], layers: Sequence[int], columns: Sequence[str], across: str
+) -> Figure:
+    """The figure behind `heat_map`. Raises MissingExtraError without matplotlib."""
     figure, axes = _figure(2.5 + 0.28 * len(columns), 2.0 + 0.13 * len(layers))
     top = max(max(map(max, share)), 1e-9)
     image = axes.imshow(share, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=top)
@@ -93,7 +102,7 @@ def heat_map(
     axes.set_ylabel("layer")
     axes.set_xlabel(across)
     figure.colorbar(image, ax=axes, label="share of labels")
-    return _svg(figure)
+    return figure
 
 
 def loss_matrix(
@@ -120,6 +129,13 @@ def loss_matrix(
     axes.tick_params(length=0)
     axes.set_title("loss of held-out labels, nats a token", fontsize=9, loc="left")
     return _svg(figure)
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """Write the figure atomically; the same figure gives the same bytes."""
+    with atomic_path(path) as temporary:
+        # no version or date in the file
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def _figure(width: float, height: float, columns: int = 1):
