@@ -11,7 +11,7 @@ from selfie_adapters import Labeller, SoftPrompt, create_adapter, label_losses
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.chat.request import ChatRequest, Message
 from selfie_adapters.errors import ModelError
-from selfie_adapters.labelling.ranking import score_candidates
+from selfie_adapters.inference.label_scores import score_candidates
 from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
+from selfie_adapters.inference.label_batches import tokenise_labels
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training import Objective
-from selfie_adapters.training.batches import tokenise_labels
 from tiny import FAMILIES, LAYERS, golden_tokenizer, tiny_network
 
 

@@ -5,9 +5,9 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.inference.label_batches import tokenise_labels
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.training import Objective
-from selfie_adapters.training.batches import tokenise_labels
 from selfie_adapters.training.closed_form import (
     closed_form_start,
     fit,

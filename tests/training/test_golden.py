@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
+from selfie_adapters.inference.label_batches import tokenise_labels
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, load_model
 from selfie_adapters.training import Objective, label_losses, train
-from selfie_adapters.training.batches import tokenise_labels
 
 ADAPTERS = [
     f"{kind}_{form}"

@@ -40,11 +40,11 @@ from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256
+from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
-from selfie_adapters.model.sampling import row_seed
 from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256

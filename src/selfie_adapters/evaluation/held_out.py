@@ -15,9 +15,9 @@ from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.errors import AdapterError
 from selfie_adapters.evaluation.targets import key_of, sample
+from selfie_adapters.inference.label_limits import checked_labels
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.training import Objective
-from selfie_adapters.training.label_limits import checked_labels
 
 Condition = Literal["trained", "zero", "shuffled", "random", "identity", "untrained"]
 CONDITIONS: tuple[Condition, ...] = (

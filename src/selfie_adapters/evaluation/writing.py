@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
-from selfie_adapters.model.sampling import row_seed
+from selfie_adapters.inference.sampling import row_seed
 
 BEGUN = "[USER]"
 # The label comes last, so that a model in this process reads the rest once for all labels.

@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
+from selfie_adapters.inference.label_scores import Prefilled, prefill, score_written
+from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling.engines.local import (
     CLOSING_QUOTE,
     LocalWriter,
@@ -21,13 +23,11 @@ from selfie_adapters.labelling.engines.local import (
     Writer,
     Written,
 )
-from selfie_adapters.labelling.ranking import Prefilled, prefill, score_written
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prefix import shareable
 from selfie_adapters.model.prompt import PromptChoice, choose_prompt
-from selfie_adapters.model.sampling import row_seed
 
 _LONGEST = 1e15
 

@@ -1,8 +1,8 @@
 """Training: batches, the objective, the optimizer, the loop around them, and its run folder."""
 
+from selfie_adapters.inference.label_loss import Objective, label_losses
 from selfie_adapters.training.loop import resume, train
 from selfie_adapters.training.measuring import measure, measure_run
-from selfie_adapters.training.objective import Objective, label_losses
 from selfie_adapters.training.validation import Validation
 
 __all__ = [

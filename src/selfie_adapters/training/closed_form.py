@@ -19,10 +19,10 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.inference.label_batches import LabelTokens
+from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.fingerprint import mean_embedding_norm
-from selfie_adapters.training.batches import LabelTokens
-from selfie_adapters.training.objective import Objective
 
 VECTORS_A_DIMENSION = 10  # how many vectors are read, at most, for each of their numbers
 RIDGES = tuple(10.0**power for power in range(-5, 3))  # relative to the vectors' mean variance

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.config import Ratio, TrainConfig
 from selfie_adapters.dataset import Examples, VectorLabelDataset
 from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
-from selfie_adapters.training.batches import LabelTokens, shuffled_vectors, tokenise_labels
+from selfie_adapters.inference.label_batches import LabelTokens, shuffled_vectors, tokenise_labels
 
 _EPOCH_SEEDS = 1_000_003  # seeds of two runs' epochs do not meet
 

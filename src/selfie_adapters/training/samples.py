@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.model import BoundPrompt, FrozenModel, injected
-from selfie_adapters.training.batches import CLOSING_QUOTE
 
 _MAX_NEW_TOKENS = 30
 

@@ -12,14 +12,14 @@ from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
+from selfie_adapters.inference.label_limits import check_labels
+from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.prompt import choose_prompt
 from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
-from selfie_adapters.training.label_limits import check_labels
-from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.ranks import Ranks
 from selfie_adapters.training.validation import Validator, check_validation_cost
 

@@ -20,8 +20,8 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.dataset.mixing import epoch_of
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.training.epochs import Split, TrainingOrder
-from selfie_adapters.training.objective import Objective
 from selfie_adapters.training.ranks import Ranks
 
 CONTROL_EXAMPLES = 512

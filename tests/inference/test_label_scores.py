@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
+from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_scores import _parts_of_like_length, prefill, score_written
 from selfie_adapters.labelling import CandidateScores, score_candidates
-from selfie_adapters.labelling.ranking import _parts_of_like_length, prefill, score_written
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt, library
 from selfie_adapters.training import label_losses
-from selfie_adapters.training.batches import tokenise_labels
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 LABELS = ["cat", "x", "a much longer label than the others", "naïve", "dog house"]
@@ -36,12 +36,12 @@ def test_every_pair_equals_the_training_loss_of_that_pair(model, mask, monkeypat
 
 
 def test_scores_do_not_depend_on_how_many_are_scored_at_once(model, monkeypatch):
-    import selfie_adapters.labelling.ranking as ranking
+    import selfie_adapters.inference.label_scores as label_scores
 
     prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
     expected = score_candidates(model, prompt, vectors, LABELS).log_probs
-    monkeypatch.setattr(ranking, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(label_scores, "_ROWS_AT_ONCE", 2)
     found = score_candidates(model, prompt, vectors, LABELS).log_probs
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

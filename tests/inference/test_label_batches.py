@@ -6,7 +6,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from chat_families import FAMILIES, tokenizer_of
-from selfie_adapters.training.batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenise_labels
 
 
 def family(name):

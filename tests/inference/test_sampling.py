@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfie_adapters.model.sampling import (
+from selfie_adapters.inference.sampling import (
     next_tokens,
     penalised,
     row_seed,

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from selfie_adapters.inference import microbatch
+from selfie_adapters.inference.microbatch import bytes_a_token, tokens_a_part
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training import part_size
-from selfie_adapters.training.part_size import bytes_a_token, tokens_a_part
 from tiny import golden_tokenizer, tiny_network
 
 
@@ -24,12 +24,12 @@ def test_a_token_costs_what_the_layers_read_and_write(model):
 def test_a_part_fits_half_of_the_memory_beside_the_weights(model, monkeypatch):
     weights = sum(p.numel() for p in model.network.parameters()) * 4
     room = 100 * bytes_a_token(model)
-    monkeypatch.setattr(part_size, "_total_memory", lambda _device: weights + 2 * room)
+    monkeypatch.setattr(microbatch, "_total_memory", lambda _device: weights + 2 * room)
     assert tokens_a_part(model) == 100
-    monkeypatch.setattr(part_size, "_total_memory", lambda _device: 0)
+    monkeypatch.setattr(microbatch, "_total_memory", lambda _device: 0)
     assert tokens_a_part(model) == 1  # a row is the least there is
 
 
 def test_a_small_model_is_bounded_by_speed_alone(model):
-    assert tokens_a_part(model) == part_size.TOKENS_A_PART["cpu"]
-    assert part_size._total_memory(torch.device("cpu")) > 2**28
+    assert tokens_a_part(model) == microbatch.TOKENS_A_PART["cpu"]
+    assert microbatch._total_memory(torch.device("cpu")) > 2**28

@@ -11,23 +11,23 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.errors import DataError
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
-from selfie_adapters.model.blocks import check_embedding_width
-from selfie_adapters.model.library import forward, kept_rows
-from selfie_adapters.model.limits import check_prompt
-from selfie_adapters.model.prefix import shareable
-from selfie_adapters.training.batches import (
+from selfie_adapters.inference.label_batches import (
     LabelBatch,
     LabelTokens,
     build_batch,
     shared_rows,
     split_by_length,
 )
-from selfie_adapters.training.label_limits import checked_labels
-from selfie_adapters.training.part_size import tokens_a_part
-from selfie_adapters.training.plain_head import hidden_before, plain_head
-from selfie_adapters.training.sharing import branch_inputs, longest_shared, sharing_is_exact
-from selfie_adapters.training.token_loss import head_losses, token_losses
+from selfie_adapters.inference.label_limits import checked_labels
+from selfie_adapters.inference.label_rows import branch_inputs, longest_shared, sharing_is_exact
+from selfie_adapters.inference.lm_head import hidden_before, plain_head
+from selfie_adapters.inference.microbatch import tokens_a_part
+from selfie_adapters.inference.token_loss import head_losses, token_losses
+from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
+from selfie_adapters.model.blocks import check_embedding_width
+from selfie_adapters.model.library import forward, kept_rows
+from selfie_adapters.model.limits import check_prompt
+from selfie_adapters.model.prefix import shareable
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfie_adapters.inference.label_batches import LabelBatch, LabelTokens, build_batch
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.continuation import UNSUPPORTED, logit_tolerance
 from selfie_adapters.model.library import forward
-from selfie_adapters.training.batches import LabelBatch, LabelTokens, build_batch
 
 _MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask
 

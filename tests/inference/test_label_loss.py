@@ -8,16 +8,16 @@ from torch.nn.functional import cross_entropy
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.model import FrozenModel, SoftPrompt, library
-from selfie_adapters.training import Objective, label_losses
-from selfie_adapters.training.batches import (
+from selfie_adapters.inference.label_batches import (
     build_batch,
     shuffled_vectors,
     split_by_length,
     tokenise_labels,
 )
-from selfie_adapters.training.plain_head import plain_head
-from selfie_adapters.training.token_loss import head_losses, token_losses
+from selfie_adapters.inference.lm_head import plain_head
+from selfie_adapters.inference.token_loss import head_losses, token_losses
+from selfie_adapters.model import FrozenModel, SoftPrompt, library
+from selfie_adapters.training import Objective, label_losses
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 LABELS = ["cat", "a longer label", "é", "x" * 30, "the end"]

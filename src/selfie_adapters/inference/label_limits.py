@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError
+from selfie_adapters.inference.label_batches import LabelTokens, tokenise_labels
 from selfie_adapters.model import BoundPrompt, FrozenModel
 from selfie_adapters.model.limits import embedding_rows, learned_positions
-from selfie_adapters.training.batches import LabelTokens, tokenise_labels
 
 
 def checked_labels(model: FrozenModel, prompt: BoundPrompt, labels: Sequence[str]) -> LabelTokens:

@@ -1,0 +1,1 @@
+"""What the frozen model generates, and how likely it is: for training, labelling and evaluation."""
