@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.commands.demo import LAYER, LEARNING_RATE, RANK, TEMPLATE
+from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, RANK, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.controls import shuffle_order

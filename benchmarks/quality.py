@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.commands.demo import LAYER, PLACEHOLDER, TEMPLATE
+from selfie_adapters.commands.demo_settings import LAYER, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.evaluation.statistics import bootstrap_mean

@@ -36,7 +36,7 @@ from selfie_adapters.commands import (
     eval_taboo,
     prepare_sae,
 )
-from selfie_adapters.commands.demo import LAYER, LEARNING_RATE, PLACEHOLDER, RANK, TEMPLATE
+from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, RANK, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files import write_json

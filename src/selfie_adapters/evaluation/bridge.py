@@ -8,8 +8,6 @@ cells as often: another question's bridge, the zero vector, random directions, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,15 @@ from torch import Tensor
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
-from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
+from selfie_adapters.chat import ChatModel
 from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.errors import ConfigError, DataError, nearest
+from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.bridge_conditions import BridgeCondition, bridge_conditions
+from selfie_adapters.evaluation.bridge_questions import (
+    chosen_questions,
+    known_questions,
+    questions_digest,
+)
 from selfie_adapters.evaluation.bridge_reading import (
     Drawing,
     QuestionPlan,
@@ -37,7 +40,6 @@ from selfie_adapters.evaluation.bridge_results import TRAINED, BridgeRow, summar
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.entities import unnamed
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256
 from selfie_adapters.inference.sampling import row_seed
@@ -45,9 +47,8 @@ from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
-from selfie_adapters.sources.twohop import TwoHopQuestion, read_twohop
+from selfie_adapters.sources.twohop import read_twohop
 
-_ASKED_AT_ONCE = 256
 ZERO = "zero vector"
 _FREE = ("batch_size",)
 
@@ -64,8 +65,8 @@ def run_bridge(
     model and chat may be open already. Raises what reading the inputs raises; DataError if no
     question is left; ConfigError if the folder holds another evaluation.
     """
-    questions = _chosen(settings, read_twohop(settings.questions))
-    inputs = {"questions_sha256": _digest(questions)}
+    questions = chosen_questions(settings, read_twohop(settings.questions))
+    inputs = {"questions_sha256": questions_digest(questions)}
     adapter = None
     if settings.adapter is not None:
         adapter_file = find_adapter_file(settings.adapter)
@@ -81,7 +82,7 @@ def run_bridge(
     model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
     conditions = list(bridge_conditions(settings, model, adapter))
-    known, counts = _known(settings, questions, kept.folder, model, chat, progress)
+    known, counts = known_questions(settings, questions, kept.folder, model, chat, progress)
     layers = settings.layers
     if layers is None and settings.mean is not None:
         layers = mean_layers(settings.mean)
@@ -116,54 +117,6 @@ def run_bridge(
             ),
         }
     )
-
-
-def _chosen(settings: BridgeSettings, questions: list[TwoHopQuestion]) -> list[TwoHopQuestion]:
-    """All questions, or the one that is named."""
-    wanted = settings.question_id
-    found = [one for one in questions if wanted in (None, one.uid)]
-    if not found:
-        hint = nearest(str(wanted), [one.uid for one in questions])
-        raise ConfigError(f"question_id {wanted}: not in {settings.questions}. {hint}")
-    return found
-
-
-def _known(
-    settings: BridgeSettings,
-    questions: list[TwoHopQuestion],
-    folder: Path,
-    model: FrozenModel,
-    chat: ChatModel | None,
-    progress: Progress,
-) -> tuple[list[TwoHopQuestion], dict[str, int]]:
-    """The questions to be read, in random order, and how many fell away; answers stay on disk."""
-    generator = torch.Generator().manual_seed(row_seed(settings.seed, "questions"))
-    order = torch.randperm(len(questions), generator=generator).tolist()
-    limit = settings.limit or len(questions)
-    if not settings.only_answered:
-        return [questions[i] for i in order[:limit]], {"questions": len(questions)}
-    cache = AnswerCache(
-        chat or open_chat(settings.answerer, model, settings.device), folder / "answers"
-    )
-    known: list[TwoHopQuestion] = []
-    bridges = answers = done = 0
-    answered = count(1)
-
-    def one_more() -> None:
-        progress("asking", next(answered), 2 * len(order))
-
-    for start in range(0, len(order), _ASKED_AT_ONCE):
-        if len(known) >= limit:
-            break
-        part = [questions[i] for i in order[start : start + _ASKED_AT_ONCE]]
-        for one in ask(cache, part, one_more):
-            bridges += one.knows_bridge
-            answers += one.knows_answer
-            if one.knows_bridge and one.knows_answer:
-                known.append(one.question)
-        done += len(part)
-    counts = {"questions": len(questions), "asked": done, "bridge answered": bridges}
-    return known[:limit], {**counts, "question answered": answers, "both answered": len(known)}
 
 
 def _read_all(
@@ -321,11 +274,3 @@ class _ZeroLabels:
 def _top_p(model: FrozenModel) -> float:
     """What the model's own generation settings state; 1 changes nothing."""
     return float(getattr(model.network.generation_config, "top_p", None) or 1.0)
-
-
-def _digest(questions: Sequence[TwoHopQuestion]) -> str:
-    import hashlib
-    import json
-
-    text = json.dumps([asdict(question) for question in questions], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
