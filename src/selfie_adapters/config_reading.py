@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.files import existing_file, user_path
-from selfie_adapters.yaml_reading import MAX_BYTES, parse_yaml, shortened
+from selfie_adapters.yaml_reading import parse_yaml, read_yaml, shortened
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -94,7 +94,7 @@ def beside(config_file: str | Path, path: str) -> str:
 
 def _read_values(file: Path, kind: type[Section]) -> dict[str, Any]:
     try:
-        values = parse_yaml(_bytes(file), str(file))
+        values = read_yaml(file)
     except DataError as error:
         raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
@@ -104,14 +104,6 @@ def _read_values(file: Path, kind: type[Section]) -> dict[str, Any]:
             f"{found}. See training/configs and evaluation/configs for complete files."
         )
     return values
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)  # one more, so that a longer file is noticed
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from error
 
 
 def _apply(values: dict[str, Any], override: str, kind: type[Section]) -> None:

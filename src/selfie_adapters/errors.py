@@ -100,8 +100,8 @@ class MissingExtraError(SelfieError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, 300 characters at most; its class where it is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

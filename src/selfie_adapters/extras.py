@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.errors import MissingExtraError, first_line
 
 # extra → the modules that are imported here → the package that holds each, as in pyproject.toml
 EXTRAS: dict[str, dict[str, str]] = {
@@ -73,6 +73,5 @@ def extra(name: str, purpose: str) -> Iterator[None]:
         packages = EXTRAS[name]
         if missing in packages and not is_installed(missing):
             raise MissingExtraError(packages[missing], name, purpose) from error
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        wanted = " or ".join(packages.values())
-        raise MissingExtraError(wanted, name, purpose, broken=said) from error
+        either = " or ".join(packages.values())
+        raise MissingExtraError(either, name, purpose, broken=first_line(error)) from error

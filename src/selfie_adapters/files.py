@@ -28,10 +28,11 @@ from selfie_adapters.errors import (
 )
 from selfie_adapters.json_text import parse_json
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 # The umask can only be read by setting it: one thread at a time.
 _UMASK_LOCK = threading.Lock()
 _PART = ".part"
+_LFS_POINTER = b"version https://git-lfs"
 _GZIP_FLOOR = 48 * 2**20
 _GZIP_RATIO = 32  # label files unpack to 5 to 10 times their size
 
@@ -68,15 +69,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(final)
     except OSError as error:
         own = str(temporary) in (error.filename, error.filename2)
-        if error.errno not in _UNWRITABLE and not own:
+        if error.errno not in UNWRITABLE and not own:
             raise  # of something else that the block does
         raise unwritable(final, error) from error
     except SelfieError:
         raise
     except Exception as error:
         # Libraries that write tensors and tables have their own words for a full disk.
-        cause = _os_error_behind(error)
-        if cause is None or cause.errno not in _UNWRITABLE:
+        cause = os_error_behind(error)
+        if cause is None or cause.errno not in UNWRITABLE:
             raise
         raise unwritable(final, cause) from error
     finally:
@@ -84,10 +85,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _os_error_behind(error: BaseException | None) -> OSError | None:
+def os_error_behind(error: BaseException | None) -> OSError | None:
     """The operating system's error that another error came of, or that its text names."""
     while error is not None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             return error
         if number := re.search(r"\bos error (\d+)\b", str(error)):  # as Rust libraries print it
             return OSError(int(number[1]), os.strerror(int(number[1])))
@@ -119,7 +120,7 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
 def unwritable(path: str | Path, error: OSError) -> StorageError:
     """The error for a file that cannot be written, with advice that fits the cause."""
     advice = "Choose another path."
-    if error.errno in _UNWRITABLE:
+    if error.errno in UNWRITABLE:
         advice = "Free space, or choose another path."
     return StorageError(f"{path} cannot be written: {error.strerror or error}. {advice}")
 
@@ -268,6 +269,12 @@ def _unpacked_size(data: bytes, limit: int) -> int | None:
             if size > limit:
                 return None
     return size
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is a Git LFS pointer: a text of some 130 bytes in place of one not fetched."""
+    with file.open("rb") as opened:
+        return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def sha256(path: str | Path) -> str:

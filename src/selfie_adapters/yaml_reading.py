@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from yaml.composer import Composer
 from yaml.resolver import Resolver
 
 from selfie_adapters.errors import DataError
+from selfie_adapters.files import existing_file
 
 MAX_BYTES = 2**20  # PyYAML reads about 250 kB per second
 MAX_DEPTH = 40
@@ -34,9 +36,8 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
     A number that YAML 1.1 would read in base 60 (`4:28:4`) and a date are text.
     Raises DataError with the line for everything that is not such a document.
     """
-    size = len(data)
-    if size > MAX_BYTES:
-        raise DataError(f"{where}: {size:,} bytes; a configuration has at most {MAX_BYTES:,}.")
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{where}: more than {MAX_BYTES:,} bytes; a configuration has fewer.")
     try:
         node = _node(data)
         return None if node is None else _Builder().value(node, 0)
@@ -51,6 +52,20 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
         raise DataError(f"{where}{place}: not valid YAML ({shortened(reason)}).") from None
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF", a version of 5,000 digits
         raise DataError(f"{where}: not valid YAML ({shortened(str(error))}).") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value in a YAML file; see `parse_yaml`.
+
+    Raises MissingFileError, or DataError for a file that cannot be read or is no such document.
+    """
+    file = existing_file(path)
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)  # one more, so that a longer file is noticed
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    return parse_yaml(data, str(file))
 
 
 def shortened(text: str, length: int = 120) -> str:

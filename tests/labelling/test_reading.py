@@ -312,7 +312,7 @@ def test_a_mean_of_another_width_is_refused(means):
 def test_a_file_of_other_tensors_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"vectors": torch.ones(2, 2)}, path)
-    with pytest.raises(DataError, match="layer_0, layer_1, … are expected, found vectors"):
+    with pytest.raises(DataError, match="layer_0, layer_1, …, are expected; found vectors"):
         mean_layers(path)
     path.write_bytes(b"no")
     with pytest.raises(DataError, match="not a safetensors file"):

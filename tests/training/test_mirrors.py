@@ -77,9 +77,7 @@ def test_a_mirror_that_fails_costs_one_line_and_nothing_else(data, model, monkey
     )
     run = train(config_for(data, logging={"use_mlflow": True}), model)
     warnings = [line for line in said if line.startswith("warning")]
-    assert warnings == [
-        "warning: recorder failed and is left out from here on: the service is gone"
-    ]
+    assert warnings == ["warning: recorder failed and is dropped from here on: the service is gone"]
     assert len(rows_of(run, "step")) == 12
     assert (run / "adapter_final.safetensors").exists()
 
@@ -190,4 +188,4 @@ def test_a_tracking_server_that_is_not_there_does_not_stop_training(tmp_path, go
         "logging.use_mlflow=true",
         "logging.mlflow_tracking_uri=http://127.0.0.1:9",
     )
-    assert said.count("warning: mlflow failed and is left out from here on") == 1
+    assert said.count("warning: mlflow failed and is dropped from here on") == 1

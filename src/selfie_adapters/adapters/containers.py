@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from selfie_adapters.errors import AdapterError, DataError
+from selfie_adapters.errors import AdapterError, DataError, first_line
 from selfie_adapters.json_text import parse_json
 from selfie_adapters.tensor_files import load_torch_file
-from selfie_adapters.tensor_files.tensors import Unusable, first_line, plain, refuse_pointer
+from selfie_adapters.tensor_files.tensors import Unusable, plain, refuse_pointer
 
 SUFFIXES = (".safetensors", ".pt")
 _MOST_VALUES = 100_000  # of a header; published ones hold some 60
@@ -164,9 +164,13 @@ def _plain_values(path: Path, values: Any) -> Any:
         elif isinstance(value, list | tuple):
             waiting.extend(value)
     try:
-        return parse_json(json.dumps(values, default=str, skipkeys=True), str(path))
+        text = json.dumps(values, default=str, skipkeys=True)
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path}: its header is no plain data ({first_line(error)}).") from error
+    try:
+        return parse_json(text, f"{path}, header")
+    except DataError as error:
+        raise AdapterError(str(error)) from error
 
 
 def _usable(path: Path, name: str, tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
-from selfie_adapters.errors import AdapterError
+from selfie_adapters.errors import AdapterError, first_line
 from selfie_adapters.files import existing_file, looks_local
 
 
@@ -48,12 +48,11 @@ def _from_hub(repo: str, filename: str) -> Path:
 
     try:
         return Path(huggingface_hub.hf_hub_download(repo, filename))
-    # every error of the hub's client is one of these: not there, not allowed, no net, bad name
-    except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()
+    # The client lets errors of its HTTP library and of its download backend through as well.
+    except Exception as error:
         offline = " HF_HUB_OFFLINE is set." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
         raise AdapterError(
             f"{repo}/{filename}: there is no such local file, and the file {filename} of the hub "
-            f"repository {repo} could not be had ({said[0] if said else type(error).__name__})."
+            f"repository {repo} could not be fetched ({first_line(error)})."
             f"{offline} Check the name, or download it elsewhere and give the local path."
         ) from error

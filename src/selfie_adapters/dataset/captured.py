@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from safetensors import SafetensorError, safe_open
-
 from selfie_adapters.adapters import Binding
 from selfie_adapters.dataset.load import Section
-from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file
+from selfie_adapters.tensor_files.safetensors_file import safetensors_metadata
 
 _CHATS = ("template", "bare", "none")
 
@@ -39,13 +37,9 @@ class Captured:
     def by_mean_file(cls, path: str | Path) -> Captured:
         """What the metadata of a mean-vectors file states. Raises MissingFileError, DataError."""
         file = existing_file(path)
-        if file.suffix != ".safetensors":  # other files have no metadata
+        if file.suffix.lower() != ".safetensors":  # other files have no metadata
             return cls()
-        try:
-            with safe_open(file, framework="pt") as opened:
-                stated: dict[str, Any] = dict(opened.metadata() or {})
-        except SafetensorError as error:
-            raise DataError(f"{file}: not a safetensors file ({error}).") from error
+        stated: dict[str, Any] = {**safetensors_metadata(file)}
         # Metadata of safetensors files are strings; no token has a number of more digits.
         position = str(stated.get("position", ""))
         number = position.removeprefix("-")

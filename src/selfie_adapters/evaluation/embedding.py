@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from selfie_adapters.errors import MissingExtraError, ModelError
+from selfie_adapters.errors import MissingExtraError, ModelError, first_line
 from selfie_adapters.extras import extra, module_folder, require_extra
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class SentenceEmbedder:
                 return SentenceTransformer(str(place))
         # hub, file and configuration errors of three libraries; all say what they miss
         except Exception as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
                 f"embedder {self.name}: cannot be loaded as a sentence-transformers model "
-                f'({said}). Give a hub id, a local folder, or "{PACKAGED}".'
+                f'({first_line(error)}). Give a hub id, a local folder, or "{PACKAGED}".'
             ) from error
 
     @property

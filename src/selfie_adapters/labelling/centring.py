@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from selfie_adapters.dataset.vectors import open_tensors
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import existing_file
+from selfie_adapters.tensor_files import open_tensors
 
 # How the published programs call the mean of one layer's vectors.
 _OF_LAYER = re.compile(r"_l(\d{1,4})_mean\.\w+$")
@@ -21,26 +20,23 @@ _SINGLE = "mean_vector"  # its name in their files of vectors and mean together
 def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
     """The mean vector of a layer: [d_model], float32.
 
-    path: safetensors with tensors `layer_{i}`, or a `.pt` file with one 1-D tensor, which is the
-    mean of its only layer. Raises MissingFileError, or DataError if the file is damaged, has no
+    path: tensors `layer_{i}` in any format of `open_tensors`, or one 1-D tensor, which is the mean
+    of its only layer. Raises MissingFileError, or DataError if the file is damaged, has no
     such layer, or holds another shape or NaN there.
     """
     file = existing_file(path)
     key = f"layer_{layer}"
-    if file.suffix == ".safetensors":
-        mean = _safetensors(file, key)
-    else:
-        found = _plain(file)
-        if list(found) == [_SINGLE]:
-            if (own := stated_layer(file)) not in (None, layer):
-                raise DataError(
-                    f"{file}: the mean of layer {own}, as its name states; the vectors are of "
-                    f"layer {layer}. Give the mean of that layer."
-                )
-            key = _SINGLE
-        elif key not in found:
-            raise DataError(f'{file}: no tensor "{key}". {nearest(key, found)}')
-        mean = found[key]
+    found = _means(file)
+    if list(found) == [_SINGLE]:
+        if (own := stated_layer(file)) not in (None, layer):
+            raise DataError(
+                f"{file}: the mean of layer {own}, as its name states; the vectors are of "
+                f"layer {layer}. Give the mean of that layer."
+            )
+        key = _SINGLE
+    elif key not in found:
+        raise DataError(f'{file}: no tensor "{key}". {nearest(key, found)}')
+    mean = found[key]
     if list(mean.shape) != [d_model]:
         raise DataError(
             f"{file}, {key}: shape {list(mean.shape)}; [{d_model}] is expected, the width of the "
@@ -58,33 +54,28 @@ def mean_layers(path: str | Path) -> list[int]:
     not state its layer.
     """
     file = existing_file(path)
-    names = _names(file)
-    if names == [_SINGLE]:
+    found = _means(file)
+    if list(found) == [_SINGLE]:
         if (layer := stated_layer(file)) is None:
             raise DataError(
                 f"{file}: one mean vector, and neither the file nor its name states the layer. "
                 "Give the layer (--layers), or name the file …_l{layer}_mean.pt."
             )
         return [layer]
-    numbers = [name.removeprefix("layer_") for name in names if name.startswith("layer_")]
-    layers = sorted(int(number) for number in numbers if number.isdecimal())
-    if not layers:
-        found = ", ".join(names[:5]) or "none"
-        raise DataError(f"{file}: tensors layer_0, layer_1, … are expected, found {found}.")
-    return layers
+    return sorted(int(name.removeprefix("layer_")) for name in found)
 
 
 def has_layer(path: str | Path, layer: int) -> bool:
     """Whether the file holds the mean of a layer; a single mean of an unknown one is of any."""
     file = existing_file(path)
-    if _names(file) == [_SINGLE] and stated_layer(file) is None:
+    if is_single(file) and stated_layer(file) is None:
         return True
     return layer in mean_layers(file)
 
 
 def is_single(path: str | Path) -> bool:
     """Whether the file holds one mean alone."""
-    return _names(existing_file(path)) == [_SINGLE]
+    return list(_means(existing_file(path))) == [_SINGLE]
 
 
 def stated_layer(file: Path) -> int | None:
@@ -93,40 +84,21 @@ def stated_layer(file: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _names(file: Path) -> list[str]:
-    if file.suffix != ".safetensors":
-        return list(_plain(file))
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except SafetensorError as error:
-        raise DataError(f"{file}: not a safetensors file ({error}).") from error
-
-
-def _safetensors(file: Path, key: str) -> Tensor:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            if key not in names:
-                raise DataError(f'{file}: no tensor "{key}". {nearest(key, names)}')
-            return opened.get_tensor(key)
-    except SafetensorError as error:
-        raise DataError(f"{file}: not a safetensors file ({error}).") from error
-
-
-def _plain(file: Path) -> dict[str, Tensor]:
-    """1-D tensors of a `.pt` or NumPy file: under layer_{i}, or the only one as `mean_vector`."""
-    flat = {name: tensor for name, tensor in open_tensors(file).items() if tensor.ndim == 1}
+def _means(file: Path) -> dict[str, Tensor]:
+    """The tensors called layer_{i} or {i}, as layer_{i}; or the only 1-D one, as `mean_vector`."""
+    found = open_tensors(file)
+    flat = {name: tensor for name, tensor in found.items() if tensor.ndim == 1}
     layers = {
         f"layer_{name.removeprefix('layer_')}": tensor
-        for name, tensor in flat.items()
-        if name.removeprefix("layer_").isdecimal()
+        for name, tensor in found.items()
+        # A tensor called by a bare number may hold a layer's vectors; layer_{i} must be a mean.
+        if name.removeprefix("layer_").isdecimal() and (name in flat or not name.isdecimal())
     }
     if layers:
         return layers
     if len(flat) == 1:
         return {_SINGLE: next(iter(flat.values()))}
+    names = ", ".join(list(found)[:5]) or "none"
     raise DataError(
-        f"{file}: {len(flat)} one-dimensional tensors; one mean vector, or tensors layer_0, "
-        "layer_1, …, are expected."
+        f"{file}: one mean vector, or tensors layer_0, layer_1, …, are expected; found {names}."
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from selfie_adapters.errors import PromptError
+from selfie_adapters.errors import PromptError, first_line
 
 # Some templates write the date of today, which would move every vector from one day to the next.
 # transformers passes no functions to templates, so theirs is shadowed by a macro. The date is the
@@ -50,11 +50,10 @@ def render(
             )
         )
     except Exception as error:  # templates raise what they like, and so does Jinja
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise PromptError(
             f"the chat template of {tokenizer.name_or_path} refuses these turns "
-            f"({', '.join(str(turn.get('role')) for turn in turns)}): {lines[0]}. Many templates "
-            "know no system turn, or require user and assistant to alternate."
+            f"({', '.join(str(turn.get('role')) for turn in turns)}): {first_line(error)}. Many "
+            "templates know no system turn, or require user and assistant to alternate."
         ) from error
 
 

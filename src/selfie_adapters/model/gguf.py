@@ -18,13 +18,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfie_adapters.errors import StorageError
-from selfie_adapters.files import cache_dir
+from selfie_adapters.files import UNWRITABLE, cache_dir, os_error_behind
 from selfie_adapters.model.library import dequantize_options
 from selfie_adapters.model.weights import check_loaded
 
 log = logging.getLogger(__name__)
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+_FULL = {*UNWRITABLE, errno.EACCES}
 
 
 def dense_folder(gguf: Path, dtype: torch.dtype) -> Path:
@@ -75,10 +75,12 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
         except OSError:
             if not is_complete(folder):  # else another process was first
                 raise
+    # transformers and safetensors report a full disk with errors of their own.
     except Exception as error:
-        if _is_full(error):
+        cause = os_error_behind(error)
+        if cause is not None and cause.errno in _FULL:
             raise StorageError(
-                f"{folder}: the dense copy of {gguf.name} cannot be written ({_reason(error)}). It "
+                f"{folder}: the dense copy of {gguf.name} cannot be written ({cause.strerror}). It "
                 f"takes {torch.finfo(dtype).bits // 8} bytes per weight. Free space, or set "
                 "SELFIE_CACHE to a folder with room."
             ) from error
@@ -86,14 +88,3 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)
-
-
-def _is_full(error: Exception) -> bool:
-    """safetensors reports a full disk as an error of its own class, with the system's text."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _FULL
-    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -9,13 +9,13 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+from selfie_adapters.errors import first_line
 from selfie_adapters.files import user_path
 
 
 def not_loaded(name: str, error: Exception) -> str:
     """The message for `error`, raised by a library while it loaded the model `name`."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = lines[0].strip().rstrip(".")
+    reason = first_line(error).strip().rstrip(".")
     if isinstance(error, (LookupError, AttributeError, TypeError, AssertionError)):
         reason = f"{type(error).__name__}: {reason}"  # these messages alone explain little
     return f'model "{name}" could not be loaded: {reason}. {_fix(name, error)}'

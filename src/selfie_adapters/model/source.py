@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import ModelError
-from selfie_adapters.files import looks_local, nearest_paths, read_json, user_path
+from selfie_adapters.files import is_lfs_pointer, looks_local, nearest_paths, read_json, user_path
 from selfie_adapters.model.demo_model import demo_model_folder
 
 LORA_CONFIG = "adapter_config.json"
 
 _GGUF = b"GGUF"
-_LFS = b"version https://git-lfs.github.com/spec/"
-_LFS_LIMIT = 1024  # bytes; a pointer has about 130
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt")
 _TOKENIZER_STARTS = ("tokenizer", "vocab", "tekken", "merges", "spiece", "sentencepiece")
 _TOKENIZER_ENDS = (".model", ".tiktoken", ".spm")
@@ -81,12 +79,12 @@ def check_path(name: str) -> None:
 
 def _of_file(name: str, path: Path) -> ModelSource:
     with path.open("rb") as file:
-        start = file.read(len(_LFS))
+        start = file.read(8)
     if start.startswith(_GGUF):
         return ModelSource(name, str(path.parent), gguf=path)
-    if start == _LFS:
+    if is_lfs_pointer(path):
         raise ModelError(_pointer_message([path]))
-    found = f"it begins with {start[:8]!r}, a GGUF file with {_GGUF!r}"
+    found = f"it begins with {start!r}, a GGUF file with {_GGUF!r}"
     if path.suffix.lower() == ".gguf":
         raise ModelError(f"{path}: not a GGUF file ({found}). Download it again.")
     raise ModelError(
@@ -140,13 +138,10 @@ def _check_no_pointers(folder: Path, entries: list[str], weights: bool) -> None:
     pointers: list[Path] = []
     for entry in entries:
         path = folder / entry
-        if not path.is_file() or path.stat().st_size > _LFS_LIMIT:
-            continue
         if not weights and entry.endswith(_WEIGHTS):
             continue
-        with path.open("rb") as file:
-            if file.read(len(_LFS)) == _LFS:
-                pointers.append(path)
+        if path.is_file() and is_lfs_pointer(path):
+            pointers.append(path)
     if pointers:
         raise ModelError(_pointer_message(pointers))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfie_adapters.errors import DownloadError
+from selfie_adapters.errors import DownloadError, first_line
 
 
 def fetch_hub_file(repo: str, filename: str) -> Path:
@@ -18,9 +18,9 @@ def fetch_hub_file(repo: str, filename: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(repo, filename))
     # The client lets errors of its HTTP library and of its download backend through as well.
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DownloadError(
-            f"{repo}/{filename}: cannot be had from the hub ({said}). {_fix(error)}"
+            f"{repo}/{filename}: cannot be fetched from the hub ({first_line(error)}). "
+            f"{_fix(error)}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, DownloadError
+from selfie_adapters.errors import DataError, DownloadError, first_line
 from selfie_adapters.extras import is_installed, require_extra
 from selfie_adapters.files import existing_file, looks_local
 from selfie_adapters.sources.table_rows import KINDS, file_rows
@@ -73,10 +73,9 @@ def _fetched(repo: str) -> Path:
         )
     # the client lets errors of its HTTP library and of its download backend through as well
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         offline = " HF_HUB_OFFLINE is set." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
         raise DownloadError(
-            f"{repo}: there is no such file here, and the hub's data set cannot be had ({said})."
-            f"{offline} Check the name and the network, or fetch it elsewhere and give a JSONL "
-            "file."
+            f"{repo}: there is no such file here, and the hub's data set cannot be "
+            f"fetched ({first_line(error)}).{offline} Check the name and the network, or fetch it "
+            "elsewhere and give a JSONL file."
         ) from error

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import existing_file, read_json
-from selfie_adapters.yaml_reading import MAX_BYTES, parse_yaml, shortened
+from selfie_adapters.files import read_json
+from selfie_adapters.yaml_reading import read_yaml, shortened
 
 _PARTS = ("metadata", "trainer", "llm", "sae")  # mappings inside that hold what is asked for
 
@@ -99,7 +99,7 @@ def read_sae_config(file: Path | None, overrides: Mapping[str, Any] | None = Non
     """
     if file is None:
         return SaeConfig(dict(overrides or {}), "SAELens' registry")
-    loaded = read_json(file) if file.suffix == ".json" else parse_yaml(_bytes(file), str(file))
+    loaded = read_json(file) if file.suffix == ".json" else read_yaml(file)
     if not isinstance(loaded, dict):
         kind = "nothing" if loaded is None else f"a {type(loaded).__name__}"
         raise DataError(f"{file}: an SAE's configuration is a mapping with keys, found {kind}.")
@@ -110,11 +110,3 @@ def read_sae_config(file: Path | None, overrides: Mapping[str, Any] | None = Non
     # An outer null does not hide what a part says.
     flat |= {key: value for key, value in loaded.items() if value is not None}
     return SaeConfig(flat | dict(overrides or {}), str(file))
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        with existing_file(file).open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)  # one more, so that a longer file is noticed
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
-from selfie_adapters.tensor_files.tensors import Found, Unusable, first_line, plain, unpack_limit
+from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.tensor_files.tensors import Found, Unusable, plain, unpack_limit
 
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -58,6 +58,7 @@ def npz_tensors(file: Path) -> Found:
             return found
     except DataError:
         raise
+    # zipfile has several errors of its own, and the arrays' headers any (see `npy_tensors`).
     except Exception as error:
         raise DataError(f"{file}: not a plain .npz archive ({first_line(error)}).") from error
 

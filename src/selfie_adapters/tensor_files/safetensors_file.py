@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
-from selfie_adapters.tensor_files.tensors import Found, Unusable, first_line, plain
+from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.tensor_files.tensors import Found, Unusable, plain, refuse_pointer
 
 _MOST_TENSORS = 256
 
@@ -16,15 +18,26 @@ _MOST_TENSORS = 256
 def safetensors_tensors(file: Path) -> Found:
     """The tensors of a file by name, mapped. Raises DataError for a damaged file and for one of so
     many tensors that it must be a model."""
+    with _opened(file) as opened:
+        names = list(opened.keys())
+        # Counted first, so that a wrong file of many tensors is not read to be refused.
+        if len(names) > _MOST_TENSORS:
+            raise DataError(f"{file}: {len(names)} tensors; this looks like a model, not vectors.")
+        return {name: _tensor(opened, name) for name in names}
+
+
+def safetensors_metadata(file: Path) -> dict[str, str]:
+    """The metadata in a file's header; no tensor is read. Raises DataError for a damaged file."""
+    with _opened(file) as opened:
+        return dict(opened.metadata() or {})
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[safe_open]:
+    refuse_pointer(file)
     try:
         with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            # Counted first, so that a wrong file of many tensors is not read to be refused.
-            if len(names) > _MOST_TENSORS:
-                raise DataError(
-                    f"{file}: {len(names)} tensors; this looks like a model, not vectors."
-                )
-            return {name: _tensor(opened, name) for name in names}
+            yield opened
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{file}: cut off, or not a safetensors file ({first_line(error)}). "

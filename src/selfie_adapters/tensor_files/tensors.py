@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError
-
-_POINTER = b"version https://git-lfs"
+from selfie_adapters.files import is_lfs_pointer
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,9 @@ def unpack_limit(file: Path) -> int:
 
 
 def refuse_pointer(file: Path) -> None:
-    """Raise DataError for a Git-LFS pointer, which stands for a file that was not fetched."""
-    with file.open("rb") as opened:
-        if opened.read(len(_POINTER)) == _POINTER:
-            raise DataError(
-                f"{file}: a Git-LFS pointer, not the file itself. Fetch it: git lfs pull."
-            )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error states, in short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """Raise DataError for a Git LFS pointer."""
+    if is_lfs_pointer(file):
+        raise DataError(f"{file}: a Git LFS pointer, not the file itself. Fetch it: git lfs pull.")
 
 
 def plain(tensor: Tensor) -> Tensor | Unusable:

@@ -14,11 +14,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, first_line
 from selfie_adapters.tensor_files.tensors import (
     Found,
     Unusable,
-    first_line,
     plain,
     refuse_pointer,
     unpack_limit,
@@ -36,7 +35,7 @@ def torch_tensors(file: Path) -> Found:
 def load_torch_file(file: Path) -> Any:
     """What `torch.save` stored in `file`: tensors on the CPU, mapped, containers and plain values.
 
-    Raises DataError for a Git-LFS pointer and for a file that is damaged, that would run code, or
+    Raises DataError for a Git LFS pointer and for a file that is damaged, that would run code, or
     whose contents are out of proportion to its size.
     """
     refuse_pointer(file)

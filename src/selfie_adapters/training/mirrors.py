@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.errors import first_line
 from selfie_adapters.extras import extra
 from selfie_adapters.training.run_reading import flat
 
@@ -164,9 +165,9 @@ class MirrorThread:
             self._mirror.close()
         # A tracker may raise anything, even SystemExit; none of it is worth a training run.
         except BaseException as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._warn(
-                f"warning: {self._mirror.name} failed and is left out from here on: {first:.300}"
+                f"warning: {self._mirror.name} failed and is dropped from here on: "
+                f"{first_line(error)}"
             )
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from selfie_adapters.errors import ConfigError, SelfieError, TrainingError
+from selfie_adapters.errors import ConfigError, SelfieError, TrainingError, first_line
 
 _FAILED = "selfie_failed"  # key of the store under which a rank leaves its last words
 
@@ -80,10 +80,9 @@ class Ranks:
                 said = None
         if said is not None:
             return f"stopped, because another process did: {said}"
-        first = str(error).strip().splitlines()[0]
         return (
             f"process {self.rank}: another process of this run is gone without a word; was it "
-            f"killed, or out of memory? ({first})"
+            f"killed, or out of memory? ({first_line(error)})"
         )
 
 

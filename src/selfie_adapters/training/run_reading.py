@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import msgspec
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.files import read_plain
 from selfie_adapters.json_lines import iter_jsonl
-from selfie_adapters.yaml_reading import parse_yaml
+from selfie_adapters.yaml_reading import read_yaml
 
 _STRETCHES = 10  # of training losses in a comparison
 
@@ -76,7 +75,7 @@ def read_run(folder: str | Path) -> Run:
             f"{path} holds no run: config.yaml and metrics.jsonl are expected. "
             "selfie runs lists the runs there are."
         )
-    config = parse_yaml(read_plain(path / "config.yaml"), str(path / "config.yaml"))
+    config = read_yaml(path / "config.yaml")
     if not isinstance(config, dict):
         raise DataError(f"{path / 'config.yaml'}: sections are expected, found {config!r:.40}.")
     training, validation = {}, {}
