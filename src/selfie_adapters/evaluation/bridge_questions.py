@@ -16,8 +16,8 @@ from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress
+from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.sampling import row_seed
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 _ASKED_AT_ONCE = 256
