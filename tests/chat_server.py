@@ -31,6 +31,16 @@ def says(text: Any, **changes: Any) -> Reply:
     return Reply(json.dumps(body).encode(), **changes)
 
 
+def writes_topics(asked: Asked) -> Reply:
+    """What `prepare dataset` asks for: a prompt and three labels of a title, or their ratings."""
+    text = asked.body["messages"][-1]["content"]
+    if "marks" in text:
+        return says('{"message": 1, "marks": [8, 8, 8]}')
+    title = text.split('"')[1]
+    labels = [f"{title} {k}" for k in "abc"]
+    return says(json.dumps({"prompts": [f"What is {title}?"], "labels": labels}))
+
+
 def refuses(status: int, message: str = "no", **headers: str) -> Reply:
     return Reply(json.dumps({"error": {"message": message}}).encode(), status, headers)
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from kill_harness import KillJob
-from tiny import GOLDEN
+from tiny import GOLDEN, SMALL_SCORING
 
 ROOT = Path(__file__).parents[1]
 MODEL = ["--model", "model", "--dtype", "float32"]
@@ -191,12 +191,7 @@ def eval_scoring() -> KillJob:
             "adapter": "adapter.safetensors",
             "labels_file": "labels.json",
             "scales": [1.0, 2.0],
-            "label_tokens": 3,
-            "conversations": 2,
-            "conversation_tokens": 6,
-            "thresholds": [0.0, 0.5],
-            "foils": 2,
-            "latents_at_once": 2,
+            **SMALL_SCORING,
         }
 
     return _evaluation("scoring", settings)
@@ -330,17 +325,9 @@ def prepare_dataset() -> KillJob:
 
 
 def _serve(sending: Any) -> None:
-    from chat_server import chat_server, says
+    from chat_server import chat_server, writes_topics
 
-    def reply(asked):
-        text = asked.body["messages"][-1]["content"]
-        if "marks" in text:
-            return says('{"message": 1, "marks": [8, 8, 8]}')
-        title = text.split('"')[1]
-        labels = [f"{title} {k}" for k in "abc"]
-        return says(json.dumps({"prompts": [f"What is {title}?"], "labels": labels}))
-
-    with chat_server(reply) as stub:
+    with chat_server(writes_topics) as stub:
         sending.send(stub.address)
         while True:
             time.sleep(60)

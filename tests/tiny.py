@@ -12,6 +12,15 @@ GOLDEN = Path(__file__).parent / "golden" / "llama"
 VOCABULARY = 261  # 256 bytes and five special tokens
 LAYERS = 3
 D_MODEL = 32
+# What makes the scoring evaluation take seconds.
+SMALL_SCORING = {
+    "label_tokens": 3,
+    "conversations": 2,
+    "conversation_tokens": 6,
+    "thresholds": [0.0, 0.5],
+    "foils": 2,
+    "latents_at_once": 2,
+}
 
 _SMALL = {
     "vocab_size": VOCABULARY,

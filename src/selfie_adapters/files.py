@@ -272,9 +272,15 @@ def _unpacked_size(data: bytes, limit: int) -> int | None:
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether a file is a Git LFS pointer: a text of some 130 bytes in place of one not fetched."""
-    with file.open("rb") as opened:
-        return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    """Whether a file is a Git LFS pointer: some 130 bytes of text in place of one not fetched.
+
+    Raises DataError if the file cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def sha256(path: str | Path) -> str:

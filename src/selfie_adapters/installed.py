@@ -25,7 +25,7 @@ def own_version() -> str:
     try:
         project = Path(__file__).parents[2] / "pyproject.toml"
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # neither installed nor in a source tree
         return "unknown"
 
 

@@ -11,6 +11,7 @@ from selfie_adapters.cli import main
 from selfie_adapters.commands.eval_scoring import Settings
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from tiny import SMALL_SCORING
 from tiny_sae import tiny_sae
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +34,7 @@ def config(tmp_path, golden_dir):
             "labels_file": str(tmp_path / "labels.json"),
             "scales": [1.0, 2.0],
             "untrained_scales": [1.0, 3.0],
-            "label_tokens": 3,
-            "conversations": 2,
-            "conversation_tokens": 6,
-            "thresholds": [0.0, 0.5],
-            "foils": 2,
-            "latents_at_once": 2,
+            **SMALL_SCORING,
         }
         path = tmp_path / "scoring.yaml"
         path.write_text(yaml.safe_dump(settings | changes))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_server import chat_server, says
+from chat_server import chat_server, writes_topics
 from selfie_adapters.cli import main
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.json_lines import read_jsonl
@@ -19,20 +19,11 @@ def run(*arguments: str) -> None:
         main(arguments)
 
 
-def reply(asked):
-    text = asked.body["messages"][-1]["content"]
-    if "marks" in text:
-        return says('{"message": 1, "marks": [8, 8, 8]}')
-    title = text.split('"')[1]
-    labels = [f"{title} {k}" for k in "abc"]
-    return says(json.dumps({"prompts": [f"What is {title}?"], "labels": labels}))
-
-
 def test_costs_first_then_the_data_set(tmp_path, capsys):
     (tmp_path / "titles.txt").write_text("Owl\nFog\nBee\n")
     config = tmp_path / "c.yaml"
     out = str(tmp_path / "w")
-    with chat_server(reply) as server:
+    with chat_server(writes_topics) as server:
         writer = {"model": "w", "url": server.address, "input_price": 2.0, "output_price": 10.0}
         config.write_text(json.dumps({"titles": "titles.txt", "writer": writer, "max_tokens": 500}))
         command = ["prepare", "dataset", "--config", str(config), "--out", out]

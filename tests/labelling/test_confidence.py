@@ -111,12 +111,14 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     "content",
     ["", "[]", "{}", '{"weights": {"gain": "x"}, "intercept": 0, "threshold": 1}']
     + [json.dumps({"weights": w, "intercept": 0, "threshold": 1}) for w in (None, {"gian": 1.0})]
-    + ['{"weights": {"gain": NaN}, "intercept": 0, "threshold": 1}'],
+    + ['{"weights": {"gain": NaN}, "intercept": 0, "threshold": 1}']
+    + ['{"weights": {"gain": 1' + "0" * 400 + '}, "intercept": 0, "threshold": 1}']
+    + ["[" * 100_000],
 )
 def test_another_file_is_refused(content, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"c\.json: not a confidence file"):
+    with pytest.raises(DataError, match=r"c\.json[:,]"):
         Confidence.load(path)
 
 

@@ -410,6 +410,16 @@ def test_a_failure_inside_is_one_line_and_the_server_lives(serve, caplog):
     assert client.read(positions="0").events[-1] == {"event": "done"}
 
 
+def test_half_a_character_in_an_answer_is_replaced(serve):
+    client = serve()
+
+    def half(_plan, _adapters):
+        yield {"event": "start", "text": "a\ud83d"}
+
+    client.service.read = half
+    assert client.read().events == [{"event": "start", "text": "a?"}]
+
+
 def test_garbage_on_the_wire_does_no_harm(serve):
     client = serve()
     for garbage in (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 
 from selfie_adapters.dataset.source import read_label_source
 from selfie_adapters.dataset.vectors import open_directions, open_vectors
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import DataError, MissingFileError, StorageError
 
 ROWS = torch.arange(1.0, 13.0).reshape(4, 3)
 
@@ -75,16 +77,40 @@ def test_small_floats(name, tmp_path):
     assert torch.equal(open_vectors(tmp_path / "v.pt")[torch.tensor([1, 0])].float(), rows[[1, 0]])
 
 
-def test_a_compressed_archive_is_unpacked_not_mapped(tmp_path):
+def compressed(path):
     source = io.BytesIO()
     torch.save(ROWS, source)
-    with (
-        zipfile.ZipFile(source) as old,
-        zipfile.ZipFile(tmp_path / "v.pt", "w", zipfile.ZIP_DEFLATED) as new,
-    ):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for member in old.infolist():
             new.writestr(member.filename, old.read(member))
-    assert torch.equal(open_vectors(tmp_path / "v.pt"), ROWS)
+    return path
+
+
+def test_a_compressed_archive_is_unpacked_not_mapped(tmp_path):
+    assert torch.equal(open_vectors(compressed(tmp_path / "v.pt")), ROWS)
+
+
+def test_no_room_to_unpack_is_not_called_damage(tmp_path, monkeypatch):
+    file = compressed(tmp_path / "v.pt")
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(StorageError, match=r"\.pt cannot be written: No space left on device"):
+        open_vectors(file)
+
+
+@pytest.mark.parametrize("name", ["v.pt", "v.safetensors", "v.npy", "v.npz"])
+def test_a_file_that_must_not_be_read_is_not_called_damaged(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(b"x")
+
+    def closed(*_arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)  # root may read everything
+    with pytest.raises(DataError, match=f"{name} cannot be read: Permission denied"):
+        open_vectors(tmp_path / name)
 
 
 def test_one_direction_is_one_row(tmp_path):

@@ -8,7 +8,6 @@ where several samples are drawn, how many of them agree.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ import numpy as np
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.files import existing_file, write_json
+from selfie_adapters.files import existing_file, read_json, write_json
 from selfie_adapters.labelling.labeller import Label
 
 FEATURES = ("gain", "log_prob", "agreement")
@@ -77,14 +76,14 @@ class Confidence:
     def load(cls, path: str | Path) -> Confidence:
         """Read what `save` wrote. Raises MissingFileError, or DataError naming the file."""
         file = existing_file(path)
+        content = read_json(file)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
             found = cls(**content)
             numbers = [found.intercept, found.threshold, *found.weights.values()]
             unknown = set(found.weights) - set(FEATURES)
             if unknown or not all(math.isfinite(number) for number in numbers):
                 raise ValueError(f"weights {found.weights}")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{file}: not a confidence file ({error}). "
                 "Make one: selfie confidence fit TRAINING_FILE --adapter … --model …"

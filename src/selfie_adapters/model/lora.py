@@ -66,7 +66,7 @@ def _merged(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"{adapter}: the adapter does not fit its base {config.base_model_name_or_path}: "
-            f"{str(error).strip().splitlines()[-1].strip()}"
+            f"{(str(error).strip().splitlines() or [type(error).__name__])[-1].strip()}"
         ) from error
     # peft leaves weights that its file lacks at their initial values, with a warning at most.
     wanted = set(peft.get_peft_model_state_dict(model))

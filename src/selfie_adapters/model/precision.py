@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import statistics
 import time
@@ -12,8 +11,8 @@ from typing import Any
 
 import torch
 
-from selfie_adapters.errors import ModelError, nearest
-from selfie_adapters.files import cache_dir, write_json
+from selfie_adapters.errors import DataError, MissingFileError, ModelError, StorageError, nearest
+from selfie_adapters.files import cache_dir, read_json, write_json
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -42,7 +41,7 @@ def bfloat16_pays_on_this_cpu() -> bool:
     known = _remembered(record)
     if key not in known:
         known[key] = round(_product_seconds(torch.float32) / _product_seconds(torch.bfloat16), 2)
-        with contextlib.suppress(OSError):  # a read-only home only costs the measurement again
+        with contextlib.suppress(StorageError):  # a read-only home only costs the measurement again
             write_json(record, known)
     return known[key] >= _CLEAR_GAIN
 
@@ -50,9 +49,9 @@ def bfloat16_pays_on_this_cpu() -> bool:
 def _remembered(record: Path) -> dict[str, float]:
     """Gains measured before; a file that cannot be used counts as none."""
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
+        known = read_json(record)
         return {str(key): float(gain) for key, gain in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (MissingFileError, DataError, ValueError, TypeError, AttributeError, OverflowError):
         return {}
 
 

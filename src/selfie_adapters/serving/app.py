@@ -129,7 +129,7 @@ def _line(event: Event) -> tuple[bytes, bool]:
     """An event as a line of JSON, and whether the answer ends with it. Numbers that JSON does not
     have, NaN and infinity, make it an error."""
     try:
-        return json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n", False
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False)
     except ValueError:
         where = next(_not_finite(event, ""), "its numbers")
         message = (
@@ -137,6 +137,7 @@ def _line(event: Event) -> tuple[bytes, bool]:
             "adapter may be too large for the model's dtype; try float32 or a smaller scale."
         )
         return json.dumps({"event": "error", "message": message}).encode() + b"\n", True
+    return line.encode("utf-8", "replace") + b"\n", False
 
 
 def _not_finite(value: Any, place: str) -> Iterator[str]:

@@ -92,7 +92,7 @@ class Worker:
             if job.released:
                 return
             job.released = True
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # the thread has taken it
                 self._waiting.remove(job)
             if not job.running:  # else the thread gives the place back when it has stopped
                 self.taken -= 1

@@ -18,21 +18,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import (
-    DataError,
-    DownloadError,
-    MissingFileError,
-    nearest,
-)
+from selfie_adapters.errors import DataError, MissingFileError, first_line, nearest
 from selfie_adapters.extras import extra
 from selfie_adapters.files import read_json
 from selfie_adapters.sources.sae_facts import SaeFacts, read_facts
 from selfie_adapters.sources.sae_rows import is_sae_name
-from selfie_adapters.sources.saelens import find_sae
+from selfie_adapters.sources.saelens import find_sae, load_registered
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+_PURPOSE = "Encoding with an SAE"
 KINDS = ("standard", "jumprelu", "gated", "topk")
 DEMO_SAE = Path(__file__).parent / "demo_sae"
 _NUMBERS_AT_ONCE = 2**25  # numbers in one block of TopK pre-activations: 128 MiB
@@ -109,17 +105,11 @@ def load_sae(source: str | Path) -> SAE[Any]:
     path = DEMO_SAE if text == "demo" else Path(text).expanduser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters of them is an error in `encoder_of`
-        with extra("sae", "Encoding with an SAE"):
-            from sae_lens import SAE
         if is_sae_name(text) and not path.exists():
             release, _, sae_id = text.partition(":")
-            entry = find_sae(release, sae_id)
-            try:
-                return SAE.from_pretrained(entry.release, entry.sae_id, dtype="float32")
-            except OSError as error:
-                raise DownloadError(f"{entry.name}: could not be fetched ({error}).") from error
-            except Exception as error:  # SAELens raises whatever its many loaders raise
-                raise DataError(f"{entry.name}: SAELens cannot load it ({error}).") from error
+            return load_registered(find_sae(release, sae_id), _PURPOSE)
+        with extra("sae", _PURPOSE):
+            from sae_lens import SAE
         if not (path / "cfg.json").is_file():
             raise MissingFileError(
                 f"{path}: no SAELens folder (cfg.json beside sae_weights.safetensors). Give such a "
@@ -130,8 +120,8 @@ def load_sae(source: str | Path) -> SAE[Any]:
             return SAE.load_from_disk(path, "cpu", "float32", converter=_components)
         except DataError:
             raise
-        except Exception as error:
-            raise DataError(f"{path}: SAELens cannot load it ({error}).") from error
+        except Exception as error:  # as in `load_registered`
+            raise DataError(f"{path}: SAELens cannot load it ({first_line(error)}).") from error
 
 
 def _components(

@@ -7,11 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from selfie_adapters.errors import DataError
-from selfie_adapters.extras import extra
 from selfie_adapters.sources.decoder import Decoder
 from selfie_adapters.sources.sae_files import open_registered
-from selfie_adapters.sources.saelens import RegisteredSae, find_sae
+from selfie_adapters.sources.saelens import RegisteredSae, find_sae, load_registered
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,4 @@ def open_sae_rows(name: str, which: Literal["decoder", "encoder"] = "decoder") -
 
 
 def _encoder(entry: RegisteredSae) -> Tensor:
-    with extra("sae", "Reading an encoder"):
-        from sae_lens import SAE
-    try:
-        sae = SAE.from_pretrained(entry.release, entry.sae_id, device="cpu", dtype="float32")
-        return sae.W_enc.detach().T.contiguous()
-    except Exception as error:  # SAELens raises whatever its many loaders raise
-        raise DataError(f"{entry.name}: SAELens cannot load its encoder ({error}).") from error
+    return load_registered(entry, "Reading an encoder").W_enc.detach().T.contiguous()

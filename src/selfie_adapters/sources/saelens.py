@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, DownloadError, first_line
 from selfie_adapters.extras import extra, module_folder
 from selfie_adapters.files import existing_file
 
 if TYPE_CHECKING:
+    from sae_lens import SAE
     from torch import Tensor
 
 OWN_LAYOUT = "sae_lens"  # cfg.json beside sae_weights.safetensors
@@ -147,16 +148,26 @@ def search_registry(
     return found
 
 
-def load_w_dec(entry: RegisteredSae, device: str = "cpu") -> Tensor:
-    """`W_dec` through SAELens' own loader: [d_sae, d_in], float32. Slow and wasteful (the whole
-    SAE comes into memory): for layouts that `sae_layouts` does not know.
+def load_registered(entry: RegisteredSae, purpose: str, device: str = "cpu") -> SAE[Any]:
+    """An SAE of the registry through SAELens' own loader, float32: all of it comes into memory.
 
-    Raises DataError with what SAELens said.
+    purpose: what SAELens is needed for, in the error where it is not installed.
+    Raises MissingExtraError, DownloadError, or DataError with what SAELens reports.
     """
-    with extra("sae", f"The layout {entry.layout}"):
+    with extra("sae", purpose):
         from sae_lens import SAE
     try:
-        sae = SAE.from_pretrained(entry.release, entry.sae_id, device=device, dtype="float32")
+        return SAE.from_pretrained(entry.release, entry.sae_id, device=device, dtype="float32")
+    except OSError as error:
+        raise DownloadError(f"{entry.name}: cannot be fetched ({first_line(error)}).") from error
     except Exception as error:  # SAELens raises whatever its many loaders raise
-        raise DataError(f"{entry.name}: SAELens cannot load it ({error}).") from error
+        raise DataError(f"{entry.name}: SAELens cannot load it ({first_line(error)}).") from error
+
+
+def load_w_dec(entry: RegisteredSae, device: str = "cpu") -> Tensor:
+    """`W_dec` of a layout that `sae_layouts` does not know: [d_sae, d_in], float32, on the CPU.
+
+    Slow, and it loads the encoder too. Raises like `load_registered`.
+    """
+    sae = load_registered(entry, f"The layout {entry.layout}", device)
     return sae.W_dec.detach().cpu()

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.errors import DataError, SelfieError, first_line
+from selfie_adapters.files import UNWRITABLE, unwritable
 from selfie_adapters.tensor_files.tensors import (
     Found,
     Unusable,
@@ -36,7 +37,8 @@ def load_torch_file(file: Path) -> Any:
     """What `torch.save` stored in `file`: tensors on the CPU, mapped, containers and plain values.
 
     Raises DataError for a Git LFS pointer and for a file that is damaged, that would run code, or
-    whose contents are out of proportion to its size.
+    whose contents are out of proportion to its size; StorageError where the temporary folder has no
+    room for a compressed one.
     """
     refuse_pointer(file)
     try:
@@ -46,7 +48,7 @@ def load_torch_file(file: Path) -> Any:
                 return _load_archive(file, opened)
             _check_legacy(file, opened)
             return torch.load(file, map_location="cpu", weights_only=True)
-    except DataError:
+    except SelfieError:
         raise
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
@@ -64,7 +66,7 @@ def load_torch_file(file: Path) -> Any:
 
 
 def _load_archive(file: Path, opened: BinaryIO) -> Any:
-    """Raises DataError for claims out of proportion."""
+    """Raises DataError for claims out of proportion, StorageError without room to unpack."""
     with zipfile.ZipFile(opened) as archive:
         members = archive.infolist()
         packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
@@ -80,10 +82,15 @@ def _load_archive(file: Path, opened: BinaryIO) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         # torch maps the bytes of a compressed part as if they were the numbers.
         with tempfile.NamedTemporaryFile(suffix=".pt") as unpacked:
-            with zipfile.ZipFile(unpacked, "w") as copy:
-                for member in members:
-                    copy.writestr(member.filename, archive.read(member))
-            unpacked.flush()
+            try:
+                with zipfile.ZipFile(unpacked, "w") as copy:
+                    for member in members:
+                        copy.writestr(member.filename, archive.read(member))
+                unpacked.flush()
+            except OSError as error:
+                if error.errno not in UNWRITABLE:  # bzip2 reports damage with an OSError too
+                    raise
+                raise unwritable(unpacked.name, error) from error
             return torch.load(unpacked.name, map_location="cpu", weights_only=True, mmap=True)
 
 
