@@ -10,6 +10,7 @@ class Fake:
     """Answers with the question in capitals; dies after `alive` answers."""
 
     name = "fake"
+    weights: str | None = None
 
     def __init__(self, alive: int = 1000) -> None:
         self.alive = alive

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from selfie_adapters.chat import ChatRequest, Message
+from selfie_adapters.chat import AnswerCache, ChatRequest, Message
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.sampling import next_tokens, row_uniforms
@@ -116,3 +116,16 @@ def test_requests_that_cannot_be_asked():
     model.tokenizer.chat_template = None
     with pytest.raises(PromptError, match="no chat template"):
         InProcessChat(model).answer([fine])
+
+
+def test_an_answer_of_other_weights_is_not_taken_from_the_cache(tmp_path):
+    request = ChatRequest((Message("user", "Name a bird."),), max_tokens=3)
+    model = tiny()
+    AnswerCache(InProcessChat(model), tmp_path).answer([request])
+    assert not AnswerCache(InProcessChat(tiny()), tmp_path).missing([request])
+    with torch.no_grad():
+        model.network.get_input_embeddings().weight[7, 3] += 1e-3  # one weight
+    changed = AnswerCache(InProcessChat(model), tmp_path)
+    assert changed.missing([request]) == [request]
+    changed.answer([request])
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from killed_eval import check_kill
 from selfie_adapters.cli import main
@@ -63,7 +65,8 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
     assert found["protocol"] == "generation scoring"
     assert found["sae"] == {"kind": "jumprelu", "d_sae": 40, "layer": 1, "model": "tiny"}
     assert found["latents"] == [3, 9, 17, 20]
-    assert set(found["inputs"]) == {"adapter", "labels_file", "sae", "model_weights"}
+    weights = {"model_weights", "chat_weights"}
+    assert set(found["inputs"]) == {"adapter", "labels_file", "sae", *weights}
     assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
     shown = " ".join(capsys.readouterr().out.split())
     for word in ("published", "another's", "untrained", "zero vector", "the file's", "results:"):
@@ -90,6 +93,19 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(config, tmp_path, monkeypa
         evaluate(settings, out)
         for name in ("results.json", "rows.jsonl"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_other_weights_of_the_writer_are_noticed(config, golden_dir, tmp_path, capsys):
+    writer = shutil.copytree(golden_dir / "model", tmp_path / "writer")
+    settings = config(writer={"model": str(writer)}, conditions=["training"])
+    evaluate(settings, tmp_path / "out")
+    file = writer / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[5] += 1e-3  # one weight
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(settings, tmp_path / "out")
+    assert "other chat weights" in " ".join(capsys.readouterr().err.split())
 
 
 def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):

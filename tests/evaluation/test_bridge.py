@@ -28,6 +28,7 @@ class Knows:
     """Says what the questions want to hear, but for `wrong`."""
 
     name = "knows"
+    weights: str | None = None
 
     def __init__(self, names: dict[str, str], wrong: tuple[str, ...] = ()) -> None:
         self.names, self.wrong = names, wrong
@@ -299,6 +300,18 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     assert again.asked == 0  # answers were kept
     assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
     assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
+
+
+def test_other_weights_of_the_model_that_answers_are_noticed(
+    model, file, adapter_file, knows, tmp_path
+):
+    settings = settings_for(file, adapter_file, untrained_scales=(), random=False)
+    first, other = Knows(knows), Knows(knows)
+    first.weights, other.weights = "a", "b"
+    run_bridge(settings, tmp_path / "r", model, first)
+    with pytest.raises(ConfigError, match="other chat weights"):
+        run_bridge(settings, tmp_path / "r", model, other)
+    assert other.asked == 0
 
 
 def test_only_what_the_model_answers_is_read(model, file, adapter_file, questions, knows, tmp_path):

@@ -23,6 +23,7 @@ class Writer:
     """Writes what it is given for a theme; after `last` calls the process "dies"."""
 
     name = "written"
+    weights: str | None = None
 
     def __init__(self, texts=None, last=None):
         self.texts = texts or {}

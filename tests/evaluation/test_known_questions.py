@@ -19,6 +19,7 @@ def question(uid: str) -> TwoHopQuestion:
 
 class Scripted:
     name = "scripted"
+    weights: str | None = None
 
     def __init__(self, said: dict[str, str]) -> None:
         self.said = said

@@ -25,6 +25,7 @@ NAMES = list(SAID)
 
 class FakeChat:
     name = "fake"
+    weights: str | None = None
 
     def __init__(self, fails_after=None):
         self.asked = []
@@ -159,3 +160,19 @@ def test_another_retrieval_is_refused(tmp_path, topics, retrieval):
     (tmp_path / "retrieval/results.json").write_text('{"protocol": "loss", "settings": {}}')
     with pytest.raises(ConfigError, match="not the results of a retrieval"):
         run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder())
+
+
+def test_other_weights_of_a_chat_model_in_this_process_are_noticed(tmp_path, topics):
+    settings, chat = TabooSettings(topics=topics), FakeChat(fails_after=2)
+    chat.weights = "a"
+    with pytest.raises(DownloadError):
+        run_taboo(settings, tmp_path / "t", chat, LettersEmbedder())
+    other = FakeChat()
+    other.weights = "b"
+    with pytest.raises(ConfigError, match="other chat weights"):
+        run_taboo(settings, tmp_path / "t", other, LettersEmbedder())
+    assert not other.asked
+    other.weights = "a"
+    found = json.loads(run_taboo(settings, tmp_path / "t", other, LettersEmbedder()).read_text())
+    assert found["inputs"]["chat_weights"] == "a"
+    assert other.asked == NAMES[2:]

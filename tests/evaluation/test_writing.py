@@ -5,6 +5,7 @@ class Echo:
     """A writer that answers with the theme and the request's number."""
 
     name = "echo"
+    weights: str | None = None
 
     def __init__(self, silent=()):
         self.asked = []

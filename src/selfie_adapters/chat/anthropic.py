@@ -31,6 +31,8 @@ class AnthropicBatches:
     The protocol knows no seed: requests that differ in it alone are drawn independently.
     """
 
+    weights: str | None = None
+
     def __init__(
         self,
         base_url: str,

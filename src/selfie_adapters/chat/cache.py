@@ -13,13 +13,14 @@ from selfie_adapters.json_lines import append_jsonl, iter_jsonl
 class AnswerCache:
     """A chat model that asks `chat` only what `folder` does not hold the answer to.
 
-    answers.jsonl in the folder: `digest` of the request and the model's name, `answer`. Each
+    answers.jsonl in the folder: `digest` of the request, the model's name and, in this process, its
+    weights; `answer`. Each
     answer is written as it comes. A request that occurs twice is asked once.
     """
 
     def __init__(self, chat: ChatModel, folder: str | Path) -> None:
         """Raises ConfigError for a folder that is a file, DataError for other content."""
-        self.name = chat.name
+        self.name, self.weights = chat.name, chat.weights
         self._chat = chat
         self._file = Path(folder) / "answers.jsonl"
         if Path(folder).is_file():
@@ -36,9 +37,12 @@ class AnswerCache:
                         f"{row!r:.80}. Remove the file, or name another folder."
                     )
 
+    def _digest(self, request: ChatRequest) -> str:
+        return request.digest(self.name, self.weights)
+
     def missing(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
         """Those requests, each once, that the model would be asked."""
-        by_digest = {request.digest(self.name): request for request in requests}
+        by_digest = {self._digest(request): request for request in requests}
         return [request for digest, request in by_digest.items() if digest not in self._answers]
 
     def answer(
@@ -47,7 +51,7 @@ class AnswerCache:
         done: Callable[[int, str], None] = lambda _number, _text: None,
     ) -> list[str]:
         """As the model's own; known answers are handed to `done` first."""
-        digests = [request.digest(self.name) for request in requests]
+        digests = [self._digest(request) for request in requests]
         numbers: dict[str, list[int]] = {}
         for number, digest in enumerate(digests):
             numbers.setdefault(digest, []).append(number)

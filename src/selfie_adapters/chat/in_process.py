@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.chat_template import render
 from selfie_adapters.model.continuation import Continuation, cache_use
+from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids, token_id
 
@@ -44,6 +46,11 @@ class InProcessChat:
         self._model = model
         self._batch_size = batch_size
         self._ends = _end_tokens(model).to(model.device)
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the model's weights: other ones give other answers."""
+        return weights_digest(self._model)
 
     def answer(
         self,

@@ -17,6 +17,8 @@ from selfie_adapters.retrying import PassingFailure
 class OpenAIChat:
     """The chat model `model` behind `base_url`, the address that ends before /chat/completions."""
 
+    weights: str | None = None
+
     def __init__(
         self,
         base_url: str,

@@ -28,9 +28,15 @@ class ChatRequest:
     seed: int = 0
     begun: str = ""
 
-    def digest(self, model: str) -> str:
-        """Key of the answer: the same question to the same model has the same one everywhere."""
-        text = json.dumps({"model": model, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+    def digest(self, model: str, weights: str | None = None) -> str:
+        """Key of the answer: the same question to the same model has the same one everywhere.
+
+        weights: digest of the model's weights, where they are known.
+        """
+        asked = {"model": model, **asdict(self)}
+        if weights is not None:
+            asked["weights"] = weights
+        text = json.dumps(asked, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -38,6 +44,11 @@ class ChatModel(Protocol):
     """The model in process (`InProcessChat`) or a server (`OpenAIChat`)."""
 
     name: str
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the weights that answer, in this process; None where they are a server's."""
+        ...
 
     def answer(
         self,

@@ -82,7 +82,7 @@ def run_bridge(
     model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
     conditions = list(bridge_conditions(settings, model, adapter))
-    known, counts = known_questions(settings, questions, kept.folder, model, chat, progress)
+    known, counts = known_questions(settings, questions, kept, model, chat, progress)
     layers = settings.layers
     if layers is None and settings.mean is not None:
         layers = mean_layers(settings.mean)

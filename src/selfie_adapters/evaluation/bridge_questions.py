@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import count
-from pathlib import Path
 
 import torch
 
 from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.known_questions import ask
 from selfie_adapters.evaluation.spoken_labels import Progress
 from selfie_adapters.inference.sampling import row_seed
@@ -38,7 +38,7 @@ def chosen_questions(
 def known_questions(
     settings: BridgeSettings,
     questions: list[TwoHopQuestion],
-    folder: Path,
+    kept: EvaluationFolder,
     model: FrozenModel,
     chat: ChatModel | None,
     progress: Progress,
@@ -49,9 +49,9 @@ def known_questions(
     limit = settings.limit or len(questions)
     if not settings.only_answered:
         return [questions[i] for i in order[:limit]], {"questions": len(questions)}
-    cache = AnswerCache(
-        chat or open_chat(settings.answerer, model, settings.device), folder / "answers"
-    )
+    chat = chat or open_chat(settings.answerer, model, settings.device)
+    cache = AnswerCache(chat, kept.folder / "answers")
+    kept.also_depends_on("chat_weights", cache.weights)
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0
     answered = count(1)

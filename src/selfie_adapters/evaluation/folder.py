@@ -21,7 +21,7 @@ from selfie_adapters.files import read_json, write_json
 from selfie_adapters.json_lines import append_jsonl, iter_jsonl
 
 Row = dict[str, Any]
-LATE = {"model_weights"}
+LATE = {"model_weights", "chat_weights"}
 """Inputs that are known only when the model is loaded."""
 
 _REDO = "Remove the line and run again: it is measured again."
@@ -88,11 +88,15 @@ class EvaluationFolder:
         """The error for a row that is of the right kind and does not fit the evaluation."""
         return DataError(f"{self._file}, line {self._lines.get(key, '?')}: {key} {found}. {_REDO}")
 
-    def also_depends_on(self, name: str, digest: str) -> None:
+    def also_depends_on(self, name: str, digest: str | None) -> None:
         """One more input, known only after the folder was opened; the first run records it.
+
+        digest: None where it has none, such as the weights of a server.
 
         Raises ConfigError if the folder holds rows made with another one.
         """
+        if digest is None:
+            return
         known = self._record["inputs"].get(name)
         if known is not None and known != digest:
             raise ConfigError(
@@ -128,8 +132,9 @@ class EvaluationFolder:
                     f"{self._config}: not an evaluation's configuration (protocol, settings and "
                     "inputs are expected). Give another --out."
                 )
-        late = earlier["inputs"].keys() - self._record["inputs"].keys() & LATE
-        self._record["inputs"] |= {name: str(earlier["inputs"][name]) for name in late}
+        for name, digest in earlier["inputs"].items():  # in the file's order
+            if name in LATE:
+                self._record["inputs"].setdefault(name, str(digest))
         record = self._record
         now = {"protocol": record["protocol"], **record["settings"], **record["inputs"]}
         for key in sorted({*was, *now} - set(free)):

@@ -89,9 +89,10 @@ def run_scoring(
         settings.conversation_system,
     )
     answers = kept.folder / "answers"
-    writer = (
-        AnswerCache(open_chat(settings.writer, model, settings.device), answers) if writes else None
-    )
+    writer = None
+    if writes:
+        writer = AnswerCache(open_chat(settings.writer, model, settings.device), answers)
+        kept.also_depends_on("chat_weights", writer.weights)
     scoring = Scoring(
         model,
         encoder,

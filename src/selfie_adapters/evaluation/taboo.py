@@ -101,6 +101,7 @@ def run_taboo(
     kept = EvaluationFolder(
         folder, "taboo", settings.model_dump(mode="json"), inputs, free=("chat",), kind=TabooRow
     )
+    kept.also_depends_on("chat_weights", chat.weights)
     said = _ask(settings, kept, chat, targets, entries, progress)
     progress("embedding the index", 0, len(entries))
     index = TopicIndex(entries, settings.index, embedder)

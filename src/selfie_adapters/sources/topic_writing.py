@@ -102,6 +102,7 @@ class TopicWriting:
         counts["labels kept"] = sum(len(topic["labels"]) for topic in topics)
         report: dict[str, Any] = {"settings": self._settings.model_dump(mode="json")}
         report |= {"writer": self._writer.name, "judge": self._judge.name, "counts": counts}
+        report["weights"] = {"writer": self._writer.weights, "judge": self._judge.weights}
         if self._settings.judged:
             report["mean coherence"] = round(float(np.mean([t["coherence"] for t in topics])), 4)
         write_json(self._folder / REPORT, report)
