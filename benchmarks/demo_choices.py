@@ -71,7 +71,7 @@ CHOICES = {
 
 
 def capture(model: FrozenModel, position: int, folder: Path) -> Path:
-    """Vectors of all concepts at every layer that a choice names; made once a position."""
+    """Vectors of all concepts at every layer that a choice names; made once per position."""
     file = folder / f"at{position}/topics.json"
     if not file.exists():
         topics = packaged_topics()

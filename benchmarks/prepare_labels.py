@@ -6,7 +6,7 @@ A server on loopback, in a process of its own, answers S3's listing and the batc
 after 50 ms. Ours is `fetch_source_labels` with an empty cache. One at a time, as the published
 script does it, asks for a batch, reads its rows with the standard library's json, and asks for the
 next over the same connection. Turn by turn in one run; prints one line of JSON with the ratio of
-their labels a second.
+their labels per second.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def one_at_a_time(port: int, batches: int) -> tuple[int, float]:
 
 
 def measure(batches: int, rows: int, latency: float, rounds: int) -> dict[str, object]:
-    """Medians of `rounds` turns; each way's labels a second, and their ratio."""
+    """Medians of `rounds` turns; each way's labels per second, and their ratio."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(batches, rows, latency, there), daemon=True)
@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", type=int, default=1300)
     parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds a request")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds per request")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     print(json.dumps(measure(options.batches, options.rows, options.latency, options.rounds)))

@@ -148,7 +148,7 @@ def curve_of(out: Path, kind: str, arm: str) -> list[tuple[int, float]]:
 
 def table(out: Path) -> None:
     """Print a Markdown table, and draw the curves into curves.png."""
-    print(f"{EXAMPLES} examples, {NAMES} held-out names, nats a token; one number a seed\n")
+    print(f"{EXAMPLES} examples, {NAMES} held-out names, nats per token; one number per seed\n")
     print(
         "| adapter | arm | validation loss by quarters | loss of the names | less than published |"
     )

@@ -10,7 +10,7 @@ every row, logits at every position, a Python loop over rows for the loss, gradi
 and the library's default attention. `--no-checkpointing` leaves the recomputation out.
 Both run in this process, turn by turn, on the same labels; medians and their ratio are printed.
 The floor is the step's floating-point operations (DESIGN §5; a template part that labels of one
-vector can share counts once a vector) over the rate of a large matrix product in the same dtype,
+vector can share counts once per vector) over the rate of a large matrix product in the same dtype,
 measured before and after every one of our steps, because a machine's rate moves.
 On a machine that others use, `--processor-time` with OMP_NUM_THREADS=1 counts the seconds that this
 process computed instead of those that passed.
@@ -176,7 +176,7 @@ def our_step(objective: Objective, adapter: Adapter, batch: Batch) -> float:
 def step_tokens(prompt: BoundPrompt, batch: Batch) -> int:
     """Tokens that must go through the blocks: prompts after the shared prefix, and labels.
 
-    The prompt counts once a vector. A label's last token is only predicted.
+    The prompt counts once per vector. A label's last token is only predicted.
     """
     prompts = torch.unique(batch.vector_of).numel() * len(prompt.suffix_ids)
     return prompts + int((batch.labels.lengths - 1).sum())
@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--shape", choices=SHAPES, help="random weights instead of --model")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--batch", type=int, help="labels a step (64; with --shape 80)")
+    parser.add_argument("--batch", type=int, help="labels per step (64; with --shape 80)")
     parser.add_argument("--labels-per-vector", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true", help="for a busy machine")

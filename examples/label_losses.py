@@ -48,7 +48,7 @@ def main() -> None:
         rows = vector.expand(count, -1)
         given = label_losses(model, prompt, adapter, rows, args.labels)
         zero = label_losses(model, prompt, adapter, torch.zeros_like(rows), args.labels)
-    print(f"nats a token under the vector of {args.topic!r}, layer {layer}")
+    print(f"nats per token under the vector of {args.topic!r}, layer {layer}")
     print("vector    zero  difference  label")
     for label, a, b in zip(args.labels, given.tolist(), zero.tolist(), strict=True):
         print(f"{a:6.3f}  {b:6.3f}  {b - a:+10.3f}  {label}")

@@ -62,7 +62,7 @@ SECOND = {
 
 
 def rows() -> list[dict[str, str]]:
-    """One row a question, columns as in TwoHopFact."""
+    """One row per question, columns as in TwoHopFact."""
     made: list[dict[str, str]] = []
     for line in COUNTRIES.splitlines():
         name, capital, landmark, currency, language = map(str.strip, line.split("|"))

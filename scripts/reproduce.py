@@ -5,8 +5,8 @@
 
 Two kinds of vectors: topic vectors of SmolLM2-135M (block 24, the project's nouns) and decoder rows
 of the demo SAE with the words that its latents fire on. Each kind of adapter is trained on both.
-Stopped at any moment and started again, it goes on where it was. Writes tables.md, figure.png, and
-a folder a protocol with results.json.
+Stopped at any moment and started again, it resumes where it stopped. Writes tables.md, figure.png,
+and a folder per protocol with results.json.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_the_slurm_array_trains_its_task_and_goes_on_when_requeued(start, tmp_pa
     run = tmp_path / "full_rank-seed1"
     config = load_config(run / "config.yaml")
     assert (config.seed, config.projection.type) == (1, "full_rank")
-    assert "goes on after step 3 of 3" in finish(
+    assert "resumes after step 3 of 3" in finish(
         start(script, SLURM_ARRAY_TASK_ID=3, RUNS=tmp_path)
     )
     assert steps(run) == [1, 2, 3]
@@ -75,7 +75,7 @@ def test_the_skypilot_commands_train_on_two_nodes_and_go_on_after_preemption(sta
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for said in ("run folder", "goes on after step 3 of 3"):
+    for said in ("run folder", "resumes after step 3 of 3"):
         nodes = [
             start(
                 ["sh", "-c", task["run"]],

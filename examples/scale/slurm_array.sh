@@ -6,7 +6,7 @@
 #SBATCH --time=04:00:00
 #SBATCH --signal=TERM@60
 #SBATCH --requeue
-# Six runs, one a task: three seeds of two kinds. A task that is requeued goes on where it was.
+# Six runs, one a task: three seeds of two kinds. A task that is requeued resumes where it stopped.
 #   CONFIG=run.yaml RUNS=runs sbatch examples/scale/slurm_array.sh
 set -eu
 seed=$((SLURM_ARRAY_TASK_ID / 2))

@@ -38,7 +38,7 @@ class ModelSection(Section):
     device_map: str | dict[str, int | str] | None = None
     """Passed to transformers; null puts the whole model on the first GPU, else the CPU."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Number format of the frozen weights; auto takes bfloat16 where it is faster."""
+    """Dtype of the frozen weights; auto takes bfloat16 where it is faster."""
     enable_gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, less memory."""
     load_in_8bit: bool = False
@@ -75,7 +75,7 @@ class DataSection(Section):
     num_workers: NotNegativeCount = 0
     """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
     strip_labels: bool = False
-    """Remove blanks around labels."""
+    """Remove whitespace around labels."""
     eos_token: str | None = None
     """Token that ends the answer after its closing quote; null takes the chat format's own."""
     train_dataset_ratios: list[Ratio] | None = None
@@ -84,7 +84,7 @@ class DataSection(Section):
     val_dataset_ratios: list[Ratio] | None = None
     """Mixture of datasets for validation."""
     resample_each_epoch: bool = True
-    """Draw the larger groups of a mixture anew each epoch."""
+    """Draw the larger groups of a mixture again in each epoch."""
     debug_dataset_mixing: bool = False
     """Print how many examples each dataset gives."""
 
@@ -170,7 +170,7 @@ class TrainingSection(Section):
     save_final_checkpoint: bool = True
     """Write adapter_final at the end."""
     resume_from_checkpoint: str | None = None
-    """Adapter file (.pt or .safetensors) to go on from, at the step it was saved at."""
+    """Adapter file (.pt or .safetensors) to continue from, at the step it was saved at."""
 
 
 class LoggingSection(Section):

@@ -63,11 +63,11 @@ class FolderInUseError(SelfieError, BlockingIOError):
 
 
 class TrainingError(SelfieError, RuntimeError):
-    """Training cannot go on; what was written so far stays."""
+    """Training cannot continue; what was written so far stays."""
 
 
 class LabellingError(SelfieError, RuntimeError):
-    """Labelling cannot go on; what was written so far stays."""
+    """Labelling cannot continue; what was written so far stays."""
 
 
 class TrainingStopped(TrainingError):

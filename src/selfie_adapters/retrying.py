@@ -20,7 +20,7 @@ LONGEST_ASKED = 120.0  # a server that asks for hours is not obeyed
 class PassingFailure(Exception):
     """What may go well the next time: no answer, a server's 5xx, a cut or damaged body.
 
-    wait: seconds after which the server wants to be asked again, where it said so.
+    wait: seconds after which the server asks for the next request, where it said so.
     """
 
     def __init__(self, message: str, wait: float | None = None) -> None:

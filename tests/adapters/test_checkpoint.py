@@ -367,7 +367,7 @@ def test_bytes_of_something_else_are_told(suffix, tmp_path):
         ),
         (["base_model.layers.0.q_proj.lora_A.weight"], None, "LoRA weights"),
         (["W_dec", "W_enc", "b_dec"], None, "sparse autoencoder"),
-        (["layer_0", "layer_1"], None, "mean vectors, one a layer"),
+        (["layer_0", "layer_1"], None, "mean vectors, one per layer"),
         (["log_scale", "bias"], None, "adapter's tensors that lost their header"),
         (["vectors"], None, "a file of vectors"),
         (["a", "b", "c", "d"], None, "something else .4 tensors: a, b, c"),

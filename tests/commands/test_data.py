@@ -27,7 +27,7 @@ def test_counts_lengths_duplicates_and_norms(tmp_path, capsys):
     assert (section["rows"], section["d_model"]) == (3, 2)
     assert (section["labelled"], section["train"], section["val"]) == (2, 1, 1)
     assert (section["labels"], section["distinct_labels"]) == (3, 2)
-    assert section["labels_a_vector"] == {"least": 1.0, "mean": 1.5, "greatest": 2.0}
+    assert section["labels_per_vector"] == {"least": 1.0, "mean": 1.5, "greatest": 2.0}
     assert section["label_length"] == {"least": 3.0, "mean": 11 / 3, "greatest": 5.0}
     assert section["norm"] == {"least": 5.0, "mean": 7.5, "greatest": 10.0}
     assert section["most_repeated"] == [["cat", 2]]

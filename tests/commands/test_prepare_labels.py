@@ -53,7 +53,7 @@ def test_labels_with_their_explainers_and_the_rule(export_server, tmp_path):
         "explanations: 4 batches",
         "7 rows, 7 labels",
         "gpt-4o-mini/oai_token-act-pair: 6 labels of 6 latents, kept",
-        "gemini-2.0-flash/np_max-act-logits: 1 labels of 1 latents, left out; "
+        "gemini-2.0-flash/np_max-act-logits: 1 labels of 1 latents, dropped; "
         "see --explainer and --all-explainers",
         "rule: the explainer that labels the most latents",
         f"6 labels of 6 latents: {out}",

@@ -45,7 +45,7 @@ def run(golden_dir, tmp_path):
 def test_a_shipped_configuration_trains(run, capsys):
     folder = run("scalar_affine_8b_goodfire", "data.batch_size=4")
     steps = [r for r in read_jsonl(folder / "metrics.jsonl") if r["event"] == "step"]
-    # 36 training vectors with two labels each: 72 examples; 4 a batch, 4 batches a step
+    # 36 training vectors with two labels each: 72 examples; 4 per batch, 4 batches per step
     assert [row["examples"] for row in steps] == [16, 16, 16]
     assert all(len(row["batch_losses"]) == 4 for row in steps)
     assert load_adapter(folder / "adapter_final.safetensors").kind == "scalar_affine"
@@ -169,7 +169,7 @@ def test_a_resumed_run_is_the_one_in_the_folder(run, tmp_path, capsys):
     folder.rename(moved)
     train(resume=str(moved))
     assert not folder.exists()
-    assert "goes on after step 3 of 3" in capsys.readouterr().out
+    assert "resumes after step 3 of 3" in capsys.readouterr().out
 
 
 # Every key of a published training file, with the values of its defaults where they matter little.

@@ -30,7 +30,7 @@ def model(golden_dir):
 
 @pytest.fixture(scope="module")
 def files(golden_dir, tmp_path_factory):
-    """Two adapters, and two training files with several labels a vector."""
+    """Two adapters, and two training files with several labels per vector."""
     folder = tmp_path_factory.mktemp("loss")
     names = {"plain": "scalar_affine_norm", "full": "full_rank_norm"}
     adapters = {k: str(golden_dir / f"adapters/{v}.safetensors") for k, v in names.items()}

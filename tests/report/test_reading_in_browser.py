@@ -119,7 +119,7 @@ def test_everything_can_be_done_by_keyboard(address):
         assert details.locator(".label").inner_text() == "a barn owl"
         facts = details.locator("dd").all_inner_texts()
         assert facts[0] == "46 %: below the threshold, no concept"
-        assert facts[1] == "1.25 nats a token over the zero vector"
+        assert facts[1] == "1.25 nats per token over the zero vector"
         assert facts[3] == 'a barn owl"'
         through = details.locator("li").all_inner_texts()
         assert [line.split("\n")[0] for line in through] == ["8", "4", "0"]

@@ -46,7 +46,7 @@ def test_a_prompt_is_typed_and_cells_fill_in(serve):
             place = node.get_attribute("data-layer"), node.get_attribute("data-position")
             assert node.text_content() == expected[place]
         cells.first.click()
-        assert "nats a token over the zero vector" in page.locator(".details").inner_text()
+        assert "nats per token over the zero vector" in page.locator(".details").inner_text()
         hosts = {address.split("/")[2] for address in page.asked}
         assert hosts == {f"127.0.0.1:{client.port}"}
 

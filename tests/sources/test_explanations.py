@@ -44,9 +44,9 @@ def test_by_default_the_explainer_of_most_latents_and_never_a_mixture():
     assert labels.report == [
         "6 rows, 6 labels",
         "gemini-2.0-flash/np_max-act-logits: 2 labels of 2 latents, kept",
-        "gpt-4o-mini/oai_token-act-pair: 3 labels of 2 latents, left out; "
+        "gpt-4o-mini/oai_token-act-pair: 3 labels of 2 latents, dropped; "
         "see --explainer and --all-explainers",
-        "gpt-4o-mini/np_max-act-logits: 1 labels of 1 latents, left out; "
+        "gpt-4o-mini/np_max-act-logits: 1 labels of 1 latents, dropped; "
         "see --explainer and --all-explainers",
         "rule: the explainer that labels the most latents",
     ]
@@ -111,9 +111,9 @@ def test_whatever_is_left_out_is_counted():
     assert labels.labels == {0: ["a cat"], 5: ["unclear speech"], 6: ["cats"]}
     assert labels.report[:5] == [
         "9 rows, 3 labels",
-        "1 repeated rows, left out",
-        "2 empty descriptions, left out",
-        "2 failed explanations (first token, unclear, unsure), left out",
-        "1 rows of another source, left out",
+        "1 repeated rows, dropped",
+        "2 empty descriptions, dropped",
+        "2 failed explanations (first token, unclear, unsure), dropped",
+        "1 rows of another source, dropped",
     ]
     assert labels.report[-1].startswith("1 labels of one word, kept: some may be the top token")

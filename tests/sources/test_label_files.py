@@ -39,7 +39,7 @@ def test_a_mapping_from_latent_to_label(tmp_path, zipped):
     labels = read_label_file(path)
     assert list(labels.labels.items()) == [(2, ["two"]), (10, ["ten"])]
     assert (labels.splits, labels.explainers) == ({}, {})
-    assert labels.report == ["4 entries, 2 labels", "2 empty labels, left out"]
+    assert labels.report == ["4 entries, 2 labels", "2 empty labels, dropped"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert labels.origin == {"labels_from": "labels.json", "labels_sha256": digest}
 
@@ -83,8 +83,8 @@ def test_json_lines(tmp_path, name):
     assert labels.explainers == {}
     assert labels.report == [
         "5 rows, 3 labels",
-        "1 repeated rows, left out",
-        "1 empty descriptions, left out",
+        "1 repeated rows, dropped",
+        "1 empty descriptions, dropped",
     ]
 
 
@@ -161,7 +161,7 @@ DEEP = "[" * 100_000
         ("l.json", DEEP, "nested too deeply"),
         ("l.json", CUT_OFF, "the gzip data ends early or is damaged"),
         ("l.json", '{"1": "a", "1": "b"}', 'the key "1" occurs twice'),
-        ("l.json", '{"1": "a", "01": "b"}', 'key "01": latent 1 stands twice'),
+        ("l.json", '{"1": "a", "01": "b"}', 'key "01": latent 1 occurs twice'),
         ("l.json", '{"-1": "a"}', "key \"-1\": index is '-1'; a whole number from 0"),
         ("l.json", '{"owl": "a"}', 'key "owl": index is'),
         ("l.json", '{"1": ["a"]}', "key \"1\": the label is \\['a'\\]; a text is expected"),

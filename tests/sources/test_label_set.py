@@ -18,7 +18,7 @@ def test_latents_out_of_range_are_left_out_and_counted():
     assert inside.origin == {"labels_from": "x"}
     assert inside.report == [
         "4 latents",
-        "2 latents out of range (the SAE has 4): 4, 9; left out",
+        "2 latents out of range (the SAE has 4): 4, 9; dropped",
     ]
     assert (len(labels), len(inside)) == (5, 3)
 

@@ -39,7 +39,7 @@ def fetch(proxy, source_id=SOURCE_ID, **options):
 
 
 def fetched(proxy, part="/batch-"):
-    """Requests for batches (or `part`) that the server has seen, listings left out."""
+    """Requests for batches (or `part`) that the server has seen, listings excluded."""
     return [path for path in proxy.seen if part in path and "list-type" not in path]
 
 

@@ -173,8 +173,8 @@ def test_unusable_rows_are_reported_and_lose_their_labels(tmp_path, prepare):
     assert {item.index: item.split for item in kept.items} == expected
     norms = w["W_dec"][[i for i in range(96) if i not in (3, 8, 9)]].norm(dim=1)
     report = "\n".join(prepared.report)
-    assert "1 rows hold all zeros: 3; left out" in report
-    assert "2 rows hold NaN or infinity: 8, 9; left out" in report
+    assert "1 rows hold all zeros: 3; excluded from the labels" in report
+    assert "2 rows hold NaN or infinity: 8, 9; excluded from the labels" in report
     spread = f"from {norms.min():.4g} to {norms.max():.4g}"
     assert f"norms of 93 rows: mean {norms.mean():.4g}, {spread}" in report
 

@@ -241,7 +241,7 @@ def test_a_full_disk_stops_with_the_last_checkpoint_whole(data, model, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(TrainingError, match=r"No space left.*Go on from step 3 with: selfie"):
+        with pytest.raises(TrainingError, match=r"No space left.*Resume from step 3 with: selfie"):
             train(config.model_copy(update={"experiment_name": "cut"}), model)
     run = data.parent / "runs/cut"
     resume(run, model)
@@ -398,7 +398,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(data, model, mo
             train(config.model_copy(update={"experiment_name": "cut"}), model)
     newest = run / "checkpoints/step_00000004.safetensors"
     newest.write_bytes(newest.read_bytes()[:-10])
-    with pytest.raises(TrainingError, match=r"step_00000004.*not a whole checkpoint.*Remove it"):
+    with pytest.raises(TrainingError, match=r"step_00000004.*not a complete checkpoint.*Remove it"):
         resume(run, model)
     newest.unlink()
     resume(run, model)

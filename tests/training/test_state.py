@@ -111,12 +111,12 @@ def test_progress_of_another_type_is_refused(changes, message, tmp_path):
     assert read_checkpoint(path)[0] == PROGRESS
     state = json.dumps({**asdict(PROGRESS), **changes})
     save_file({"adapter/bias": torch.zeros(4)}, path, {"state_json": state})
-    with pytest.raises(TrainingError, match=f"not a whole checkpoint .*{message}"):
+    with pytest.raises(TrainingError, match=f"not a complete checkpoint .*{message}"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize("header", [{}, {"state_json": "{"}, {"state_json": "[" * 5000}])
 def test_a_header_that_is_damaged_is_refused(header, tmp_path):
     save_file({"a": torch.zeros(4)}, tmp_path / "x.safetensors", header)
-    with pytest.raises(TrainingError, match="not a whole checkpoint"):
+    with pytest.raises(TrainingError, match="not a complete checkpoint"):
         read_checkpoint(tmp_path / "x.safetensors")

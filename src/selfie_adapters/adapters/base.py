@@ -24,7 +24,7 @@ NORM_EPSILON = 1e-8
 @dataclass(frozen=True)
 class TrainingRecord:
     """How an adapter came to be: the resolved training config (plain JSON values), the optimiser
-    step it was taken at, and the best validation loss (nats a token; None before any validation).
+    step it was taken at, and the best validation loss (nats per token; None before any validation).
     """
 
     config: dict[str, Any] = field(default_factory=dict)

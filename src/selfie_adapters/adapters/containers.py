@@ -115,7 +115,7 @@ def _likeness(names: list[str]) -> str:
     if "W_dec" in names or "W_enc" in names:
         return "a sparse autoencoder (SAE)"
     if names and all(re.fullmatch(r"layer_\d+", name) for name in names):
-        return f"mean vectors, one a layer ({len(names)} tensors, such as {names[0]})"
+        return f"mean vectors, one per layer ({len(names)} tensors, such as {names[0]})"
     if set(names) & {"log_scale", "U", "V"}:
         return "an adapter's tensors that lost their header"
     if len(names) == 1:

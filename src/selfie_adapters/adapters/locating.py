@@ -15,7 +15,7 @@ def find_adapter_file(path_or_repo: str | Path) -> Path:
 
     What exists on disk wins over the hub. Raises MissingFileError for a local path that does not
     exist, AdapterError for a folder with none or several adapter files and for a hub path that
-    cannot be had.
+    cannot be fetched.
     """
     path = Path(path_or_repo).expanduser()
     if path.is_dir():

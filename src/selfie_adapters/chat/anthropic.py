@@ -41,7 +41,7 @@ class AnthropicBatches:
         folder: str | Path,
         poll_seconds: float = 30.0,
     ) -> None:
-        """folder: keeps batches.jsonl, one row a batch: `id`, and `digests` of its requests.
+        """folder: keeps batches.jsonl, one row per batch: `id`, and `digests` of its requests.
 
         Raises ConfigError for an address that is none or a key that is not set, DataError for
         other content in the file.
@@ -79,7 +79,7 @@ class AnthropicBatches:
                     done(number, text)
                 texts[digest] = text
             failed.extend(errors)
-            if errors:  # what failed must be handed in anew by the next run
+            if errors:  # what failed must be submitted again by the next run
                 self._forget(batch)
 
         with self._server.opened() as client:
@@ -101,7 +101,7 @@ class AnthropicBatches:
             why = failed[0] if failed else "the results do not hold them"
             raise DownloadError(
                 f"{self._server.base_url}: {len(lost)} of {len(numbers)} requests have no answer "
-                f"({why}). Run it again to ask these anew; the others are kept."
+                f"({why}). Run it again to ask these again; the others are kept."
             )
         return [texts[request.digest(self.name)] for request in requests]
 

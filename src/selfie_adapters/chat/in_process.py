@@ -130,7 +130,7 @@ class InProcessChat:
         read = Continuation(
             model, ids, prefix.for_batch(len(prompts)), mask=mask if padded else None
         )
-        # Prompts are read once each, however many answers are wanted.
+        # Prompts are read once each, however many answers are requested.
         at = {prompt: i for i, prompt in enumerate(prompts)}
         read.select(torch.tensor([at[row.ids] for row in rows]))
         read.make_room()

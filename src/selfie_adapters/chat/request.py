@@ -18,7 +18,7 @@ class Message(NamedTuple):
 class ChatRequest:
     """One question. temperature 0 is greedy; seed makes the draw repeatable where the model can.
 
-    begun: text that the answer starts with (the model goes on after it; it is not returned).
+    begun: text that the answer starts with (the model continues it; it is not returned).
     """
 
     messages: tuple[Message, ...]

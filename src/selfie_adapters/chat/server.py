@@ -124,7 +124,7 @@ class ChatServer:
         if status in (401, 403):
             if self._key_env:
                 return f"The key in {self._key_env} is not accepted here."
-            return "The server wants a key: name the variable that holds it (api_key_env)."
+            return "The server requires a key: name the variable that holds it (api_key_env)."
         if status == 404:
             return (
                 "The address must be the one that the protocol's paths are appended to, most "
@@ -140,8 +140,8 @@ def api_key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(
-            f"the environment variable {variable} is not set; it shall hold the server's key. "
-            f"export {variable}=…, or leave api_key_env out for a server that wants none."
+            f"the environment variable {variable} is not set; it should hold the server's key. "
+            f"export {variable}=…, or leave api_key_env out for a server that requires none."
         )
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"the environment variable {variable} holds what cannot be a key.")

@@ -39,7 +39,7 @@ def fit(
 ) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
 
-    A label is right if it is one of the vector's own labels, case and blanks aside.
+    A label is right if it is one of the vector's own labels, ignoring case and whitespace.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def fit(
     model
         Hub id, local folder, .gguf file, or demo.
     out
-        File to write; left out, {adapter}.confidence.json beside the adapter, where selfie label
+        File to write; default: {adapter}.confidence.json beside the adapter, where selfie label
         finds it.
     figure
         SVG file for the reliability figure.
@@ -63,13 +63,13 @@ def fit(
     split
         Which vectors of the training file.
     limit
-        Only the first so many.
+        Only the first N vectors.
     scales, samples, best_of, temperature, top_p, repetition_penalty, max_new_tokens, seed
         As in selfie label; the confidence holds for labels drawn like these.
     batch_size
         Labels at a time.
     dtype
-        Number format of the model: auto, bfloat16, float16, float32.
+        Dtype of the model: auto, bfloat16, float16, float32.
     template
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder

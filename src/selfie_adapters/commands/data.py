@@ -69,7 +69,7 @@ def _print(found: Inspection) -> None:
             ),
             ("labelled", f"{section.labelled} ({section.train} train, {section.val} val)"),
             ("labels", f"{section.labels} ({section.distinct_labels} distinct)"),
-            ("labels a vector", _spread(section.labels_a_vector, "{:.2f}")),
+            ("labels per vector", _spread(section.labels_per_vector, "{:.2f}")),
             ("label length", _spread(section.label_length, "{:.1f}", " characters")),
             ("vector norm", _spread(section.norm, "{:.4g}")),
             (

@@ -71,7 +71,7 @@ def split(
     out: Path | None = None,
     overwrite: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Choose the held-out rows of a training or label file anew.
+    """Choose the held-out rows of a training or label file again.
 
     Parameters
     ----------

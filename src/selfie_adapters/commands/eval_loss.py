@@ -26,7 +26,7 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
         path = run_loss(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))
     table = Table(
-        title="Loss of held-out labels, nats a token (95 % intervals of the controls: results.json)"
+        title="Loss of held-out labels, nats per token (95 % intervals of controls: results.json)"
     )
     for heading in ("adapter", "data set"):
         table.add_column(heading, overflow="fold")

@@ -40,7 +40,7 @@ def export(
         csv and parquet hold every row; neuronpedia (explanation rows) and training (a file for
         selfie train) the best label of each vector, without blank ones and "no concept".
     out
-        File to write; left out, one in the run folder.
+        File to write; default: one in the run folder.
     model_id
         neuronpedia: its name of the model, such as llama3.1-8b.
     source_id

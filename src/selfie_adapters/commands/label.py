@@ -48,7 +48,7 @@ def label(
     placeholder: str | None = None,
     ignore_binding: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Label vectors, one JSON line a label. Stopped at any moment, it goes on where it was.
+    """Label vectors, one JSON line per label. Stopped at any moment, it resumes where it stopped.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def label(
     indices
         Only these rows, such as 0:1000,5.
     limit
-        Only the first so many.
+        Only the first N vectors.
     scales
         Numbers the adapter's input is multiplied by, such as 0.5,1,2: labels for each.
     samples
@@ -84,7 +84,7 @@ def label(
     explain
         With best-of: keep all, ranked, and show why for the first few vectors.
     temperature
-        0 is greedy; left out, 0 for one label and 0.7 for several.
+        0 is greedy; default: 0 for one label and 0.7 for several.
     top_p
         Draw from the most likely tokens that make up this share.
     repetition_penalty
@@ -98,7 +98,7 @@ def label(
     shard_size
         Vectors a file.
     dtype
-        Number format of the model: auto, bfloat16, float16, float32.
+        Dtype of the model: auto, bfloat16, float16, float32.
     device
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
@@ -107,13 +107,13 @@ def label(
     workers
         Processes of the ray engine.
     ray_address
-        A running Ray cluster; left out, one is started for this run.
+        A running Ray cluster; default: one is started for this run.
     template
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
         The token of the prompt that each soft token replaces; default: that of the prompt.
     ignore_binding
-        Go on although the adapter was trained with another model or prompt.
+        Continue although the adapter was trained with another model or prompt.
     """
     if engine != "local":
         require_extra(engine, f"selfie label --engine {engine}")
@@ -209,7 +209,7 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
     """The settings with a confidence file that was fitted on labels drawn as these will be.
 
     Raises ConfigError for one that was asked for and does not fit; one that merely lies beside
-    the adapter is then left out, and said so.
+    the adapter is then omitted, with a message.
     """
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.errors import ConfigError

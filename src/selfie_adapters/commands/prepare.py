@@ -47,7 +47,7 @@ def topics(
     seed
         Seed of the split.
     dtype
-        Number format of the model: auto, bfloat16, float16, float32.
+        Dtype of the model: auto, bfloat16, float16, float32.
     overwrite
         Replace files of the same name.
     device

@@ -71,9 +71,9 @@ def sae(
     seed
         Seed of the split.
     force_new_split
-        Split anew even if the label file has splits.
+        Split again even if the label file has splits.
     dtype
-        Number format of the vectors; bfloat16 and float16 halve the file.
+        Dtype of the vectors; bfloat16 and float16 halve the file.
     device
         Where SAELens loads what it alone can read; all else is copying and needs no GPU.
     overwrite

@@ -40,7 +40,7 @@ def read(
 ) -> None:
     """Label what the model holds at every layer and token of a prompt.
 
-    Killed and run again with the same settings, it goes on where it was.
+    Killed and run again with the same settings, it resumes where it stopped.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def read(
     batch_size
         Cells at a time.
     dtype
-        Number format of the model: auto, bfloat16, float16, float32.
+        Dtype of the model: auto, bfloat16, float16, float32.
     template
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
@@ -81,7 +81,7 @@ def read(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
     ignore_binding
-        Go on although the adapter was trained with another model or prompt.
+        Continue although the adapter was trained with another model or prompt.
     """
     require_extra("report", "selfie read", "jinja2")
     from dataclasses import asdict

@@ -61,7 +61,7 @@ def serve(
     token_file
         File with the token, instead of the token itself.
     dtype
-        Number format of the model: auto, bfloat16, float16, float32.
+        Dtype of the model: auto, bfloat16, float16, float32.
     template
         Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
     placeholder
@@ -70,7 +70,7 @@ def serve(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
     ignore_binding
-        Go on although an adapter was trained with another model or prompt.
+        Continue although an adapter was trained with another model or prompt.
     """
     require_extra("serve", "selfie serve")
     from selfie_adapters.serving.app import make_app
@@ -97,7 +97,7 @@ def serve(
 
 
 def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket.socket]:
-    """A socket that listens. Raises ConfigError where that address cannot be had."""
+    """A socket that listens. Raises ConfigError if that address cannot be used."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=512)

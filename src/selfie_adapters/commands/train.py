@@ -41,7 +41,7 @@ def train(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: model.device_map of the file.
     resume
-        Run folder to go on with, from its newest checkpoint; its own configuration is used.
+        Run folder to resume, from its newest checkpoint; its own configuration is used.
     overwrite
         Replace the run that lives in the run folder already.
     eval_only
@@ -88,7 +88,7 @@ def _check(
 ) -> None:
     if (config is None) == (resume is None):
         raise ConfigError(
-            "selfie train wants one of --config FILE (a new run) and --resume RUN (go on with one)."
+            "selfie train requires one of --config FILE (a new run) and --resume RUN (resume one)."
         )
     if resume is not None and (set_ or overwrite or device):
         raise ConfigError(
@@ -123,7 +123,7 @@ def _print_losses(found: Validation, what: str, json: bool) -> None:
 
     table = Table(title=f"{what}, {found.examples} held-out examples", title_justify="left")
     table.add_column("condition")
-    table.add_column("loss, nats a token", justify="right")
+    table.add_column("loss, nats per token", justify="right")
     table.add_row("trained, all examples", f"{found.loss:.4f}")
     for name, loss in found.controls.items():
         table.add_row(f"{name}, {found.control_examples} examples", f"{loss:.4f}")

@@ -1,4 +1,4 @@
-"""Training files as wholes: put together, split anew, change the kind of vector file."""
+"""Training files as wholes: put together, split again, change the kind of vector file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def split_file(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Split every section anew by the rule of `split_indices`, into `out` or in place.
+    """Split every section again by the rule of `split_indices`, into `out` or in place.
 
     Label files without `filename` can be split too. Raises DataError like `split_indices`, and
     for a file that breaks the format; ConfigError if `out` exists and `overwrite` is not given.

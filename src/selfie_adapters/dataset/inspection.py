@@ -44,7 +44,7 @@ class SectionSummary:
     val: int
     labels: int
     distinct_labels: int
-    labels_a_vector: Spread | None
+    labels_per_vector: Spread | None
     label_length: Spread | None
     norm: Spread | None
     most_repeated: list[tuple[str, int]]
@@ -116,7 +116,7 @@ def _summary(name: str, items: Sequence[Any], section: Section | None) -> Sectio
         val=splits["val"],
         labels=len(labels),
         distinct_labels=len(counts),
-        labels_a_vector=Spread.of([float(len(group)) for _, group, _ in items]),
+        labels_per_vector=Spread.of([float(len(group)) for _, group, _ in items]),
         label_length=Spread.of([float(len(label)) for label in labels]),
         norm=norm,
         most_repeated=[(label, n) for label, n in counts.most_common(3) if n > 1],

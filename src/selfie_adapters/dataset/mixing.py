@@ -60,7 +60,7 @@ def epoch_of(groups: Sequence[Group], generator: torch.Generator) -> Tensor:
     """Examples of one epoch, group by group, each group's in rising order.
 
     The group smallest for its ratio is taken whole; of every other, as many as its ratio asks for
-    (rounded), drawn anew from `generator`.
+    (rounded), sampled again from `generator`.
     """
     unit = min(group.members.numel() / group.ratio for group in groups)
     taken = []

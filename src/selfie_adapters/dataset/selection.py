@@ -8,7 +8,7 @@ from selfie_adapters.errors import ConfigError
 def parse_selection(text: str, count: int, what: str) -> list[int]:
     """The numbers from 0 to count - 1 that `text` names, each once, in the order named.
 
-    text: numbers and slices as in Python, parted by commas; negative numbers count from the end.
+    text: numbers and slices as in Python, separated by commas; negative numbers count from the end.
     what: how the numbers are called in a message ("--layers"). Raises ConfigError for anything
     else, for a number out of range, and where nothing is chosen.
     """

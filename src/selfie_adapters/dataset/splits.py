@@ -26,7 +26,7 @@ def split_indices(
     if len(ordered) < 2:
         raise DataError(f"{len(ordered)} labelled rows cannot be split; at least 2 are needed.")
     if len(set(ordered)) != len(ordered):
-        raise DataError("an index stands twice among those to be split. Give each row once.")
+        raise DataError("an index occurs twice among those to be split. Give each row once.")
     shuffled = list(ordered)
     np.random.RandomState(seed).shuffle(shuffled)
     held_out = set(shuffled[: max(1, int(len(ordered) * val_fraction))])

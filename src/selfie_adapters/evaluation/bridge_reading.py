@@ -107,7 +107,7 @@ def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None)
     if not bool(states.isfinite().all()):
         raise DataError(
             f"question {one.question.uid}: the model's states hold NaN or infinity. Load the model "
-            "in another number format (dtype: bfloat16 or float32)."
+            "with another dtype (dtype: bfloat16 or float32)."
         )
     return states if means is None else states - means.unsqueeze(1)
 

@@ -86,7 +86,7 @@ def summarise(
 def _entry(
     name: str, meaning: str, decoded: np.ndarray, shares: np.ndarray, plain: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """decoded, shares: a number a question; plain: those that name the bridge by no alias."""
+    """decoded, shares: a number per question; plain: those that name the bridge by no alias."""
     return {
         "condition": name,
         "meaning": meaning,
@@ -124,7 +124,7 @@ def heat_map(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Share of labels that name the bridge, layer × token, averaged over questions.
 
     Tokens are counted from the question's last one, which is 0; places that fewer than half of
-    the questions have are left out. `share` is layers × places.
+    the questions have are omitted. `share` is layers × places.
     """
     layers = trained[0]["layers"]
     sums: dict[int, np.ndarray] = {}

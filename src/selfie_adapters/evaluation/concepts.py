@@ -1,8 +1,8 @@
 """Does the adapter name held-out concepts, and better than what knows nothing about them?
 
 Protocol: each concept has one vector and one name. Loss: cross-entropy of the name given the
-vector, nats a token, a mean over concepts. Retrieval: concepts are taken in groups; each vector is
-to pick its own name among the group's, by likelihood and by gain over the zero vector.
+vector, nats per token, a mean over concepts. Retrieval: concepts are taken in groups; each vector
+is to pick its own name among the group's, by likelihood and by gain over the zero vector.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _MARKER = re.compile(r"\[(USER|ASSISTANT)\]")
 def parse_conversation(text: str) -> list[Message]:
     """Turns of a text marked with [USER] and [ASSISTANT], in capitals.
 
-    What stands before the first marker is the user's; empty turns are left out; line breaks inside
+    What stands before the first marker is the user's; empty turns are omitted; line breaks inside
     a turn become blanks. A text of blanks has no turns.
     """
     before, *rest = _MARKER.split(text)
@@ -51,7 +51,7 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 
     A token that holds a character of a turn counts as content, special tokens never do.
     Raises PromptError where there is no template, no turn, or the template refuses the turns
-    (some want the user first, and turn about).
+    (some require the user first, and alternating turns).
     """
     if not messages:
         raise PromptError("a conversation without turns.")

@@ -1,6 +1,6 @@
 """Embeddings kept on disk by content: a text is embedded once for a model, whoever asks.
 
-One SQLite file a model (named after the hash of its weights), a row a text (under its hash): a
+One SQLite file per model (named after the hash of its weights), a row per text (under its hash): a
 killed run keeps what it has, and several runs may write at the same time.
 """
 
@@ -102,7 +102,7 @@ class CachedEmbedder:
         except sqlite3.DatabaseError as error:
             raise StorageError(
                 f"{self.file}: the cache of embeddings cannot be read or written ({error}). Free "
-                "space, or delete the file: it is made anew."
+                "space, or delete the file: it is built again."
             ) from error
         finally:
             cache.close()

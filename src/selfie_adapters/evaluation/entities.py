@@ -1,4 +1,4 @@
-"""Does a text name an entity? Its aliases, as whole words, however they are spelt."""
+"""Does a text name an entity? Its aliases, as whole words, however they are written."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class LossMeter:
     def losses(
         self, held_out: HeldOut, which: Sequence[int], adapter: Adapter, condition: Condition
     ) -> list[list[float]]:
-        """Losses of the labels of vectors `which`, nats a token: one list a vector.
+        """Losses of the labels of vectors `which`, nats per token: one list per vector.
 
         adapter: the trained one; it is replaced under "identity", and must be the plain one under
         "untrained".

@@ -1,7 +1,7 @@
 """The published score of labels, from published result files: mean over latents of the best label.
 
 A sample is one conversation. It hits if any activation after position 0 is above zero; a label's
-score is hits / conversations, those with an error left out; a latent's the best of its labels.
+score is hits / conversations, those with an error excluded; a latent's the best of its labels.
 """
 
 from __future__ import annotations

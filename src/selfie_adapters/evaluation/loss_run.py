@@ -71,7 +71,7 @@ def run_loss(
     return kept.finish(
         {
             "interval": "95 %, bootstrap over vectors",
-            "unit": "nats a token, mean over examples",
+            "unit": "nats per token, mean over examples",
             "untrained_scales_tried": run.tried,
             "cells": cells,
             "matrix": _matrix(settings, cells),
@@ -234,7 +234,7 @@ class _Run:
         }
 
     def example_rows(self, name: str, dataset: str) -> list[dict[str, Any]]:
-        """One row an example, with its loss under every condition."""
+        """One row per example, with its loss under every condition."""
         data = self._held_out[dataset]
         losses = {condition: self._losses(name, dataset, condition) for condition in CONDITIONS}
         return [

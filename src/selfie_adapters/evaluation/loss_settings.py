@@ -27,7 +27,7 @@ class LossSettings(Section):
     limit: Count | None = None
     """So many vectors of each data set, drawn at random, with all labels; null takes all."""
     strip_labels: bool = False
-    """Remove blanks around labels."""
+    """Remove whitespace around labels."""
     soft_prompt: SoftPromptSection = SoftPromptSection()
     """Of adapters whose file does not say (published ones); null takes the built-in prompt."""
     eos_token: str | None = None

@@ -80,7 +80,7 @@ def _bounded(piece: str) -> str:
 
 
 def _has_bounds(character: str) -> bool:
-    """Whether words are parted by blanks where this character stands."""
+    """Whether words are separated by blanks where this character stands."""
     return not unicodedata.name(character, "").startswith(_NO_SPACES)
 
 

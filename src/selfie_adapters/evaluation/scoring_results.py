@@ -1,7 +1,7 @@
 """From measured conversations to scores with intervals (formulas: docs/metrics.md).
 
 The unit of every interval is a latent. A label is a group of conversations; those with an error are
-left out of its score, an empty label scores 0.
+excluded from its score, an empty label scores 0.
 """
 
 from __future__ import annotations

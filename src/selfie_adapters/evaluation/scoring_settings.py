@@ -122,7 +122,7 @@ class ScoringSettings(Section):
     top_p: float = Field(default=0.9, gt=0, le=1)
 
     writer: ChatSettings = ChatSettings()
-    """Who writes the conversations; the evaluated model itself if left out."""
+    """Who writes the conversations; default: the evaluated model itself."""
 
     thresholds: list[float] = Field(default=[0.0], min_length=1)
     """A conversation hits if the latent's activation is above; in the SAE's units."""

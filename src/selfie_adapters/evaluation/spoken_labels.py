@@ -1,4 +1,4 @@
-"""Labels of vectors, made for an evaluation that may be killed and goes on where it was."""
+"""Labels of vectors, made for an evaluation that may be killed and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def speak(
     how: Drawing,
     progress: Progress = silent,
 ) -> list[str]:
-    """One label a vector: vectors [n, d_model], keys of the n.
+    """One label per vector: vectors [n, d_model], keys of the n.
 
     Kept in `folder` batch by batch, under the condition's name, the scale and the batch's number:
     a batch is whole or missing, so the labels after a kill are those of one go.

@@ -29,10 +29,10 @@ def calibrate(
 ) -> Confidence:
     """A confidence for labels drawn as the worker draws them, from vectors of its source.
 
-    Each vector's best label counts as right if it is one of its own labels, case and blanks aside.
-    controls: how many random directions are labelled, with norms of the vectors. progress is told
-    of vectors done and in all. Raises DataError for a source without labels, and like
-    `fit_confidence`.
+    Each vector's best label counts as right if it is one of its own labels, ignoring case and
+    whitespace. controls: how many random directions are labelled, with norms of the vectors.
+    progress: called with the vectors done and their total.
+    Raises DataError for a source without labels, and like `fit_confidence`.
     """
     settings, source = worker.settings, worker.source
     if source.dataset is None:

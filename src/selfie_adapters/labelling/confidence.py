@@ -2,7 +2,7 @@
 
 Fitted on held-out labelled vectors: each is labelled as the job will label, and the answer counts
 as right if it is one of the vector's own labels. The probability is a logistic function of what
-the labelling itself knows: the gain over the zero vector and the likelihood, nats a token, and,
+the labelling itself knows: the gain over the zero vector and the likelihood, nats per token, and,
 where several samples are drawn, how many of them agree.
 """
 
@@ -43,7 +43,7 @@ class Confidence:
     def score(
         self, gain_per_token: float, log_prob_per_token: float, agreement: float = 1.0
     ) -> float:
-        """Probability that a label is right. Both in nats a token; agreement in (0, 1]."""
+        """Probability that a label is right. Both in nats per token; agreement in (0, 1]."""
         values = (gain_per_token, log_prob_per_token, agreement)
         total = self.intercept
         for name, value in zip(FEATURES, values, strict=True):
@@ -99,7 +99,7 @@ def beside(adapter_file: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What labelling knew of some labels: one row a label, columns as FEATURES. [n, 3]"""
+    """What labelling knew of some labels: one row per label, columns as FEATURES. [n, 3]"""
 
     values: np.ndarray
 

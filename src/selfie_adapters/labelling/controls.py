@@ -27,8 +27,8 @@ CONTROLS = 16
 class ControlScores:
     """How one kind of vectors scored: means over `vectors` of each one's best label.
 
-    score: gain over the zero vector, nats a token. confidence: probability, and concepts: how many
-    would have been shown; None without a confidence. example: one of the labels.
+    score: gain over the zero vector, nats per token. confidence: probability, and concepts: how
+    many would have been shown; None without a confidence. example: one of the labels.
     """
 
     kind: str
@@ -47,7 +47,7 @@ def control_scores(
 ) -> list[ControlScores]:
     """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
 
-    Each is labelled with the run's own settings and its best label taken. Shuffling is left out
+    Each is labelled with the run's own settings and its best label taken. Shuffling is omitted
     where there is one vector only.
     """
     seed = settings.seed
@@ -77,7 +77,7 @@ def draw(
     vectors: Tensor,
     names: Sequence[tuple[float | str, ...]],
 ) -> list[list[Label]]:
-    """Labels of `vectors` as the settings say; seeds are made of `names`, one a vector."""
+    """Labels of `vectors` as the settings say; seeds are made of `names`, one per vector."""
     return labeller.label(
         vectors,
         settings.scales,

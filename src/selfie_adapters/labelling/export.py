@@ -194,7 +194,7 @@ def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: 
 def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> int:
     """A training file with the best label of each vector, and the vectors that were labelled.
 
-    A training file's own splits stay; other vectors are split anew (a tenth is held out). layer:
+    A training file's own splits stay; other vectors are split again (a tenth is held out). layer:
     of vectors whose layer neither the run nor its adapter knows. Returns how many vectors.
     Raises DataError if no label is left, ConfigError if the layer is not known.
     """

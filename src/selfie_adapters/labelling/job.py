@@ -146,7 +146,7 @@ class LabelJob:
                 (self.folder / name).unlink(missing_ok=True)
 
     def note(self, labelled: int, failed: int) -> None:
-        """Count more vectors; progress.json follows, at most once a second until the end."""
+        """Count more vectors; progress.json follows, at most once per second until the end."""
         self.progress.labelled += labelled
         self.progress.failed += failed
         tried = self.progress.labelled + self.progress.failed

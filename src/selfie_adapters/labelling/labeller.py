@@ -36,9 +36,9 @@ _LONGEST = 1e15
 class Label:
     """One answer about one vector.
 
-    text: the label, up to the closing quote, blanks around it removed. raw: all that was written
-    but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the model
-    closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
+    text: the label, up to the closing quote, whitespace around it removed. raw: all that was
+    written but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the
+    model closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
     zero_log_prob: the same tokens' log-probability after the zero vector's soft token. ids: those
     tokens.
     """
@@ -56,7 +56,7 @@ class Label:
 
     @property
     def gain(self) -> float:
-        """What the vector adds over the zero vector, in nats a token."""
+        """What the vector adds over the zero vector, in nats per token."""
         return (self.log_prob - self.zero_log_prob) / self.tokens
 
 
@@ -158,7 +158,7 @@ class Labeller:
         names: Sequence[tuple[float | str, ...]] | None = None,
         stop_at_quote: bool = True,
     ) -> list[list[Label]]:
-        """One list of labels a vector: scales × samples of them, scale by scale.
+        """One list of labels per vector: scales × samples of them, scale by scale.
 
         vectors: [n, d_model]. temperature 0 is greedy (then every sample of a scale is alike).
         first_index: the number of the first vector in a longer job; a row's seed is made of seed,

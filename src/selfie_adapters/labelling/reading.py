@@ -44,7 +44,7 @@ class Cell:
     """The label of one state: output of block `layer` (zero-based) at token `position`.
 
     label, raw, log_prob, tokens, ended: as in `Label`. gain: how much more likely this state makes
-    the label than the zero vector does, in nats a token. confidence: the calibrated probability
+    the label than the zero vector does, in nats per token. confidence: the calibrated probability
     that the label is right, 0 to 1; None without a calibration.
     """
 
@@ -86,7 +86,7 @@ def read_cells(
     """The plan's cells, batch by batch, greedily labelled; stop iterating and the work stops.
 
     mean: [layers of the plan, d_model], subtracted from every state of its layer. done: cells
-    (layer, position) for which it is true are left out. Raises DataError for a state that holds NaN
+    (layer, position) for which it is true are omitted. Raises DataError for a state that holds NaN
     or infinity.
     """
     for positions, states in read_states(labeller.model, plan):
@@ -192,7 +192,7 @@ def calibration(
 
     It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1,
     through the adapter's own prompt or the user's (template, placeholder).
-    Raises ConfigError if `path` was not; one that merely lies beside is left out with a warning.
+    Raises ConfigError if `path` was not; one that merely lies beside is omitted with a warning.
     """
     file = Path(beside(adapter_file) if path is None else path)
     if path is None and not file.is_file():
@@ -249,5 +249,5 @@ def _check_finite(vectors: Tensor, places: list[tuple[int, int]]) -> None:
         layer, position = places[bad[0]]
         raise DataError(
             f"the model's state at layer {layer}, token {position} holds NaN or infinity. "
-            "Load the model in another number format (--dtype bfloat16 or float32)."
+            "Load the model with another dtype (--dtype bfloat16 or float32)."
         )

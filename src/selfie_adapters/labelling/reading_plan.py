@@ -63,7 +63,7 @@ def plan_reading(
     """Tokenise the prompt and choose its cells.
 
     layers, positions: numbers, a text such as "4:28:4", or None for all; positions count tokens
-    from 0, or from the end when negative. Special tokens are left out unless `special` is set or
+    from 0, or from the end when negative. Special tokens are excluded unless `special` is set or
     positions names them one by one (as numbers, not as a text with a slice). chat None is the
     tokenizer's chat template, or plain text for a tokenizer without one.
     Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.

@@ -91,7 +91,7 @@ def read_rows(shard: str | Path) -> dict[Name, list[Row]]:
     """The rows of a complete shard's file, by vector, in the file's order.
 
     Raises MissingFileError, or DataError naming file and line for what is no row and for a label
-    that is there twice.
+    that occurs twice.
     """
     found: dict[Name, list[Row]] = {}
     for number, fields in iter_jsonl(shard):

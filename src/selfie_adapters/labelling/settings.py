@@ -86,13 +86,13 @@ class LabelSettings(Section):
         return self.best_of or self.samples
 
     @property
-    def labels_a_vector(self) -> int:
+    def labels_per_vector(self) -> int:
         return self.drawn * len(self.scales)
 
     @property
     def rows_per_vector(self) -> int:
         """Labels per vector that are written: all of them, or the best."""
-        return 1 if self.best_of is not None and not self.explain else self.labels_a_vector
+        return 1 if self.best_of is not None and not self.explain else self.labels_per_vector
 
     def way_of_drawing(self) -> dict[str, object]:
         """What a confidence must have been fitted with to hold for these labels."""

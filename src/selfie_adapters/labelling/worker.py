@@ -125,7 +125,7 @@ class ShardWorker:
 
     def run(self, shard: Shard, progress: Callable[[int, int], None] = lambda *_: None) -> Done:
         """Label what the shard's file lacks. progress is told of (labelled, failed) vectors."""
-        group = max(1, self.settings.batch_size // self.settings.labels_a_vector)
+        group = max(1, self.settings.batch_size // self.settings.labels_per_vector)
         file = ShardFile(shard, self.source, group, self.settings.rows_per_vector)
         failures = 0
         progress(len(file), 0)

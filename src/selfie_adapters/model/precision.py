@@ -1,4 +1,4 @@
-"""Which number format the frozen weights take, where the user says "auto"."""
+"""Which dtype the frozen weights have, where the user says "auto"."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def resolve_dtype(dtype: str | torch.dtype, device_map: Any) -> torch.dtype:
 
 
 def bfloat16_pays_on_this_cpu() -> bool:
-    """Measured once a machine and torch version (a tenth of a second), then remembered."""
+    """Measured once per machine and torch version (a tenth of a second), then remembered."""
     record = cache_dir() / "cpu_bfloat16.json"
     machine = f"{platform.machine()} {_cpu_name()} threads={torch.get_num_threads()}"
     key = f"{machine} torch={torch.__version__}"

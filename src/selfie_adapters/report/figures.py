@@ -23,7 +23,7 @@ TRAINED, CONTROL = "#2563a8", "#a3a8ae"
 def loss_curve(
     steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
 ) -> str:
-    """Training loss a step and validation losses, nats a token."""
+    """Training loss per step and validation losses, nats per token."""
     return _svg(loss_figure(steps, losses, validations))
 
 
@@ -37,7 +37,7 @@ def loss_figure(
         x, y = zip(*validations, strict=True)
         axes.plot(x, y, "o-", color=TRAINED, label="held-out labels")
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss, nats a token")
+    axes.set_ylabel("loss, nats per token")
     axes.legend(frameon=False)
     return figure
 
@@ -48,7 +48,7 @@ def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
     names = [result.condition for result in results]
     colours = [TRAINED if name == "trained" else CONTROL for name in names]
     for axes, intervals, title in (
-        (left, [r.loss for r in results], "loss of the name, nats a token (lower is better)"),
+        (left, [r.loss for r in results], "loss of the name, nats per token (lower is better)"),
         (right, [r.gain_at_1 for r in results], f"right name first of {candidates}, by gain"),
     ):
         means = [interval.mean for interval in intervals]
@@ -108,7 +108,7 @@ def heat_map_figure(
 def loss_matrix(
     rows: Sequence[str], columns: Sequence[str], losses: Sequence[Sequence[float]]
 ) -> str:
-    """Held-out loss of every adapter (a row) on every data set (a column), nats a token.
+    """Held-out loss of every adapter (a row) on every data set (a column), nats per token.
 
     Darker is lower. Colours run over each column: data sets differ in how hard their labels are.
     """
@@ -127,7 +127,7 @@ def loss_matrix(
     axes.set_yticks(range(len(rows)), labels=rows)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title("loss of held-out labels, nats a token", fontsize=9, loc="left")
+    axes.set_title("loss of held-out labels, nats per token", fontsize=9, loc="left")
     return _svg(figure)
 
 

@@ -18,7 +18,7 @@ CELLS_ON_A_PAGE = 20_000
 """A browser stays quick up to here; `reading.json` holds the rest."""
 
 FULL_GAIN = 3.0
-"""Gain in nats a token that is drawn in full colour where there is no calibration."""
+"""Gain in nats per token that is drawn in full colour where there is no calibration."""
 
 _JOINERS = "\u200c\u200d"  # they build emoji and Persian words, and hide nothing
 

@@ -70,7 +70,7 @@ class Decoder:
 
     def _columns(self, start: int, stop: int) -> Tensor:
         """Columns as rows. Reading a few numbers of a mapped line brings in whole stretches of it,
-        so the file is opened anew for every few lines."""
+        so the file is opened again for every few lines."""
         d_sae, d_in = self.shape
         stop = min(stop, d_sae)
         block = torch.empty(stop - start, d_in)
@@ -200,5 +200,5 @@ class RowCheck:
         for rows, what in ((self.dead, "all zeros"), (self.broken, "NaN or infinity")):
             if rows:
                 shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-                lines.append(f"{len(rows)} rows hold {what}: {shown}; left out of the labels")
+                lines.append(f"{len(rows)} rows hold {what}: {shown}; excluded from the labels")
         return lines

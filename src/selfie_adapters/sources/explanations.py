@@ -88,7 +88,7 @@ def collect_labels(
 ) -> LabelSet:
     """Labels by latent, of one explainer unless told otherwise.
 
-    source_id: rows that name another model/source are left out. explainer: a model, or model/type.
+    source_id: rows that name another model/source are omitted. explainer: a model, or model/type.
     Without it the explainer (model and type) that labels the most latents is taken, the first by
     name among equals. Raises DataError for an explainer that wrote nothing.
     """
@@ -113,7 +113,7 @@ def collect_labels(
     counts = Counter(one.explainer for one in usable)
     if by_size != [(None, None)]:  # rows that name no explainer leave nothing to say about them
         for who in by_size:
-            what = "kept" if who in kept else "left out; see --explainer and --all-explainers"
+            what = "kept" if who in kept else "dropped; see --explainer and --all-explainers"
             size = f"{counts[who]} labels of {len(latents[who])} latents"
             report.append(f"{explainer_name(who)}: {size}, {what}")
         report.append(f"rule: {rule}")
@@ -155,7 +155,7 @@ def _usable(
             usable.append(one)
     total = len(usable) + sum(gone.values())
     report = [f"{total} rows, {len(usable)} labels"]
-    return usable, report + [f"{count} {what}, left out" for what, count in gone.items()]
+    return usable, report + [f"{count} {what}, dropped" for what, count in gone.items()]
 
 
 def _named(name: str, explainers: Sequence[Explainer]) -> set[Explainer]:

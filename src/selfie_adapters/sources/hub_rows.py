@@ -35,7 +35,7 @@ def hub_rows(repo: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of data set `repo`, file by file in order of their names, with its place.
 
     If it has Parquet files only these are read: others would be the same rows again. Raises
-    DownloadError if it cannot be had, DataError for files that hold no rows, MissingExtraError
+    DownloadError if it cannot be fetched, DataError for files that hold no rows, MissingExtraError
     without pyarrow.
     """
     folder = _fetched(repo)

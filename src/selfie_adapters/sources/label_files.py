@@ -51,7 +51,7 @@ def read_label_file(
     None: "jsonl" if the name says so, else "json".
     section: which section of the training format; the first that it chooses.
 
-    Blank labels are left out and counted. Raises MissingFileError, or DataError naming the file,
+    Blank labels are dropped and counted. Raises MissingFileError, or DataError naming the file,
     the line or item, what was found and what was expected.
     """
     file = existing_file(path)
@@ -71,7 +71,7 @@ def read_label_file(
 def write_label_file(path: str | Path, labels: LabelSet) -> Path:
     """Write JSON lines that `read_label_file` reads back, gzip if the name ends in .gz.
 
-    One row a label, by latent; the same labels give the same bytes.
+    One row per label, by latent; the same labels give the same bytes.
     """
     file = Path(path).expanduser()
     if not file.name.removesuffix(".gz").endswith(".jsonl"):
@@ -128,7 +128,7 @@ def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
         except ValueError as error:
             raise DataError(f'{file}, key "{key:.40}": {error} {_SHAPES}') from error
         if latent in labels:
-            raise DataError(f'{file}, key "{key}": latent {latent} stands twice.')
+            raise DataError(f'{file}, key "{key}": latent {latent} occurs twice.')
         if text is not None and not isinstance(text, str):
             raise DataError(f'{file}, key "{key}": the label is {text!r:.40}; a text is expected.')
         if text is None or not text.strip():
@@ -137,7 +137,7 @@ def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
             labels[latent] = [text.strip()]
     report = [f"{len(document)} entries, {len(labels)} labels"]
     if blank:
-        report.append(f"{blank} empty labels, left out")
+        report.append(f"{blank} empty labels, dropped")
     return LabelSet(dict(sorted(labels.items())), report=report)
 
 

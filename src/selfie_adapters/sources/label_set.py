@@ -11,7 +11,7 @@ Explainer = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Labels by latent, with where they come from and what was left out on the way."""
+    """Labels by latent, with where they come from and what was dropped on the way."""
 
     labels: dict[int, list[str]]
     """Latent → its labels, in the order of the source, never empty."""
@@ -20,7 +20,7 @@ class LabelSet:
     origin: dict[str, Any] = field(default_factory=dict)
     """Plain JSON values for a dataset's metadata: where the labels come from and by what rule."""
     report: list[str] = field(default_factory=list)
-    """Lines for the reader, with counts: what there is, what was left out and why."""
+    """Lines for the reader, with counts: what there is, what was dropped and why."""
     explainers: dict[int, list[Explainer]] = field(default_factory=dict)
     """Beside each latent's labels, who wrote them; empty for label files that do not say."""
 
@@ -34,7 +34,7 @@ class LabelSet:
         if not outside:
             return self
         shown = ", ".join(map(str, outside[:5])) + (", …" if len(outside) > 5 else "")
-        line = f"{len(outside)} latents out of range (the SAE has {d_sae}): {shown}; left out"
+        line = f"{len(outside)} latents out of range (the SAE has {d_sae}): {shown}; dropped"
         gone = set(outside)
         return replace(
             self,

@@ -2,7 +2,8 @@
 
 The bucket holds v1/{model}/{source}/explanations/batch-N.jsonl.gz, for some sources sibling folders
 `explanations-…`, and source.jsonl, which names the SAE. Fetched files stay in a cache with the
-listing they belong to: a killed fetch goes on where it was, and a whole one works without network.
+listing they belong to: a killed fetch resumes where it stopped, and a complete one
+works without network.
 """
 
 from __future__ import annotations

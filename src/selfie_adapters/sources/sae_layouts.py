@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ROWS = False  # [d_sae, d_in], a row a latent
+ROWS = False  # [d_sae, d_in], a row per latent
 COLUMNS = True  # [d_in, d_sae], as a torch.nn.Linear keeps its weight
 
 RESIDUAL = "blocks.{layer}.hook_resid_post"
@@ -113,7 +113,7 @@ ANY_DECODER: dict[str, bool] = {
     "decoder.weight": COLUMNS,
     "D": ROWS,
 }
-# One number a latent, and one number a dimension: they tell which way round a decoder lies.
+# One number per latent, and one number per dimension: they tell which way round a decoder lies.
 OF_LATENTS = (
     "b_enc",
     "encoder_linear.bias",

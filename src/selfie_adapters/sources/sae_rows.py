@@ -47,7 +47,7 @@ def is_sae_name(text: str) -> bool:
 def open_sae_rows(name: str, which: Literal["decoder", "encoder"] = "decoder") -> NamedRows:
     """The SAE `release:sae_id`. Files come from the hub; a decoder stays on disk.
 
-    which: "encoder" takes the columns of W_enc, one a latent, through SAELens' own loader.
+    which: "encoder" takes the columns of W_enc, one per latent, through SAELens' own loader.
     Raises MissingExtraError without SAELens, DataError with the nearest valid names, DownloadError.
     """
     release, _, sae_id = name.partition(":")

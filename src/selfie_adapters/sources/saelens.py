@@ -48,10 +48,10 @@ class RegisteredSae:
 
 @cache
 def registry() -> dict[str, dict[str, RegisteredSae]]:
-    """release → SAE id → entry, in the registry's order. Takes about a second, once a process.
+    """release → SAE id → entry, in the registry's order. Takes about a second, once per process.
 
     Raises MissingExtraError if SAELens is not installed. Entries without an id and a path are
-    left out: they could not be loaded either.
+    omitted: they could not be loaded either.
     """
     folder = module_folder("sae_lens", "sae", "The registry of published SAEs")
     file = existing_file(folder / "pretrained_saes.yaml")

@@ -16,10 +16,10 @@ LONGEST_TITLE = 300  # characters; the longest article titles have some 250
 
 
 def read_titles(path: str | Path) -> list[str]:
-    """Titles in the file's order, each once, blanks around and inside them made one.
+    """Titles in the file's order, each once, with single spaces between words and none around them.
 
     JSON: a list of texts or {"titles": […]}; JSONL: texts, or objects with title (or name); any
-    other name: one title a line. gzip or not. Raises DataError naming file and place.
+    other name: one title per line. gzip or not. Raises DataError naming file and position.
     """
     file = existing_file(path)
     data = read_plain(file)

@@ -14,7 +14,7 @@ LONGEST_TEXT = 300  # characters of a prompt or label; longer ones are not what 
 _WRITE = """\
 Topic: {title}
 
-Two lists are wanted for a study of how language models hold topics in mind.
+Two lists are used for a study of how language models hold topics in mind.
 
 prompts: {prompts} different messages that a person could send to an assistant and that are about \
 this topic and no other. Each names the topic, is one sentence, and gives no facts away.
@@ -53,7 +53,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Judgement:
-    """prompt: number of the chosen one, from 0; marks: one a label, 0 to 1."""
+    """prompt: number of the chosen one, from 0; marks: one per label, 0 to 1."""
 
     prompt: int
     marks: tuple[float, ...]
@@ -143,7 +143,7 @@ def _json_object(answer: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """The texts of a list that can be used, blanks made one."""
+    """The texts of a list that can be used, runs of whitespace made one space."""
     if not isinstance(value, list):
         return ()
     clean = (" ".join(_printable(text).split()) for text in value if isinstance(text, str))

@@ -92,7 +92,7 @@ class TopicWriting:
             raise DataError(
                 f"{self._settings.titles}: {len(topics)} topics are left of {len(self._titles)} "
                 f"titles ({counts}). Read {self._folder / CANDIDATES}; least_mark and least_labels "
-                "say what is left out."
+                "say what is dropped."
             )
         _, val = split_indices(range(len(topics)), self._settings.val_fraction, self._settings.seed)
         for number, topic in enumerate(topics):
@@ -143,7 +143,7 @@ class TopicWriting:
     def _judged(
         self, candidates: list[Candidates], progress: Progress
     ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Rows of the topics that are kept, without split, and counts of what is left out."""
+        """Rows of the topics that are kept, without split, and counts of what is dropped."""
         s = self._settings
         shared = _shared_labels(candidates)
         counts = {"labels of several topics": 0, "labels with a low mark": 0}

@@ -46,7 +46,7 @@ def read_topics(path: str | Path) -> list[Topic]:
     """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, labels, split; or
     from a titles file, {"titles": […]}.
 
-    labels: a JSON list, or in CSV one text (several parted by "|"); absent means the name.
+    labels: a JSON list, or in CSV one text (several separated by "|"); absent means the name.
     Raises DataError naming file and line.
     """
     file = existing_file(path)

@@ -40,7 +40,7 @@ class TopicWritingSettings(Section):
     """candidates.jsonl of earlier runs, merged with this one's."""
     writer: WriterSettings
     judge: WriterSettings | None = None
-    """Who chooses prompts and marks labels; left out, the writer."""
+    """Who chooses prompts and rates labels; default: the writer."""
     device: str | None = None
     """Where a model in this process goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else
     the CPU."""
@@ -55,8 +55,8 @@ class TopicWritingSettings(Section):
     temperature: NotNegative = 0.8
     max_tokens: Count = 800
     least_mark: Share = 0.6
-    """Labels with a lower mark are left out."""
+    """Labels with a lower rating are dropped."""
     least_labels: Count = 3
-    """Topics with fewer labels left are left out."""
+    """Topics with fewer remaining labels are dropped."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: Seed = 42

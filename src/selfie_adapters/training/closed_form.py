@@ -53,7 +53,7 @@ class Regression:
 def label_embeddings(model: FrozenModel, labels: LabelTokens) -> Tensor:
     """Mean output of the embedding layer over each label's own tokens: [labels, d_model], float32.
 
-    The closing quote and the end token are left out. (A quote that the tokenizer merged with the
+    The closing quote and the end token are omitted. (A quote that the tokenizer merged with the
     label's last letters takes those along.)
     """
     own = (labels.lengths - 2).clamp(min=1)
@@ -117,7 +117,7 @@ def set_map(adapter: Adapter, regression: Regression, unit: float, sizes: dict[s
 
     sizes, in multiples of `unit`: "common", the norm of the mean soft token; "identity" and
     "matrix", how far (root mean square) that part alone spreads soft tokens around their mean.
-    Parts that the kind lacks are left out.
+    Parts that the kind lacks are omitted.
     """
     parameters = {name: parameter.data for name, parameter in adapter.named_parameters()}
     d = adapter.dim

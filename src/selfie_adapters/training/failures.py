@@ -1,4 +1,4 @@
-"""What the machine refuses (memory, disk), said with what was saved and how to go on."""
+"""What the machine refuses (memory, disk), said with what was saved and how to resume."""
 
 from __future__ import annotations
 
@@ -77,4 +77,4 @@ def how_to_go_on(run: RunFolder) -> str:
         return "There is no checkpoint yet."
     step = int(paths[0].stem.removeprefix("step_"))
     command = f"selfie train --resume {shlex.quote(str(run.path))}"
-    return f"Go on from step {step} with: {command}"
+    return f"Resume from step {step} with: {command}"

@@ -70,7 +70,7 @@ def resume(
     dataset: VectorLabelDataset | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Go on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+    """Resume the run in `folder` from its newest checkpoint, as if it had never stopped.
 
     The configuration is the folder's own. Raises like `train`; MissingFileError if there is no run,
     TrainingError or BindingError if data or model are not the ones it began with.
@@ -133,7 +133,7 @@ class _Trainer:
             self.run.rewind(cut)
         if start and start.event:
             self.tracker.event(**start.event)
-        line = f"goes on after step {self.step} of {self.order.total_steps}"
+        line = f"resumes after step {self.step} of {self.order.total_steps}"
         self.tracker.event("resume", line, step=self.step)
 
     def _start(self) -> Start:
@@ -270,7 +270,7 @@ class _Trainer:
             self._save_adapter("best")
 
     def _checkpoint(self) -> None:
-        """Save all that is needed to go on, then the adapter as it is."""
+        """Save all that is needed to resume, then the adapter as it is."""
         if not self.ranks.writes or not self.adapter.num_parameters():
             return
         progress = Progress(

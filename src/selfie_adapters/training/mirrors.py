@@ -56,7 +56,7 @@ class Wandb(Mirror):
             entity=logging.wandb_entity,
             name=logging.wandb_run_name or self._config.experiment_name,
             id=self._run_id,
-            resume="allow",  # a resumed run goes on in its own curve
+            resume="allow",  # a resumed run continues its own curve
             dir=str(self._folder),
             config=self._config.model_dump(mode="json"),
             settings=wandb.Settings(
@@ -80,8 +80,8 @@ class Mlflow(Mirror):
         self._config, self._folder, self._run_id = config, run, run_id
 
     def open(self) -> None:
-        # Can only be told by the environment: plain files are wanted, and a dead server is to fail
-        # soon instead of being tried for minutes.
+        # Can only be set by the environment: plain files are required, and a dead server
+        # should fail soon instead of being tried for minutes.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

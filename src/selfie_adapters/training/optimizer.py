@@ -36,7 +36,7 @@ def make_optimizer(adapter: Adapter, settings: TrainingSection) -> torch.optim.O
                     "weight_decay": settings.weight_decay if decay is None else decay,
                 }
             )
-    if not groups:  # the identity has no parameters, and torch wants a group all the same
+    if not groups:  # the identity has no parameters, and torch requires a group all the same
         groups = [{"name": "none", "params": [], "peak": base}]
     if settings.optimizer_type == "adamw":
         return torch.optim.AdamW(groups, lr=base)

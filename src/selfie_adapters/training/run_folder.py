@@ -1,9 +1,9 @@
 """The run folder: the interface between a training run and everything that reads it.
 
 config.yaml               the resolved configuration
-metrics.jsonl             one row a step, one a validation, …
+metrics.jsonl             one row per step, one per validation, …
 run.json                  the run's id, by which mirrors find it again; digests of its inputs
-checkpoints/              what --resume goes on from (state.py)
+checkpoints/              what --resume resumes from (state.py)
 adapter_last.safetensors  the adapter of the newest checkpoint
 adapter_best.safetensors  the lowest validation loss so far
 adapter_final.safetensors the end of training
@@ -57,7 +57,7 @@ class RunFolder:
         """Raise ConfigError if a run lives here already and must not be replaced."""
         if not overwrite and self.config_file.exists():
             raise ConfigError(
-                f"{self.path} holds a run already. Go on with it: selfie train --resume "
+                f"{self.path} holds a run already. Resume it: selfie train --resume "
                 f"{self.path}; or give another training.checkpoint_dir or experiment_name, or pass "
                 "--overwrite."
             )
@@ -111,7 +111,7 @@ class RunFolder:
         if size < metrics_bytes:
             raise TrainingError(
                 f"{self.metrics} has {size} bytes where the checkpoint saw {metrics_bytes}: it was "
-                "changed or lost. Put it back, or start the run anew with --overwrite."
+                "changed or lost. Put it back, or start the run from scratch with --overwrite."
             )
         if size > metrics_bytes:
             with self.metrics.open("rb+") as file:

@@ -34,7 +34,7 @@ _KINDS = {"step": _StepRow, "validation": _ValidationRow}  # of metrics.jsonl, a
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder's configuration (dotted keys) and curves. Losses in nats a token."""
+    """A run folder's configuration (dotted keys) and curves. Losses in nats per token."""
 
     path: Path
     config: dict[str, Any]

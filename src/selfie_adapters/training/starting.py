@@ -2,7 +2,7 @@
 
 Its numbers become the start and its step the first step: the learning rate and the order of
 examples are functions of the step. A `.pt` that also holds the optimizer's state is gone on from
-with it; the published adapter files hold none, and the optimizer's averages start anew.
+with it; the published adapter files hold none, and the optimizer's averages start from zero.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def start_from_file(
         step = last  # counts optimizer steps, whatever global_step counts
     state = _first(header, _OPTIMIZER)
     if state is None:
-        told = "it holds no optimizer state, so the optimizer's averages start anew"
+        told = "it holds no optimizer state, so the optimizer's averages start from zero"
     else:
         _restore_optimizer(state, adapter, optimizer, file)
         told = "with its optimizer state"
-    return step, saved.record.best_val_loss, f"goes on from {file}, step {step} ({told})"
+    return step, saved.record.best_val_loss, f"continues from {file}, step {step} ({told})"
 
 
 def _first(header: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:

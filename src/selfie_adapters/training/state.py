@@ -1,4 +1,4 @@
-"""Checkpoints: all that training needs to go on as if it had never stopped.
+"""Checkpoints: all that training needs to resume as if it had never stopped.
 
 One safetensors file each, `checkpoints/step_00000100.safetensors`: the adapter's and the
 optimizer's tensors, and the rest as JSON under the header key `state_json`. One file, because one
@@ -192,7 +192,7 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     # safetensors has an error of its own; a dtype or shape that torch does not know has any.
     except Exception as error:
         raise TrainingError(
-            f"{path}: not a whole checkpoint ({error}). Remove it, and the run goes on from the "
+            f"{path}: not a complete checkpoint ({error}). Remove it, and the run resumes from the "
             "one before."
         ) from error
     return progress, tensors

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: `metrics.jsonl` is the truth, all else is a view of it."""
+"""What a run reports while it trains: `metrics.jsonl` is the truth, all else is a view of it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Tracker:
 
 
 def _numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers of a row by path ("validation/controls/zero"); lists and texts are left out."""
+    """The numbers of a row by path ("validation/controls/zero"); lists and texts are omitted."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):

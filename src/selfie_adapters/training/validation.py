@@ -34,7 +34,7 @@ class ValidationInterrupted(Exception):
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean losses in nats a token. `controls` are over the first `control_examples`."""
+    """Mean losses in nats per token. `controls` are over the first `control_examples`."""
 
     loss: float
     examples: int

@@ -99,4 +99,4 @@ def _cause(error: BaseException) -> SelfieError:
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
     said = (str(error).strip() or type(error).__name__).splitlines()
-    return LabellingError(f"Ray: {said[-1]}. Complete shards stay; run again to go on.")
+    return LabellingError(f"Ray: {said[-1]}. Complete shards stay; run again to resume.")

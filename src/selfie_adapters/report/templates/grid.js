@@ -24,7 +24,7 @@ class Measure {
   words(cell) {
     const value = this.value(cell);
     if (value === null) return `${this.name} unknown`;
-    return this.name === "confidence" ? `confidence ${percent(value)}` : `gain ${value.toFixed(2)} nats a token`;
+    return this.name === "confidence" ? `confidence ${percent(value)}` : `gain ${value.toFixed(2)} nats per token`;
   }
 }
 
@@ -275,7 +275,7 @@ class Stage {
   #facts(grid, cell) {
     const rows = [
       ["confidence", cell.confidence === null ? "not calibrated" : percent(cell.confidence) + (cell.confidence < grid.measure.threshold ? ": below the threshold, no concept" : "")],
-      ["gain", cell.gain === null ? "unknown" : `${cell.gain.toFixed(2)} nats a token over the zero vector`],
+      ["gain", cell.gain === null ? "unknown" : `${cell.gain.toFixed(2)} nats per token over the zero vector`],
       ["log p", cell.log_prob === null ? "unknown" : `${cell.log_prob.toFixed(2)} nats over ${cell.tokens} tokens`],
       ["written", cell.raw],
       ["ended", cell.ended ? "yes" : "no: cut off"],
@@ -317,7 +317,7 @@ function tools(host, readings, find, onFind) {
     mark.title = `threshold ${percent(measure.threshold)}: below it, no concept`;
   }
   legend.append(tag("span", "", confidence ? "confidence" : "gain over the zero vector"));
-  legend.append(confidence ? "0 %" : "0", ramp, confidence ? "100 %" : `${full} nats a token or more`);
+  legend.append(confidence ? "0 %" : "0", ramp, confidence ? "100 %" : `${full} nats per token or more`);
   const doubted = tag("span");
   doubted.append(tag("em", "", "in italics"), confidence ? " below the threshold: no concept" : " the vector adds nothing");
   const label = tag("label", "find"), input = tag("input"), count = tag("output");
