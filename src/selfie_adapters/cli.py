@@ -219,5 +219,7 @@ def _fail(message: str, code: int) -> NoReturn:
     from rich.text import Text
 
     # A styled text, not a style of the print: rich 14 would color the end of the line too.
-    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
+    Console(stderr=True, soft_wrap=True).print(
+        Text(output.visible(f"error: {message}", keep="\n"), style="red")
+    )
     sys.exit(code)

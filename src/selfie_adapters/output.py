@@ -4,26 +4,55 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 LEAST_COLUMNS = 60
 """Tables are laid out for at least this width; a narrower terminal wraps their lines itself."""
 CLOSED = 141  # as a shell counts a process that SIGPIPE ended
 
 _ESCAPED = "selfie-json-escapes"
+JOINERS = "\u200c\u200d"  # they build emoji and Persian words, and hide nothing
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` with what cannot be seen, or would turn the text around it, written as an escape.
+
+    For strings from outside (labels, names, answers of servers): a terminal would obey their
+    control characters. keep: characters that stay as they are.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(repr(c)[1:-1] if _is_hidden(c) and c not in keep else c for c in text)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, to be printed: other alphabets as they are, what is not visible escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(_json_escape(c) if _is_hidden(c) else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+
+
+def _json_escape(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
     """JSON's escapes in place of what an encoding does not have: JSON output stays valid."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
-    return "".join(f"\\u{pair}" for pair in pairs), error.end
+    return _json_escape(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(_ESCAPED, _escape)

@@ -9,13 +9,13 @@ import pytest
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
+from selfie_adapters.output import visible
 from selfie_adapters.report import reading_page
 from selfie_adapters.report.reading_page import (
     measure,
     names_word,
     shown_cell,
     shown_token,
-    visible,
     write_reading_page,
 )
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfie_adapters.output import json_line, visible
+
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter
 
@@ -43,7 +45,7 @@ def show(file: str, *, json: bool = False) -> None:
     path = find_adapter_file(file)
     facts = describe(load_adapter(path), path)
     if json:
-        sys.stdout.write(json_module.dumps(facts, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(facts) + "\n")
         return
 
     from rich.console import Console
@@ -54,9 +56,7 @@ def show(file: str, *, json: bool = False) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows(facts):
-        # Text, because [brackets] in a template are not markup; printable, because the file may
-        # come from anyone and a terminal obeys control characters
-        table.add_row(name, Text("".join(c if c.isprintable() else "�" for c in value)))
+        table.add_row(name, Text(visible(value)))  # Text: [brackets] in a template are no markup
     Console().print(table)
 
 

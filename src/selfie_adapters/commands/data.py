@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from selfie_adapters.output import json_line, visible
 
 if TYPE_CHECKING:
     from selfie_adapters.dataset.inspection import Inspection, Spread
@@ -32,7 +33,7 @@ def inspect(file: str, *, json: bool = False) -> None:
 
     found = inspect_file(file)
     if json:
-        print(json_module.dumps(found.as_dict(), ensure_ascii=False))  # noqa: T201
+        print(json_line(found.as_dict()))  # noqa: T201
     else:
         _print(found)
     if found.problems:
@@ -61,7 +62,7 @@ def fetch(name: str, *, out: str = ".") -> None:
 def _print(found: Inspection) -> None:
     console = Console()
     for section in found.sections:
-        table = Table(title=escape(section.name), show_header=False, title_justify="left")
+        table = Table(title=escape(visible(section.name)), show_header=False, title_justify="left")
         rows = [
             (
                 "vectors",
@@ -79,10 +80,10 @@ def _print(found: Inspection) -> None:
             ),
         ]
         for key, value in rows:
-            table.add_row(key, escape(value))
+            table.add_row(key, escape(visible(value)))
         console.print(table)
     for problem in found.problems[:_SHOWN]:
-        console.print(f"[red]✗[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]✗[/] {escape(visible(str(problem)))}", highlight=False, soft_wrap=True)
     if len(found.problems) > _SHOWN:
         console.print(f"[red]… and {len(found.problems) - _SHOWN} more[/]", highlight=False)
     if not found.problems:

@@ -9,6 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.output import visible
+
 _FLAG = Parameter(negative=())
 _SHOWN = 20
 
@@ -108,4 +110,4 @@ def convert(file: Path, *, overwrite: Annotated[bool, _FLAG] = False) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible(line), markup=False, highlight=False, soft_wrap=True)

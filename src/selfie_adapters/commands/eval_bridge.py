@@ -21,6 +21,7 @@ from selfie_adapters.evaluation.published_bridge import (
     write_published_bridge,
 )
 from selfie_adapters.extras import require_extra
+from selfie_adapters.output import visible
 from selfie_adapters.report.bridge_page import write_bridge_page, write_question_heat_map
 
 __all__ = ["Settings", "read", "run"]
@@ -38,7 +39,7 @@ def run(given: Settings | TranslatedBridge, folder: Path, console: Console) -> P
     """
     settings = given.settings if isinstance(given, TranslatedBridge) else given
     if isinstance(given, TranslatedBridge) and given.ignored:
-        listed = ", ".join(given.ignored)
+        listed = visible(", ".join(given.ignored))
         console.print(f"keys without a meaning here: {listed}", highlight=False, markup=False)
     require_extra("report", "selfie eval bridge")
     with steps_shown(console) as progress:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
@@ -13,6 +14,7 @@ from selfie_adapters.errors import MissingExtraError
 from selfie_adapters.evaluation.loss_run import run_loss
 from selfie_adapters.evaluation.loss_settings import LossSettings as Settings
 from selfie_adapters.files import write_text
+from selfie_adapters.output import visible
 from selfie_adapters.report.figures import loss_matrix
 
 __all__ = ["Settings", "run"]
@@ -38,7 +40,8 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
         shown = "–" if share is None else f"{share['mean']:.2f}"
         means = [f"{cell['loss'][name]['mean']:.2f}" for name in controls]
         trained = _interval(cell["loss"]["trained"], 2)
-        table.add_row(cell["adapter"], cell["dataset"], trained, *means, shown)
+        names = [escape(visible(cell[key])) for key in ("adapter", "dataset")]
+        table.add_row(*names, trained, *means, shown)
     console.print(table)
     matrix = results["matrix"]
     try:

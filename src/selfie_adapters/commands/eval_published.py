@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfie_adapters.commands.eval_retrieval import print_conditions
@@ -36,6 +37,7 @@ from selfie_adapters.evaluation.published_retrieval import (
 )
 from selfie_adapters.evaluation.statistics import bootstrap_mean
 from selfie_adapters.evaluation.targets import entries_of
+from selfie_adapters.output import visible
 from selfie_adapters.sources import open_topics
 
 _SPLIT = 6  # labels of ten conversations that --split-60 makes of one
@@ -168,7 +170,7 @@ def _retrieval(file: str, score: RetrievalScore) -> dict[str, Any]:
 
 def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     def line(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
     scored = [row for row in rows if "mean_max_hit_rate" in row]
     if scored:
@@ -177,7 +179,7 @@ def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         for heading in ("mode", "latents", "labels", "hit rate"):
             table.add_column(heading, justify="right" if heading != "mode" else "left")
         for row in scored:
-            names = "\n".join(Path(file).name for file in row["files"])
+            names = "\n".join(escape(visible(Path(file).name)) for file in row["files"])
             mean, low, high = row["mean_max_hit_rate"], row["low"], row["high"]
             table.add_row(
                 names,

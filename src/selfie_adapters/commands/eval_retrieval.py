@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.embedding import require_embedder
 from selfie_adapters.evaluation.retrieval_run import run_retrieval
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings as Settings
+from selfie_adapters.output import visible
 
 __all__ = ["Settings", "print_conditions", "run"]
 
@@ -30,7 +32,7 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
     for name, tried in results["scales_chosen_on_training_vectors"].items():
         listed = ", ".join(f"{scale}: {value:.3f}" for scale, value in tried.items())
         line = f"scale of {name}, by mean reciprocal rank on training vectors: {listed}"
-        console.print(line, highlight=False, markup=False)
+        console.print(visible(line), highlight=False, markup=False)
     print_comparisons(console, results["comparisons"])
     return path
 
@@ -47,7 +49,11 @@ def print_conditions(
         recall = one["recall_at"]
         cells = [_interval(recall[k], 100, 1) for k in ("1", "10", "100")]
         cells += [_interval(one["mean_reciprocal_rank"], 1, 3), f"{one['median_rank']:g}"]
-        table.add_row(one["condition"], *cells, style="bold" if one["condition"] in bold else "")
+        table.add_row(
+            escape(visible(one["condition"])),
+            *cells,
+            style="bold" if one["condition"] in bold else "",
+        )
     console.print(table)
 
 
@@ -60,7 +66,7 @@ def print_comparisons(console: Console, comparisons: Iterable[dict[str, Any]]) -
             f"({pair['first_ranks_higher']} and {pair['second_ranks_higher']} of "
             f"{pair['queries']} ranked higher)"
         )
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _interval(found: dict[str, float], factor: float, digits: int) -> str:

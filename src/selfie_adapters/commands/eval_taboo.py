@@ -12,6 +12,7 @@ from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.evaluation.embedding import require_embedder
 from selfie_adapters.evaluation.taboo import DESCRIPTION, run_taboo
 from selfie_adapters.evaluation.taboo import TabooSettings as Settings
+from selfie_adapters.output import visible
 
 __all__ = ["Settings", "run"]
 
@@ -26,6 +27,6 @@ def run(settings: Settings, folder: Path, console: Console) -> Path:
     title = f"{counts['asked']} descriptions among {counts['topics']} topics (95 % intervals)"
     print_conditions(console, title, results["conditions"], {DESCRIPTION})
     line = f"{results['answers_with_the_name']} of {counts['asked']} answers had the name in them"
-    console.print(line, highlight=False, markup=False)
+    console.print(visible(line), highlight=False, markup=False)
     print_comparisons(console, results["comparisons"])
     return path

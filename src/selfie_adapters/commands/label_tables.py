@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfie_adapters.output import visible
+
 _EXPLAINED = 5  # vectors that --explain shows
 
 
@@ -45,7 +47,7 @@ def show_why(console: Console, shard: Path) -> None:
         for name, rows in read_rows(shard).items()
     )
     for name, ranked in islice(((name, rows) for name, rows in labelled if rows), _EXPLAINED):
-        table = Table(title=escape(name_text(name)))
+        table = Table(title=_shown(name_text(name)))
         headings = ("label", "score", "log p, vector", "log p, zero")
         for heading in (*headings, "tokens", "agreement", "margin", "scale"):
             table.add_column(heading)
@@ -64,5 +66,4 @@ def show_why(console: Console, shard: Path) -> None:
 
 
 def _shown(text: str) -> str:
-    """A label fit for a terminal: what would move the cursor or change colours is made visible."""
-    return escape("".join(c if c.isprintable() else "�" for c in text))
+    return escape(visible(text))

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.output import visible
+
 
 def topics(
     source: str,
@@ -122,6 +124,6 @@ def labels(
         )
     path = write_label_file(out, found)
     for line in found.report:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     line = f"{len(found)} labels of {len(found.labels)} latents: {path}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(visible(line), highlight=False, markup=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.output import visible
+
 if TYPE_CHECKING:
     from selfie_adapters.sources.saelens import RegisteredSae
 
@@ -87,4 +89,4 @@ def _print_columns(console: Console, rows: list[tuple[str, ...]]) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         line = "  ".join(cells).rstrip()
         style = "bold" if number == 0 else None
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(line), style=style, markup=False, highlight=False, soft_wrap=True)

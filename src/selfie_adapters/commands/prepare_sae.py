@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.output import visible
+
 _FLAG = Parameter(negative=())
 
 
@@ -94,4 +96,4 @@ def sae(
             lambda n, total: bar.update(rows, completed=n, total=total),
         )
     for line in (*done.report, str(done.vectors_file), str(done.labels_file)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
+
+from selfie_adapters.output import visible
 
 
 @contextmanager
@@ -35,4 +38,6 @@ def steps_shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Yield what is to be called with what is being done, how much is done, and of how much."""
     with progress_bars(console) as bars:
         task = bars.add_task("", total=None)
-        yield lambda what, done, of: bars.update(task, description=what, completed=done, total=of)
+        yield lambda what, done, of: bars.update(
+            task, description=escape(visible(what)), completed=done, total=of
+        )

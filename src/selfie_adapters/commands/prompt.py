@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
-
 from rich.console import Console
 from rich.markup import escape
+
+from selfie_adapters.output import json_line, visible
 
 
 def show(
@@ -41,7 +41,7 @@ def show(
     pieces = [str(tokenizer.decode([token])) for token in bound.ids]
     if json:
         print(  # noqa: T201
-            json_module.dumps(
+            json_line(
                 {
                     "template": prompt.template,
                     "placeholder": prompt.placeholder,
@@ -54,14 +54,13 @@ def show(
                     "begin_tokens": begins,
                     "template_origin": choice.template_origin,
                     "placeholder_origin": choice.placeholder_origin,
-                },
-                ensure_ascii=False,
+                }
             )
         )
         return
     console = Console()
     for position, (token, piece) in enumerate(zip(bound.ids, pieces, strict=True)):
-        shown = escape(repr(piece)[1:-1])
+        shown = escape(visible(piece))
         mark = "  [bold green]◀ soft token[/]" if position in bound.sites else ""
         console.print(f"[dim]{position:4d} {token:7d}[/]  {shown}{mark}", highlight=False)
     for name, text in (
@@ -69,8 +68,8 @@ def show(
         ("placeholder", f"{prompt.placeholder}, {choice.placeholder_origin}"),
         ("begin tokens in front", f"{begins} ({tokenizer.bos_token})" if begins else "none"),
     ):
-        console.print(f"{name}: {text}", highlight=False, markup=False)
-    end = escape(str(tokenizer.decode([bound.end_id])))
+        console.print(f"{name}: {visible(text)}", highlight=False, markup=False)
+    end = escape(visible(str(tokenizer.decode([bound.end_id]))))
     console.print(
         f"{len(bound.ids)} tokens, sites {', '.join(map(str, bound.sites))}; the first "
         f"{len(bound.prefix_ids)} are computed once and shared. "

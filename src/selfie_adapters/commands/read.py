@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.extras import require_extra
+from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
     from selfie_adapters.labelling.confidence import Confidence
@@ -116,7 +117,7 @@ def read(
     used, warnings = chat_of_reading(frozen, [loaded], chat, mean)
     console = Console()
     for warning in warnings:
-        console.print(warning, style="yellow", highlight=False, markup=False)
+        console.print(visible(warning), style="yellow", highlight=False, markup=False)
     plan = plan_reading(frozen, prompt, wanted, positions, used, special)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
     soft_prompt = adapter_prompt(loaded, frozen.tokenizer, template, placeholder)
@@ -170,7 +171,7 @@ def _print_table(console: Console, reading: Reading, trust: Confidence | None, f
     from rich.table import Table
     from rich.text import Text
 
-    from selfie_adapters.report.reading_page import measure, names_word, shown_token, visible
+    from selfie_adapters.report.reading_page import measure, names_word, shown_token
 
     plan, scale = reading.plan, measure(trust)
     step = max(1, -(-len(plan.layers) // _COLUMNS))

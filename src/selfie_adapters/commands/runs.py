@@ -6,6 +6,8 @@ import json as json_module
 import sys
 from typing import Any
 
+from selfie_adapters.output import visible
+
 
 def runs(folder: str = "runs", /, *, json: bool = False) -> None:
     """List the runs in a folder, lowest validation loss first.
@@ -89,7 +91,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(visible(str(value))) for value in row))
     Console().print(table)
     if not rows:
         Console().print("  none", style="dim")

@@ -12,6 +12,7 @@ from typing import Any
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
+from selfie_adapters.output import JOINERS, visible
 from selfie_adapters.report.page import write_page
 
 CELLS_ON_A_PAGE = 20_000
@@ -19,15 +20,6 @@ CELLS_ON_A_PAGE = 20_000
 
 FULL_GAIN = 3.0
 """Gain in nats per token that is drawn in full colour where there is no calibration."""
-
-_JOINERS = "\u200c\u200d"  # they build emoji and Persian words, and hide nothing
-
-
-def visible(text: str) -> str:
-    """`text` with what cannot be seen, or would turn the text around it, written as an escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(character) for character in text)
 
 
 def shown_token(token: PromptToken) -> dict[str, Any]:
@@ -123,10 +115,4 @@ def _words(text: str) -> Iterable[str]:
 
 
 def _in_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LNM" or character in _JOINERS
-
-
-def _shown(character: str) -> str:
-    category = unicodedata.category(character)
-    hidden = category in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
-    return repr(character)[1:-1] if hidden else character
+    return unicodedata.category(character)[0] in "LNM" or character in JOINERS

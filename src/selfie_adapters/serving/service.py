@@ -16,7 +16,8 @@ from selfie_adapters.labelling.reading import chat_of_reading, read_cells, read_
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
-from selfie_adapters.report.reading_page import measure, page_frame, shown_cell, visible
+from selfie_adapters.output import visible
+from selfie_adapters.report.reading_page import measure, page_frame, shown_cell
 from selfie_adapters.serving.requests import LabelRequest, Limits, ReadRequest, RefusedError
 from selfie_adapters.serving.worker import Event, Worker
 

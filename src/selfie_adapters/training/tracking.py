@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from selfie_adapters.json_lines import append_jsonl
+from selfie_adapters.output import visible
 from selfie_adapters.training.mirrors import MirrorThread
 
 _PLAIN_LINE_EVERY_SECONDS = 15.0
@@ -86,7 +87,7 @@ class Tracker:
     def say(self, line: str) -> None:
         """Show a line and write nothing."""
         if self._console is not None:
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(visible(line), highlight=False, markup=False)
 
     def flush(self) -> int:
         """Put metrics.jsonl on the disk; returns its length in bytes."""
