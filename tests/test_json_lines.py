@@ -64,7 +64,7 @@ def test_a_torn_line_longer_than_a_block_is_removed_and_so_is_a_file_of_zeros(tm
     ("line", "found"),
     [
         (b'{"a": "\xff"}', "not UTF-8"),
-        (b"[1, 2]", r"a JSON object is expected, found \[1, 2\]"),
+        (b"[1, 2]", r"a JSON object is expected, found \[1, 2\]\. Remove the line or restore"),
         (b"null", "a JSON object is expected, found None"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "out of range"),

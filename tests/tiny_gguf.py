@@ -73,3 +73,16 @@ def _add_tokenizer(writer: GGUFWriter) -> None:
 
 def _array(weight: Tensor) -> np.ndarray:
     return weight.detach().to(torch.float32).contiguous().numpy()
+
+
+def control_vector(path: Path, dtype: type, directions: dict[int, list[float]]) -> None:
+    """Write a control vector as llama.cpp does: `direction.N` for block N."""
+    writer = GGUFWriter(path, "controlvector")
+    writer.add_string("controlvector.model_hint", "llama")
+    writer.add_uint32("controlvector.layer_count", len(directions))
+    for layer, direction in directions.items():
+        writer.add_tensor(f"direction.{layer}", np.array(direction, dtype))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

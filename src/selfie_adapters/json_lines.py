@@ -107,5 +107,8 @@ def _is_row(line: bytes) -> bool:
 def _row(line: bytes, file: str, number: int) -> dict[str, Any]:
     row = parse_json(line, file, "Each line is one JSON object.", line=number)
     if not isinstance(row, dict):
-        raise DataError(f"{file}, line {number}: a JSON object is expected, found {row!r:.80}.")
+        raise DataError(
+            f"{file}, line {number}: a JSON object is expected, found {row!r:.80}. Remove the line "
+            "or restore the file."
+        )
     return row

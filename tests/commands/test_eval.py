@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     for module in (retrieval_run, taboo):
-        monkeypatch.setattr(module, "SentenceEmbedder", lambda _name: LettersEmbedder())
+        monkeypatch.setattr(module, "SentenceEmbedder", lambda _name, device: LettersEmbedder())
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
 
     def run(name, set_=None, **settings):

@@ -15,7 +15,7 @@ class Letters:
     name = "letters"
     digest = "letters"
 
-    def __init__(self, name="letters"):
+    def __init__(self, name="letters", device=None):
         self.asked = name
 
     def embed(self, texts):

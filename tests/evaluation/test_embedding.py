@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from selfie_adapters.errors import MissingExtraError, ModelError
+from selfie_adapters.evaluation import embedding
 from selfie_adapters.evaluation.embedding import SentenceEmbedder, packaged_folder
 from selfie_adapters.evaluation.embedding_cache import CachedEmbedder
 from selfie_adapters.evaluation.retrieval import Query, TopicIndex
@@ -86,3 +89,23 @@ def test_a_folder_that_is_no_embedder_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"embedder .*cannot be loaded.*minilm"):
         SentenceEmbedder(str(tmp_path)).embed(["owl"])
+
+
+def test_the_embedder_goes_where_it_is_sent(monkeypatch):
+    seen = []
+
+    class Loaded:
+        def __init__(self, place: str, device: str | None) -> None:
+            seen.append((place, device))
+
+    module = ModuleType("sentence_transformers")
+    monkeypatch.setattr(module, "SentenceTransformer", Loaded, raising=False)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    monkeypatch.setattr(embedding, "require_embedder", lambda name, purpose: None)
+    for device in ("cpu", "auto", None):
+        _ = SentenceEmbedder("any", device=device)._model
+    assert seen[0] == ("any", "cpu")
+    if not torch.accelerator.is_available():
+        assert seen == [("any", "cpu")] * 3
+    with pytest.raises(ModelError, match='device "cuda:77" is not available'):
+        SentenceEmbedder("any", device="cuda:77")

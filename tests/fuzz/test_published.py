@@ -77,7 +77,7 @@ def scores(path: Path, *, as_json: bool, **options) -> list[dict]:
 
 
 def test_damaged_published_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_published, "SentenceEmbedder", lambda _name: LettersEmbedder())
+    monkeypatch.setattr(eval_published, "SentenceEmbedder", lambda _name, device: LettersEmbedder())
     about = tmp_path / "about.json"
     about.write_text(json.dumps([{"original_global_index": i} for i in range(len(TITLES))]))
     topics = tmp_path / "topics.jsonl"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.errors import ModelError
+from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture, load_model
 from tiny import D_MODEL, FAMILIES, LAYERS, golden_tokenizer, tiny_network
 from tiny_folders import save_multimodal
@@ -94,3 +95,5 @@ def test_a_block_that_waits_for_an_image_has_no_output_for_text(tmp_path):
         with pytest.raises(ModelError, match=r"skips block 1 for text alone.*Choose other layers"):
             capture(model, ids([256, 97, 98]), layers)
     assert capture(model, ids([256, 97, 98]), [0, 2, 3]).shape == (1, 3, 3, D_MODEL)
+    assert plan_reading(model, "abc").layers == (0, 2, 3)  # all that can be read
+    assert plan_reading(model, "abc", "1:3").layers == (1, 2)  # as asked; capture refuses it

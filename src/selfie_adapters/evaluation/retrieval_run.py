@@ -40,7 +40,9 @@ def run_retrieval(
     ConfigError if the folder holds another evaluation.
     """
     task = read_task(settings)
-    embedder = embedder or CachedEmbedder(SentenceEmbedder(settings.embedder))
+    embedder = embedder or CachedEmbedder(
+        SentenceEmbedder(settings.embedder, device=settings.device)
+    )
     inputs = {**task.inputs(settings), "embedder_digest": embedder.digest}
     kept = EvaluationFolder(
         folder, "retrieval", settings.model_dump(mode="json"), inputs, kind=SpokenRow

@@ -34,7 +34,8 @@ class RetrievalSettings(Section):
     """Model that writes the labels of the adapters: hub id, folder, .gguf file, or demo."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     device: str | None = None
-    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
+    """Where model and embedder go: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the
+    CPU."""
     adapters: dict[str, str] = Field(default_factory=dict)
     """Name of a condition: adapter file or hub path."""
     labels: dict[str, str] = Field(default_factory=dict)

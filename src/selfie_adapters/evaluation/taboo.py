@@ -59,8 +59,8 @@ class TabooSettings(Section):
     chat: ChatSettings = ChatSettings()
     """The model that is asked."""
     device: str | None = None
-    """Where it goes if it is in this process: cpu, cuda, cuda:1, mps, auto; null: the first GPU,
-    else the CPU."""
+    """Where it (if it is in this process) and the embedder go: cpu, cuda, cuda:1, mps, auto; null:
+    the first GPU, else the CPU."""
     max_tokens: Count = 80
     temperature: NotNegative = 0.0
     seed: Seed = 0
@@ -89,7 +89,9 @@ def run_taboo(
             "least 2 are needed, so that they can be shuffled."
         )
     chat = chat or open_chat(settings.chat, device=settings.device)
-    embedder = embedder or CachedEmbedder(SentenceEmbedder(settings.embedder))
+    embedder = embedder or CachedEmbedder(
+        SentenceEmbedder(settings.embedder, device=settings.device)
+    )
     inputs = {
         "topics_digest": _digest([(e.title, e.labels) for e in entries]),
         "asked_digest": _digest([target.topic for target in targets]),

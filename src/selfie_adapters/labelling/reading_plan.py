@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.blocks import check_layer
+from selfie_adapters.model.blocks import blocks_with_text, check_layer
 from selfie_adapters.model.limits import check_ids
 from selfie_adapters.model.user_text import Chat, UserText, usual_chat
 
@@ -62,10 +62,11 @@ def plan_reading(
 ) -> ReadingPlan:
     """Tokenise the prompt and choose its cells.
 
-    layers, positions: numbers, a text such as "4:28:4", or None for all; positions count tokens
-    from 0, or from the end when negative. Special tokens are excluded unless `special` is set or
-    positions names them one by one (as numbers, not as a text with a slice). chat None is the
-    tokenizer's chat template, or plain text for a tokenizer without one.
+    layers, positions: numbers, a text such as "4:28:4", or None for all (of the layers, those that
+    text alone runs through); positions count tokens from 0, or from the end when negative. Special
+    tokens are excluded unless `special` is set or positions names them one by one (as numbers, not
+    as a text with a slice). chat None is the tokenizer's chat template, or plain text for a
+    tokenizer without one.
     Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.
     """
     chat = usual_chat(model.tokenizer, chat)
@@ -81,7 +82,9 @@ def plan_reading(
             f"the prompt holds only special tokens ({len(ids)} of them), which are not read "
             "unless asked for: special=True (--special)."
         )
-    if isinstance(layers, str) or layers is None:
+    if layers is None:
+        wanted = blocks_with_text(model)
+    elif isinstance(layers, str):
         wanted = _numbers(layers, model.n_layers, "layers")
     else:
         wanted = [check_layer(layer, model.n_layers) for layer in layers]

@@ -63,6 +63,16 @@ def check_embedding_width(model: FrozenModel) -> None:
         )
 
 
+def blocks_with_text(model: FrozenModel) -> list[int]:
+    """Zero-based numbers of the blocks that text alone runs through, rising.
+
+    The others attend to an image and are skipped without one (Mllama).
+    """
+    config = model.network.config.get_text_config(decoder=True)
+    images = set(getattr(config, "cross_attention_layers", None) or ())
+    return [block for block in range(model.n_layers) if block not in images]
+
+
 def check_layer(layer: int, n_layers: int) -> int:
     """`layer` if it is a valid zero-based block number, otherwise ModelError."""
     if not 0 <= layer < n_layers:

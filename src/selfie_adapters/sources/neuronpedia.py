@@ -152,7 +152,7 @@ def _listing(bucket: Bucket, model: str, source: str, cache: Path) -> tuple[List
 def _read_saved(path: Path) -> Listing | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Listing)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
 
 
@@ -237,7 +237,7 @@ def _source_record(bucket: Bucket, listing: Listing, cache: Path) -> SourceRecor
     def parse(file: StoredFile, content: bytes) -> SourceRecord:
         try:
             return msgspec.json.decode(content.strip().split(b"\n", 1)[0], type=SourceRecord)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"{bucket.url}: {file.path}: not as expected ({error}).") from error
 
     return next(iter(read_all(bucket, listing.source, cache, parse)), None)

@@ -35,7 +35,10 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
     for number, row in rows:
         place = f"{name}, row {number}"
         if not isinstance(row, dict):
-            raise DataError(f"{place}: {row!r:.60}; an object is expected.")
+            raise DataError(
+                f"{place}: {row!r:.60}; an object is expected. Write the row as an object with one "
+                "key per column, or remove it."
+            )
         yield place, row
 
 

@@ -38,7 +38,8 @@ def topic_of_row(place: str, row: Any) -> Topic:
     """
     if not isinstance(row, dict):
         raise DataError(
-            f"{place}: a JSON object with name or prompt is expected, found {row!r:.60}."
+            f"{place}: a JSON object with name or prompt is expected, found {row!r:.60}. "
+            'Write it as {"name": "owl"}, or remove it.'
         )
     if "name" not in row and "original_title" in row:  # as in the published topics data sets
         row = {**row, "name": row["original_title"]}

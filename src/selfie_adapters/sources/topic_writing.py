@@ -197,7 +197,8 @@ def read_candidates(path: str) -> list[Candidates]:
                 found.append(Candidates(title, tuple(prompts), tuple(labels)))
             case _:
                 raise DataError(
-                    f"{place}: title, prompts and labels are expected, found {row!r:.80}."
+                    f"{place}: title, prompts and labels are expected, found {row!r:.80}. Remove "
+                    "the row, or name a candidates.jsonl that selfie prepare dataset wrote."
                 )
     return found
 

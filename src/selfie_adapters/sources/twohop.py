@@ -88,7 +88,10 @@ def _flat(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dic
         for number, one in enumerate(results):
             inner = f"{place}, filtered_results[{number}]"
             if not isinstance(one, dict):
-                raise DataError(f"{inner}: {one!r:.60}; an object is expected.")
+                raise DataError(
+                    f"{inner}: {one!r:.60}; an object is expected. Write it as an object with the "
+                    "question's keys, or remove it."
+                )
             named = {**one, "e3_value": one.get("e3_value", one.get("correct_answer"))}
             missing = [name for name in _FILTERED if named.get(name) is None]
             if missing and missing != ["aliases"]:

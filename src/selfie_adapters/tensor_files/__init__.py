@@ -8,6 +8,7 @@ from torch import Tensor
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file
+from selfie_adapters.tensor_files.gguf_file import gguf_tensors
 from selfie_adapters.tensor_files.numpy_file import npy_tensors, npz_tensors
 from selfie_adapters.tensor_files.safetensors_file import safetensors_tensors
 from selfie_adapters.tensor_files.tensors import Unusable, refuse_pointer
@@ -21,11 +22,12 @@ _READERS = {
     ".safetensors": safetensors_tensors,
     ".npy": npy_tensors,
     ".npz": npz_tensors,
+    ".gguf": gguf_tensors,
 }
 
 
 def open_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Every dense tensor in a `.pt`, `.pth`, `.safetensors`, `.npy` or `.npz` file, by its name.
+    """Every dense tensor in a file of one of the kinds in `_READERS`, by its name.
 
     Memory-mapped where the file stores the numbers as they are; compressed archives and foreign
     byte orders are read, within four times the file. Arrays of text and tensors without plain
@@ -37,7 +39,9 @@ def open_tensors(path: str | Path) -> dict[str, Tensor]:
     file = existing_file(path)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise DataError(f"{file}: vectors are read from .pt, .safetensors, .npy and .npz files.")
+        raise DataError(
+            f"{file}: vectors are read from files that end in one of {', '.join(_READERS)}."
+        )
     refuse_pointer(file)
     found = reader(file)
     usable = {name: one for name, one in found.items() if isinstance(one, Tensor)}

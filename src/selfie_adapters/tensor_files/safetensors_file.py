@@ -12,7 +12,7 @@ from torch import Tensor
 from selfie_adapters.errors import DataError, first_line
 from selfie_adapters.tensor_files.tensors import Found, Unusable, plain, refuse_pointer
 
-_MOST_TENSORS = 256
+MOST_TENSORS = 256
 
 
 def safetensors_tensors(file: Path) -> Found:
@@ -21,7 +21,7 @@ def safetensors_tensors(file: Path) -> Found:
     with _opened(file) as opened:
         names = list(opened.keys())
         # Counted first, so that a wrong file of many tensors is not read to be refused.
-        if len(names) > _MOST_TENSORS:
+        if len(names) > MOST_TENSORS:
             raise DataError(f"{file}: {len(names)} tensors; this looks like a model, not vectors.")
         return {name: _tensor(opened, name) for name in names}
 

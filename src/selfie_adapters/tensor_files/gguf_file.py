@@ -1,0 +1,44 @@
+"""`.gguf` files of vectors, such as llama.cpp's control vectors (`direction.N`)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.tensor_files.safetensors_file import MOST_TENSORS
+from selfie_adapters.tensor_files.tensors import Found, Unusable, plain
+
+_FLOATS = {"F64", "F32", "F16"}
+
+
+def gguf_tensors(file: Path) -> Found:
+    """The tensors of a file by name; those that are not plain floats are unusable.
+
+    Raises DataError for a damaged file and for one of so many tensors that it must be a model.
+    """
+    from gguf import GGUFReader  # slow to import, and few files are of this kind
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of sizes that overflow
+            reader = GGUFReader(file)
+    except Exception as error:  # the reader checks little: numpy's errors, and Python's
+        raise DataError(
+            f"{file}: cut off, or not a GGUF file ({first_line(error)}). Copy or download it again."
+        ) from error
+    if len(reader.tensors) > MOST_TENSORS:
+        raise DataError(
+            f"{file}: {len(reader.tensors)} tensors; this looks like a model, not vectors."
+        )
+    return {one.name: _tensor(one.data, one.tensor_type.name) for one in reader.tensors}
+
+
+def _tensor(data: np.ndarray, kind: str) -> torch.Tensor | Unusable:
+    """data: the numbers as they are stored, [rows, …], mapped."""
+    if kind not in _FLOATS:
+        return Unusable(f"is stored as {kind}; convert it to F32 or F16")
+    native = data.astype(data.dtype.newbyteorder("="))  # a copy: the mapping is read-only
+    return plain(torch.from_numpy(native))
