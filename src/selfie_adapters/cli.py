@@ -179,7 +179,7 @@ _prompt.command(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `selfie`: errors made on purpose become one red line, never a traceback.
 
-    arguments: what stands after `selfie`; None takes the process's own.
+    arguments: what follows `selfie`; None takes the process's own.
     """
     with interruption.installed():
         _run(sys.argv[1:] if arguments is None else arguments)

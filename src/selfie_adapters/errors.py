@@ -1,7 +1,7 @@
 """Every error this project raises on purpose.
 
 Each class is also the standard-library error a caller would expect, so `except ValueError` and
-`except SelfieError` both work. A message names the file (or option), the place in it, what was
+`except SelfieError` both work. A message names the file (or option), the position in it, what was
 found, what was expected, and the fix; the command line prints it as one red line.
 """
 
@@ -55,7 +55,7 @@ class DownloadError(SelfieError, ConnectionError):
 
 
 class StorageError(SelfieError, OSError):
-    """A file cannot be written: the disk is full, or the place is closed to us."""
+    """A file cannot be written: the disk is full, or the folder is read-only."""
 
 
 class FolderInUseError(SelfieError, BlockingIOError):

@@ -52,7 +52,7 @@ def test_what_cannot_be_merged(tmp_path):
     wide = training_file(tmp_path, "wide", width=4)
     with pytest.raises(DataError, match="different width"):
         merge_files([a, wide], tmp_path / "out.json")
-    with pytest.raises(DataError, match="a@l0 stands in more than one"):
+    with pytest.raises(DataError, match="a@l0 is in more than one"):
         merge_files([a, a], tmp_path / "out.json")
     with pytest.raises(DataError, match="at least two"):
         merge_files([a], tmp_path / "out.json")

@@ -213,7 +213,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path, content, patterns):
     [
         ({"index": 3, "labels": ["a"], "split": "val"}, ["item 1", "3 is out of range", "0 to 2"]),
         ({"index": -1, "labels": ["a"], "split": "val"}, ["item 1", "negative"]),
-        ({"index": 0, "labels": ["a"], "split": "val"}, ["item 1", "0 stands in item 0 already"]),
+        ({"index": 0, "labels": ["a"], "split": "val"}, ["item 1", "0 is in item 0 already"]),
         ({"index": "1", "labels": ["a"], "split": "val"}, ["item 1, index", "'1' is a text"]),
         ({"index": True, "labels": ["a"], "split": "val"}, ["item 1, index", "true or false"]),
         ({"index": 1, "labels": ["a"], "split": "valid"}, ["split", 'Did you mean "val"?']),

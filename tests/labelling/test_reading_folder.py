@@ -85,6 +85,26 @@ def test_another_reading_is_not_mixed_in(plan, all_cells, tmp_path, finished):
         ReadingFolder(tmp_path, plan, {"model": "n", "mean": None, "extra": 1})
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_reading_made_before_weights_were_recorded_is_resumed(
+    plan, all_cells, tmp_path, finished
+):
+    old = ReadingFolder(tmp_path, plan, {"model": "m"})
+    old.append(all_cells)
+    if finished:
+        old.finish()
+    settings = {"model": "m", "weights_digest": "1"}
+    assert ReadingFolder(tmp_path, plan, settings).whole
+    with pytest.raises(ConfigError, match=r"other settings \(model\)"):
+        ReadingFolder(tmp_path, plan, {**settings, "model": "n"})
+
+
+def test_a_reading_with_other_weights_is_refused(plan, tmp_path):
+    ReadingFolder(tmp_path, plan, {"model": "m", "weights_digest": "1"})
+    with pytest.raises(ConfigError, match=r"other settings \(weights_digest\)"):
+        ReadingFolder(tmp_path, plan, {"model": "m", "weights_digest": "2"})
+
+
 def test_files_of_something_else_are_refused(plan, tmp_path):
     (tmp_path / "reading.json").write_text("no")
     with pytest.raises(DataError, match=r"reading\.json, line 1, column 3: not JSON"):

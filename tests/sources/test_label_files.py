@@ -170,7 +170,7 @@ DEEP = "[" * 100_000
         ("l.json", training_format(item(1, "a")) * 2, "2 sections"),
         ("l.json", training_format(item(1)), "section 0 .* item 0, labels: an empty list"),
         ("l.json", training_format(item(1, " ")), "a blank text"),
-        ("l.json", training_format(item(1, "a"), item(1, "b")), "stands in item 0 already"),
+        ("l.json", training_format(item(1, "a"), item(1, "b")), "is in item 0 already"),
         ("l.json", training_format(item(-1, "a")), "-1 is negative"),
         ("l.json", training_format(item(1, "a", split="test")), "neither train nor val"),
         ("l.jsonl", "[1]", "section 0: .*an object"),

@@ -113,7 +113,7 @@ def test_files_that_are_none(tmp_path):
     slip = {("e2.valeu" if k == "e2.value" else k): v for k, v in ROW.items()}
     with pytest.raises(DataError, match=r'no column e2.value. Did you mean "e2.valeu"'):
         read_twohop(write(tmp_path / "q.jsonl", [slip]))
-    with pytest.raises(DataError, match="uid q7 stands in an earlier row"):
+    with pytest.raises(DataError, match="uid q7 is in an earlier row"):
         read_twohop(write(tmp_path / "q.jsonl", [ROW, ROW]))
     (tmp_path / "q.jsonl").write_text("")
     with pytest.raises(DataError, match="no questions"):

@@ -157,7 +157,7 @@ def _dim(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
         if name in tensors and tensors[name].ndim:
             return _whole(header, "model_dim", tensors[name].shape[0])
     if header.get("model_dim") is None:
-        raise AdapterError("the header has no model_dim, and no tensor tells the width.")
+        raise AdapterError("the header has no model_dim, and no tensor shows the width.")
     return _whole(header, "model_dim", 0)
 
 

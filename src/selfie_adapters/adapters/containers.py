@@ -1,7 +1,7 @@
 """The two containers an adapter file comes in, read without trust: `.safetensors` and `.pt`.
 
 Both give the same pair: a header of named values and the tensors by name. What the header means
-is `checkpoint`'s business; here it is only told whether a file is an adapter file at all.
+is `checkpoint`'s business; here it is only decided whether a file is an adapter file at all.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def safetensors_bytes(tensors: Tensors, header: dict[str, str]) -> bytes:
 
 
 def is_adapter_file(path: Path) -> bool:
-    """Whether `path` is a readable adapter file, told from its header; never raises."""
-    # Any failure of the readers means "no"; a broken file is told about when it is asked for.
+    """Whether `path` is a readable adapter file, judged by its header; never raises."""
+    # Any failure of the readers means "no"; a damaged file is reported when it is loaded.
     with contextlib.suppress(Exception):
         if path.suffix.lower() == ".safetensors":
             with safe_open(str(path), framework="pt") as file:

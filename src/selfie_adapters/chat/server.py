@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 20.0
 
 
 class ChatServer:
-    """Where requests go, with which headers, and how failures are told."""
+    """Where requests go, with which headers, and how failures are reported."""
 
     def __init__(
         self, base_url: str, headers: Mapping[str, str], timeout: float, key_env: str | None

@@ -12,7 +12,7 @@ def check_inputs(
     adapters: Sequence[str | None] = (),
     files: Sequence[str | None] = (),
 ) -> None:
-    """Check the device, the model's path, adapters, and other files; None stands for not given.
+    """Check the device, the model's path, adapters, and other files; None means not given.
 
     Raises ModelError for a device that this machine lacks (it lists those it has) and for a path
     that is not a model; AdapterError; MissingFileError with the names nearest to it.

@@ -68,7 +68,7 @@ def published(
         What labels are looked up in: concepts, a topics file, or a data set on the hub; by default
         the data set that the labels file names.
     metadata
-        List whose entry i tells which topic latent i is about, for labels files without topics.
+        List whose entry i states which topic latent i is about, for labels files without topics.
     index
         What of a topic is embedded: title_only, title_plus_first_label, title_plus_all_labels,
         mean_of_all.

@@ -208,8 +208,8 @@ def _numbers(texts: list[str] | None) -> list[float]:
 def _with_confidence(console: Console, settings: LabelSettings, path: str | None) -> LabelSettings:
     """The settings with a confidence file that was fitted on labels drawn as these will be.
 
-    Raises ConfigError for one that was asked for and does not fit; one that merely lies beside
-    the adapter is then omitted, with a message.
+    Raises ConfigError for one that was asked for and does not fit; one that is merely in the folder
+    of the adapter is then omitted, with a message.
     """
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.errors import ConfigError

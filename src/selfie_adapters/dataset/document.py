@@ -41,7 +41,7 @@ def read_raw_sections(path: str | Path) -> tuple[list[RawSection], list[Problem]
     sections = _sound_sections(data)
     if sections is not None:
         return sections, []
-    # Slower, and in more memory: every value is looked at, to say where it stands.
+    # Slower, and in more memory: every value is looked at, to state where it is.
     document = parse_json(data, str(path), _HINT)
     if found := list(labels_only(Path(path), document)) or list(problems(document)):
         return [], found

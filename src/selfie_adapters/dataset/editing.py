@@ -46,7 +46,7 @@ def merge_files(files: Sequence[str | Path], out: str | Path, overwrite: bool = 
         raise DataError(f"vectors of different width: {listed}. One model a file.")
     if twice := [name for name, count in names.items() if count > 1]:
         raise DataError(
-            f"{twice[0]} stands in more than one of them. Give one of the sections another "
+            f"{twice[0]} is in more than one of them. Give one of the sections another "
             "dataset_name, or leave the file out."
         )
     write_document(target, merged)

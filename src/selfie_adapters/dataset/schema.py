@@ -36,7 +36,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where it stands, what was found, and what to do about it."""
+    """One thing that is wrong: where it is, what was found, and what to do about it."""
 
     place: str
     found: str
@@ -149,7 +149,7 @@ def _one_item_problems(
         elif index in first_with:
             yield Problem(
                 f"{place}, index",
-                f"{index} stands in item {first_with[index]} already",
+                f"{index} is in item {first_with[index]} already",
                 "Put all labels of a row into one item.",
             )
     if "split" in item and split not in SPLITS:

@@ -28,7 +28,7 @@ def labels_only(file: Path, document: Any) -> Iterator[Problem]:
 
 
 def _sae_of(metadata: dict[str, Any]) -> tuple[str, str]:
-    """SAELens release and id as far as the metadata tells."""
+    """SAELens release and id as far as the metadata states it."""
     name = str(metadata.get("dataset_name", ""))
     known = metadata.get("saelens_release"), metadata.get("saelens_sae_id")
     layer = metadata.get("layer", "…")

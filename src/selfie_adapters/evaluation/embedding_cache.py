@@ -30,9 +30,9 @@ class CachedEmbedder:
         folder: str | Path | None = None,
         progress: Callable[[int], None] = lambda _texts: None,
     ) -> None:
-        """folder: where the cache lies; None takes `embeddings` in the user's cache.
+        """folder: where the cache is stored; None takes `embeddings` in the user's cache.
 
-        progress is told of texts that have their embedding, from the cache or new.
+        progress: called with the number of texts that have their embedding, from the cache or new.
         """
         self.name = inner.name
         self._inner = inner

@@ -57,7 +57,7 @@ class LabelsFile:
 
     @property
     def topics(self) -> str:
-        """The data set on the hub whose rows the labels are about, as its name tells."""
+        """The data set on the hub whose rows the labels are about, as its name states."""
         found = (repo for part, repo in TOPICS.items() if part in self.dataset)
         return next(found, TOPICS["fifty-thousand"])
 

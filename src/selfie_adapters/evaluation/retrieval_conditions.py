@@ -53,7 +53,7 @@ def conditions(
     choices: dict[str, dict[str, float]],
     progress: Progress,
 ) -> Iterator[Said]:
-    """Every condition, the real ones first; `choices` is told how scales were chosen."""
+    """Every condition, the real ones first; `choices` receives how scales were chosen."""
     order: list[int] = shuffle_order(len(task.targets), settings.seed).tolist()
     real: list[Said] = []
     controls: list[Said] = []

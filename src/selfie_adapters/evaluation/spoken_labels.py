@@ -12,7 +12,7 @@ from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.labelling import Labeller
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many of how many are done."""
+"""Called with what is being done, how many are done, and how many there are."""
 
 
 class SpokenRow(msgspec.Struct):

@@ -92,7 +92,7 @@ class Confidence:
 
 
 def beside(adapter_file: str | Path) -> Path:
-    """Where an adapter's confidence lies: {adapter}.confidence.json in the same folder."""
+    """Where an adapter's confidence file is: {adapter}.confidence.json in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.confidence.json")
 

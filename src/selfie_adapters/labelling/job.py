@@ -159,7 +159,10 @@ class LabelJob:
 def run_here(
     job: LabelJob, worker: ShardWorker, progress: Callable[[int], None] = lambda _vectors: None
 ) -> None:
-    """Label every shard that is left, in this process. progress is told of tried vectors."""
+    """Label every shard that is left, in this process.
+
+    progress: called with the number of vectors tried.
+    """
 
     def note(labelled: int, failed: int) -> None:
         job.note(labelled, failed)

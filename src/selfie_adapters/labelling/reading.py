@@ -192,7 +192,8 @@ def calibration(
 
     It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1,
     through the adapter's own prompt or the user's (template, placeholder).
-    Raises ConfigError if `path` was not; one that merely lies beside is omitted with a warning.
+    Raises ConfigError if `path` was not; one that is merely in the same folder is omitted with a
+    warning.
     """
     file = Path(beside(adapter_file) if path is None else path)
     if path is None and not file.is_file():

@@ -18,6 +18,8 @@ from selfie_adapters.labelling.reading_plan import ReadingPlan
 
 _REMOVE = "Remove the file, or name another --out."
 CELLS, WHOLE = "cells.jsonl", "reading.json"
+# Not stated by readings that were made before it was recorded; they cannot be compared in it.
+_ADDED = {"weights_digest"}
 
 
 class ReadingFolder:
@@ -108,12 +110,15 @@ class ReadingFolder:
         self.cells.update({(cell.layer, cell.position): cell for cell in cells})
 
     def _check(self, file: Path, found: Any) -> None:
-        if found == self.settings:
-            return
         there = found if isinstance(found, dict) else {}
-        names = [key for key, value in self.settings.items() if there.get(key) != value]
+        names = [
+            key
+            for key, value in self.settings.items()
+            if there.get(key) != value and (key in there or key not in _ADDED)
+        ]
         names += [key for key in there if key not in self.settings]
-        raise ConfigError(
-            f"{file} is a reading made with other settings ({', '.join(names)}). "
-            "Name another --out, or remove that folder."
-        )
+        if names:
+            raise ConfigError(
+                f"{file} is a reading made with other settings ({', '.join(names)}). "
+                "Name another --out, or remove that folder."
+            )

@@ -124,7 +124,10 @@ class ShardWorker:
             write_controls(folder, self.controls())
 
     def run(self, shard: Shard, progress: Callable[[int, int], None] = lambda *_: None) -> Done:
-        """Label what the shard's file lacks. progress is told of (labelled, failed) vectors."""
+        """Label what the shard's file lacks.
+
+        progress: called with the numbers of vectors labelled and failed.
+        """
         group = max(1, self.settings.batch_size // self.settings.labels_per_vector)
         file = ShardFile(shard, self.source, group, self.settings.rows_per_vector)
         failures = 0

@@ -2,7 +2,7 @@
 
 Four formats are built in, because adapters are bound to their text to the character; each is taken
 only where the tokenizer has its special tokens and its chat template does not disagree. Every other
-format is derived from the chat template: it is rendered around marks, and what stands between the
+format is derived from the chat template: it is rendered around marks, and what is between the
 marks is the format.
 """
 
@@ -126,7 +126,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The token that ends an answer in the tokenizer's chat format, else its end-of-text token."""
     try:
         found = chat_format(tokenizer)
-    except PromptError:  # a template that takes no turn: whoever needs the turn is told
+    except PromptError:  # a template that takes no turn: whoever needs the turn gets the error
         found = None
     end = found.end if found else tokenizer.eos_token
     return None if end is None else str(end)
@@ -221,7 +221,7 @@ def _ways() -> Iterator[tuple[list[dict[str, Any]], Any]]:
 
 
 def _opening(generation: str, written: str) -> str:
-    """What stands between the user's text and an answer that does not think first.
+    """What is between the user's text and an answer that does not think first.
 
     generation: the template's opening of an answer that is to come. written: what it puts before
     an answer that is there, and empty where that is unknown. The second is taken where it
@@ -240,7 +240,7 @@ def _opening(generation: str, written: str) -> str:
 def _without_system(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> str:
     """`before` without a default system prompt.
 
-    before: what stands before a first user turn. after: what stands between an answer and the next
+    before: what precedes a first user turn. after: what is between an answer and the next
     user turn, which is the answer's end token and the same opening.
     """
     end = first_added(tokenizer, after.lstrip())

@@ -52,7 +52,7 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
     """Write the dense model and tokenizer of a GGUF file into `folder`, atomically.
 
     Several processes may do so at once: the first one to finish wins. Raises StorageError, leaving
-    nothing behind, if the disk is full or the cache is closed to us.
+    nothing behind, if the disk is full or the cache is read-only.
     """
     log.info("dequantizing %s once into %s", gguf.name, folder)
     building: Path | None = None

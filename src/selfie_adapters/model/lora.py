@@ -29,7 +29,7 @@ def check_peft(adapter: str, base: str) -> None:
 
 @contextlib.contextmanager
 def base_alone(folder: str) -> Iterator[str]:
-    """A view of a folder without the adapter that lies beside the base's own files.
+    """A view of a folder without the adapter that is stored with the base's own files.
 
     transformers offers no switch that works in all its versions.
     """

@@ -171,7 +171,7 @@ def _check_begin_token(
     if not usual and leading(ids, begin) < 2:
         return
     first = leading(ids, begin)
-    # In ChatML formats the begin token opens every turn; elsewhere it may stand only once.
+    # In ChatML formats the begin token opens every turn; elsewhere it may occur only once.
     count = ids.count(begin) if usual == 1 and first == 1 else first
     if count != 1:
         raise PromptError(

@@ -53,7 +53,7 @@ class ModelSource:
 
 
 def find_model(name: str, weights: bool = True) -> ModelSource:
-    """What `name` stands for: "demo", a folder, a GGUF file, or else a hub id.
+    """What `name` refers to: "demo", a folder, a GGUF file, or else a hub id.
 
     weights: whether they are needed, or the tokenizer alone.
     Raises ModelError for a path that does not exist (with the names nearest to it), for a file that

@@ -48,7 +48,7 @@ class Job:
 
     def tell(self, event: Event | None) -> None:
         """From any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is there to be told
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody receives it
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 

@@ -25,7 +25,7 @@ class Decoder:
     """Rows of a decoder, `[d_sae, d_in]`, wherever and whichever way round they lie."""
 
     open: Callable[[], Tensor]
-    """The tensor as it lies in its file: [d_sae, d_in], [d_in, d_sae], or, for a decoder that
+    """The tensor as it is stored in its file: [d_sae, d_in], [d_in, d_sae], or, for a decoder that
     writes into several layers, [d_sae, layers, d_in]. Called for each block: pages of a mapped
     file count as memory until it is closed."""
     columns: bool

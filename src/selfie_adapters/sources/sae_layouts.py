@@ -113,7 +113,7 @@ ANY_DECODER: dict[str, bool] = {
     "decoder.weight": COLUMNS,
     "D": ROWS,
 }
-# One number per latent, and one number per dimension: they tell which way round a decoder lies.
+# One number per latent, and one number per dimension: they state how a decoder is oriented.
 OF_LATENTS = (
     "b_enc",
     "encoder_linear.bias",

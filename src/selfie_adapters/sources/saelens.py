@@ -27,7 +27,7 @@ OWN_LAYOUT = "sae_lens"  # cfg.json beside sae_weights.safetensors
 
 @dataclass(frozen=True)
 class RegisteredSae:
-    """One SAE: what SAELens calls it, where it lies on the hub, what Neuronpedia calls it."""
+    """One SAE: what SAELens calls it, where it is on the hub, what Neuronpedia calls it."""
 
     release: str
     sae_id: str
@@ -101,7 +101,7 @@ def find_sae(release: str, sae_id: str) -> RegisteredSae:
     of_repo = [entry for saes in known.values() for entry in saes.values() if entry.repo == release]
     if not of_repo:
         return RegisteredSae(release, sae_id, repo=release, path=sae_id)
-    # A file may stand in two releases of its repository; the one with labels is of more use.
+    # A file may be in two releases of its repository; the one with labels is of more use.
     of_repo.sort(key=lambda entry: entry.neuronpedia_id is None)
     names: dict[str, RegisteredSae] = {}
     for entry in of_repo:

@@ -1,4 +1,4 @@
-"""What a topic is, and how it stands in a row of a file."""
+"""What a topic is, and how it is written in a row of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIKE_LABELS = ("label", "labels", "lables")
 class Topic:
     """Something to have a vector of: the text that evokes it, and its labels.
 
-    `name` is put into a question ("Tell me about …"); `prompt` is used as it stands instead.
+    `name` is put into a question ("Tell me about …"); `prompt` is used as it is instead.
     split: which topics are held out, where the source says so.
     """
 
@@ -34,7 +34,7 @@ class Topic:
 def topic_of_row(place: str, row: Any) -> Topic:
     """A topic from the fields of a file's row.
 
-    place: where the row stands, for messages. Raises DataError for anything that is no topic.
+    place: where the row is, for messages. Raises DataError for anything that is no topic.
     """
     if not isinstance(row, dict):
         raise DataError(

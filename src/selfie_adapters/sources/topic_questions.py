@@ -133,7 +133,7 @@ def _numbered(texts: tuple[str, ...]) -> str:
 
 
 def _json_object(answer: str) -> dict[str, Any]:
-    """The JSON object in an answer, which may stand in a code fence or after some words."""
+    """The JSON object in an answer, which may be in a code fence or after some words."""
     match = re.search(r"\{.*\}", answer, flags=re.DOTALL)
     try:
         found = json.loads(match.group()) if match else None

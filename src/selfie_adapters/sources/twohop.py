@@ -56,7 +56,7 @@ def read_twohop(source: str) -> list[TwoHopQuestion]:
     for place, row in _flat(open_rows(source)):
         question = _question(place, row, str(len(questions)))
         if question.uid in questions:
-            raise DataError(f"{place}: uid {question.uid} stands in an earlier row too.")
+            raise DataError(f"{place}: uid {question.uid} is in an earlier row too.")
         questions[question.uid] = question
     if not questions:
         raise DataError(f"{source}: no questions.")

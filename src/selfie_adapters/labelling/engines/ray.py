@@ -46,10 +46,11 @@ def run_with_ray(
     address: str | None = None,
     progress: Callable[[int], None] = lambda _vectors: None,
 ) -> None:
-    """Label every shard that is left. progress is told of tried vectors, shard by shard.
+    """Label every shard that is left.
 
-    workers: processes; None is one a GPU of the cluster, or one for every four cores. address:
-    of a running cluster; None starts one in this process for the time of the run.
+    workers: processes; None is one per GPU of the cluster, or one per four cores. address: of a
+    running cluster; None starts one in this process for the time of the run. progress: called with
+    the number of vectors tried, after each shard.
     Raises MissingExtraError without Ray, the error of a process that could not begin, and
     LabellingError for any other.
     """
@@ -92,7 +93,7 @@ def run_with_ray(
 
 
 def _cause(error: BaseException) -> SelfieError:
-    """This project's error inside Ray's wrappings, or one that says what Ray said."""
+    """This project's error inside Ray's wrappings, or one that states what Ray reported."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, SelfieError):
