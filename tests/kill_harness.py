@@ -2,8 +2,8 @@
 
 Everything that a job imports is loaded once, in a process without threads; each attempt is a fork
 of it, so that it starts in milliseconds and most kills hit the work instead of the imports.
-`python tests/kill_harness.py kills JOB COUNT SEED` prints a JSON report; `full` in place of `kills`
-fills the disk instead. tests/test_kills.py runs both.
+`python tests/kill_harness.py kills JOB COUNT SEED` prints a JSON report. In place of `kills`,
+`full` fills the disk and `signals` sends Ctrl-C, SIGTERM and SIGHUP. tests/test_kills.py runs all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST_ATTEMPTS = 400  # of one life; more means that the job makes no progress
 
 
@@ -73,13 +75,65 @@ def attempt(
     return os.waitstatus_to_exitcode(status), time.perf_counter() - began
 
 
+def signalled(
+    job: KillJob, folder: Path, command: list[str], after: float, numbers: list[signal.Signals]
+) -> int:
+    """Run `command` in a fork that receives the signals `after` seconds; returns its exit status.
+
+    The signals wait until the command answers them, as Python's own start is not ours to answer.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    began = time.perf_counter()
+    child = os.fork()
+    if not child:
+        _run_signalled(job, folder, command)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    for number in numbers:
+        while time.perf_counter() < began + after:
+            time.sleep(min(0.002, max(0.0, began + after - time.perf_counter())))
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+        after += 0.02
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _run_signalled(job: KillJob, folder: Path, command: list[str]) -> None:
+    """The child, up to the end of the command as its entry point has it: never returns."""
+    code = 1
+    try:
+        _into(folder)
+        job.patch()
+        from selfie_adapters import interruption
+        from selfie_adapters.__main__ import main
+
+        sys.argv = ["selfie", *command]
+        try:
+            with interruption.installed():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        sys.stdout.flush(), sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _into(folder: Path) -> None:
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.chdir(folder)
+
+
 def _run(job: KillJob, folder: Path, room: int | None) -> None:
     """The child: never returns."""
     code = 1
     try:
-        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1), os.dup2(log, 2)
-        os.chdir(folder)
+        _into(folder)
         job.patch()
         from selfie_adapters.cli import main
 
@@ -157,6 +211,49 @@ def run_with_kills(job: KillJob, kills: int, seed: int) -> dict[str, Any]:
     return {"kills": done, "lives": lives, "attempts": attempts, "seconds_per_run": round(usual, 3)}
 
 
+def run_with_signals(job: KillJob, count: int, seed: int) -> dict[str, Any]:
+    """Lives of the job, each stopped by signals, one or two, until `count` attempts were stopped.
+
+    The next attempt is the command that the one line of the last one states.
+    Raises AssertionError where there is another line, or another exit status than the signal's,
+    or where a life ends otherwise than the uninterrupted run did.
+    """
+    chance = random.Random(seed)
+    with prepared(job) as (inputs, expected, usual):
+        stopped = lives = 0
+        while stopped < count:
+            folder = inputs.parent / f"life{lives}" / "whole"
+            shutil.copytree(inputs, folder)
+            lives += 1
+            command = job.command(folder)
+            for turn in range(_MOST_ATTEMPTS):
+                number = chance.choice(SIGNALS)
+                numbers = [number] * chance.choice([1, 2])
+                # At the start, anywhere, and in the end, where the results are written.
+                moment = (0.0, chance.random(), 0.9 + chance.random() / 5)[(lives + turn) % 3]
+                code = signalled(job, folder, command, moment * usual, numbers)
+                said = _log(folder)
+                ends = [line for line in said.splitlines() if "stopped by " in line]
+                what = f"seed {seed}, life {lives}, {numbers} at {moment:.2f}: {code}\n{said}"
+                if code == 0 and not ends:
+                    break
+                stopped += 1
+                name = "Ctrl-C" if number == signal.SIGINT else number.name
+                assert code == 128 + number, what
+                assert len(ends) == 1 and f"stopped by {name}" in ends[0], what  # noqa: PT018
+                assert said.endswith(f"{ends[0]}\n") and "Traceback" not in said, what  # noqa: PT018
+                job.after_kill(folder)
+                if "with: selfie " in ends[0]:
+                    command = shlex.split(ends[0].rpartition("with: selfie ")[2])
+                else:
+                    assert "Run the same command again" in ends[0], what
+            else:
+                raise AssertionError(f"not done after {_MOST_ATTEMPTS} attempts")
+            _compare(job, folder, expected, f"seed {seed}, life {lives}")
+            shutil.rmtree(folder.parent)
+    return {"stopped": stopped, "lives": lives, "seconds_per_run": round(usual, 3)}
+
+
 def run_on_full_disks(job: KillJob, disks: int, seed: int) -> dict[str, Any]:
     """Attempts of the job on disks that are full at random sizes, each then resumed with room.
 
@@ -205,7 +302,8 @@ def main() -> None:
     what, name, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     from kill_jobs import JOBS
 
-    run = {"kills": run_with_kills, "full": run_on_full_disks}[what]
+    runs = {"kills": run_with_kills, "full": run_on_full_disks, "signals": run_with_signals}
+    run = runs[what]
     print(json.dumps({"job": name, **run(JOBS[name](), count, seed)}))  # noqa: T201
 
 

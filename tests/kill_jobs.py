@@ -130,6 +130,41 @@ def export() -> KillJob:
     return KillJob(lambda _: command, _files("labels"), prepare)
 
 
+def confidence() -> KillJob:
+    def prepare(folder: Path) -> None:
+        """Labels that are right for every second vector, because the model has written them."""
+        import torch
+
+        from selfie_adapters.adapters import load_adapter
+        from selfie_adapters.dataset import Item, Section, save_dataset
+        from selfie_adapters.labelling import Labeller
+        from selfie_adapters.model import load_model
+
+        _inputs(folder)
+        vectors = torch.randn(40, 48, generator=torch.Generator().manual_seed(0))
+        labeller = Labeller(
+            load_model(folder / "model", "float32"), load_adapter(folder / "adapter.safetensors")
+        )
+        written = [found[0].text for found in labeller.label(vectors, max_new_tokens=3)]
+        items = [Item(i, [written[i] if i % 2 else "wrong"], "val") for i in range(40)]
+        metadata = {"dataset_name": "d", "filename": "d.safetensors", "layer": 1}
+        metadata |= {"source": "s", "vector_type": "v"}
+        save_dataset(folder / "held_out.json", [Section(metadata, vectors, items)])
+
+    command = ["confidence", "fit", "held_out.json", "--adapter", "adapter.safetensors", *MODEL]
+    command += [
+        "--max-new-tokens",
+        "3",
+        "--controls",
+        "20",
+        "--control-rate",
+        "1",
+        "--precision",
+        "0.4",
+    ]
+    return KillJob(lambda _: command, _files("adapter.confidence.json"), prepare)
+
+
 def _evaluation(
     name: str, settings: Callable[[Path], dict[str, Any]], patch: Callable[[], None] = lambda: None
 ) -> KillJob:
@@ -338,6 +373,7 @@ JOBS: dict[str, Callable[[], KillJob]] = {
     "label": label,
     "read": read,
     "export": export,
+    "confidence fit": confidence,
     "eval loss": eval_loss,
     "eval retrieval": eval_retrieval,
     "eval scoring": eval_scoring,

@@ -1,4 +1,4 @@
-"""Kills at random moments and full disks leave no trace in the results of the long jobs."""
+"""Kills, signals and full disks at random moments leave no trace in the results of long jobs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ NAMES = (
     "label",
     "read",
     "export",
+    "confidence fit",
     "eval loss",
     "eval retrieval",
     "eval scoring",
@@ -54,3 +55,14 @@ def test_fifty_kills_at_random_moments_give_the_same_bytes(name):
 def test_a_disk_that_is_full_at_any_size_is_one_line_and_the_job_resumes(name):
     found = report("full", name, 8)
     assert found["failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_signals_at_random_moments_are_one_line_that_states_how_to_resume(name):
+    assert report("signals", name, 20)["stopped"] >= 20
+
+
+def test_a_signal_at_any_moment_is_one_line_that_states_how_to_resume():
+    """The quickest job that writes two files; the slow test above has them all."""
+    assert report("signals", "prepare sae", 6)["stopped"] >= 6

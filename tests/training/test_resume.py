@@ -23,13 +23,14 @@ from selfie_adapters.errors import (
     ConfigError,
     FolderInUseError,
     MissingFileError,
+    StorageError,
     TrainingError,
     TrainingStopped,
 )
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.locking import folder_lock
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training import loop, resume, train
+from selfie_adapters.training import loop, resume, run_folder, train
 from selfie_adapters.training.stopping import stop_on_signals
 from selfie_adapters.training.tracking import Tracker
 from tiny import golden_tokenizer, tiny_network
@@ -226,6 +227,45 @@ def test_a_second_signal_interrupts_at_once(data, model, monkeypatch):
     monkeypatch.setattr(loop, "backward", signalled)
     with pytest.raises(KeyboardInterrupt):
         train(mixed(data), model)
+
+
+@pytest.mark.parametrize("stage", ["first_state", "write_json", "write_text"])
+def test_what_stops_a_start_over_an_older_run_does_not_offer_to_resume_that_one(
+    data, model, monkeypatch, stage
+):
+    """At none of the stages can `--resume` mistake the older run for the one that was asked for."""
+    run = train(config_for(data, training__max_steps=2), model)
+    old = {path.name for path in run.rglob("*.safetensors")}
+
+    def full(*_):
+        raise StorageError("x cannot be written: No space left on device.")
+
+    monkeypatch.setattr(loop if stage == "first_state" else run_folder, stage, full)
+    message = r"Nothing was trained yet\. Run the same command again\.$"
+    with pytest.raises(TrainingError, match=message):
+        train(config_for(data, training__max_steps=4), model, overwrite=True)
+    if stage == "first_state":
+        assert {path.name for path in run.rglob("*.safetensors")} == old  # not touched yet
+    else:
+        with pytest.raises(MissingFileError, match="holds no run"):
+            resume(run, model)
+    monkeypatch.undo()
+    train(config_for(data, training__max_steps=4), model, overwrite=True)
+    assert [row["step"] for row in rows_of(run, "step")] == [1, 2, 3, 4]
+
+
+def test_a_run_without_a_checkpoint_states_how_to_start_over(data, model, monkeypatch):
+    def full(*_):
+        raise StorageError("x cannot be written: No space left on device.")
+
+    monkeypatch.setattr(loop._Trainer, "_checkpoint", full)
+    run = data.parent / "runs/toy"
+    message = rf"There is no checkpoint yet\. Start over with: selfie train --resume {run}$"
+    with pytest.raises(TrainingError, match=message):
+        train(config_for(data, experiment_name="toy", training__max_steps=2), model)
+    monkeypatch.undo()
+    resume(run, model)
+    assert [row["step"] for row in rows_of(run, "step")] == [1, 2]
 
 
 def test_a_full_disk_stops_with_the_last_checkpoint_whole(data, model, monkeypatch):

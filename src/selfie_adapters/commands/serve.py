@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import read_plain
-from selfie_adapters.interruption import advice
+from selfie_adapters.interruption import advice, catchable
 
 if TYPE_CHECKING:
     import uvicorn
@@ -157,7 +159,19 @@ def _server(app: Any, service: Service) -> uvicorn.Server:
     from selfie_adapters.serving.connections import server_settings
 
     class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # Uvicorn does not know SIGHUP, which would end every answer in the middle.
+            with super().capture_signals():
+                before = {number: signal.signal(number, self.handle_exit) for number in catchable()}
+                try:
+                    yield
+                finally:  # uvicorn raises the signals again after this block
+                    for number, former in before.items():
+                        signal.signal(number, former)
+
         def handle_exit(self, sig: int, frame: Any) -> None:
+            self.force_exit = self.should_exit  # a second signal waits for nobody
             super().handle_exit(sig, frame)
             # Not here: a signal may come while this very thread holds the worker's lock.
             if self.loop is not None:

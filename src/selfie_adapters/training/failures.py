@@ -72,9 +72,11 @@ def not_finite(
 
 def how_to_go_on(run: RunFolder) -> str:
     """The command that resumes the run, and from which step."""
+    if not (run.begun and run.config_file.exists()):
+        return "Nothing was trained yet. Run the same command again."
+    command = f"selfie train --resume {shlex.quote(str(run.path))}"
     paths = Checkpoints(run.checkpoints).newest_first()
     if not paths:
-        return "There is no checkpoint yet."
+        return f"There is no checkpoint yet. Start over with: {command}"
     step = int(paths[0].stem.removeprefix("step_"))
-    command = f"selfie train --resume {shlex.quote(str(run.path))}"
     return f"Resume from step {step} with: {command}"

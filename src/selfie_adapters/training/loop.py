@@ -75,7 +75,7 @@ def resume(
     The configuration is the folder's own. Raises like `train`; MissingFileError if there is no run,
     TrainingError or BindingError if data or model are not the ones it began with.
     """
-    run = RunFolder(Path(folder))
+    run = RunFolder(Path(folder), begun=True)
     config = run.config()
     with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
@@ -111,6 +111,9 @@ class _Trainer:
         """Start a new run, from the adapter file the configuration names if it names one."""
         start = self._start()
         self._agree()
+        if self.ranks.writes:
+            self.run.clear()
+        self.run.begun = True
         if self.ranks.writes:
             self.run.begin(self.config, self.inputs)
         if start.event:

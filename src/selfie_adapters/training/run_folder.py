@@ -25,9 +25,12 @@ from selfie_adapters.files import read_json, write_json, write_text
 from selfie_adapters.locking import folder_lock
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
+    """begun: whether the folder is this run's, and not an earlier one's that it will replace."""
+
     path: Path
+    begun: bool = False
 
     @property
     def metrics(self) -> Path:
@@ -62,11 +65,9 @@ class RunFolder:
                 "--overwrite."
             )
 
-    def begin(self, config: TrainConfig, inputs: Mapping[str, str]) -> None:
-        """Remove what an earlier run left and write the configuration of this one.
-
-        inputs: digests of what the run depends on, by name (inputs.py).
-        """
+    def clear(self) -> None:
+        """Remove what an earlier run left: its configuration first, so that it is no run."""
+        self.config_file.unlink(missing_ok=True)
         for file in self.checkpoints.glob("step_*.safetensors"):
             file.unlink()
         mine = [self.metrics, self.failed_batch]
@@ -74,6 +75,12 @@ class RunFolder:
         for file in mine:
             file.unlink(missing_ok=True)
         self._remove_leftovers()
+
+    def begin(self, config: TrainConfig, inputs: Mapping[str, str]) -> None:
+        """Write the configuration of a run into an empty folder.
+
+        inputs: digests of what the run depends on, by name (inputs.py).
+        """
         write_json(self.path / "run.json", {"id": uuid.uuid4().hex[:8], "inputs": dict(inputs)})
         write_text(self.config_file, dump_config(config))
 
