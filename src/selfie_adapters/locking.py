@@ -57,7 +57,7 @@ class Owner:
         try:
             found = json.loads(os.pread(file, 4096, 0))
             return cls(str(found["host"]), int(found["pid"]), str(found["boot"]), found["since"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None  # its writer was killed before it wrote, or is about to write
 
     def on_this_host(self) -> bool:

@@ -25,6 +25,7 @@ from selfie_adapters.errors import DataError, DownloadError, MissingFileError, S
 from selfie_adapters.sources import bucket as bucket_module
 from selfie_adapters.sources import fetch_source_labels
 from selfie_adapters.sources.bucket import open_bucket
+from selfie_adapters.sources.neuronpedia import _read_saved
 
 HOME = f"v1/{SOURCE_ID}"
 FOUR = {latent: [f"label {latent}"] for latent in range(8)}
@@ -474,3 +475,13 @@ def test_by_default_it_is_the_public_bucket(monkeypatch):
 def test_an_address_that_is_none(url, error, message):
     with pytest.raises(error, match=message):
         open_bucket(url)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b'{"batches": [{"path": "\xff"}]}', b'{"x": ' + b"[" * 100_000],
+    ids=["cut off", "not UTF-8", "nested"],
+)
+def test_a_damaged_saved_listing_counts_as_none(content, tmp_path):
+    (tmp_path / "listing.json").write_bytes(content)
+    assert _read_saved(tmp_path / "listing.json") is None
