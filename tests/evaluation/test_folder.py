@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss_run import LossRow
@@ -50,6 +51,23 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path):
     (tmp_path / "r" / "config.json").write_text("[]")
     with pytest.raises(ConfigError, match="not an evaluation's configuration"):
         opened(tmp_path / "r")
+
+
+class _Earlier(Section):
+    seed: int
+
+
+class _Later(_Earlier):
+    scales: tuple[float, ...] = (1.0,)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(tmp_path):
+    EvaluationFolder(tmp_path / "r", "loss", _Earlier(seed=1))
+    EvaluationFolder(tmp_path / "r", "loss", _Later(seed=1))
+    with pytest.raises(ConfigError, match=r"scales \[1\.0\]; now it is \[2\.0\]"):
+        EvaluationFolder(tmp_path / "r", "loss", _Later(seed=1, scales=(2.0,)))
+    with pytest.raises(ConfigError, match="seed 1; now it is 2"):
+        EvaluationFolder(tmp_path / "r", "loss", _Later(seed=2))
 
 
 def test_a_unit_is_done_once(tmp_path):

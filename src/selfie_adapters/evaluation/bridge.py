@@ -76,9 +76,7 @@ def run_bridge(
         inputs["mean_sha256"] = sha256(settings.mean)
     asked = settings.chat or question_chat(adapter, settings.mean)
     settings = settings.model_copy(update={"chat": asked})  # recorded as it is used
-    kept = EvaluationFolder(
-        folder, "bridge", settings.model_dump(mode="json"), inputs, _FREE, BridgeRow
-    )
+    kept = EvaluationFolder(folder, "bridge", settings, inputs, _FREE, BridgeRow)
     model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
     conditions = list(bridge_conditions(settings, model, adapter))

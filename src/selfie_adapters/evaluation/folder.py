@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic_core import to_jsonable_python
 
 from selfie_adapters import installed
+from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_json, write_json
 from selfie_adapters.json_lines import append_jsonl, iter_jsonl
@@ -37,6 +39,15 @@ class _AnyRow(msgspec.Struct):
     """Rows that nobody checks."""
 
 
+def _defaults(kind: type[Section]) -> dict[str, Any]:
+    """Defaults of a section's optional settings, as JSON values."""
+    optional = {name: one for name, one in kind.model_fields.items() if not one.is_required()}
+    return {
+        name: to_jsonable_python(one.get_default(call_default_factory=True, validated_data={}))
+        for name, one in optional.items()
+    }
+
+
 class EvaluationFolder:
     """The rows that are done, and where the next ones go."""
 
@@ -44,14 +55,16 @@ class EvaluationFolder:
         self,
         folder: str | Path,
         protocol: str,
-        settings: Mapping[str, Any],
+        settings: Section | Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         free: Collection[str] = (),
         kind: type[msgspec.Struct] = _AnyRow,
     ) -> None:
         """Make the folder, or resume the evaluation that is in it.
 
-        settings: JSON values; free names those that do not change the results (a batch size).
+        settings: a section, or JSON values; free names those that do not change the results (a
+        batch size). A setting of a section that the folder does not state, because an earlier
+        version did not have it, counts as its default.
         inputs: what the results depend on besides, as name → hash. kind: what every row is.
         Raises ConfigError if the folder holds another evaluation, or is a file; DataError naming
         file and line for a row that is not of this kind.
@@ -59,6 +72,10 @@ class EvaluationFolder:
         self.folder = Path(folder)
         if self.folder.is_file():
             raise ConfigError(f"{folder} is a file; a folder for the results is expected.")
+        self._defaults: dict[str, Any] = {}
+        if isinstance(settings, Section):
+            self._defaults = _defaults(type(settings))
+            settings = settings.model_dump(mode="json")
         self._record = {"protocol": protocol, "settings": settings, "inputs": inputs or {}}
         self._record = json.loads(json.dumps(self._record))  # as it will be read back
         self._check_same(free)
@@ -126,7 +143,8 @@ class EvaluationFolder:
             return
         match earlier := read_json(self._config):
             case {"protocol": str(), "settings": dict(), "inputs": dict()}:
-                was = {"protocol": earlier["protocol"], **earlier["settings"], **earlier["inputs"]}
+                stated = self._defaults | earlier["settings"]
+                was = {"protocol": earlier["protocol"], **stated, **earlier["inputs"]}
             case _:
                 raise ConfigError(
                     f"{self._config}: not an evaluation's configuration (protocol, settings and "
@@ -141,7 +159,7 @@ class EvaluationFolder:
             if was.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.folder} holds an evaluation with {key} {was.get(key)!r}; now it is "
-                    f"{now.get(key)!r}. Give another --out, or the same settings to go on with it."
+                    f"{now.get(key)!r}. Give another --out, or the same settings to resume it."
                 )
 
     def add(self, key: str, row: Row) -> None:

@@ -36,7 +36,7 @@ def run_loss(
     model: FrozenModel | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Measure every adapter on every data set, or go on with it; returns the path of results.json.
+    """Measure every adapter on every data set, or resume it; returns the path of results.json.
 
     Beside it comes examples.jsonl: one row an adapter and example, its loss under each condition.
     Raises what reading the inputs raises; DataError for a data set with fewer than two vectors in
@@ -46,7 +46,7 @@ def run_loss(
     kept = EvaluationFolder(
         folder,
         "loss",
-        settings.model_dump(mode="json"),
+        settings,
         _inputs(settings, held_out),
         kind=LossRow,
     )

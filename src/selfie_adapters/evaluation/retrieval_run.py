@@ -33,7 +33,7 @@ def run_retrieval(
     embedder: Embedder | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Run the protocol, or go on with it; returns the path of results.json.
+    """Run the protocol, or resume it; returns the path of results.json.
 
     Beside it comes labels.jsonl, one row a condition and label. model and embedder may be loaded
     already. Raises what reading the inputs raises; DataError for a vector without a topic;
@@ -44,9 +44,7 @@ def run_retrieval(
         SentenceEmbedder(settings.embedder, device=settings.device)
     )
     inputs = {**task.inputs(settings), "embedder_digest": embedder.digest}
-    kept = EvaluationFolder(
-        folder, "retrieval", settings.model_dump(mode="json"), inputs, kind=SpokenRow
-    )
+    kept = EvaluationFolder(folder, "retrieval", settings, inputs, kind=SpokenRow)
     progress("embedding the index", 0, len(task.entries))
     index = TopicIndex(task.entries, settings.index, embedder)
     choices: dict[str, dict[str, float]] = {}

@@ -53,7 +53,7 @@ def run_scoring(
     model: FrozenModel | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Run the protocol, or go on with it; returns the path of results.json.
+    """Run the protocol, or resume it; returns the path of results.json.
 
     model may be loaded already. With label_generation_only there are no scores: beside it comes
     {condition}_labels.jsonl, to be scored later. Raises what reading the inputs raises; DataError
@@ -75,9 +75,7 @@ def run_scoring(
     inputs = {name: sha256(file) for name, file in _files(settings).items()}
     if encoder is not None:
         inputs["sae"] = encoder.digest()
-    kept = EvaluationFolder(
-        folder, "generation scoring", settings.model_dump(mode="json"), inputs, FREE, ScoringRow
-    )
+    kept = EvaluationFolder(folder, "generation scoring", settings, inputs, FREE, ScoringRow)
     kept.also_depends_on("model_weights", weights_digest(model))
     foils = Foils.drawn(len(latents), settings.foils, settings.seed)
     writing = Writing(

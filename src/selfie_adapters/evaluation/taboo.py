@@ -73,7 +73,7 @@ def run_taboo(
     embedder: Embedder | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Run the protocol, or go on with it; returns the path of results.json.
+    """Run the protocol, or resume it; returns the path of results.json.
 
     Beside it come rows.jsonl, what the model wrote by topic number, and labels.jsonl, where each
     text led. chat and embedder may be open already. Raises ConfigError for a retrieval that had
@@ -100,9 +100,7 @@ def run_taboo(
     }
     if earlier is not None:
         inputs["retrieval_labels"] = earlier.digest
-    kept = EvaluationFolder(
-        folder, "taboo", settings.model_dump(mode="json"), inputs, free=("chat",), kind=TabooRow
-    )
+    kept = EvaluationFolder(folder, "taboo", settings, inputs, free=("chat",), kind=TabooRow)
     kept.also_depends_on("chat_weights", chat.weights)
     said = _ask(settings, kept, chat, targets, entries, progress)
     progress("embedding the index", 0, len(entries))
