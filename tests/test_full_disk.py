@@ -97,9 +97,18 @@ def test_rows_that_do_not_fit_leave_none(tmp_path):
     assert read_jsonl(path) == [{"n": 1}, {"n": 2}]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_each_way_in_which_a_disk_refuses(tmp_path, number):
-    expected = pytest.raises(StorageError, match="x.json cannot be written")
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free space, or choose"),
+        (errno.EDQUOT, "Free space, or choose"),
+        (errno.EROFS, "Choose"),
+        (errno.EIO, "Choose"),
+    ],
+)
+def test_each_way_in_which_a_disk_refuses(tmp_path, number, advice):
+    message = rf"x.json cannot be written: refused. {advice} another path\.$"
+    expected = pytest.raises(StorageError, match=message)
     with expected, atomic_path(tmp_path / "x.json"):
         raise OSError(number, "refused")
 

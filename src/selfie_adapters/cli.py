@@ -42,7 +42,9 @@ app.command(
     f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
 )
 app.command(
-    f"{COMMANDS}.export:export", name="export", help="A labelling run as CSV, Parquet, JSONL…"
+    f"{COMMANDS}.export:export",
+    name="export",
+    help="A labelling run as CSV, Parquet, Neuronpedia explanations or a training file.",
 )
 _eval = _group("eval", "Measure labels by a protocol, alongside controls.")
 

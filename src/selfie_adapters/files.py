@@ -28,7 +28,8 @@ from selfie_adapters.errors import (
 )
 from selfie_adapters.json_text import parse_json
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = _FULL | {errno.EROFS, errno.EIO}
 # The umask can only be read by setting it: one thread at a time.
 _UMASK_LOCK = threading.Lock()
 _PART = ".part"
@@ -120,7 +121,7 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
 def unwritable(path: str | Path, error: OSError) -> StorageError:
     """The error for a file that cannot be written, with advice that fits the cause."""
     advice = "Choose another path."
-    if error.errno in UNWRITABLE:
+    if error.errno in _FULL:
         advice = "Free space, or choose another path."
     return StorageError(f"{path} cannot be written: {error.strerror or error}. {advice}")
 
