@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,17 @@ def gguf_tensors(file: Path) -> Found:
     """
     from gguf import GGUFReader  # slow to import, and few files are of this kind
 
+    class Reader(GGUFReader):
+        """Ends where the file does: its base reads nothing there, as often as a count claims."""
+
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, *order: Any, **named: Any) -> Any:
+            if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
+                raise ValueError("more is stated than the file holds")
+            return super()._get(offset, dtype, count, *order, **named)
+
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy warns of sizes that overflow
-            reader = GGUFReader(file)
+            reader = Reader(file)
     except Exception as error:  # the reader checks little: numpy's errors, and Python's
         raise DataError(
             f"{file}: cut off, or not a GGUF file ({first_line(error)}). Copy or download it again."
