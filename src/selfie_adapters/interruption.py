@@ -156,11 +156,20 @@ def _tell() -> None:
     """Print the one line, once. To the file descriptor: a signal may come inside a print."""
     if _state.told:
         return
-    _state.told = True
     how = _state.how
     if not how and _state.advice:
         with suppress(Exception):
             how = _state.advice[-1]()
+    # A second signal in here would end the process with the line marked as printed, but not out.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in catchable()}
+    if not _state.told:
+        _state.told = True
+        _print_line(how)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _print_line(how: str) -> None:
     line = f"stopped by {signal_name(_state.received)}. {how or AGAIN}\n".encode(errors="replace")
     with suppress(OSError):  # the terminal may be gone
         if os.isatty(2):
