@@ -6,7 +6,7 @@ from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.sampling import next_tokens, row_uniforms
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.continuation import cache_use
+from selfie_adapters.model.cache_use import cache_use
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 EOT = 259

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
+from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.sampling import next_tokens, row_uniforms
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
+from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.chat_template import render
-from selfie_adapters.model.continuation import Continuation, cache_use
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids, token_id

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfie_adapters.inference.label_batches import LabelBatch, LabelTokens, build_batch
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
-from selfie_adapters.model.continuation import UNSUPPORTED, logit_tolerance
+from selfie_adapters.model.cache_use import UNSUPPORTED, logit_tolerance
 from selfie_adapters.model.library import forward
 
 _MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selfie_adapters.inference.continuation import Continuation, after_prompt
 from selfie_adapters.inference.label_batches import LabelTokens
 from selfie_adapters.inference.label_limits import checked_labels
 from selfie_adapters.inference.microbatch import tokens_a_part
 from selfie_adapters.inference.token_loss import token_losses
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.blocks import check_embedding_width
-from selfie_adapters.model.continuation import Continuation
 from selfie_adapters.model.limits import check_prompt
-from selfie_adapters.model.prefix import after_prompt, shareable
+from selfie_adapters.model.prefix import shareable
 
 _ROWS_AT_ONCE = 256
 _VECTORS_AT_ONCE = 64  # many vectors and few labels a pass: labels of like length need no padding

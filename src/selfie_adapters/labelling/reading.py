@@ -19,7 +19,7 @@ from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel, capture
-from selfie_adapters.model.continuation import cache_use
+from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import Cache
 
-from selfie_adapters.model.continuation import Continuation, SoftRows, cache_use
+from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
@@ -66,18 +65,6 @@ class WholePrompt(BoundPrompt):
 def shareable(model: FrozenModel, prompt: BoundPrompt) -> BoundPrompt:
     """`prompt`, or the same as a `WholePrompt` where the model's cache cannot be repeated."""
     return prompt if cache_use(model).branches else WholePrompt.of(prompt)
-
-
-def after_prompt(
-    model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
-) -> Continuation:
-    """The prompt read once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own.
-
-    prompt: as `shareable` returns it.
-    """
-    ids = torch.tensor(prompt.suffix_ids).expand(len(soft_tokens), -1)
-    soft = SoftRows(soft_tokens.to(model.device), prompt.placeholder_id, len(prompt.sites))
-    return Continuation(model, ids, prefix.for_batch(len(soft_tokens)), soft)
 
 
 def common_length(rows: Sequence[list[int]] | Sequence[tuple[int, ...]], limit: int) -> int:

@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from selfie_adapters.inference.continuation import after_prompt
 from selfie_adapters.inference.sampling import next_tokens, row_uniforms
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
-from selfie_adapters.model.prefix import after_prompt
 
 CLOSING_QUOTE = '"'
 

@@ -11,11 +11,12 @@ from selfie_adapters import Labeller, SoftPrompt, create_adapter, label_losses
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.chat.request import ChatRequest, Message
 from selfie_adapters.errors import ModelError
+from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_scores import score_candidates
 from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
-from selfie_adapters.model.continuation import Continuation, cache_use
+from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.sources.topics import topic_vectors
 from tiny import D_MODEL, FAMILIES, RECURRENT, golden_tokenizer, tiny_network
 
@@ -159,7 +160,8 @@ def test_a_model_that_generates_the_placeholder_reads_it_as_a_token(family: str)
     prompt = PROMPT.bind(model.tokenizer)
     if cache_use(model).steps:
         pytest.skip("the cache of this model is used for single tokens")
-    from selfie_adapters.model.prefix import WholePrompt, after_prompt
+    from selfie_adapters.inference.continuation import after_prompt
+    from selfie_adapters.model.prefix import WholePrompt
 
     whole = WholePrompt.of(prompt)
     read = after_prompt(model, whole, SharedPrefix(model, ()), soft_tokens(1))
