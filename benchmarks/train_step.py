@@ -163,10 +163,10 @@ def our_step(objective: Objective, adapter: Adapter, batch: Batch) -> float:
     """One forward and backward pass as the trainer does it; returns the mean loss."""
     total = 0.0
     chosen = torch.arange(len(batch))
-    for part in objective.parts(batch.labels, chosen, batch.vector_of):
+    for part in objective.microbatches(batch.labels, chosen, batch.vector_of):
         same = batch.vector_of[part]
         soft = adapter.transform(batch.vectors[same])
-        losses = objective.part_loss(soft, batch.labels, chosen[part], same).per_example
+        losses = objective.microbatch_loss(soft, batch.labels, chosen[part], same).per_example
         loss = losses.sum() / len(batch)
         loss.backward()
         total += float(loss.detach())

@@ -8,16 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.inference.label_batches import (
-    build_batch,
-    shuffled_vectors,
-    split_by_length,
-    tokenise_labels,
-)
-from selfie_adapters.inference.lm_head import plain_head
-from selfie_adapters.inference.token_loss import head_losses, token_losses
+from selfie_adapters.inference.label_batches import build_batch, tokenise_labels
+from selfie_adapters.inference.lm_head import head_losses, lm_head, token_losses
+from selfie_adapters.inference.microbatch import split_by_length
 from selfie_adapters.model import FrozenModel, SoftPrompt, library
 from selfie_adapters.training import Objective, label_losses
+from selfie_adapters.training.epochs import shuffled_vectors
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 LABELS = ["cat", "a longer label", "é", "x" * 30, "the end"]
@@ -249,7 +245,7 @@ def test_the_prompt_goes_through_the_model_once_a_vector(family):
     tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     alone, _ = losses_and_gradient(objective, vectors, tokens, None)
-    objective.parts(tokens, torch.arange(8), VECTOR_OF)  # tries once whether sharing is exact
+    objective.microbatches(tokens, torch.arange(8), VECTOR_OF)
     seen = []
     handle = model.embedding.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
     shared, _ = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
@@ -347,10 +343,10 @@ def test_one_row_of_logits_may_predict_several_targets():
     torch.testing.assert_close(logits.grad, theirs.grad)
 
 
-def test_which_heads_are_plain():
+def test_which_heads_are_linear():
     # Granite scales its logits and Gemma 2 caps them: for them the head's output is not the logits
-    plain = {
-        family: plain_head(FrozenModel(tiny_network(family), golden_tokenizer(), family))
+    linear = {
+        family: lm_head(FrozenModel(tiny_network(family), golden_tokenizer(), family)).linear
         for family in FAMILIES
     }
-    assert {family for family, head in plain.items() if head is None} == {"granite", "gemma2"}
+    assert {family for family, head in linear.items() if head is None} == {"granite", "gemma2"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.inference import microbatch
-from selfie_adapters.inference.microbatch import bytes_a_token, tokens_a_part
+from selfie_adapters.inference.microbatch import bytes_per_token, tokens_per_microbatch
 from selfie_adapters.model import FrozenModel
 from tiny import golden_tokenizer, tiny_network
 
@@ -18,18 +18,18 @@ def test_a_token_costs_what_the_layers_read_and_write(model):
     # 3 blocks of width 32: queries and output 32 → 32, keys and values 32 → 16 (2 of 4 heads),
     # gate and up 32 → 64, down 64 → 32; 4 bytes a number
     a_block = 2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64)
-    assert bytes_a_token(model) == 3 * a_block * 4
+    assert bytes_per_token(model) == 3 * a_block * 4
 
 
 def test_a_part_fits_half_of_the_memory_beside_the_weights(model, monkeypatch):
     weights = sum(p.numel() for p in model.network.parameters()) * 4
-    room = 100 * bytes_a_token(model)
+    room = 100 * bytes_per_token(model)
     monkeypatch.setattr(microbatch, "_total_memory", lambda _device: weights + 2 * room)
-    assert tokens_a_part(model) == 100
+    assert tokens_per_microbatch(model) == 100
     monkeypatch.setattr(microbatch, "_total_memory", lambda _device: 0)
-    assert tokens_a_part(model) == 1  # a row is the least there is
+    assert tokens_per_microbatch(model) == 1  # a row is the least there is
 
 
 def test_a_small_model_is_bounded_by_speed_alone(model):
-    assert tokens_a_part(model) == microbatch.TOKENS_A_PART["cpu"]
+    assert tokens_per_microbatch(model) == microbatch.TOKENS_PER_MICROBATCH["cpu"]
     assert microbatch._total_memory(torch.device("cpu")) > 2**28

@@ -30,7 +30,7 @@ def test_blocks_run_twice_and_losses_and_gradients_stay(family):
         calls.clear()
         tokens = tokenise_labels(model.tokenizer, ["cat", "a dog", "x"], prompt.end_id)
         adapter = create_adapter("scalar_affine", 32, init_scale=3.0)
-        loss = objective.part_loss(adapter.transform(vectors), tokens, torch.arange(3))
+        loss = objective.microbatch_loss(adapter.transform(vectors), tokens, torch.arange(3))
         loss.per_example.sum().backward()
         assert len(calls) == LAYERS * (2 if recomputed else 1)
         assert not any(module.training for module in model.network.modules())

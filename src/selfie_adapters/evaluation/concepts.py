@@ -20,7 +20,7 @@ from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.evaluation.controls import UNTRAINED_SCALES, untrained_adapter
 from selfie_adapters.evaluation.recall import hits_at
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean
-from selfie_adapters.inference.label_limits import checked_labels
+from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.model import BoundPrompt, FrozenModel
 from selfie_adapters.training import Objective

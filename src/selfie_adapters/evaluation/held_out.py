@@ -15,7 +15,7 @@ from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.errors import AdapterError
 from selfie_adapters.evaluation.targets import key_of, sample
-from selfie_adapters.inference.label_limits import checked_labels
+from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.training import Objective
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from selfie_adapters.inference.lm_head import lm_head
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.growing_cache import give_room
-from selfie_adapters.model.library import cache_of, forward, kept_rows
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Continuation:
         """
         self._model = model
         self._use = cache_use(model)
+        self._head = lm_head(model)
         self._ids = ids.to(model.device)
         self._soft = soft
         self._soft_length = ids.shape[1]
@@ -99,35 +100,25 @@ class Continuation:
 
         [kept, vocabulary], in row-major order. Afterwards the rows cannot be read on.
         """
-        model = self._model
-        ids, keep = ids.to(model.device), keep.to(model.device)
+        device = self._model.device
+        ids, keep = ids.to(device), keep.to(device)
         self._extend(ids)
         if self._cache is not None:
-            out = forward(
-                model.network, input_ids=ids, cache=self._cache, use_cache=True, keep=keep
-            )
-            return kept_rows(out.logits, keep)
+            return self._head.logits(keep, True, self._cache, input_ids=ids)[0]
         whole = torch.zeros_like(self._ids, dtype=torch.bool)
         whole[:, -keep.shape[1] :] = keep
         with self._injected():
-            out = forward(model.network, input_ids=self._ids, use_cache=False, keep=whole)
-        return kept_rows(out.logits, whole)
+            return self._head.logits(whole, False, input_ids=self._ids)[0]
 
     def _last_logits(self, ids: Tensor, use_cache: bool) -> Tensor:
         masked = {}
         if self._mask is not None:
             positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             masked = {"attention_mask": self._mask, "position_ids": positions}
-        out = forward(
-            self._model.network,
-            input_ids=ids,
-            cache=self._cache,
-            use_cache=use_cache,
-            keep=1,
-            **masked,
+        logits, self._cache = self._head.logits(
+            None, use_cache, self._cache, input_ids=ids, **masked
         )
-        self._cache = cache_of(out) if use_cache else None
-        return out.logits[:, -1]
+        return logits
 
     def _extend(self, new: Tensor) -> None:
         self._ids = torch.cat([self._ids, new], dim=1)

@@ -10,14 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.model import BoundPrompt
+from selfie_adapters.inference.microbatch import offsets_in_rows
+from selfie_adapters.model import BoundPrompt, FrozenModel
+from selfie_adapters.model.limits import embedding_rows, learned_positions
 from selfie_adapters.model.tokens import adds_space
 
 OPENING_QUOTE = CLOSING_QUOTE = '"'
-
-# Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
-# the row, the template part is saved once a label: beyond this length nothing more is gained.
-LABEL_TOKENS_A_ROW = 256
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,60 @@ def _split(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def checked_labels(model: FrozenModel, prompt: BoundPrompt, labels: Sequence[str]) -> LabelTokens:
+    """Labels tokenized for `prompt`, and checked. Raises DataError for a label that is blank or
+    that `check_labels` refuses."""
+    tokens = tokenise_labels(model.tokenizer, labels, prompt.end_id)
+    check_labels(model, prompt, tokens, labels)
+    return tokens
+
+
+def check_labels(
+    model: FrozenModel, prompt: BoundPrompt, tokens: LabelTokens, labels: Sequence[str]
+) -> None:
+    """Raise DataError naming the first label that the model cannot take after `prompt`.
+
+    tokens: those of `labels`. A label must not hold the placeholder, which would be taken for a
+    soft token; nor a token without an embedding; nor more tokens than there are learned positions.
+    """
+    rows = embedding_rows(model)
+    inputs = torch.ones_like(tokens.ids, dtype=torch.bool)
+    inputs[tokens.starts + tokens.lengths - 1] = False  # the end token is only ever a target
+    if (found := _first(tokens, inputs & (tokens.ids == prompt.placeholder_id))) is not None:
+        raise DataError(
+            f'label {found[0]} ({labels[found[0]]!r:.80}) holds the placeholder "'
+            f'{prompt.prompt.placeholder}" (token {prompt.placeholder_id}). Choose another '
+            "placeholder, or change the label."
+        )
+    if (found := _first(tokens, tokens.ids >= rows)) is not None:
+        label, token = found
+        raise DataError(
+            f"label {label} ({labels[label]!r:.80}) holds the token "
+            f'"{model.tokenizer.convert_ids_to_tokens(token)}" (id {token:,}); the embedding of '
+            f"{model.name} has {rows:,} rows. Use the model's own tokenizer, or change the label."
+        )
+    limit = learned_positions(model)
+    if limit is None or not len(tokens):
+        return
+    used = len(prompt.ids) + tokens.lengths - 1
+    if int(used.max()) > limit:
+        label = int((used > limit).nonzero()[0])
+        raise DataError(
+            f"label {label} ({labels[label]!r:.80}) takes {int(used[label]):,} positions with the "
+            f"prompt's {len(prompt.ids)}; {model.name} has {limit:,} learned positions. Shorten "
+            "the label or the template."
+        )
+
+
+def _first(tokens: LabelTokens, where: Tensor) -> tuple[int, int] | None:
+    """The label and the id of the first token that `where` marks."""
+    if not bool(where.any()):
+        return None
+    position = int(where.nonzero()[0])
+    label = int(torch.searchsorted(tokens.starts, position, right=True)) - 1
+    return label, int(tokens.ids[position])
+
+
 @dataclass(frozen=True)
 class LabelBatch:
     """Rows ready for the model: the prompt from its first site on, then one label or several.
@@ -101,7 +153,7 @@ def build_batch(
     rows = int(row_of.max()) + 1
     lengths = labels.lengths[chosen]
     # The last token of a label is only ever a target, never an input.
-    offsets, row_lengths = _offsets_in_rows(lengths - 1, row_of, rows)
+    offsets, row_lengths = offsets_in_rows(lengths - 1, row_of, rows)
     width = start + int(row_lengths.max())
 
     of = torch.repeat_interleave(torch.arange(n), lengths)  # label of each label token
@@ -130,66 +182,3 @@ def build_batch(
         visible = (same | (branch == -1).unsqueeze(1)).tril()
     first = torch.full((rows,), n).scatter_reduce(0, row_of, torch.arange(n), "amin")
     return LabelBatch(ids, positions, visible, keep, targets, predictors, of, lengths, first)
-
-
-def _offsets_in_rows(sizes: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Where each item begins when items of one row follow each other; and the rows' lengths."""
-    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, sizes)
-    order = torch.argsort(row_of, stable=True)
-    begins = sizes[order].cumsum(0) - sizes[order]
-    begins -= (row_lengths.cumsum(0) - row_lengths)[row_of[order]]
-    offsets = torch.empty_like(sizes)
-    offsets[order] = begins
-    return offsets, row_lengths
-
-
-def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
-    """A row for each label ([n] numbers 0…rows-1): labels of one vector together, up to a length.
-
-    lengths: [n] tokens of each label. vector_of: [n], equal numbers for labels of one vector.
-    """
-    _, vector = torch.unique(vector_of, return_inverse=True)
-    offsets, _ = _offsets_in_rows(lengths, vector, int(vector.max()) + 1)
-    pairs = torch.stack([vector, offsets // LABEL_TOKENS_A_ROW], dim=1)
-    return torch.unique(pairs, dim=0, return_inverse=True)[1]
-
-
-def shuffled_vectors(vector_of: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions 0…n-1, vector after vector in random order, each one's labels together.
-
-    vector_of: [n], equal numbers for labels of one vector.
-    """
-    _, vector = torch.unique(vector_of, return_inverse=True)
-    rank = torch.randperm(int(vector.max()) + 1, generator=generator)
-    return torch.argsort(rank[vector], stable=True)
-
-
-def split_by_length(
-    lengths: Tensor, overhead: int, tokens: int, row_of: Tensor | None = None
-) -> list[Tensor]:
-    """Positions 0…n-1 sorted by their row's length (longest first) and cut into parts.
-
-    A part holds whole rows of like length, at most `tokens` tokens after padding (at least one
-    row); `overhead` is the tokens each row has besides its labels. row_of: [n] as `shared_rows`
-    gives it; None gives each label a row of its own. The sum over parts of a loss or gradient is
-    that of the whole batch; padding nearly vanishes.
-    """
-    if row_of is None:
-        row_of = torch.arange(lengths.numel())
-    rows = int(row_of.max()) + 1 if row_of.numel() else 0
-    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, lengths)
-    order = torch.argsort(row_lengths, descending=True, stable=True)
-    part_of_row = torch.empty(rows, dtype=torch.int64)
-    at = parts = 0
-    while at < rows:
-        longest = int(row_lengths[order[at]]) + overhead
-        fitting = max(1, tokens // longest)
-        part_of_row[order[at : at + fitting]] = parts
-        at += fitting
-        parts += 1
-    # Within a part: longest rows first, labels of one row together and in their own order.
-    rank = torch.empty(rows, dtype=torch.int64)
-    rank[order] = torch.arange(rows)
-    sequence = torch.argsort(rank[row_of], stable=True)
-    sizes = torch.bincount(part_of_row[row_of], minlength=parts)
-    return list(sequence.split(sizes.tolist())) if parts else []

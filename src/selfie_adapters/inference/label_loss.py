@@ -1,10 +1,16 @@
-"""How well the frozen model, given a soft token, says a label: the loss that training moves."""
+"""How well the frozen model, given a soft token, says a label: the loss that training moves.
+
+Several labels of one vector can share a row: the prompt once, then each label on a branch of its
+own. Each label sees the prompt and itself, at the positions that it would have alone, so its loss
+is what it would be alone. That needs a model that takes its mask and positions as they are given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,23 +21,26 @@ from selfie_adapters.inference.label_batches import (
     LabelBatch,
     LabelTokens,
     build_batch,
+    checked_labels,
+)
+from selfie_adapters.inference.lm_head import head_losses, lm_head, token_losses
+from selfie_adapters.inference.microbatch import (
     shared_rows,
     split_by_length,
+    tokens_per_microbatch,
 )
-from selfie_adapters.inference.label_limits import checked_labels
-from selfie_adapters.inference.label_rows import branch_inputs, longest_shared, sharing_is_exact
-from selfie_adapters.inference.lm_head import hidden_before, plain_head
-from selfie_adapters.inference.microbatch import tokens_a_part
-from selfie_adapters.inference.token_loss import head_losses, token_losses
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.model.blocks import check_embedding_width
-from selfie_adapters.model.library import forward, kept_rows
+from selfie_adapters.model.cache_use import UNSUPPORTED, logit_tolerance
+from selfie_adapters.model.library import forward
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
 
+_MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask
+
 
 @dataclass(frozen=True)
-class PartLoss:
+class MicrobatchLoss:
     """Losses of some rows: `per_example` [rows] in nats a token, `clamped` and `tokens` counts."""
 
     per_example: Tensor
@@ -61,14 +70,14 @@ class Objective:
         self.label_smoothing = label_smoothing
         self.max_loss = max_loss
         self._prefix = SharedPrefix(model, prompt.prefix_ids)
-        self._head = plain_head(model)
-        self._tokens_a_part = tokens_a_part(model)
+        self._head = lm_head(model)
+        self._tokens_per_microbatch = tokens_per_microbatch(model)
 
     @cached_property
     def _sharing_is_exact(self) -> bool:
         return sharing_is_exact(self.model, self.prompt, self._prefix)
 
-    def parts(
+    def microbatches(
         self, labels: LabelTokens, chosen: Tensor, vector_of: Tensor | None = None
     ) -> list[Tensor]:
         """Positions in `chosen`, cut into parts of like length that fit the machine.
@@ -78,7 +87,7 @@ class Objective:
         overhead = len(self.prompt.suffix_ids)
         lengths = labels.lengths[chosen]
         row_of = self._rows(lengths, vector_of)
-        return split_by_length(lengths, overhead, self._tokens_a_part, row_of)
+        return split_by_length(lengths, overhead, self._tokens_per_microbatch, row_of)
 
     def _rows(self, lengths: Tensor, vector_of: Tensor | None) -> Tensor | None:
         """The row of each label; None: one each (nothing to share, or it would not be exact)."""
@@ -89,13 +98,13 @@ class Objective:
             return None
         return shared_rows(lengths, vector_of) if self._sharing_is_exact else None
 
-    def part_loss(
+    def microbatch_loss(
         self,
         soft_tokens: Tensor,
         labels: LabelTokens,
         chosen: Tensor,
         vector_of: Tensor | None = None,
-    ) -> PartLoss:
+    ) -> MicrobatchLoss:
         """Losses of the labels `chosen` ([rows]) given one soft token each ([rows, d_model]).
 
         An example's loss is the mean cross-entropy over its label's tokens, closing quote and end
@@ -113,29 +122,28 @@ class Objective:
         sums = losses.new_zeros(chosen.numel()).index_add(
             0, batch.target_labels.to(losses.device), losses
         )
-        return PartLoss(sums / batch.lengths.to(sums), clamped, batch.targets.numel())
+        return MicrobatchLoss(sums / batch.lengths.to(sums), clamped, batch.targets.numel())
 
     def _token_losses(self, batch: LabelBatch) -> Tensor:
         cache = self._prefix.for_batch(batch.ids.shape[0])
-        keep = batch.keep.to(self.model.device)
         inputs = {
-            "input_ids": batch.ids.to(self.model.device),
-            "cache": cache,
+            "keep": batch.keep.to(self.model.device),
             "use_cache": cache is not None,
-            "keep": keep,
+            "cache": cache,
+            "input_ids": batch.ids.to(self.model.device),
             **branch_inputs(batch, self._prefix.length, self.model),
         }
-        head = self._head
-        if head is None:
-            found = forward(self.model.network, **inputs).logits
-        else:
-            found = hidden_before(head, self.model, **inputs)
-        found = kept_rows(found, keep)
+        linear = self._head.linear
+        found, _ = self._head.logits(**inputs) if linear is None else self._head.hidden(**inputs)
+        if linear is not None:
+            found = found.to(linear.weight.device)
         targets = batch.targets.to(found.device)
         predictors = batch.predictors.to(found.device)
-        if head is None:
+        if linear is None:
             return token_losses(found, targets, self.label_smoothing, predictors)
-        return head_losses(found, head.weight, head.bias, targets, self.label_smoothing, predictors)
+        return head_losses(
+            found, linear.weight, linear.bias, targets, self.label_smoothing, predictors
+        )
 
     def all_losses(
         self,
@@ -143,18 +151,18 @@ class Objective:
         labels: LabelTokens,
         chosen: Tensor,
         vector_of: Tensor | None = None,
-    ) -> PartLoss:
-        """`part_loss` over any number of rows, part by part, in the order of `chosen`."""
+    ) -> MicrobatchLoss:
+        """`microbatch_loss` over any number of rows, part by part, in the order of `chosen`."""
         pieces = []
-        parts = self.parts(labels, chosen, vector_of)
+        parts = self.microbatches(labels, chosen, vector_of)
         for part in parts:
             where = part.to(soft_tokens.device)
             same = None if vector_of is None else vector_of[part]
-            pieces.append(self.part_loss(soft_tokens[where], labels, chosen[part], same))
+            pieces.append(self.microbatch_loss(soft_tokens[where], labels, chosen[part], same))
         back = torch.argsort(torch.cat(parts)).to(pieces[0].per_example.device)
         per_example = torch.cat([piece.per_example for piece in pieces])[back]
         clamped = torch.stack([piece.clamped for piece in pieces]).sum()
-        return PartLoss(per_example, clamped, sum(piece.tokens for piece in pieces))
+        return MicrobatchLoss(per_example, clamped, sum(piece.tokens for piece in pieces))
 
 
 def label_losses(
@@ -184,3 +192,60 @@ def label_losses(
     tokens = checked_labels(model, bound, labels)
     soft = adapter(vectors)
     return objective.all_losses(soft, tokens, torch.arange(len(labels))).per_example
+
+
+def branch_inputs(batch: LabelBatch, prefix_length: int, model: FrozenModel) -> dict[str, Any]:
+    """`attention_mask` and `position_ids` for rows of several labels; nothing for plain rows."""
+    if batch.visible is None:
+        return {}
+    rows, width = batch.ids.shape
+    seen = torch.cat([torch.ones(rows, width, prefix_length, dtype=torch.bool), batch.visible], -1)
+    mask = torch.zeros(seen.shape, dtype=model.dtype)
+    mask.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    return {
+        "attention_mask": mask.unsqueeze(1).to(model.device),
+        "position_ids": (batch.positions + prefix_length).to(model.device),
+    }
+
+
+def longest_shared(model: FrozenModel) -> int | None:
+    """Tokens that prompt and label may have for sharing to be right: the attention window, if any.
+
+    In rows longer than the window, nearness in the row would stand for nearness in the text.
+    """
+    return getattr(model.network.config.get_text_config(decoder=True), "sliding_window", None)
+
+
+@torch.no_grad()
+def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> bool:
+    """Whether two labels in one row get the logits that each gets alone. Two short passes."""
+    if model.network.config._attn_implementation not in _MASKED_ATTENTION:
+        return False
+    # Any tokens do; the placeholder keeps its own embedding.
+    words = torch.tensor([i for i in prompt.ids if i != prompt.placeholder_id])[-6:]
+    ids = torch.cat([words, words.flip(0)])
+    size = words.numel()
+    labels = LabelTokens(ids, torch.tensor([0, size]), torch.tensor([size, size]))
+    both = torch.arange(2)
+    alone = _logits(model, build_batch(prompt, labels, both), prefix)
+    try:
+        together = _logits(
+            model, build_batch(prompt, labels, both, torch.zeros(2, dtype=torch.int64)), prefix
+        )
+    except UNSUPPORTED:  # no such inputs, or not of this shape
+        return False
+    return bool((alone - together).abs().max() <= logit_tolerance(model, alone))
+
+
+def _logits(model: FrozenModel, batch: LabelBatch, prefix: SharedPrefix) -> Tensor:
+    """Logits before each label token, [label tokens, vocabulary], float32."""
+    cache = prefix.for_batch(batch.ids.shape[0])
+    logits = forward(
+        model.network,
+        input_ids=batch.ids.to(model.device),
+        cache=cache,
+        use_cache=cache is not None,
+        **branch_inputs(batch, prefix.length, model),
+    ).logits
+    kept = logits[batch.keep.to(logits.device)]
+    return kept[batch.predictors.to(logits.device)].float()

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.inference.continuation import Continuation, after_prompt
-from selfie_adapters.inference.label_batches import LabelTokens
-from selfie_adapters.inference.label_limits import checked_labels
-from selfie_adapters.inference.microbatch import tokens_a_part
-from selfie_adapters.inference.token_loss import token_losses
+from selfie_adapters.inference.label_batches import LabelTokens, checked_labels
+from selfie_adapters.inference.lm_head import token_losses
+from selfie_adapters.inference.microbatch import tokens_per_microbatch
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt
@@ -116,7 +115,7 @@ def score_written(
     tokens = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
     rows = torch.tensor([owner for owner, _ in different], dtype=torch.int64)
     scores = torch.empty(len(different))
-    for part in _parts_of_like_length(lengths, tokens_a_part(model)):
+    for part in _parts_of_like_length(lengths, tokens_per_microbatch(model)):
         scores[part] = _score_rows(read, rows[part], tokens, part)
     table = dict(zip(different, scores.tolist(), strict=True))
     return [table[pair] for pair in pairs]

@@ -1,35 +1,46 @@
-"""How many tokens go through the model at once, so that a batch of any size fits the machine."""
+"""Cut a batch of labels into rows and micro-batches, so that any batch fits the machine."""
 
 from __future__ import annotations
 
 import os
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.once import once_per_network
 
-# Small parts stay in a CPU's cache; a GPU wants large products (docs/benchmarks.md).
-TOKENS_A_PART = {"cpu": 512, "cuda": 32768}
+# Small micro-batches stay in a CPU's cache; a GPU wants large products (docs/benchmarks.md).
+TOKENS_PER_MICROBATCH = {"cpu": 512, "cuda": 32768}
 _SHARE_OF_MEMORY = 0.5
 
+# Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
+# the row, the template is saved once per label: beyond this length nothing more is gained.
+LABEL_TOKENS_PER_ROW = 256
 
-def tokens_a_part(model: FrozenModel) -> int:
-    """Tokens a part of a batch may have, at least 1.
+
+def tokens_per_microbatch(model: FrozenModel) -> int:
+    """Tokens that a micro-batch may have, at least 1.
 
     Bounded by the memory that the machine has beside the weights, not by what happens to be free:
     the same run is cut the same way, and so gives the same bits, each time.
     """
     device = model.device
-    usual = TOKENS_A_PART.get(device.type, TOKENS_A_PART["cuda"])
-    weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
-    left = (_total_memory(device) - weights) * _SHARE_OF_MEMORY
-    return max(1, min(usual, int(left / max(1, bytes_a_token(model)))))
+    usual = TOKENS_PER_MICROBATCH.get(device.type, TOKENS_PER_MICROBATCH["cuda"])
+    left = (_total_memory(device) - _weights(model)) * _SHARE_OF_MEMORY
+    return max(1, min(usual, int(left / max(1, bytes_per_token(model)))))
 
 
-def bytes_a_token(model: FrozenModel) -> int:
-    """What one token leaves behind for the backward pass: about what all linear layers of the
-    blocks read and write. Their weights are frozen, so some of it is not kept, but what norms,
+@once_per_network
+def _weights(model: FrozenModel) -> int:
+    """Bytes of all weights."""
+    return sum(p.numel() * p.element_size() for p in model.network.parameters())
+
+
+@once_per_network
+def bytes_per_token(model: FrozenModel) -> int:
+    """Bytes that one token leaves behind for the backward pass: about what all linear layers of
+    the blocks read and write. Their weights are frozen, so some of it is not kept, but what norms,
     rotations and activations keep between them makes up for it.
     """
     layers = [m for m in model.blocks.modules() if isinstance(m, nn.Linear)]
@@ -42,3 +53,56 @@ def _total_memory(device: torch.device) -> int:
         count = torch.cuda.device_count()
         return sum(torch.cuda.get_device_properties(i).total_memory for i in range(count))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def split_by_length(
+    lengths: Tensor, overhead: int, tokens: int, row_of: Tensor | None = None
+) -> list[Tensor]:
+    """Positions 0…n-1 sorted by their row's length (longest first) and cut into micro-batches.
+
+    A micro-batch holds whole rows of similar length, at most `tokens` tokens after padding (at
+    least one row); `overhead` is the tokens each row has besides its labels. row_of: [n] as
+    `shared_rows` gives it; None gives each label a row of its own. The sum over micro-batches of a
+    loss or gradient is that of the whole batch; padding nearly vanishes.
+    """
+    if row_of is None:
+        row_of = torch.arange(lengths.numel())
+    rows = int(row_of.max()) + 1 if row_of.numel() else 0
+    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, lengths)
+    order = torch.argsort(row_lengths, descending=True, stable=True)
+    part_of_row = torch.empty(rows, dtype=torch.int64)
+    at = parts = 0
+    while at < rows:
+        longest = int(row_lengths[order[at]]) + overhead
+        fitting = max(1, tokens // longest)
+        part_of_row[order[at : at + fitting]] = parts
+        at += fitting
+        parts += 1
+    # Within a micro-batch: longest rows first, labels of one row together and in their own order.
+    rank = torch.empty(rows, dtype=torch.int64)
+    rank[order] = torch.arange(rows)
+    sequence = torch.argsort(rank[row_of], stable=True)
+    sizes = torch.bincount(part_of_row[row_of], minlength=parts)
+    return list(sequence.split(sizes.tolist())) if parts else []
+
+
+def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
+    """A row for each label ([n] numbers 0…rows-1): labels of one vector together, up to a length.
+
+    lengths: [n] tokens of each label. vector_of: [n], equal numbers for labels of one vector.
+    """
+    _, vector = torch.unique(vector_of, return_inverse=True)
+    offsets, _ = offsets_in_rows(lengths, vector, int(vector.max()) + 1)
+    pairs = torch.stack([vector, offsets // LABEL_TOKENS_PER_ROW], dim=1)
+    return torch.unique(pairs, dim=0, return_inverse=True)[1]
+
+
+def offsets_in_rows(sizes: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Where each item begins when items of one row follow each other; and the rows' lengths."""
+    row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, sizes)
+    order = torch.argsort(row_of, stable=True)
+    begins = sizes[order].cumsum(0) - sizes[order]
+    begins -= (row_lengths.cumsum(0) - row_lengths)[row_of[order]]
+    offsets = torch.empty_like(sizes)
+    offsets[order] = begins
+    return offsets, row_lengths

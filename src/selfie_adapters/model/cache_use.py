@@ -7,17 +7,17 @@ cannot be repeated, some are silently ignored when several tokens follow.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfie_adapters.errors import ModelError, first_line
 from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.loading import FrozenModel
+from selfie_adapters.model.once import once_per_network
 
 # What modeling code raises for a cache or a mask that it was not written for.
 UNSUPPORTED = (
@@ -51,21 +51,13 @@ class CacheUse:
     steps: bool
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, CacheUse] = weakref.WeakKeyDictionary()
-
-
+@once_per_network
+@torch.no_grad()
 def cache_use(model: FrozenModel) -> CacheUse:
     """Tried once per loaded model, in a few passes of eight tokens.
 
     Raises ModelError for a model that cannot be run at all, or looks at later tokens.
     """
-    if model.network not in _known:
-        _known[model.network] = _tried(model)
-    return _known[model.network]
-
-
-@torch.no_grad()
-def _tried(model: FrozenModel) -> CacheUse:
     network = model.network
     # Two rows that differ from the fourth token on; any ids do.
     ids = (torch.arange(16).view(2, 8) * 37 + 11) % min(model.vocab_size, 251)

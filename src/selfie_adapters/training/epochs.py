@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.config import Ratio, TrainConfig
 from selfie_adapters.dataset import Examples, VectorLabelDataset
 from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
-from selfie_adapters.inference.label_batches import LabelTokens, shuffled_vectors, tokenise_labels
+from selfie_adapters.inference.label_batches import LabelTokens, tokenise_labels
 
 _EPOCH_SEEDS = 1_000_003  # seeds of two runs' epochs do not meet
 
@@ -161,3 +161,13 @@ class TrainingOrder:
                 of_epoch = epoch
             start = place * accumulate
             yield StepExamples(epoch, list(batches[start : start + accumulate]))
+
+
+def shuffled_vectors(vector_of: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions 0…n-1, vector after vector in random order, each one's labels together.
+
+    vector_of: [n], equal numbers for labels of one vector.
+    """
+    _, vector = torch.unique(vector_of, return_inverse=True)
+    rank = torch.randperm(int(vector.max()) + 1, generator=generator)
+    return torch.argsort(rank[vector], stable=True)

@@ -12,7 +12,7 @@ from selfie_adapters.config import SoftPromptSection, TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
-from selfie_adapters.inference.label_limits import check_labels
+from selfie_adapters.inference.label_batches import check_labels
 from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.model.limits import check_prompt

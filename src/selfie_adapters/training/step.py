@@ -49,9 +49,9 @@ def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> 
         if not mine.numel():
             continue
         vectors, same = split.vectors(mine), split.vector_of[mine]
-        for part in objective.parts(split.tokens, mine, same):
+        for part in objective.microbatches(split.tokens, mine, same):
             soft = adapter(vectors[part])
-            result = objective.part_loss(soft, split.tokens, mine[part], same[part])
+            result = objective.microbatch_loss(soft, split.tokens, mine[part], same[part])
             loss = result.per_example.sum() / batch.numel()
             (loss * weight).backward()
             rows.append(mine[part])
