@@ -24,8 +24,9 @@ from train_step import machine, wait_for
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.dataset import read_label_source
+from selfie_adapters.inference.generate import quote_tokens
+from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.engines.local import CLOSING_QUOTE, quote_tokens
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 

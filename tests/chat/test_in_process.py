@@ -4,9 +4,8 @@ import torch
 from selfie_adapters.chat import AnswerCache, ChatRequest, Message
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.errors import PromptError
-from selfie_adapters.inference.sampling import next_tokens, row_uniforms
+from selfie_adapters.inference.sampling import Sampling, next_tokens, row_uniforms
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.cache_use import cache_use
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 
 EOT = 259
@@ -38,10 +37,11 @@ def plainly(model: FrozenModel, request: ChatRequest) -> str:
     text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids = model.tokenizer.encode(text + request.begun, add_special_tokens=False)
     uniforms = row_uniforms([request.seed], request.max_tokens)
+    sampling = Sampling(request.temperature, request.top_p)
     written = []
     for step in range(request.max_tokens):
         logits = model.network(input_ids=torch.tensor([ids + written])).logits[:, -1]
-        token, _ = next_tokens(logits, request.temperature, request.top_p, uniforms[:, step])
+        token, _ = next_tokens(logits, sampling, uniforms[:, step])
         if int(token) == EOT:
             break
         written.append(int(token))

@@ -346,10 +346,10 @@ def test_label_generation_only_needs_no_sae(
     ],
 )
 def test_where_a_label_ends(raw, cuts):
-    from selfie_adapters.evaluation.label_groups import LabelDrawing
+    from selfie_adapters.evaluation.label_groups import LabelSampling
 
     kinds = ("trimmed", "first_quote", "last_quote")
-    assert tuple(LabelDrawing(cut=kind).text_of(raw) for kind in kinds) == cuts
+    assert tuple(LabelSampling(cut=kind).text_of(raw) for kind in kinds) == cuts
 
 
 def test_what_a_missing_key_means(config, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.inference.label_batches import tokenise_labels
-from selfie_adapters.inference.label_scores import _parts_of_like_length, prefill, score_written
+from selfie_adapters.inference.label_scores import _parts_of_like_length, prefill, score_generated
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt, library
 from selfie_adapters.training import label_losses
@@ -64,10 +64,10 @@ def test_written_tokens_score_like_the_same_candidates(model):
     ]
     read = prefill(model, prompt, SharedPrefix(model, prompt.prefix_ids), vectors)
     owners = torch.tensor([0] * 5 + [1] * 5)
-    found = score_written(model, read, ids * 2, owners)
+    found = score_generated(model, read, ids * 2, owners)
     torch.testing.assert_close(torch.tensor(found), expected.flatten(), rtol=1e-4, atol=1e-4)
     # one token alone is scored too: by the distribution after the prompt
-    (first,) = score_written(model, read, [[7]])
+    (first,) = score_generated(model, read, [[7]])
     assert first == pytest.approx(float(read.first[0, 7]))
 
 

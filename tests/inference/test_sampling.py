@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.inference.sampling import (
+    Sampling,
     next_tokens,
     penalised,
     row_seed,
@@ -13,7 +14,7 @@ from selfie_adapters.inference.sampling import (
 
 def test_temperature_zero_takes_the_most_likely_token():
     logits = torch.tensor([[0.0, 3.0, 1.0]])
-    token, log_prob = next_tokens(logits, 0.0, 1.0, torch.tensor([0.99]))
+    token, log_prob = next_tokens(logits, Sampling(0.0, 1.0), torch.tensor([0.99]))
     assert token.tolist() == [1]
     assert float(log_prob) == pytest.approx(float(logits.log_softmax(-1)[0, 1]))
 
@@ -25,7 +26,9 @@ def test_temperature_zero_takes_the_most_likely_token():
 )
 def test_a_uniform_number_falls_on_the_ladder_of_ranked_probabilities(uniform, expected):
     logits = torch.tensor([[0.3, 0.2, 0.5]]).log()
-    assert next_tokens(logits, 1.0, 1.0, torch.tensor([uniform]))[0].tolist() == [expected]
+    assert next_tokens(logits, Sampling(1.0, 1.0), torch.tensor([uniform]))[0].tolist() == [
+        expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -34,28 +37,30 @@ def test_a_uniform_number_falls_on_the_ladder_of_ranked_probabilities(uniform, e
 )
 def test_top_p_keeps_the_first_tokens_that_reach_it(top_p, uniform, expected):
     logits = torch.tensor([[0.3, 0.2, 0.5]]).log()  # .5 and .3 left: the ladder is .625, 1
-    assert next_tokens(logits, 1.0, top_p, torch.tensor([uniform]))[0].tolist() == [expected]
+    assert next_tokens(logits, Sampling(1.0, top_p), torch.tensor([uniform]))[0].tolist() == [
+        expected
+    ]
 
 
 def test_temperature_sharpens_and_flattens():
     logits = torch.tensor([[0.8, 0.2]]).log()
     # T 0.5: .64 / .68 = .941; T 2: .894 / 1.342 = .667
-    assert next_tokens(logits, 0.5, 1.0, torch.tensor([0.93]))[0].tolist() == [0]
-    assert next_tokens(logits, 0.5, 1.0, torch.tensor([0.95]))[0].tolist() == [1]
-    assert next_tokens(logits, 2.0, 1.0, torch.tensor([0.65]))[0].tolist() == [0]
-    assert next_tokens(logits, 2.0, 1.0, torch.tensor([0.68]))[0].tolist() == [1]
+    assert next_tokens(logits, Sampling(0.5, 1.0), torch.tensor([0.93]))[0].tolist() == [0]
+    assert next_tokens(logits, Sampling(0.5, 1.0), torch.tensor([0.95]))[0].tolist() == [1]
+    assert next_tokens(logits, Sampling(2.0, 1.0), torch.tensor([0.65]))[0].tolist() == [0]
+    assert next_tokens(logits, Sampling(2.0, 1.0), torch.tensor([0.68]))[0].tolist() == [1]
 
 
 def test_the_log_probability_is_of_the_unmodified_distribution():
     logits = torch.tensor([[0.8, 0.2]]).log()
-    _, log_prob = next_tokens(logits, 0.5, 0.5, torch.tensor([0.1]))
+    _, log_prob = next_tokens(logits, Sampling(0.5, 0.5), torch.tensor([0.1]))
     assert float(log_prob.exp()) == pytest.approx(0.8)
 
 
 def test_frequencies_follow_the_distribution():
     logits = torch.tensor([[0.6, 0.3, 0.1]]).log().expand(20_000, -1)
     uniforms = row_uniforms([row_seed(0, i, 1.0, 0) for i in range(20_000)], 1)[:, 0]
-    counts = next_tokens(logits, 1.0, 1.0, uniforms)[0].bincount(minlength=3) / 20_000
+    counts = next_tokens(logits, Sampling(1.0, 1.0), uniforms)[0].bincount(minlength=3) / 20_000
     torch.testing.assert_close(counts, torch.tensor([0.6, 0.3, 0.1]), atol=0.012, rtol=0)
 
 
@@ -78,7 +83,7 @@ def test_the_repetition_penalty_divides_positive_and_multiplies_negative_logits(
     assert changed.tolist() == [[1.0, -2.0, 0.5, 3.0]]
     # token 3 would win; written before, 3 / 2 loses to 2
     written = torch.tensor([[3]])
-    token, log_prob = next_tokens(logits, 0.0, 1.0, torch.zeros(1), written, 2.0)
+    token, log_prob = next_tokens(logits, Sampling(repetition_penalty=2.0), torch.zeros(1), written)
     assert token.tolist() == [0]
     assert float(log_prob) == pytest.approx(float(logits.log_softmax(-1)[0, 0]))
 
@@ -89,7 +94,7 @@ def test_a_large_vocabulary_is_drawn_from_as_if_it_were_ranked_whole(spread):
     generator = torch.Generator().manual_seed(1)
     logits = (torch.randn(40, 2_000, generator=generator) * spread * 2).round() / 2
     uniforms = torch.rand(40, generator=generator)
-    found = next_tokens(logits, 0.7, 0.9, uniforms)[0].tolist()
+    found = next_tokens(logits, Sampling(0.7, 0.9), uniforms)[0].tolist()
     for row, uniform in enumerate(uniforms.tolist()):
         chances = (logits[row] / 0.7).double().softmax(-1).tolist()
         order = sorted(range(2_000), key=lambda i: (-chances[i], i))

@@ -16,7 +16,7 @@ def test_logits_are_those_of_a_cache_that_is_copied(family):
         found, rows = [], ids
         cache = cache_of(network(rows[:, :5], use_cache=True))
         if room:
-            give_room(cache)
+            give_room(cache, 64)
         for place in range(5, 160):
             if place == 90:
                 cache.batch_select_indices(torch.tensor([0, 2]))
@@ -36,7 +36,7 @@ def test_a_full_cache_layer_is_not_copied_for_each_token():
     network = tiny_network("llama")
     with torch.no_grad():
         cache = cache_of(network(torch.zeros(1, 4, dtype=torch.int64), use_cache=True))
-        give_room(cache)
+        give_room(cache, 64)
         places = set()
         for _ in range(60):
             token = torch.zeros(1, 1, dtype=torch.int64)
@@ -54,7 +54,7 @@ def test_room_is_not_used_for_keys_that_it_does_not_hold(change):
     def after(room: bool) -> torch.Tensor:
         cache = cache_of(network(ids[:, :5], use_cache=True))
         if room:
-            give_room(cache)
+            give_room(cache, 64)
         forward(network, input_ids=ids[:, 5:8], cache=cache, use_cache=True)
         rows = 1
         if change == "batch_repeat_interleave":

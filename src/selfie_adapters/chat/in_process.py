@@ -15,7 +15,8 @@ from torch import Tensor
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.continuation import Continuation
-from selfie_adapters.inference.sampling import next_tokens, row_uniforms
+from selfie_adapters.inference.generate import answer_text, generate
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.cache_use import cache_use
@@ -38,8 +39,7 @@ class _Row:
 class InProcessChat:
     """A model in this process as a chat model.
 
-    An answer depends on its own request alone: its draws come from its seed, whatever else is in
-    the batch (number formats below float32 may round differently in batches of another size).
+    An answer depends on its own request alone (see inference/generate.py).
     """
 
     def __init__(self, model: FrozenModel, batch_size: int = 64) -> None:
@@ -72,7 +72,7 @@ class InProcessChat:
                 alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
                 for start in range(0, len(alike), self._batch_size):
                     for row, ids in self._write(alike[start : start + self._batch_size], prefix):
-                        texts[row.number] = self._text(ids)
+                        texts[row.number] = answer_text(self._model.tokenizer, ids)
                         done(row.number, texts[row.number])
         return texts
 
@@ -123,47 +123,25 @@ class InProcessChat:
     ) -> Iterator[tuple[_Row, list[int]]]:
         """Every row with the ids of its answer, without the end token, as soon as it ends."""
         model = self._model
-        device = model.device
-        how = rows[0].request
         prompts = list(dict.fromkeys(row.ids for row in rows))
         ids, mask = _padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
         padded = cache_use(model).branches
         read = Continuation(
             model, ids, prefix.for_batch(len(prompts)), mask=mask if padded else None
         )
-        # Prompts are read once each, however many answers are requested.
+        # Prompts are read once each, however many answers are asked for.
         at = {prompt: i for i, prompt in enumerate(prompts)}
         read.select(torch.tensor([at[row.ids] for row in rows]))
-        read.make_room()
-        steps = max(row.request.max_tokens for row in rows)
-        uniforms = row_uniforms([row.request.seed for row in rows], steps).to(device)
-        limits = torch.tensor([row.request.max_tokens for row in rows], device=device)
-        alive = torch.arange(len(rows), device=device)
-        written: list[list[int]] = [[] for _ in rows]
-        for step in range(steps):
-            logits = read.logits.to(device)
-            tokens, _ = next_tokens(logits, how.temperature, how.top_p, uniforms[alive, step])
-            ends = self._ends[tokens]
-            over = ends | (limits[alive] == step + 1)
-            table = zip(alive.tolist(), tokens.tolist(), ends.tolist(), over.tolist(), strict=True)
-            for row, token, end, last in table:
-                if not end:
-                    written[row].append(token)
-                if last:
-                    yield rows[row], written[row]
-            if bool(over.all()):
-                return
-            if bool(over.any()):
-                going = (~over).nonzero().flatten()
-                read.select(going)
-                alive, tokens = alive[going], tokens[going]
-            read.read(tokens)
-
-    def _text(self, ids: list[int]) -> str:
-        tokenizer = self._model.tokenizer
-        return str(
-            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        first = rows[0].request
+        answers = generate(
+            read,
+            [row.request.seed for row in rows],
+            Sampling(first.temperature, first.top_p),
+            self._ends,
+            [row.request.max_tokens for row in rows],
         )
+        for row, answer in answers:
+            yield rows[row], answer.ids[:-1] if answer.ended else answer.ids
 
 
 def _padded_left(rows: Sequence[Sequence[int]], shared: int) -> tuple[Tensor, Tensor]:

@@ -145,7 +145,7 @@ def label(
         shard_size=shard_size,
         dtype=dtype,
         device=device,
-        writer="vllm" if engine == "vllm" else "local",
+        engine="vllm" if engine == "vllm" else "local",
         template=template,
         placeholder=placeholder,
         ignore_binding=ignore_binding,

@@ -26,8 +26,8 @@ from selfie_adapters.evaluation.bridge_questions import (
     questions_digest,
 )
 from selfie_adapters.evaluation.bridge_reading import (
-    Drawing,
     QuestionPlan,
+    StateSampling,
     count_hits,
     examples,
     in_cells,
@@ -42,7 +42,7 @@ from selfie_adapters.evaluation.entities import unnamed
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.sampling import Sampling, row_seed
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import mean_layers, read_means
 from selfie_adapters.model import FrozenModel, load_model
@@ -126,14 +126,16 @@ def _read_all(
 ) -> None:
     """One row a condition and question; those that are there are not read again."""
     labeller, lead = conditions[0].labeller, conditions[0].name
-    how = Drawing(
+    how = StateSampling(
         settings.samples,
-        settings.temperature,
-        _top_p(labeller.model) if settings.top_p is None else settings.top_p,
-        settings.max_new_tokens,
+        Sampling(
+            settings.temperature,
+            _top_p(labeller.model) if settings.top_p is None else settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            stop_at_quote=settings.match != "whole_text",
+        ),
         settings.seed,
         settings.batch_size,
-        settings.match == "whole_text",
     )
     means = None
     if settings.mean is not None:
@@ -245,7 +247,7 @@ def other_questions(plans: Sequence[QuestionPlan], seed: int) -> list[QuestionPl
 class _ZeroLabels:
     """Labels of the zero vector: one stream of draws, read from its start by every question."""
 
-    def __init__(self, labeller: Labeller, how: Drawing) -> None:
+    def __init__(self, labeller: Labeller, how: StateSampling) -> None:
         self._labeller, self._how = labeller, how
         self._drawn: list[str] = []
 
@@ -255,15 +257,10 @@ class _ZeroLabels:
             zeros: Tensor = torch.zeros(count - start, self._labeller.model.d_model)
             answers = self._labeller.label(
                 zeros,
-                (1.0,),
-                1,
-                how.temperature,
-                how.top_p,
-                how.max_new_tokens,
-                how.seed,
-                how.batch_size,
+                sampling=how.sampling,
+                seed=how.seed,
+                batch_size=how.batch_size,
                 names=[("zero", i) for i in range(start, count)],
-                stop_at_quote=not how.whole_text,
             )
             self._drawn += [how.text_of(labels[0]) for labels in answers]
         return self._drawn[:count]

@@ -12,6 +12,7 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.evaluation.entities import names_entity, unnamed
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.reading import read_states
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
@@ -44,21 +45,17 @@ class QuestionPlan:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How labels are drawn: so many a state, each with a seed made of question, place and seed."""
+class StateSampling:
+    """How the labels of a state are sampled; seeds are made of question, position and `seed`."""
 
     samples: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    sampling: Sampling
     seed: int
     batch_size: int
-    whole_text: bool = False
-    """Labels are all that is written, not only what precedes the closing quote."""
 
     def text_of(self, label: Label) -> str:
-        """What is searched for a name."""
-        return label.raw.strip() if self.whole_text else label.text
+        """What is searched for a name: all of the answer, where it does not end at its quote."""
+        return label.text if self.sampling.stop_at_quote else label.raw.strip()
 
 
 def question_chat(adapter: Adapter | None, mean: str | None) -> Chat:
@@ -113,7 +110,7 @@ def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None)
 
 
 def write_labels(
-    labeller: Labeller, states: Tensor, one: QuestionPlan, how: Drawing, scale: float = 1.0
+    labeller: Labeller, states: Tensor, one: QuestionPlan, how: StateSampling, scale: float = 1.0
 ) -> list[list[list[str]]]:
     """Labels of every state: layers × positions × samples."""
     names = [
@@ -125,13 +122,10 @@ def write_labels(
         states.flatten(0, 1),
         (scale,),
         how.samples,
-        how.temperature,
-        how.top_p,
-        how.max_new_tokens,
-        how.seed,
-        how.batch_size,
+        how.sampling,
+        seed=how.seed,
+        batch_size=how.batch_size,
         names=names,
-        stop_at_quote=not how.whole_text,
     )
     texts = [how.text_of(label) for labels in answers for label in labels]
     return in_cells(texts, one, how.samples)

@@ -12,8 +12,9 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from selfie_adapters.inference.label_batches import CLOSING_QUOTE
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.engines.local import CLOSING_QUOTE
 
 Cut = Literal["trimmed", "first_quote", "last_quote"]
 
@@ -32,8 +33,11 @@ class LabelSource(Protocol):
         ...
 
 
+PUBLISHED = Sampling(temperature=0.7, top_p=0.9)
+
+
 @dataclass(frozen=True)
-class LabelDrawing:
+class LabelSampling:
     """How labels are sampled (the published values), and where the text of one ends.
 
     samples: labels at each scale. cut: "trimmed" ends at the first quote and collapses whitespace;
@@ -41,11 +45,8 @@ class LabelDrawing:
     a quote until it ends its turn.
     """
 
-    max_tokens: int = 30
-    temperature: float = 0.7
-    top_p: float = 0.9
+    sampling: Sampling = PUBLISHED
     samples: int = 1
-    repetition_penalty: float = 1.0
     cut: Cut = "trimmed"
 
     def text_of(self, raw: str) -> str:
@@ -68,7 +69,7 @@ class WrittenLabels:
         vectors: Tensor,
         latents: Sequence[int],
         scales: Sequence[float],
-        how: LabelDrawing,
+        how: LabelSampling,
         seed: int,
     ) -> None:
         self._labeller, self._vectors, self._latents = labeller, vectors, latents
@@ -79,11 +80,8 @@ class WrittenLabels:
             self._vectors[list(places)],
             self._scales,
             self._how.samples,
-            temperature=self._how.temperature,
-            top_p=self._how.top_p,
-            max_new_tokens=self._how.max_tokens,
+            self._how.sampling,
             seed=self._seed,
-            repetition_penalty=self._how.repetition_penalty,
             names=[(self._latents[place],) for place in places],
             stop_at_quote=self._how.cut != "last_quote",
         )

@@ -20,7 +20,7 @@ from selfie_adapters.evaluation.retrieval_settings import (
     RetrievalSettings,
 )
 from selfie_adapters.evaluation.retrieval_task import Task, gather
-from selfie_adapters.evaluation.spoken_labels import Drawing, Progress, speak
+from selfie_adapters.evaluation.spoken_labels import Progress, speak
 from selfie_adapters.evaluation.targets import (
     Target,
     given_labels,
@@ -29,6 +29,7 @@ from selfie_adapters.evaluation.targets import (
     targets_of_vectors,
 )
 from selfie_adapters.evaluation.title_index import Entry
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
@@ -161,8 +162,19 @@ class _Speaker:
         self, name: str, labeller: Labeller, vectors: Tensor, keys: list[str], scale: float
     ) -> list[str]:
         s = self._settings
-        how = Drawing(s.temperature, s.top_p, s.max_new_tokens, s.seed, s.batch_size)
-        return speak(self._kept, labeller, name, vectors, keys, scale, how, self._progress)
+        sampling = Sampling(s.temperature, s.top_p, max_new_tokens=s.max_new_tokens)
+        return speak(
+            self._kept,
+            labeller,
+            name,
+            vectors,
+            keys,
+            scale,
+            sampling,
+            s.seed,
+            s.batch_size,
+            self._progress,
+        )
 
 
 def other_labels(targets: Sequence[Target], entries: Sequence[Entry], seed: int) -> list[str]:

@@ -23,7 +23,7 @@ from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.generation_scoring import Foils, Scoring, ScoringRow, score_labels
 from selfie_adapters.evaluation.label_groups import (
     GivenLabels,
-    LabelDrawing,
+    LabelSampling,
     LabelSource,
     WrittenLabels,
 )
@@ -32,6 +32,7 @@ from selfie_adapters.evaluation.scoring_settings import ScoringSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.writing import Writing
 from selfie_adapters.files import existing_file, sha256
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
@@ -209,12 +210,14 @@ def _sources(
 ) -> dict[str, LabelSource]:
     """Where each condition's labels come from."""
 
-    how = LabelDrawing(
-        settings.label_tokens,
-        settings.label_temperature,
-        settings.label_top_p,
+    how = LabelSampling(
+        Sampling(
+            settings.label_temperature,
+            settings.label_top_p,
+            settings.label_repetition_penalty,
+            settings.label_tokens,
+        ),
         settings.labels_per_scale,
-        settings.label_repetition_penalty,
         settings.label_cut,
     )
     if vectors is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 from torch import Tensor
 
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 
 Progress = Callable[[str, int, int], None]
@@ -25,17 +25,6 @@ def silent(_what: str, _done: int, _of: int) -> None:
     """Nobody looks."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How a label is drawn. temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 30
-    seed: int = 0
-    batch_size: int = 64
-
-
 def speak(
     folder: EvaluationFolder,
     labeller: Labeller,
@@ -43,7 +32,9 @@ def speak(
     vectors: Tensor,
     keys: Sequence[str],
     scale: float,
-    how: Drawing,
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
     progress: Progress = silent,
 ) -> list[str]:
     """One label per vector: vectors [n, d_model], keys of the n.
@@ -52,20 +43,17 @@ def speak(
     a batch is whole or missing, so the labels after a kill are those of one go.
     """
     said: list[str] = []
-    for number, start in enumerate(range(0, len(keys), how.batch_size)):
+    for number, start in enumerate(range(0, len(keys), batch_size)):
         progress(condition, start, len(keys))
-        stop = min(start + how.batch_size, len(keys))
+        stop = min(start + batch_size, len(keys))
         unit = f"{condition} × {scale:g}/{number}"
         if unit not in folder.rows:
             answers = labeller.label(
                 vectors[start:stop],
                 (scale,),
-                1,
-                how.temperature,
-                how.top_p,
-                how.max_new_tokens,
-                how.seed,
-                how.batch_size,
+                sampling=sampling,
+                seed=seed,
+                batch_size=batch_size,
                 names=[(key,) for key in keys[start:stop]],
             )
             folder.add(unit, {"labels": [labels[0].text for labels in answers]})

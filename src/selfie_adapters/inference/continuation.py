@@ -80,10 +80,10 @@ class Continuation:
         other.select(rows)
         return other
 
-    def make_room(self) -> None:
-        """Let the cache grow in place: worth it where many single tokens follow."""
+    def make_room(self, tokens: int) -> None:
+        """Let the cache grow in place by `tokens` tokens: worth it where single tokens follow."""
         if self._cache is not None:
-            give_room(self._cache)
+            give_room(self._cache, tokens)
 
     def read(self, tokens: Tensor) -> None:
         """Read one more token per row: [rows]."""

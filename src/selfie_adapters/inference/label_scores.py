@@ -96,7 +96,7 @@ def score_candidates(
     return CandidateScores(result, tokens.lengths)
 
 
-def score_written(
+def score_generated(
     model: FrozenModel,
     read: Prefilled,
     answers: Sequence[Sequence[int]],

@@ -1,17 +1,44 @@
-"""Draw next tokens so that a row's text depends on its own seed alone, not on its batch."""
+"""Sample next tokens so that a row's tokens depend on its own seed alone, not on its batch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 
-def row_seed(seed: int, *place: float | str) -> int:
-    """A 63-bit seed for one row, from the run's seed and the row's place (index, scale, sample)."""
-    text = ":".join(repr(part) for part in (seed, *place))
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is generated. temperature 0 is greedy; seeds are given per row.
+
+    top_p: the nucleus, in (0, 1]. repetition_penalty: 1 changes nothing. max_new_tokens: per
+    answer. stop_at_quote: whether a closing quote ends an answer, or only the end token does.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 30
+    stop_at_quote: bool = True
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments."""
+
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+    stop_at_quote: bool
+
+
+def row_seed(seed: int, *position: float | str) -> int:
+    """A 63-bit seed for one row, from the run's seed and the row's index, scale and sample."""
+    text = ":".join(repr(part) for part in (seed, *position))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
@@ -23,40 +50,37 @@ def row_uniforms(seeds: Sequence[int], steps: int) -> Tensor:
     return drawn
 
 
-def penalised(logits: Tensor, written: Tensor, penalty: float) -> Tensor:
-    """Logits with the tokens a row has written made less likely: the usual repetition penalty.
+def penalised(logits: Tensor, so_far: Tensor, penalty: float) -> Tensor:
+    """Logits with the tokens that a row has generated made less likely: the repetition penalty.
 
-    logits: [rows, vocabulary]; written: [rows, tokens so far]. A positive logit is divided by
+    logits: [rows, vocabulary]; so_far: [rows, tokens generated]. A positive logit is divided by
     `penalty`, a negative one multiplied; 1 changes nothing.
     """
-    if penalty == 1 or not written.shape[1]:
+    if penalty == 1 or not so_far.shape[1]:
         return logits
-    seen = logits.gather(1, written)
-    return logits.scatter(1, written, torch.where(seen > 0, seen / penalty, seen * penalty))
+    seen = logits.gather(1, so_far)
+    return logits.scatter(1, so_far, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
 def next_tokens(
-    logits: Tensor,
-    temperature: float,
-    top_p: float,
-    uniforms: Tensor,
-    written: Tensor | None = None,
-    repetition_penalty: float = 1.0,
+    logits: Tensor, sampling: Sampling, uniforms: Tensor, so_far: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability under the unmodified distribution.
+    """One token per row and its log-probability under the unmodified distribution.
 
-    logits: [rows, vocabulary]; uniforms: [rows] in [0, 1); written: [rows, tokens so far], which
+    logits: [rows, vocabulary]; uniforms: [rows] in [0, 1); so_far: [rows, tokens generated], which
     the repetition penalty makes less likely. Temperature 0 takes the most likely
     token. Otherwise: the tokens in falling order of probability, cut where the sum of those before
     reaches top_p (the first always stays), and the one in which `uniforms` falls.
     """
     values = logits.float()
-    wanted = values if written is None else penalised(values, written, repetition_penalty)
-    if temperature == 0:
-        chosen = wanted.argmax(dim=-1)
+    scores = values
+    if so_far is not None:
+        scores = penalised(values, so_far, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        chosen = scores.argmax(dim=-1)
     else:
-        probabilities = (wanted / temperature).softmax(dim=-1)
-        chosen = _drawn(probabilities, top_p, uniforms)
+        probabilities = (scores / sampling.temperature).softmax(dim=-1)
+        chosen = _sampled(probabilities, sampling.top_p, uniforms)
     log_probs = values.gather(1, chosen.unsqueeze(1)).squeeze(1) - values.logsumexp(dim=-1)
     return chosen, log_probs
 
@@ -64,9 +88,9 @@ def next_tokens(
 _LIKELY = 256  # tokens of a row that are ranked first; a nucleus is rarely larger
 
 
-def _drawn(probabilities: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+def _sampled(probabilities: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
     """[rows]. Ranking a whole vocabulary costs as much as a small model's step, so the likely
-    tokens are ranked alone where they hold the nucleus; the token drawn is the same."""
+    tokens are ranked alone where they hold the nucleus; the token sampled is the same."""
     if probabilities.shape[1] <= _LIKELY:
         return _from_ranked(*_ranked(probabilities), top_p, uniforms)
     some = probabilities.topk(_LIKELY, dim=-1).indices.sort(dim=-1).values  # equal ones: by number

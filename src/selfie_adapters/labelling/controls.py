@@ -81,14 +81,11 @@ def draw(
     return labeller.label(
         vectors,
         settings.scales,
-        settings.drawn,
-        settings.temperature,
-        settings.top_p,
-        settings.max_new_tokens,
-        settings.seed,
-        settings.batch_size,
+        settings.sampled,
+        settings.sampling,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
         names=names,
-        repetition_penalty=settings.repetition_penalty,
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,17 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
+from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
-from selfie_adapters.inference.label_scores import Prefilled, prefill, score_written
-from selfie_adapters.inference.sampling import row_seed
-from selfie_adapters.labelling.engines.local import (
-    CLOSING_QUOTE,
-    LocalWriter,
-    Sampling,
-    Writer,
-    Written,
-)
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, bind
+from selfie_adapters.inference.generate import Generated, answer_text, label_in
+from selfie_adapters.inference.sampling import Sampling, SamplingOptions, row_seed
+from selfie_adapters.labelling.engines.base import Engine
+from selfie_adapters.labelling.engines.local import LocalEngine
+from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prefix import shareable
@@ -96,13 +93,13 @@ class Labeller:
         adapter: Adapter,
         prompt: SoftPrompt | None = None,
         check: bool = True,
-        writer: Callable[[FrozenModel, BoundPrompt, SharedPrefix], Writer] = LocalWriter,
+        engine: Callable[[FrozenModel, BoundPrompt], Engine] = LocalEngine,
     ) -> None:
         """prompt None takes the adapter's own, else the built-in one for this tokenizer.
 
         check compares the adapter's binding with this model and prompt. Raises BindingError if
         they differ, AdapterError if the adapter's width is not the model's.
-        writer makes the engine that writes the answers.
+        engine makes what generates and scores the answers.
         """
         if prompt is None:
             prompt = adapter_prompt(adapter, model.tokenizer)
@@ -117,15 +114,20 @@ class Labeller:
                 f"d_model {model.d_model}. Use the model the adapter was trained with."
             )
         if check and adapter.binding is not None:
-            adapter.binding.check(bind(model, self.prompt, adapter.binding.layer))
-        self._prefix = SharedPrefix(model, self.prompt.prefix_ids)
-        self._writer = writer(model, self.prompt, self._prefix)
+            adapter.binding.check(self.binding)
+        self._engine = engine(model, self.prompt)
 
     @cached_property
-    def _read_zero(self) -> Prefilled:
+    def binding(self) -> Binding:
+        """Of this model and prompt, with the layer that the adapter was trained for."""
+        bound = self.adapter.binding
+        return bind(self.model, self.prompt, None if bound is None else bound.layer)
+
+    @cached_property
+    def _read_zero(self) -> Any:
         """The prompt after the zero vector's soft token, which no scale changes."""
         zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
-        return prefill(self.model, self.prompt, self._prefix, zero)
+        return self._engine.prefill(zero)
 
     def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
@@ -147,30 +149,28 @@ class Labeller:
         vectors: Tensor,
         scales: Sequence[float] = (1.0,),
         samples: int = 1,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_new_tokens: int = 30,
+        sampling: Sampling | None = None,
+        *,
         seed: int = 0,
         batch_size: int = 256,
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
-        repetition_penalty: float = 1.0,
         names: Sequence[tuple[float | str, ...]] | None = None,
-        stop_at_quote: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> list[list[Label]]:
         """One list of labels per vector: scales × samples of them, scale by scale.
 
-        vectors: [n, d_model]. temperature 0 is greedy (then every sample of a scale is alike).
-        first_index: the number of the first vector in a longer job; a row's seed is made of seed,
-        vector number, scale and sample, so that batches and shards do not change what comes out.
-        names: what a vector's seeds are made of in place of its number, one tuple a vector.
-        stop_at_quote False lets the model write on after the closing quote, for those who want its
-        whole text (`Label.raw`). Raises DataError for vectors of another width or with NaN;
-        ConfigError for a bad setting.
+        vectors: [n, d_model]. sampling: None is greedy, up to 30 tokens (then every sample of a
+        scale is the same). options: fields of `Sampling` that replace its own, such as
+        temperature=0.7. first_index: the number of the first vector in a longer job; a row's seed
+        is made of seed, vector number, scale and sample, so that batches and shards do not change
+        what comes out. names: what a vector's seeds are made of in place of its number, one tuple
+        per vector. Raises DataError for vectors of another width or with NaN; ConfigError for a
+        bad setting.
         """
-        how = Sampling(temperature, top_p, repetition_penalty, max_new_tokens, stop_at_quote)
-        check_settings(scales, samples, how)
-        self._check_room(max_new_tokens)
+        sampling = replace(sampling or Sampling(), **options)
+        check_settings(scales, samples, sampling)
+        self._check_room(sampling.max_new_tokens)
         if vectors.ndim != 2 or vectors.shape[1] != self.model.d_model:
             raise DataError(
                 f"vectors of shape {tuple(vectors.shape)}: [n, {self.model.d_model}] is expected "
@@ -192,9 +192,9 @@ class Labeller:
             batch = rows[start : start + batch_size]
             source = vectors[[row.vector for row in batch]]
             soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
-            written = self._writer.write(soft, [row.seed for row in batch], how)
-            at_zero = score_written(self.model, self._read_zero, [w.ids for w in written])
-            for row, answer, zero in zip(batch, written, at_zero, strict=True):
+            found = self._engine.generate(soft, [row.seed for row in batch], sampling)
+            at_zero = self._engine.score(self._read_zero, [answer.ids for answer in found])
+            for row, answer, zero in zip(batch, found, at_zero, strict=True):
                 answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
         return answers
@@ -213,50 +213,46 @@ class Labeller:
         vectors: [n, d_model]. Only log_prob, and so the gain, changes.
         """
         scales = torch.tensor([label.scale for label in labels])
-        read = prefill(self.model, self.prompt, self._prefix, self.soft_tokens(vectors, scales))
+        read = self._engine.prefill(self.soft_tokens(vectors, scales))
         rows = torch.arange(len(labels))
-        scores = score_written(self.model, read, [label.ids for label in labels], rows)
+        scores = self._engine.score(read, [label.ids for label in labels], rows)
         return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]
 
-    def _finish(self, row: _Row, written: Written, zero_log_prob: float) -> Label:
-        raw = str(
-            self.model.tokenizer.decode(
-                written.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+    def _finish(self, row: _Row, answer: Generated, zero_log_prob: float) -> Label:
+        raw = answer_text(self.model.tokenizer, answer.ids)
         return Label(
-            text=raw.split(CLOSING_QUOTE, 1)[0].strip(),
+            text=label_in(raw),
             raw=raw,
             scale=row.scale,
             sample=row.sample,
             seed=row.seed,
-            log_prob=written.log_prob,
-            tokens=len(written.ids),
-            ended=written.ended,
+            log_prob=answer.log_prob,
+            tokens=len(answer.ids),
+            ended=answer.ended,
             zero_log_prob=zero_log_prob,
-            ids=tuple(written.ids),
+            ids=tuple(answer.ids),
         )
 
 
-def check_settings(scales: Sequence[float], samples: int, how: Sampling) -> None:
+def check_settings(scales: Sequence[float], samples: int, sampling: Sampling) -> None:
     """Raise ConfigError for a setting that makes no sense."""
     problems = [
         (not scales, "scales is empty; give at least one number"),
         (not all(math.isfinite(s) for s in scales), f"scales {list(scales)}: finite numbers only"),
         (samples < 1, f"samples is {samples}; at least 1 is expected"),
         (
-            not 0 <= how.temperature < math.inf,
-            f"temperature is {how.temperature}; 0 (greedy) or more is expected",
+            not 0 <= sampling.temperature < math.inf,
+            f"temperature is {sampling.temperature}; 0 (greedy) or more is expected",
         ),
-        (not 0 < how.top_p <= 1, f"top_p is {how.top_p}; a number in (0, 1] is expected"),
+        (not 0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}; a number in (0, 1] is expected"),
         (
-            not 0 < how.repetition_penalty < math.inf,
-            f"repetition_penalty is {how.repetition_penalty}; a number above 0 is expected "
+            not 0 < sampling.repetition_penalty < math.inf,
+            f"repetition_penalty is {sampling.repetition_penalty}; a number above 0 is expected "
             "(1 changes nothing)",
         ),
         (
-            how.max_new_tokens < 1,
-            f"max_new_tokens is {how.max_new_tokens}; at least 1 is expected",
+            sampling.max_new_tokens < 1,
+            f"max_new_tokens is {sampling.max_new_tokens}; at least 1 is expected",
         ),
     ]
     for wrong, message in problems:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 
 from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.inference.sampling import Sampling
 
 TRAINED_SCALES = (1.0,)
 UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
@@ -57,8 +58,11 @@ class LabelSettings(Section):
     device: str | None = None
     """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
     ignore_binding: bool = False
-    writer: Literal["local", "vllm"] = "local"
-    """Which engine writes the labels; ray is the local one in several processes."""
+    engine: Literal["local", "vllm"] = Field(
+        "local", validation_alias=AliasChoices("engine", "writer")
+    )
+    """What generates the labels; ray is the local one in several processes. Runs of earlier
+    releases call it writer."""
 
     @classmethod
     def checked(cls, **values: object) -> LabelSettings:
@@ -81,13 +85,17 @@ class LabelSettings(Section):
         return scales
 
     @property
-    def drawn(self) -> int:
-        """Labels drawn a vector and scale."""
+    def sampled(self) -> int:
+        """Labels sampled per vector and scale."""
         return self.best_of or self.samples
 
     @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.repetition_penalty, self.max_new_tokens)
+
+    @property
     def labels_per_vector(self) -> int:
-        return self.drawn * len(self.scales)
+        return self.sampled * len(self.scales)
 
     @property
     def rows_per_vector(self) -> int:
@@ -98,7 +106,7 @@ class LabelSettings(Section):
         """What a confidence must have been fitted with to hold for these labels."""
         return {
             "scales": list(self.scales),
-            "samples": self.drawn,
+            "samples": self.sampled,
             "best_of": self.best_of is not None,
             "temperature": self.temperature,
             "top_p": self.top_p,

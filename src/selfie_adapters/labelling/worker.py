@@ -20,6 +20,8 @@ from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
+from selfie_adapters.labelling.engines.base import Engine
+from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
 from selfie_adapters.labelling.run_record import (
@@ -31,7 +33,7 @@ from selfie_adapters.labelling.run_record import (
 )
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, ShardFile, failed
-from selfie_adapters.model import FrozenModel, bind, load_model
+from selfie_adapters.model import BoundPrompt, FrozenModel, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 _LONGEST = 1e18
@@ -66,10 +68,11 @@ class ShardWorker:
         _check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
         self.labeller = Labeller(
-            model, adapter, prompt, not settings.ignore_binding, _writer(settings)
+            model, adapter, prompt, not settings.ignore_binding, _engine(settings)
         )
-        binding = bind(model, self.labeller.prompt, _layer_of(adapter))
-        self.binding = RunBinding(**binding.model_dump(), weights=weights_digest(model))
+        self.binding = RunBinding(
+            **self.labeller.binding.model_dump(), weights=weights_digest(model)
+        )
         self.confidence = _confidence(settings)
         self._means: dict[int, Tensor] = {}
 
@@ -262,11 +265,9 @@ def _confidence(settings: LabelSettings) -> Confidence | None:
     return None if settings.confidence is None else Confidence.load(settings.confidence)
 
 
-def _writer(settings: LabelSettings):
-    if settings.writer == "vllm":
-        from selfie_adapters.labelling.engines.vllm import VllmWriter
+def _engine(settings: LabelSettings) -> Callable[[FrozenModel, BoundPrompt], Engine]:
+    if settings.engine == "vllm":
+        from selfie_adapters.labelling.engines.vllm import VllmEngine
 
-        return VllmWriter
-    from selfie_adapters.labelling.engines.local import LocalWriter
-
-    return LocalWriter
+        return VllmEngine
+    return LocalEngine

@@ -8,14 +8,13 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-_ROOM = 64  # tokens
-
 
 class _GrowingLayer(DynamicLayer):
     """Keys and values as views of tensors that have room behind them."""
 
-    def __init__(self, layer: DynamicLayer) -> None:
+    def __init__(self, layer: DynamicLayer, tokens: int) -> None:
         super().__init__()
+        self._more = tokens
         self.device = layer.device
         self.keys, self.values = layer.keys, layer.values
         self.is_initialized = True
@@ -31,7 +30,10 @@ class _GrowingLayer(DynamicLayer):
         length = kept_keys.shape[-2]
         wanted = length + key_states.shape[-2]
         if self._room is None or kept_keys is not self._seen or wanted > self._room[0].shape[-2]:
-            self._room = _wider(kept_keys, wanted + _ROOM), _wider(kept_values, wanted + _ROOM)
+            self._room = (
+                _wider(kept_keys, wanted + self._more),
+                _wider(kept_values, wanted + self._more),
+            )
         keys, values = self._room
         keys[:, :, length:wanted] = key_states
         values[:, :, length:wanted] = value_states
@@ -47,8 +49,9 @@ def _wider(kept: Tensor, tokens: int) -> Tensor:
     return wider
 
 
-def give_room(cache: Cache) -> None:
-    """Let a filled cache grow in place; sliding and other layers stay as they are."""
+def give_room(cache: Cache, tokens: int) -> None:
+    """Let a filled cache grow in place, `tokens` tokens at a time; sliding and other layers stay
+    as they are."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
-            cache.layers[number] = _GrowingLayer(layer)
+            cache.layers[number] = _GrowingLayer(layer, tokens)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from selfie_adapters.training.samples import write_samples
+from selfie_adapters.inference.generate import (
+    answer_text,
+    generate_labels,
+    label_in,
+    quote_tokens,
+)
+from selfie_adapters.inference.sampling import Sampling
+from selfie_adapters.model import SharedPrefix
+from selfie_adapters.model.prefix import shareable
 from selfie_adapters.training.setup import Setup
 from selfie_adapters.training.tracking import Tracker
 
@@ -46,10 +54,14 @@ def show_samples(setup: Setup, tracker: Tracker, step: int, count: int) -> None:
     rows = torch.linspace(0, len(split) - 1, min(count, len(split))).long().unique()
     with torch.no_grad():
         soft = setup.adapter(split.vectors(rows))
-    texts = write_samples(setup.model, setup.prompt, soft)
+    model, prompt = setup.model, shareable(setup.model, setup.prompt)
+    prefix = SharedPrefix(model, prompt.prefix_ids)
+    answers = generate_labels(
+        model, prompt, prefix, soft, [0] * len(rows), Sampling(), quote_tokens(model)
+    )
     samples = [
-        {**split.describe(row), "written": text}
-        for row, text in zip(rows.tolist(), texts, strict=True)
+        {**split.describe(row), "written": label_in(answer_text(model.tokenizer, answer.ids))}
+        for row, answer in zip(rows.tolist(), answers, strict=True)
     ]
     lines = [f"  {one['label']!r:.40} → {one['written']!r:.60}" for one in samples]
     said = f"step {step}: label → what is written\n" + "\n".join(lines)

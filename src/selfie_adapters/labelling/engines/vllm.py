@@ -16,18 +16,20 @@ from torch import Tensor
 
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import extra
-from selfie_adapters.labelling.engines.local import CLOSING_QUOTE, Sampling, Written
+from selfie_adapters.inference.generate import Generated
+from selfie_adapters.inference.label_batches import CLOSING_QUOTE
+from selfie_adapters.inference.label_scores import Prefilled, prefill, score_generated
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 
 _SHARE_OF_FREE_MEMORY = 0.85
 _ROOM = 256  # tokens of prompt and label; labels are short
 
 
-class VllmWriter:
+class VllmEngine:
     """The frozen model stays loaded beside vLLM: it gives embeddings and scores the labels."""
 
-    def __init__(self, model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> None:
-        del prefix  # vLLM keeps its own
+    def __init__(self, model: FrozenModel, prompt: BoundPrompt) -> None:
         with extra("vllm", "--engine vllm"):
             vllm: Any = import_module("vllm")
         if not torch.cuda.is_available():
@@ -38,7 +40,9 @@ class VllmWriter:
                 "Save the merged model (peft: merge_and_unload, save_pretrained), or use --engine "
                 "local."
             )
+        self._model = model
         self._prompt = prompt
+        self._prefix = SharedPrefix(model, prompt.prefix_ids)
         ids = torch.tensor([prompt.ids], device=model.device)
         with torch.inference_mode():
             self._template = model.embedding(ids)[0]  # [tokens, d_model]
@@ -54,21 +58,23 @@ class VllmWriter:
         )
         self._parameters = vllm.SamplingParams
 
-    def write(self, soft: Tensor, seeds: Sequence[int], how: Sampling) -> list[Written]:
+    def generate(
+        self, soft_tokens: Tensor, seeds: Sequence[int], sampling: Sampling
+    ) -> list[Generated]:
         sites = list(self._prompt.sites)
         prompts = []
-        for row in soft.to(self._template):
+        for row in soft_tokens.to(self._template):
             embedded = self._template.clone()
             embedded[sites] = row
             prompts.append({"prompt_embeds": embedded.cpu()})
         parameters = [
             self._parameters(
-                temperature=how.temperature,
-                top_p=how.top_p,
-                repetition_penalty=how.repetition_penalty,
-                max_tokens=how.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                repetition_penalty=sampling.repetition_penalty,
+                max_tokens=sampling.max_new_tokens,
                 seed=seed,
-                stop=[CLOSING_QUOTE] if how.stop_at_quote else None,
+                stop=[CLOSING_QUOTE] if sampling.stop_at_quote else None,
                 include_stop_str_in_output=True,
                 stop_token_ids=[self._prompt.end_id],
                 logprobs=0,  # of the token written, before temperature and penalties
@@ -76,10 +82,18 @@ class VllmWriter:
             for seed in seeds
         ]
         outputs = self._engine.generate(prompts, parameters, use_tqdm=False)
-        return [_written(output.outputs[0]) for output in outputs]
+        return [_generated(output.outputs[0]) for output in outputs]
+
+    def prefill(self, soft_tokens: Tensor) -> Prefilled:
+        return prefill(self._model, self._prompt, self._prefix, soft_tokens)
+
+    def score(
+        self, read: Prefilled, answers: Sequence[Sequence[int]], owners: Tensor | None = None
+    ) -> list[float]:
+        return score_generated(self._model, read, answers, owners)
 
 
-def _written(answer: Any) -> Written:
+def _generated(answer: Any) -> Generated:
     ids = list(answer.token_ids)
     gained = (table[token].logprob for token, table in zip(ids, answer.logprobs, strict=True))
-    return Written(ids, float(sum(gained)), answer.finish_reason == "stop")
+    return Generated(ids, float(sum(gained)), answer.finish_reason == "stop")
