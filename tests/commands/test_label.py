@@ -63,7 +63,7 @@ def test_rows_say_what_was_labelled_and_how(run, capsys):
     assert all(row["log_prob"] < 0 < row["tokens"] <= 8 for row in rows)
     for row in rows:
         gain = (row["log_prob"] - row["zero_log_prob"]) / row["tokens"]
-        assert row["score"] == pytest.approx(gain, abs=1e-3)
+        assert row["gain"] == pytest.approx(gain, abs=1e-3)
     shown = capsys.readouterr().out
     assert "12 vectors labelled" in shown
     for control in ("zero", "random", "shuffled"):
@@ -144,7 +144,7 @@ def test_a_confidence_beside_the_adapter_is_used_if_it_fits(run, golden_dir, tmp
     rows = run(vectors, adapter=str(adapter), out="with")
     for row, before in zip(rows, plain, strict=True):
         assert row["label"] == before["label"]
-        expected = confidence.score(row["score"], row["log_prob"] / row["tokens"])
+        expected = confidence.score(row["gain"], row["log_prob"] / row["tokens"])
         assert row["confidence"] == pytest.approx(expected, abs=1e-3)
         assert row["concept"] == (expected >= 0.5)
     assert "shown as a concept" in capsys.readouterr().out

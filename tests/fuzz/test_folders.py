@@ -38,12 +38,12 @@ ROW = {
     "seed": 2**62,
     "log_prob": -1.5,
     "zero_log_prob": -3.0,
-    "score": 0.75,
+    "gain": 0.75,
     "tokens": 2,
     "ended": True,
 }
 CONTROL = {
-    "kind": "zero", "vectors": 1, "score": 0.0, "confidence": 0.5, "concepts": 1, "example": "a",
+    "kind": "zero", "vectors": 1, "gain": 0.0, "confidence": 0.5, "concepts": 1, "example": "a",
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def row(index, label, **more):
         "seed": 2**62 + more.get("rank", 0),
         "log_prob": -1.5,
         "zero_log_prob": -3.0,
-        "score": 0.75,
+        "gain": 0.75,
         "tokens": 2,
     }
     return {**first, **numbers, "ended": True, **more}
@@ -263,8 +263,8 @@ def test_a_shard_that_lost_rows_or_has_others_is_named(run, tmp_path):
         ("index", 2**63),
         ("seed", 2**63),
         ("seed", 1.5),
-        ("score", "1"),
-        ("score", float("nan")),
+        ("gain", "1"),
+        ("gain", float("nan")),
         ("log_prob", float("-inf")),
         ("ended", 1),
         ("rank", None),
@@ -318,3 +318,14 @@ def test_a_damaged_binding_is_named_where_the_layer_is_looked_for(run, tmp_path)
         (folder / "binding.json").write_bytes(content)
         with pytest.raises(DataError, match=r"binding\.json"):
             to_training(open_run(folder), tmp_path / "t.json")
+
+
+def test_rows_of_earlier_releases_whose_gain_is_called_score_are_read(run, tmp_path):
+    rows = [
+        {("score" if key == "gain" else key): value for key, value in one.items()}
+        for one in default_rows()
+    ]
+    to_csv(open_run(run(rows)), tmp_path / "labels.csv")
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {(r["gain"], r["score"]) for r in found[:-1]} == {("0.75", "0.75")}

@@ -324,7 +324,7 @@ def test_zero_and_huge_vectors_are_labelled_or_marked(settings, tmp_path, golden
     save_file({"v": torch.stack([torch.zeros(48), huge, direction])}, tmp_path / "v.safetensors")
     run(tmp_path / "norm", options)
     zero, long, usual = rows(tmp_path / "norm")
-    assert zero["score"] == pytest.approx(0.0, abs=1e-3)
+    assert zero["gain"] == pytest.approx(0.0, abs=1e-3)
     assert long["raw"] == usual["raw"]
     raw = settings(
         adapter=str(golden_dir / "adapters/scalar_affine_raw.safetensors"),
@@ -391,10 +391,10 @@ def test_best_of_keeps_the_one_with_the_highest_gain(settings, tmp_path):
     for kept in rows(tmp_path / "best"):
         rivals = [row for row in everything if row["index"] == kept["index"]]
         assert len(rivals) == 5
-        assert kept["score"] == max(row["score"] for row in rivals)
+        assert kept["gain"] == max(row["gain"] for row in rivals)
         assert kept["rank"] == 0
-        others = [r["score"] for r in rivals if r["label"].casefold() != kept["label"].casefold()]
-        assert kept["margin"] == pytest.approx(kept["score"] - max(others), abs=2e-4)
+        others = [r["gain"] for r in rivals if r["label"].casefold() != kept["label"].casefold()]
+        assert kept["margin"] == pytest.approx(kept["gain"] - max(others), abs=2e-4)
     why = rows(tmp_path / "why")
     assert [row["rank"] for row in why] == list(range(5)) * 6
     assert [row for row in why if row["rank"] == 0] == rows(tmp_path / "best")
@@ -406,12 +406,12 @@ def test_controls_are_measured_beside_the_run(settings, tmp_path):
     kinds = {row["kind"]: row for row in found}
     assert list(kinds) == ["vectors of this run", "zero", "random", "shuffled"]
     assert [row["vectors"] for row in found] == [16, 1, 16, 16]
-    assert kinds["zero"]["score"] == pytest.approx(0.0, abs=1e-5)
+    assert kinds["zero"]["gain"] == pytest.approx(0.0, abs=1e-5)
     # 40 vectors, every second one: their greedy labels are those of the run
     written = rows(tmp_path / "run")
-    mean = sum(written[i]["score"] for i in range(0, 32, 2)) / 16
-    assert kinds["vectors of this run"]["score"] == pytest.approx(mean, abs=1e-3)
-    assert kinds["shuffled"]["score"] < kinds["vectors of this run"]["score"]
+    mean = sum(written[i]["gain"] for i in range(0, 32, 2)) / 16
+    assert kinds["vectors of this run"]["gain"] == pytest.approx(mean, abs=1e-3)
+    assert kinds["shuffled"]["gain"] < kinds["vectors of this run"]["gain"]
 
 
 def test_shards_cover_every_position_once(tmp_path):

@@ -16,7 +16,7 @@ SOURCE = LabelSource.of_rows(torch.zeros(8, 2))
 
 
 def rows(index, label="größer 🦉"):
-    numbers = {"scale": 1.0, "log_prob": -1.0, "zero_log_prob": -2.0, "score": 0.5, "tokens": 2}
+    numbers = {"scale": 1.0, "log_prob": -1.0, "zero_log_prob": -2.0, "gain": 0.5, "tokens": 2}
     return [
         LabelRow(index=index, label=label, raw=label, sample=s, seed=s, ended=True, **numbers)
         for s in (0, 1)

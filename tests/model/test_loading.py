@@ -93,13 +93,13 @@ def test_bfloat16_is_measured_once_and_remembered(
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path))
     measured = []
 
-    def seconds(dtype):
-        measured.append(dtype)
+    def seconds(job, dtype):
+        measured.append((job, dtype))
         return seconds32 if dtype == torch.float32 else seconds16
 
-    monkeypatch.setattr(precision, "_product_seconds", seconds)
+    monkeypatch.setattr(precision, "_seconds", seconds)
     for _ in range(3):
-        assert precision.bfloat16_pays_on_this_cpu() is pays
+        assert precision.bfloat16_pays_on_this_cpu("training") is pays
     assert len(measured) == 2
     (gain,) = json.loads((tmp_path / "cpu_bfloat16.json").read_text()).values()
     assert gain == pytest.approx(seconds32 / seconds16, abs=0.01)
@@ -108,8 +108,27 @@ def test_bfloat16_is_measured_once_and_remembered(
 def test_a_broken_memory_of_the_measurement_is_measured_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path))
     (tmp_path / "cpu_bfloat16.json").write_text("[1, 2")
-    monkeypatch.setattr(precision, "_product_seconds", lambda _dtype: 1.0)
-    assert precision.bfloat16_pays_on_this_cpu() is False
+    monkeypatch.setattr(precision, "_seconds", lambda _job, _dtype: 1.0)
+    assert precision.bfloat16_pays_on_this_cpu("generation") is False
+
+
+def test_each_job_has_its_own_faster_dtype(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_CACHE", str(tmp_path))
+    seconds = {
+        ("training", torch.float32): 3.0,
+        ("training", torch.bfloat16): 1.0,
+        ("generation", torch.float32): 1.0,
+        ("generation", torch.bfloat16): 1.0,
+    }
+    monkeypatch.setattr(precision, "_seconds", lambda *key: seconds[key])
+    assert precision.resolve_dtype("auto", "cpu", "training") == torch.bfloat16
+    assert precision.resolve_dtype("auto", "cpu", "generation") == torch.float32
+
+
+def test_the_operations_that_are_measured_run_in_both_dtypes():
+    for job in ("training", "generation"):
+        for dtype in (torch.float32, torch.bfloat16):
+            assert precision._seconds(job, dtype) > 0
 
 
 def test_a_binding_holds_what_the_live_model_and_prompt_say(golden_dir):

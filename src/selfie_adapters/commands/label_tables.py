@@ -22,7 +22,7 @@ def show_controls(console: Console, folder: Path) -> None:
     if rows is None:
         return
     table = Table(title="Controls: means of each vector's best label")
-    for heading in ("vectors", "how many", "score, nats per token"):
+    for heading in ("vectors", "how many", "gain, nats per token"):
         table.add_column(heading)
     sure = any(row.confidence is not None for row in rows)
     if sure:
@@ -30,7 +30,7 @@ def show_controls(console: Console, folder: Path) -> None:
         table.add_column("shown as a concept")
     table.add_column("one of the labels")
     for row in rows:
-        cells = [_shown(row.kind), str(row.vectors), f"{row.score:.2f}"]
+        cells = [_shown(row.kind), str(row.vectors), f"{row.gain:.2f}"]
         if sure:
             cells.append("" if row.confidence is None else f"{row.confidence:.2f}")
             cells.append("" if row.concepts is None else f"{row.concepts} of {row.vectors}")
@@ -48,13 +48,13 @@ def show_why(console: Console, shard: Path) -> None:
     )
     for name, ranked in islice(((name, rows) for name, rows in labelled if rows), _EXPLAINED):
         table = Table(title=_shown(name_text(name)))
-        headings = ("label", "score", "log p, vector", "log p, zero")
+        headings = ("label", "gain", "log p, vector", "log p, zero")
         for heading in (*headings, "tokens", "agreement", "margin", "scale"):
             table.add_column(heading)
         for row in ranked:
             table.add_row(
                 _shown(row.label),
-                f"{row.score:.2f}",
+                f"{row.gain:.2f}",
                 f"{row.log_prob:.2f}",
                 f"{row.zero_log_prob:.2f}",
                 str(row.tokens),

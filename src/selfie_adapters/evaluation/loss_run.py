@@ -50,7 +50,7 @@ def run_loss(
         _inputs(settings, held_out),
         kind=LossRow,
     )
-    model = model or load_model(settings.model, settings.dtype, settings.device)
+    model = model or load_model(settings.model, settings.dtype, settings.device, job="training")
     kept.also_depends_on("model_weights", weights_digest(model))
     for name, data in held_out.items():
         if data.dataset.d_model != model.d_model:

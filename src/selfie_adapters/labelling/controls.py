@@ -27,13 +27,13 @@ CONTROLS = 16
 class ControlScores:
     """How one kind of vectors scored: means over `vectors` of each one's best label.
 
-    score: gain over the zero vector, nats per token. confidence: probability, and concepts: how
-    many would have been shown; None without a confidence. example: one of the labels.
+        gain: over the zero vector, nats per token. confidence: probability, and concepts: how many
+        would have been shown; None without a confidence. example: one of the labels.
     """
 
     kind: str
     vectors: int
-    score: float
+    gain: float
     confidence: float | None
     concepts: int | None
     example: str

@@ -29,7 +29,8 @@ class _Named(msgspec.Struct, frozen=True, kw_only=True):
 
 class LabelRow(_Named, frozen=True, kw_only=True):
     """One label of one vector. Likelihoods in nats: log_prob of the label's `tokens` tokens,
-    zero_log_prob of the same after the zero vector, score the gain per token.
+    zero_log_prob of the same after the zero vector, gain their difference per token. score: the
+    name that gain had in earlier releases; written beside it until the next one.
 
     rank, agreement, margin (see choosing.py): where a vector has several labels. confidence and
     concept: where the run has a confidence file.
@@ -42,7 +43,7 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     log_prob: float
     zero_log_prob: float
-    score: float
+    gain: float
     tokens: Count
     ended: bool
     rank: Count | UnsetType = UNSET
@@ -50,9 +51,10 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     margin: float | UnsetType | None = UNSET
     confidence: float | UnsetType = UNSET
     concept: bool | UnsetType = UNSET
+    score: float | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        for field in ("scale", "log_prob", "zero_log_prob", "score", "agreement", "margin"):
+        for field in ("scale", "log_prob", "zero_log_prob", "gain", "agreement", "margin"):
             value = getattr(self, field)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{field} is {value}; a finite number is expected")
@@ -78,6 +80,8 @@ def row_fields(row: Row) -> dict[str, Any]:
 def parse_row(fields: Any, where: str) -> Row:
     """The row that `fields` holds. Raises DataError, with `where`, if it is no row of a run."""
     kind = FailedRow if isinstance(fields, Mapping) and "error" in fields else LabelRow
+    if isinstance(fields, Mapping) and "score" in fields:
+        fields = {"gain": fields["score"], **fields}
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:

@@ -118,7 +118,10 @@ def write_binding(folder: str | Path, binding: RunBinding) -> None:
 def read_controls(folder: str | Path) -> list[ControlScores] | None:
     """None where there are none or the file is damaged: they can be measured again."""
     try:
-        return msgspec.convert(read_json(Path(folder) / CONTROLS), list[ControlScores])
+        rows = msgspec.convert(read_json(Path(folder) / CONTROLS), list[dict[str, Any]])
+        # Earlier releases call the gain score.
+        rows = [{"gain": row.get("score"), **row} for row in rows]
+        return msgspec.convert(rows, list[ControlScores])
     except (SelfieError, msgspec.ValidationError):
         return None
 

@@ -213,6 +213,7 @@ class ShardWorker:
             "seed": label.seed,
             "log_prob": round(label.log_prob, 4),
             "zero_log_prob": round(label.zero_log_prob, 4),
+            "gain": round(label.gain, 4),
             "score": round(label.gain, 4),
             "tokens": label.tokens,
             "ended": label.ended,

@@ -27,7 +27,7 @@ from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.gguf import dense_folder
 from selfie_adapters.model.load_errors import not_loaded
 from selfie_adapters.model.lora import base_alone, check_peft, merged
-from selfie_adapters.model.precision import resolve_dtype
+from selfie_adapters.model.precision import Job, resolve_dtype
 from selfie_adapters.model.quiet import quiet_loading
 from selfie_adapters.model.source import ModelSource, find_model
 from selfie_adapters.model.text_model import drop_other_towers, is_text_part, text_model_class
@@ -92,10 +92,11 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device_map: DeviceMap | None = None,
     quantize: Literal["8bit", "4bit"] | None = None,
+    job: Job = "generation",
 ) -> FrozenModel:
     """A frozen model by hub id, local folder, `.gguf` file, or "demo" (SmolLM2-135M-Instruct).
 
-    dtype "auto" is bfloat16 on a GPU, and on a CPU where that is measured to be the faster one.
+    dtype "auto" is bfloat16 on a GPU, and on a CPU where that is measured to be faster for `job`.
     device_map is a device ("cpu", "cuda", "cuda:1", "mps"), "auto" to spread the model over all
     devices, or a map of modules to devices; None is the first GPU, else the CPU.
     A GGUF file is dequantized once, into the user's cache; it takes the memory of the dense model.
@@ -109,7 +110,7 @@ def load_model(
     """
     name = str(name_or_path)
     place = resolve_device(device_map)
-    number_format = resolve_dtype(dtype, place)
+    number_format = resolve_dtype(dtype, place, job)
     with _loading(name):
         source = find_model(name)
         if quantize:

@@ -1,4 +1,4 @@
-"""Which dtype the frozen weights have, where the user says "auto"."""
+"""Which dtype the frozen weights take, where the user asks for "auto"."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import platform
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.nn.functional import linear, silu
 
 from selfie_adapters.errors import DataError, MissingFileError, ModelError, StorageError, nearest
 from selfie_adapters.files import cache_dir, read_json, write_json
@@ -20,8 +22,17 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 _CLEAR_GAIN = 1.2
 
 
-def resolve_dtype(dtype: str | torch.dtype, device_map: Any) -> torch.dtype:
-    """A torch dtype from a dtype, its name, or "auto". Raises ModelError for another name."""
+Job = Literal["training", "generation"]
+"""What a model is mostly used for: passes with gradients, or many passes of one token per row."""
+
+
+def resolve_dtype(
+    dtype: str | torch.dtype, device_map: Any, job: Job = "generation"
+) -> torch.dtype:
+    """A torch dtype from a dtype, its name, or "auto": the faster one for `job` on this machine.
+
+    Raises ModelError for another name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype in DTYPES:
@@ -30,17 +41,17 @@ def resolve_dtype(dtype: str | torch.dtype, device_map: Any) -> torch.dtype:
         raise ModelError(f'dtype "{dtype}" is not known. {nearest(dtype, ["auto", *DTYPES])}')
     if str(device_map) != "cpu":
         return torch.bfloat16
-    return torch.bfloat16 if bfloat16_pays_on_this_cpu() else torch.float32
+    return torch.bfloat16 if bfloat16_pays_on_this_cpu(job) else torch.float32
 
 
-def bfloat16_pays_on_this_cpu() -> bool:
-    """Measured once per machine and torch version (a tenth of a second), then remembered."""
+def bfloat16_pays_on_this_cpu(job: Job) -> bool:
+    """Measured once per machine, torch version and job (about a second), then remembered."""
     record = cache_dir() / "cpu_bfloat16.json"
     machine = f"{platform.machine()} {_cpu_name()} threads={torch.get_num_threads()}"
-    key = f"{machine} torch={torch.__version__}"
+    key = f"{job} {machine} torch={torch.__version__}"
     known = _remembered(record)
     if key not in known:
-        known[key] = round(_product_seconds(torch.float32) / _product_seconds(torch.bfloat16), 2)
+        known[key] = round(_seconds(job, torch.float32) / _seconds(job, torch.bfloat16), 2)
         with contextlib.suppress(StorageError):  # a read-only home only costs the measurement again
             write_json(record, known)
     return known[key] >= _CLEAR_GAIN
@@ -55,16 +66,38 @@ def _remembered(record: Path) -> dict[str, float]:
         return {}
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    """Median time of a matrix product of the size that a small model's layers have."""
-    left = torch.randn(256, 512).to(dtype)  # larger ones take seconds where bfloat16 is emulated
-    right = torch.randn(512, 1024).to(dtype)
+def _seconds(job: Job, dtype: torch.dtype) -> float:
+    """Median time of what `job` does in one block of a small model, and in the head."""
+    run = {"training": _training_pass, "generation": _generation_step}[job]
+    width, inner, vocabulary = 512, 1024, 8192  # larger ones take long where bfloat16 is emulated
+    up, down = torch.randn(inner, width).to(dtype), torch.randn(width, inner).to(dtype)
+    head = torch.randn(vocabulary, width).to(dtype)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        torch.matmul(left, right)
+        run(up, down, head)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
+
+
+def _training_pass(up: Tensor, down: Tensor, head: Tensor) -> None:
+    """Forward and backward through an MLP, for the tokens of a micro-batch; a tenth of them are
+    label tokens, which need the head."""
+    states = torch.randn(256, down.shape[0], dtype=up.dtype, requires_grad=True)
+    hidden = states + linear(silu(linear(states, up)), down)
+    loss = linear(hidden[::10], head).float().logsumexp(dim=-1).sum()
+    loss.backward()
+
+
+@torch.inference_mode()
+def _generation_step(up: Tensor, down: Tensor, head: Tensor) -> None:
+    """One token for each of many rows: attention over a short cache, MLP, head, log-softmax."""
+    states = torch.randn(128, down.shape[0], dtype=up.dtype)
+    cache = torch.randn(128, 2, 40, 64, dtype=up.dtype)  # [rows, key heads, tokens, width]
+    weights = states.view(128, 2, 4, 64) @ cache.transpose(2, 3)
+    mixed = (weights.softmax(dim=-1, dtype=torch.float32).to(up.dtype) @ cache).view(states.shape)
+    hidden = mixed + linear(silu(linear(mixed, up)), down)
+    linear(hidden, head).float().log_softmax(dim=-1)
 
 
 def _cpu_name() -> str:

@@ -125,4 +125,4 @@ def _configured_model(config: TrainConfig, ranks: Ranks) -> FrozenModel:
     if ranks.size > 1 and place is None and torch.cuda.is_available():
         place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     quantize = "8bit" if section.load_in_8bit else "4bit" if section.load_in_4bit else None
-    return load_model(section.name, section.dtype, place, quantize)
+    return load_model(section.name, section.dtype, place, quantize, job="training")
