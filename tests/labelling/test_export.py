@@ -325,7 +325,7 @@ def test_rows_of_earlier_releases_whose_gain_is_called_score_are_read(run, tmp_p
         {("score" if key == "gain" else key): value for key, value in one.items()}
         for one in default_rows()
     ]
-    to_csv(open_run(run(rows)), tmp_path / "labels.csv")
+    to_csv(open_run(run(rows, best_of=2, explain=True)), tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert {(r["gain"], r["score"]) for r in found[:-1]} == {("0.75", "0.75")}

@@ -27,8 +27,8 @@ CONTROLS = 16
 class ControlScores:
     """How one kind of vectors scored: means over `vectors` of each one's best label.
 
-        gain: over the zero vector, nats per token. confidence: probability, and concepts: how many
-        would have been shown; None without a confidence. example: one of the labels.
+    gain: over the zero vector, nats per token. confidence: probability, and concepts: how many
+    would have been shown; None without a confidence. example: one of the labels.
     """
 
     kind: str
