@@ -43,7 +43,7 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def microbatches():
+def parts():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     sae = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=D_MODEL)
     return model, sae, encoder_of(sae, LATENTS)
