@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from selfie_adapters.commands import demo as demo_module
+from selfie_adapters.commands import demo_report
 from selfie_adapters.commands.demo import demo
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError
@@ -77,5 +77,5 @@ def test_the_verdict_says_which_control_was_not_beaten():
 
     trained = result("trained", 1.0, 0.9)
     good, close = result("zero vector", 3.0, 0.02), result("shuffled", 1.15, 0.1)
-    assert "beats every control" in demo_module._verdict([trained, good])
-    assert "does NOT beat shuffled beyond" in demo_module._verdict([trained, good, close])
+    assert "beats every control" in demo_report.verdict([trained, good])
+    assert "does NOT beat shuffled beyond" in demo_report.verdict([trained, good, close])

@@ -151,8 +151,8 @@ def test_eval_only_prints_what_the_run_had_at_its_best(run, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "wants one of --config FILE"),
-        ({"config": "a.yaml", "resume": "runs/a"}, "wants one of --config FILE"),
+        ({}, "requires one of --config FILE"),
+        ({"config": "a.yaml", "resume": "runs/a"}, "requires one of --config FILE"),
         ({"resume": "runs/a", "set_": ["seed=1"]}, "takes its configuration from the folder"),
         ({"resume": "runs/a", "overwrite": True}, "takes its configuration from the folder"),
         ({"config": "a.yaml", "json": True}, "--json goes with --eval-only"),

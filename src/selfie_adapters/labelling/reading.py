@@ -93,20 +93,21 @@ def read_cells(
         if mean is not None:
             states = states - mean.unsqueeze(1)
         where = [
-            (row, column)
-            for column, position in enumerate(positions)
-            for row, layer in enumerate(plan.layers)
-            if not done(layer, position)
+            (row, column) for column in range(len(positions)) for row in range(len(plan.layers))
         ]
         for start in range(0, len(where), batch_size):
             batch = where[start : start + batch_size]
             places = [(plan.layers[row], positions[column]) for row, column in batch]
+            # A batch is labelled whole or not at all: in a smaller one the last digits differ.
+            if all(done(*place) for place in places):
+                continue
             vectors = torch.stack([states[row, column] for row, column in batch])
             _check_finite(vectors, places)
             answers = labeller.label(vectors, max_new_tokens=max_new_tokens, batch_size=batch_size)
             yield [
                 _cell(place, answer, confidence)
                 for place, (answer,) in zip(places, answers, strict=True)
+                if not done(*place)
             ]
 
 
