@@ -92,6 +92,8 @@ class Binding(BaseModel):
         if self.model != live.model:
             if not weights_agree:
                 found.append(_sides("model", self.model, live.model))
+                if norm_agrees and self.fingerprint and not live.fingerprint:
+                    found[-1] += " (no forward fingerprint was computed to compare their weights)"
         elif self.revision and live.revision and self.revision != live.revision:
             found.append(_sides(f"revision of {self.model}", self.revision, live.revision))
         for field, name in (

@@ -10,6 +10,7 @@ from torch import Tensor
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.installed import versions
 from selfie_adapters.model.capture import capture
+from selfie_adapters.model.embedding_only import files_digest
 from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
 
@@ -18,7 +19,10 @@ _CHUNK = 1 << 23  # bytes of weights that are summed at a time
 
 
 def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> Binding:
-    """The binding of `model` and `prompt` (invariant 4); `layer` is where the vectors come from."""
+    """The binding of `model` and `prompt` (invariant 4); `layer` is where the vectors come from.
+
+    A model of which the embedding alone is loaded has no forward fingerprint.
+    """
     return Binding(
         model=model.name,
         revision=model.revision,
@@ -31,7 +35,7 @@ def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> B
         layer=layer,
         mean_embedding_norm=mean_embedding_norm(model),
         versions=versions(_PACKAGES),
-        fingerprint=forward_fingerprint(model, prompt),
+        fingerprint=() if model.embedding_only else forward_fingerprint(model, prompt),
     )
 
 
@@ -67,8 +71,12 @@ def weights_digest(model: FrozenModel) -> str:
     Computed where the weights are, in integers, so it is the same on every device; it reads them
     once, which takes a fraction of the time that loading them took. Names do not count: they
     differ between versions of the libraries. Unlike the forward fingerprint it also notices changes
-    that are too small to matter for an adapter: it is for resuming, not for binding.
+    that are too small to matter for an adapter: it is for resuming, not for binding. Of a model
+    with `embedding_only` it is made of the dtype and of the model's files.
     """
+    if model.embedding_only:
+        files = files_digest(str(model.network.name_or_path), model.revision)
+        return hashlib.sha256(f"{files} {model.dtype}".encode()).hexdigest()
     digest = hashlib.sha256()
     for weight in model.network.parameters():
         digest.update(f"{tuple(weight.shape)} {weight.dtype} {_checksum(weight.data)}\n".encode())

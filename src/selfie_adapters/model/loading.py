@@ -24,6 +24,7 @@ from selfie_adapters.errors import ModelError, SelfieError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
+from selfie_adapters.model.embedding_only import embedding_network
 from selfie_adapters.model.gguf import dense_folder
 from selfie_adapters.model.load_errors import not_loaded
 from selfie_adapters.model.lora import base_alone, check_peft, merged
@@ -42,7 +43,8 @@ class FrozenModel:
     """A language model whose weights get no gradient, with its tokenizer.
 
     `name` is what the user asked for, and the base where that was a LoRA; `revision` the hub
-    commit, where there is one; `adapter` the LoRA that is merged into the weights.
+    commit, where there is one; `adapter` the LoRA that is merged into the weights. With
+    `embedding_only` all weights but the embedding table are on the meta device: it cannot be run.
     """
 
     network: PreTrainedModel
@@ -50,6 +52,7 @@ class FrozenModel:
     name: str
     revision: str | None = None
     adapter: str | None = None
+    embedding_only: bool = False
 
     def __post_init__(self) -> None:
         self.network.requires_grad_(False)
@@ -93,6 +96,7 @@ def load_model(
     device_map: DeviceMap | None = None,
     quantize: Literal["8bit", "4bit"] | None = None,
     job: Job = "generation",
+    embedding_only: bool = False,
 ) -> FrozenModel:
     """A frozen model by hub id, local folder, `.gguf` file, or "demo" (SmolLM2-135M-Instruct).
 
@@ -104,6 +108,8 @@ def load_model(
     the text decoder is loaded.
     quantize stores the weights of linear layers in 8 or 4 bits (bitsandbytes, extra quant);
     matmuls are still made in `dtype`.
+    embedding_only loads the embedding table alone, on the CPU, for engines that hold the weights
+    themselves; a LoRA is then refused.
 
     Raises ModelError naming what was asked for and what to try: also for a device that this machine
     lacks, and for weights that do not fit the configuration. MissingExtraError, StorageError.
@@ -120,6 +126,10 @@ def load_model(
         if source.gguf is not None:
             source = ModelSource(name, str(dense_folder(source.gguf, number_format)))
         tokenizer = AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
+        if embedding_only:
+            _check_alone(source)
+            network = embedding_network(source, number_format, _NO_CODE)
+            return FrozenModel(network, tokenizer, name, source.revision, embedding_only=True)
         network = _network(source, number_format, place, quantize)
         if source.adapter is not None:
             network = merged(network, source.adapter)
@@ -159,6 +169,15 @@ def _network(
     check_loaded(source.base, network, info, is_text_part(network, config))
     drop_other_towers(network)
     return network
+
+
+def _check_alone(source: ModelSource) -> None:
+    if source.adapter is not None:
+        raise ModelError(
+            f"{source.name}: --engine vllm reads the model's files, in which {source.adapter} is "
+            "not merged. Save the merged model (peft: merge_and_unload, save_pretrained), or use "
+            "--engine local."
+        )
 
 
 def _check_quantizable(source: ModelSource, quantize: Literal["8bit", "4bit"]) -> None:

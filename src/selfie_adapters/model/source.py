@@ -193,8 +193,8 @@ def _base_of(adapter: str, config: dict[str, Any], name: str, weights: bool) -> 
 
 def _of_repository(name: str, revision: str | None = None) -> ModelSource:
     """A hub repository, pinned to its present commit; it may be a LoRA, or a model with one."""
-    config = _cached(name, "config.json", revision)
-    adapter = _cached(name, LORA_CONFIG, revision)
+    config = model_file(name, "config.json", revision)
+    adapter = model_file(name, LORA_CONFIG, revision)
     if config is None and adapter is not None:
         return _base_of(name, _adapter_config(adapter), name, weights=True)
     if adapter is not None:  # a model with an adapter beside it
@@ -205,8 +205,8 @@ def _of_repository(name: str, revision: str | None = None) -> ModelSource:
     return ModelSource(name, name, revision=_commit(config) or revision)
 
 
-def _cached(repo: str, filename: str, revision: str | None) -> Path | None:
-    """A file of a hub repository; None where there is none, or the hub cannot be asked."""
+def model_file(repo: str, filename: str, revision: str | None) -> Path | None:
+    """A file of a hub repository or folder; None without it, or if the hub cannot be asked."""
     from transformers.utils import cached_file
 
     try:

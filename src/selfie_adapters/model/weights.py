@@ -44,7 +44,7 @@ def check_loaded(
     missing = set(info["missing_keys"])
     unexpected = {key for key in info["unexpected_keys"] if not _UNUSED.search(key)}
     if text_only:
-        unexpected = {key for key in unexpected if not _OTHER_SENSES.search(key)}
+        unexpected = {key for key in unexpected if not is_other_tower(key)}
     shapes = {
         str(key): (list(found), list(wanted)) for key, found, wanted in info["mismatched_keys"]
     }
@@ -60,6 +60,11 @@ def check_loaded(
             f"{name}: the weights do not fit the configuration ({type(network).__name__}). "
             f"{'. '.join(problems)}. {_fix(network, missing, unexpected)}"
         )
+
+
+def is_other_tower(key: str) -> bool:
+    """Whether a weight of that name belongs to a multimodal model's vision or audio part."""
+    return _OTHER_SENSES.search(key) is not None
 
 
 def _fix(network: PreTrainedModel, missing: Collection[str], unexpected: Collection[str]) -> str:
