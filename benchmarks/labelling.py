@@ -2,6 +2,7 @@
 
     python benchmarks/labelling.py                              # SmolLM2, untrained soft tokens
     python benchmarks/labelling.py --adapter A --source topics/topics.json --json
+    .venv-vllm/bin/python benchmarks/labelling.py --vllm        # the vLLM engine too
 
 Plain: `model.generate(inputs_embeds=…)` over the whole template with the soft token in it, greedy,
 until every row of the batch has ended its turn. `plain_stopping` is the same, told to stop a row
@@ -16,6 +17,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 
 import torch
 import transformers
@@ -60,9 +62,18 @@ def ours(labeller: Labeller, vectors: Tensor, limit: int) -> list[str]:
 
 
 def measure(
-    model: FrozenModel, labeller: Labeller, vectors: Tensor, batch: int, rounds: int, limit: int
+    model: FrozenModel,
+    labeller: Labeller,
+    vectors: Tensor,
+    batch: int,
+    rounds: int,
+    limit: int,
+    other: Labeller | None = None,
 ) -> dict[str, object]:
-    """Medians over `rounds` batches, each labelled all ways; a small one before them warms up."""
+    """Medians over `rounds` batches, each labelled all ways; a small one before them warms up.
+
+    other: a labeller with another engine, measured as "vllm".
+    """
     end = labeller.prompt.end_id
     quotes = quote_tokens(model).nonzero().flatten().tolist()
     ways = {
@@ -70,8 +81,10 @@ def measure(
         "plain": lambda some: plain(model, labeller, some, limit, [end]),
         "plain_stopping": lambda some: plain(model, labeller, some, limit, [end, *quotes]),
     }
+    if other is not None:
+        ways["vllm"] = lambda some: ours(other, some, limit)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    same = total = 0
+    same = total = same_vllm = 0
     for index in range(rounds + 1):
         some = vectors[index * batch : (index + 1) * batch] if index else vectors[:8]
         texts = {}
@@ -82,15 +95,25 @@ def measure(
             if index:
                 seconds[way].append(time.perf_counter() - started)
         same += sum(a == b for a, b in zip(texts["ours"], texts["plain"], strict=True))
+        if other is not None:
+            same_vllm += sum(a == b for a, b in zip(texts["ours"], texts["vllm"], strict=True))
         total += len(some)
         print(f"round {index}/{rounds}: {same} of {total} texts alike", file=sys.stderr)
     median = {way: statistics.median(values) for way, values in seconds.items()}
+    of_vllm = {}
+    if other is not None:
+        of_vllm = {
+            "vllm_labels_per_second": round(batch / median["vllm"], 1),
+            "ratio_vllm_over_ours": round(median["ours"] / median["vllm"], 2),
+            "same_texts_vllm": same_vllm,
+        }
     return {
         "ratio": round(median["plain"] / median["ours"], 2),
         "ratio_plain_stopping": round(median["plain_stopping"] / median["ours"], 2),
         "labels_per_second": round(batch / median["ours"], 1),
         "plain_labels_per_second": round(batch / median["plain"], 1),
         "plain_stopping_labels_per_second": round(batch / median["plain_stopping"], 1),
+        **of_vllm,
         "same_texts": same,
         "texts": total,
         "prompt_tokens": len(labeller.prompt.ids),
@@ -114,6 +137,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=30)
+    parser.add_argument("--vllm", action="store_true", help="measure the vLLM engine as well")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
     model = load_model(options.model, options.dtype)
@@ -121,15 +145,22 @@ def main() -> None:
         adapter = load_adapter(options.adapter)
     else:
         adapter = create_adapter("scale_only", model.d_model, init_scale=mean_embedding_norm(model))
-    labeller = Labeller(model, adapter)
+    labeller, other = Labeller(model, adapter), None
+    if options.vllm:
+        from selfie_adapters.labelling.engines.vllm import VllmEngine
+
+        alone = load_model(options.model, options.dtype, embedding_only=True)
+        engine = partial(VllmEngine, max_new_tokens=options.max_new_tokens)
+        other = Labeller(alone, adapter, engine=engine)
     count = options.batch * (options.rounds + 1)
     if options.source:
         vectors = read_label_source(options.source).vectors(0, count)
     else:
         vectors = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
-    result = measure(
-        model, labeller, vectors, options.batch, options.rounds, options.max_new_tokens
-    )
+    size = (options.batch, options.rounds, options.max_new_tokens)
+    result = measure(model, labeller, vectors, *size, other)
+    if other is not None:
+        other.close()
     if options.json:
         print(json.dumps(result))
         return

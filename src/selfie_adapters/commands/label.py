@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -103,7 +104,7 @@ def label(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
     engine
-        local; ray for several processes or machines; vllm on a GPU.
+        local; ray for several processes or machines; vllm (docs/labelling.md).
     workers
         Processes of the ray engine.
     ray_address
@@ -256,6 +257,6 @@ def _run(
         from selfie_adapters.labelling.worker import ShardWorker
 
         worker = ShardWorker(job.settings, job.source)  # before the folder: it may refuse
-        with job.begun():
+        with closing(worker), job.begun():
             task = progress.add_task("vectors", total=job.progress.left)
             run_here(job, worker, advance)

@@ -23,7 +23,6 @@ from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
-from selfie_adapters.model.prefix import shareable
 from selfie_adapters.model.prompt import PromptChoice, choose_prompt
 
 _LONGEST = 1e15
@@ -106,7 +105,7 @@ class Labeller:
         self.model = model
         self.adapter = adapter
         check_embedding_width(model)
-        self.prompt: BoundPrompt = shareable(model, prompt.bind(model.tokenizer))
+        self.prompt = prompt.bind(model.tokenizer)
         check_prompt(model, self.prompt)
         if adapter.dim != model.d_model:
             raise AdapterError(
@@ -217,6 +216,10 @@ class Labeller:
         rows = torch.arange(len(labels))
         scores = self._engine.score(read, [label.ids for label in labels], rows)
         return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]
+
+    def close(self) -> None:
+        """Release what the engine holds besides the model; no label can be had afterwards."""
+        self._engine.close()
 
     def _finish(self, row: _Row, answer: Generated, zero_log_prob: float) -> Label:
         raw = answer_text(self.model.tokenizer, answer.ids)

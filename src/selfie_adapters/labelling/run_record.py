@@ -81,9 +81,14 @@ def vectors_hash(source: LabelSource) -> str:
 
 
 class RunBinding(Binding):
-    """binding.json: the model and prompt that wrote the labels, and its weights' digest."""
+    """binding.json: the model and prompt that wrote the labels, and its weights' digest.
+
+    fingerprint_checked: whether the adapter's forward fingerprint was compared with the model's;
+    None if it has none, or if an earlier release wrote the file.
+    """
 
     weights: str | None = None
+    fingerprint_checked: bool | None = None
 
     def differences(self, live: Binding) -> list[str]:
         """As those of a binding; between two runs any changed weight counts as well."""

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,14 @@ class ShardWorker:
     """Holds one model; labels shard after shard into their files."""
 
     def __init__(self, settings: LabelSettings, source: LabelSource) -> None:
-        """Raises what loading model, adapter and mean raises; DataError for another width."""
+        """`close` it when it is done.
+
+        Raises what loading model, adapter and mean raises; DataError for another width.
+        """
         self.settings = settings
         self.source = source
-        model = load_model(settings.model, settings.dtype, settings.device)
+        vllm = settings.engine == "vllm"  # it loads the weights, and they are not needed twice
+        model = load_model(settings.model, settings.dtype, settings.device, embedding_only=vllm)
         if source.d_model != model.d_model:
             raise DataError(
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
@@ -67,14 +72,21 @@ class ShardWorker:
         adapter = _adapter(settings, model)
         _check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
+        self.confidence = _confidence(settings)
+        weights = weights_digest(model)
         self.labeller = Labeller(
             model, adapter, prompt, not settings.ignore_binding, _engine(settings)
         )
         self.binding = RunBinding(
-            **self.labeller.binding.model_dump(), weights=weights_digest(model)
+            **self.labeller.binding.model_dump(),
+            weights=weights,
+            fingerprint_checked=_fingerprint_checked(settings, adapter),
         )
-        self.confidence = _confidence(settings)
         self._means: dict[int, Tensor] = {}
+
+    def close(self) -> None:
+        """Release what the engine holds; a worker can be closed twice."""
+        self.labeller.close()
 
     def vectors(self, positions: list[int]) -> Tensor:
         """Vectors at `positions` of the source, the mean subtracted if there is one."""
@@ -160,6 +172,8 @@ class ShardWorker:
         try:
             found = self.label(vectors[good], [positions[i] for i in good]) if good else []
             answers = {positions[i]: labels for i, labels in zip(good, found, strict=True)}
+        except LabellingError:  # the engine is gone, whatever the vectors
+            raise
         except RuntimeError as first:  # out of memory, or one vector that upsets a kernel
             for i in good:
                 try:
@@ -262,6 +276,12 @@ def _layer_of(adapter: Adapter) -> int | None:
     return adapter.binding.layer if adapter.binding is not None else None
 
 
+def _fingerprint_checked(settings: LabelSettings, adapter: Adapter) -> bool | None:
+    if adapter.binding is None or not adapter.binding.fingerprint:
+        return None
+    return settings.engine != "vllm" and not settings.ignore_binding
+
+
 def _confidence(settings: LabelSettings) -> Confidence | None:
     return None if settings.confidence is None else Confidence.load(settings.confidence)
 
@@ -270,5 +290,5 @@ def _engine(settings: LabelSettings) -> Callable[[FrozenModel, BoundPrompt], Eng
     if settings.engine == "vllm":
         from selfie_adapters.labelling.engines.vllm import VllmEngine
 
-        return VllmEngine
+        return partial(VllmEngine, max_new_tokens=settings.max_new_tokens, device=settings.device)
     return LocalEngine

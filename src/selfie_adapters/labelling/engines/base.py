@@ -32,3 +32,7 @@ class Engine(Protocol):
         owners: [answers]; None: all belong to the first soft token.
         """
         ...
+
+    def close(self) -> None:
+        """Release what the engine holds besides the model; it is not used afterwards."""
+        ...

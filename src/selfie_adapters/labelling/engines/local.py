@@ -10,14 +10,15 @@ from selfie_adapters.inference.generate import Generated, generate_labels, quote
 from selfie_adapters.inference.label_scores import Prefilled, prefill, score_generated
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
+from selfie_adapters.model.prefix import shareable
 
 
 class LocalEngine:
     """Implements `labelling.engines.base.Engine`."""
 
     def __init__(self, model: FrozenModel, prompt: BoundPrompt) -> None:
-        self._model, self._prompt = model, prompt
-        self._prefix = SharedPrefix(model, prompt.prefix_ids)
+        self._model, self._prompt = model, shareable(model, prompt)
+        self._prefix = SharedPrefix(model, self._prompt.prefix_ids)
         self._quotes = quote_tokens(model)
 
     def generate(
@@ -34,3 +35,6 @@ class LocalEngine:
         self, read: Prefilled, answers: Sequence[Sequence[int]], owners: Tensor | None = None
     ) -> list[float]:
         return score_generated(self._model, read, answers, owners)
+
+    def close(self) -> None:
+        """Nothing: the model is the caller's."""
