@@ -92,9 +92,9 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(error, tmp_path, cache, mon
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path, cache):
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="cut off, or not a GGUF file"):
         _load(tmp_path / "m.gguf")
-    assert list(cache.iterdir()) == []
+    assert list(cache.glob("*")) == []
 
 
 def test_what_a_killed_conversion_left_is_no_model(tmp_path, cache):
@@ -106,3 +106,12 @@ def test_what_a_killed_conversion_left_is_no_model(tmp_path, cache):
     folder.rename(folder.parent / f".{folder.name}.killed")
     assert gguf.dense_folder(path, torch.float32) == folder
     assert gguf.is_complete(folder)
+
+
+def test_a_gguf_file_whose_counts_go_beyond_its_end_is_refused_at_once(tmp_path):
+    save_gguf(tmp_path / "m.gguf")
+    content = bytearray((tmp_path / "m.gguf").read_bytes())
+    content[16:24] = (2**40).to_bytes(8, "little")  # how many key-value pairs follow
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"m\.gguf: cut off, or not a GGUF file"):
+        _load(tmp_path / "m.gguf")

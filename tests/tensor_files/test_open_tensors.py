@@ -238,3 +238,14 @@ def test_a_model_in_gguf_is_no_vectors(tmp_path):
     save_gguf(tmp_path / "m.gguf")
     with pytest.raises(DataError, match="one 2-D tensor .* is expected"):
         open_directions(tmp_path / "m.gguf")
+
+
+def test_a_name_of_a_million_characters_is_refused_at_once(tmp_path):
+    # torch's own message about such a name takes it hours to put together
+    name = b"\x80\x02ctorch._utils\n_rebuild" + b"9" * 1_000_000 + b"\n."
+    with zipfile.ZipFile(tmp_path / "v.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", name)
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/numbers", bytes(20_000_000))  # the pickle is a small part
+    with pytest.raises(DataError, match=r"v\.pt: holds a name of 1,000,\d+ characters"):
+        open_vectors(tmp_path / "v.pt")

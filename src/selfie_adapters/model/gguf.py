@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selfie_adapters.errors import StorageError
+from selfie_adapters.errors import DataError, ModelError, StorageError
 from selfie_adapters.files import UNWRITABLE, cache_dir, os_error_behind
 from selfie_adapters.model.library import dequantize_options
 from selfie_adapters.model.weights import check_loaded
+from selfie_adapters.tensor_files.gguf_file import read_gguf
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,13 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
     """Write the dense model and tokenizer of a GGUF file into `folder`, atomically.
 
     Several processes may do so at once: the first one to finish wins. Raises StorageError, leaving
-    nothing behind, if the disk is full or the cache is read-only.
+    nothing behind, if the disk is full or the cache is read-only; ModelError
+    for a damaged file.
     """
+    try:
+        read_gguf(gguf)  # transformers' reader would loop over the counts of a damaged file
+    except DataError as error:
+        raise ModelError(str(error)) from error
     log.info("dequantizing %s once into %s", gguf.name, folder)
     building: Path | None = None
     try:

@@ -21,6 +21,16 @@ def gguf_tensors(file: Path) -> Found:
 
     Raises DataError for a damaged file and for one of so many tensors that it must be a model.
     """
+    reader = read_gguf(file)
+    if len(reader.tensors) > MOST_TENSORS:
+        raise DataError(
+            f"{file}: {len(reader.tensors)} tensors; this looks like a model, not vectors."
+        )
+    return {one.name: _tensor(one.data, one.tensor_type.name) for one in reader.tensors}
+
+
+def read_gguf(file: Path) -> Any:
+    """The gguf package's reader of `file`. Raises DataError for a damaged file, at once."""
     from gguf import GGUFReader  # slow to import, and few files are of this kind
 
     class Reader(GGUFReader):
@@ -38,11 +48,7 @@ def gguf_tensors(file: Path) -> Found:
         raise DataError(
             f"{file}: cut off, or not a GGUF file ({first_line(error)}). Copy or download it again."
         ) from error
-    if len(reader.tensors) > MOST_TENSORS:
-        raise DataError(
-            f"{file}: {len(reader.tensors)} tensors; this looks like a model, not vectors."
-        )
-    return {one.name: _tensor(one.data, one.tensor_type.name) for one in reader.tensors}
+    return reader
 
 
 def _tensor(data: np.ndarray, kind: str) -> torch.Tensor | Unusable:

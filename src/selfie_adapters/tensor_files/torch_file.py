@@ -26,6 +26,7 @@ from selfie_adapters.tensor_files.tensors import (
 
 _PICKLE_FLOOR = 2**20
 _MOST_TENSORS = 100_000
+_LONGEST_NAME = 4096  # characters without whitespace between them
 
 
 def torch_tensors(file: Path) -> Found:
@@ -78,6 +79,7 @@ def _load_archive(file: Path, opened: BinaryIO) -> Any:
         for member in members:
             if member.filename.endswith("/data.pkl"):
                 _check_pickle_size(file, member.file_size)
+                _check_names(file, archive.read(member))
         if not packed:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         # torch maps the bytes of a compressed part as if they were the numbers.
@@ -107,8 +109,9 @@ def _check_legacy(file: Path, opened: BinaryIO) -> None:
     try:
         for _ in range(4):  # a magic number, the version, the system, the content
             begin = opened.tell()
-            for _operation, _argument, position in pickletools.genops(opened):
+            for _operation, argument, position in pickletools.genops(opened):
                 _check_pickle_size(file, (position or begin) - begin)
+                _check_name(file, argument)
     except DataError:  # is a ValueError too
         raise
     except (ValueError, KeyError):
@@ -122,6 +125,28 @@ def _check_pickle_size(file: Path, size: int) -> None:
             f"{file}: holds {size:,} bytes of Python objects beside its tensors. "
             "Save the tensor itself: torch.save(tensor, path)."
         )
+
+
+def _check_names(file: Path, content: bytes) -> None:
+    """`_check_name` for every string of a pickle."""
+    try:
+        for _operation, argument, _position in pickletools.genops(content):
+            _check_name(file, argument)
+    except DataError:  # is a ValueError too
+        raise
+    except (ValueError, KeyError):
+        pass  # a damaged pickle: torch says so
+
+
+def _check_name(file: Path, argument: Any) -> None:
+    """Refuse a name that torch would repeat in its error and then search: in quadratic time."""
+    if isinstance(argument, str) and len(argument) > _LONGEST_NAME:
+        longest = max(map(len, argument.split()), default=0)
+        if longest > _LONGEST_NAME:
+            raise DataError(
+                f"{file}: holds a name of {longest:,} characters; at most {_LONGEST_NAME:,} are "
+                "expected. It is damaged: copy or download it again, or use a .safetensors file."
+            )
 
 
 def _tensors_in(file: Path, content: Any) -> dict[str, Tensor | Unusable]:
