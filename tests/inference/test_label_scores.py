@@ -41,7 +41,7 @@ def test_scores_do_not_depend_on_how_many_are_scored_at_once(model, monkeypatch)
     prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
     expected = score_candidates(model, prompt, vectors, LABELS).log_probs
-    monkeypatch.setattr(label_scores, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(label_scores, "tokens_per_microbatch", lambda _model: 20)
     found = score_candidates(model, prompt, vectors, LABELS).log_probs
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

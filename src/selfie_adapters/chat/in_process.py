@@ -18,7 +18,6 @@ from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.generate import answer_text, generate
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import FrozenModel, SharedPrefix
-from selfie_adapters.model.attention import grouped_attention
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.chat_template import render
@@ -65,15 +64,14 @@ class InProcessChat:
         """
         rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
         texts = [""] * len(rows)
-        with grouped_attention(self._model.network):
-            for alike in self._batched_alike(rows):
-                prefix = SharedPrefix(self._model, self._shared(alike))
-                # Longest first: what does not fit into memory fails at once. Equal prompts meet.
-                alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
-                for start in range(0, len(alike), self._batch_size):
-                    for row, ids in self._write(alike[start : start + self._batch_size], prefix):
-                        texts[row.number] = answer_text(self._model.tokenizer, ids)
-                        done(row.number, texts[row.number])
+        for alike in self._batched_alike(rows):
+            prefix = SharedPrefix(self._model, self._shared(alike))
+            # Longest first: what does not fit into memory fails at once. Equal prompts meet.
+            alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
+            for start in range(0, len(alike), self._batch_size):
+                for row, ids in self._write(alike[start : start + self._batch_size], prefix):
+                    texts[row.number] = answer_text(self._model.tokenizer, ids)
+                    done(row.number, texts[row.number])
         return texts
 
     def _prompt(self, number: int, request: ChatRequest) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from selfie_adapters.inference.lm_head import lm_head
-from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, injected
+from selfie_adapters.inference.lm_head import lm_head, token_losses
+from selfie_adapters.model import FrozenModel, injected
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.growing_cache import give_room
 
@@ -110,6 +110,11 @@ class Continuation:
         with self._injected():
             return self._head.logits(whole, False, input_ids=self._ids)[0]
 
+    def losses(self, ids: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
+        """As `read_all`, but the cross-entropy of each target, in nats: [kept], float32."""
+        logits = self.read_all(ids, keep)
+        return token_losses(logits, targets.to(logits.device))
+
     def _last_logits(self, ids: Tensor, use_cache: bool) -> Tensor:
         masked = {}
         if self._mask is not None:
@@ -132,15 +137,3 @@ class Continuation:
             return nullcontext()
         embedding = self._model.embedding
         return injected(embedding, soft.tokens, soft.placeholder_id, soft.sites, self._soft_length)
-
-
-def after_prompt(
-    model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix, soft_tokens: Tensor
-) -> Continuation:
-    """The prompt read once for each of soft_tokens [n, d_model]; `prefix` is the prompt's own.
-
-    prompt: as `shareable` returns it.
-    """
-    ids = torch.tensor(prompt.suffix_ids).expand(len(soft_tokens), -1)
-    soft = SoftRows(soft_tokens.to(model.device), prompt.placeholder_id, len(prompt.sites))
-    return Continuation(model, ids, prefix.for_batch(len(soft_tokens)), soft)

@@ -29,14 +29,15 @@ from selfie_adapters.inference.microbatch import (
     split_by_length,
     tokens_per_microbatch,
 )
+from selfie_adapters.inference.packed_rows import PackedRows, fits_window, packing_pays
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
+from selfie_adapters.model.attention import takes_any_mask
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.cache_use import UNSUPPORTED, logit_tolerance
 from selfie_adapters.model.library import forward
 from selfie_adapters.model.limits import check_prompt
+from selfie_adapters.model.packing import to_device
 from selfie_adapters.model.prefix import shareable
-
-_MASKED_ATTENTION = {"eager", "sdpa"}  # those that take any mask
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Objective:
         self._prefix = SharedPrefix(model, prompt.prefix_ids)
         self._head = lm_head(model)
         self._tokens_per_microbatch = tokens_per_microbatch(model)
+        self._packed = None
+        if packing_pays(model):
+            self._packed = PackedRows(model, prompt, self._prefix, self._head)
 
     @cached_property
     def _sharing_is_exact(self) -> bool:
@@ -87,14 +91,14 @@ class Objective:
         overhead = len(self.prompt.suffix_ids)
         lengths = labels.lengths[chosen]
         row_of = self._rows(lengths, vector_of)
-        return split_by_length(lengths, overhead, self._tokens_per_microbatch, row_of)
+        padded = self._packed is None
+        return split_by_length(lengths, overhead, self._tokens_per_microbatch, row_of, padded)
 
     def _rows(self, lengths: Tensor, vector_of: Tensor | None) -> Tensor | None:
         """The row of each label; None: one each (nothing to share, or it would not be exact)."""
         if vector_of is None or torch.unique(vector_of).numel() == vector_of.numel():
             return None
-        window = longest_shared(self.model)
-        if window is not None and len(self.prompt.ids) + int(lengths.max()) > window:
+        if not fits_window(self.model, len(self.prompt.ids) + int(lengths.max())):
             return None
         return shared_rows(lengths, vector_of) if self._sharing_is_exact else None
 
@@ -113,18 +117,38 @@ class Objective:
         """
         row_of = self._rows(labels.lengths[chosen], vector_of)
         batch = build_batch(self.prompt, labels, chosen, row_of)
-        soft = soft_tokens.to(self.model.device)[batch.first_labels.to(self.model.device)]
-        sites = len(self.prompt.sites)
-        with injected(self.model.embedding, soft, self.prompt.placeholder_id, sites):
-            losses = self._token_losses(batch)
+        soft = soft_tokens.to(self.model.device)
+        soft = soft.index_select(0, to_device(batch.first_labels, soft.device))
+        losses = self._token_losses(batch, soft)
         clamped = (losses.detach() > self.max_loss).sum()
         losses = losses.clamp(max=self.max_loss)
         sums = losses.new_zeros(chosen.numel()).index_add(
-            0, batch.target_labels.to(losses.device), losses
+            0, to_device(batch.target_labels, losses.device), losses
         )
-        return MicrobatchLoss(sums / batch.lengths.to(sums), clamped, batch.targets.numel())
+        lengths = to_device(batch.lengths, losses.device)
+        return MicrobatchLoss(sums / lengths, clamped, batch.targets.numel())
 
-    def _token_losses(self, batch: LabelBatch) -> Tensor:
+    def _token_losses(self, batch: LabelBatch, soft: Tensor) -> Tensor:
+        """soft: [rows, d_model], the soft token of each row, on the model's device."""
+        linear = self._head.linear
+        if self._packed is not None and fits_window(
+            self.model, len(self.prompt.ids) + int(batch.lengths.max())
+        ):
+            found = self._packed.found(batch, soft)
+        else:
+            found = self._padded(batch, soft)
+        if linear is not None:
+            found = found.to(linear.weight.device)
+        targets = to_device(batch.targets, found.device)
+        predictors = to_device(batch.predictors, found.device)
+        if linear is None:
+            return token_losses(found, targets, self.label_smoothing, predictors)
+        return head_losses(
+            found, linear.weight, linear.bias, targets, self.label_smoothing, predictors
+        )
+
+    def _padded(self, batch: LabelBatch, soft: Tensor) -> Tensor:
+        """As `PackedRows.found`, in padded rows over a cache."""
         cache = self._prefix.for_batch(batch.ids.shape[0])
         inputs = {
             "keep": batch.keep.to(self.model.device),
@@ -133,17 +157,10 @@ class Objective:
             "input_ids": batch.ids.to(self.model.device),
             **branch_inputs(batch, self._prefix.length, self.model),
         }
-        linear = self._head.linear
-        found, _ = self._head.logits(**inputs) if linear is None else self._head.hidden(**inputs)
-        if linear is not None:
-            found = found.to(linear.weight.device)
-        targets = batch.targets.to(found.device)
-        predictors = batch.predictors.to(found.device)
-        if linear is None:
-            return token_losses(found, targets, self.label_smoothing, predictors)
-        return head_losses(
-            found, linear.weight, linear.bias, targets, self.label_smoothing, predictors
-        )
+        sites = len(self.prompt.sites)
+        read = self._head.logits if self._head.linear is None else self._head.hidden
+        with injected(self.model.embedding, soft, self.prompt.placeholder_id, sites):
+            return read(**inputs)[0]
 
     def all_losses(
         self,
@@ -208,18 +225,10 @@ def branch_inputs(batch: LabelBatch, prefix_length: int, model: FrozenModel) -> 
     }
 
 
-def longest_shared(model: FrozenModel) -> int | None:
-    """Tokens that prompt and label may have for sharing to be right: the attention window, if any.
-
-    In rows longer than the window, nearness in the row would stand for nearness in the text.
-    """
-    return getattr(model.network.config.get_text_config(decoder=True), "sliding_window", None)
-
-
 @torch.no_grad()
 def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> bool:
     """Whether two labels in one row get the logits that each gets alone. Two short passes."""
-    if model.network.config._attn_implementation not in _MASKED_ATTENTION:
+    if not takes_any_mask(model.network):
         return False
     # Any tokens do; the placeholder keeps its own embedding.
     words = torch.tensor([i for i in prompt.ids if i != prompt.placeholder_id])[-6:]

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfie_adapters.inference.continuation import Continuation, after_prompt
+from selfie_adapters.inference.after_prompt import after_prompt
+from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_batches import LabelTokens, checked_labels
-from selfie_adapters.inference.lm_head import token_losses
 from selfie_adapters.inference.microbatch import tokens_per_microbatch
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
 
-_ROWS_AT_ONCE = 256
 _VECTORS_AT_ONCE = 64  # many vectors and few labels a pass: labels of like length need no padding
 
 
@@ -80,15 +79,27 @@ def score_candidates(
     check_embedding_width(model)
     check_prompt(model, prompt)
     prompt = shareable(model, prompt)
-    tokens = checked_labels(model, prompt, labels)
+    return score_tokens(model, prompt, soft_tokens, checked_labels(model, prompt, labels), progress)
+
+
+@torch.inference_mode()
+def score_tokens(
+    model: FrozenModel,
+    prompt: BoundPrompt,
+    soft_tokens: Tensor,
+    tokens: LabelTokens,
+    progress: Callable[[int], None] = lambda _vectors: None,
+) -> CandidateScores:
+    """`score_candidates` for labels that are tokenized and checked; prompt: `shareable`."""
     prefix = SharedPrefix(model, prompt.prefix_ids)
     longest_first = torch.argsort(tokens.lengths, descending=True, stable=True)
-    result = torch.empty(len(soft_tokens), len(labels))
+    at_once = tokens_per_microbatch(model) / float(tokens.lengths.float().mean())  # rows
+    result = torch.empty(len(soft_tokens), len(tokens))
     for start in range(0, len(soft_tokens), _VECTORS_AT_ONCE):
         read = prefill(model, prompt, prefix, soft_tokens[start : start + _VECTORS_AT_ONCE])
         vectors = len(read.first)
         rows = torch.arange(vectors)
-        for columns in longest_first.split(max(1, _ROWS_AT_ONCE // vectors)):
+        for columns in longest_first.split(max(1, int(at_once / vectors))):
             owners = rows.repeat_interleave(len(columns))
             scores = _score_rows(read, owners, tokens, columns.repeat(vectors))
             result[start : start + vectors, columns] = scores.view(vectors, len(columns))
@@ -150,7 +161,6 @@ def _score_rows(read: Prefilled, owners: Tensor, tokens: LabelTokens, chosen: Te
     inside = place < (lengths - 1).unsqueeze(1)  # [rows, width]
     source = (starts.unsqueeze(1) + place).clamp(max=tokens.ids.numel() - 2)
     targets = tokens.ids[source + 1][inside]
-    logits = read.read.branch(owners).read_all(tokens.ids[source], inside)
-    losses = token_losses(logits, targets.to(logits.device))
+    losses = read.read.branch(owners).losses(tokens.ids[source], inside, targets)
     owner = torch.arange(len(chosen)).unsqueeze(1).expand(-1, width)[inside]
     return result.index_add(0, owner, -losses.cpu())

@@ -151,7 +151,7 @@ class _TokenLoss(torch.autograd.Function):
     ) -> Tensor:
         losses, normalisers = targets.new_empty(targets.shape, dtype=torch.float32), []
         for rows in _blocks(logits.shape[0], logits):
-            inside, local = _inside(rows, predictors)
+            inside, local = _inside(rows, logits.shape[0], predictors)
             values, largest = _shifted(logits[rows])
             losses[inside], normaliser = _losses(values, local, targets[inside], smoothing)
             normalisers.append(normaliser + largest)
@@ -166,7 +166,7 @@ class _TokenLoss(torch.autograd.Function):
         smoothing = ctx.smoothing
         result = torch.empty_like(logits)
         for rows in _blocks(logits.shape[0], logits):
-            inside, local = _inside(rows, predictors)
+            inside, local = _inside(rows, logits.shape[0], predictors)
             slope = (logits[rows].float() - normalisers[rows].unsqueeze(1)).exp_()
             # d loss / d logit = softmax - (1 - smoothing) * onehot - smoothing / vocabulary
             total = grad.new_zeros(slope.shape[0]).index_add(0, local, grad[inside]).unsqueeze(1)
@@ -196,7 +196,7 @@ class _HeadLoss(torch.autograd.Function):
         losses = targets.new_empty(targets.shape, dtype=torch.float32)
         expected = torch.empty_like(hidden) if wanted else hidden[:0]  # softmax @ weight
         for rows in _blocks(hidden.shape[0], weight.T):
-            inside, local = _inside(rows, predictors)
+            inside, local = _inside(rows, hidden.shape[0], predictors)
             values, _ = _shifted(torch.nn.functional.linear(hidden[rows], weight, bias))
             losses[inside], normaliser = _losses(values, local, targets[inside], smoothing)
             if wanted:  # values hold exp(logit - largest) by now
@@ -226,8 +226,10 @@ def _blocks(rows: int, width_like: Tensor) -> Iterator[slice]:
     return (slice(at, min(at + size, rows)) for at in range(0, rows, size))
 
 
-def _inside(rows: slice, predictors: Tensor) -> tuple[Tensor, Tensor]:
-    """The targets that these rows predict, and the row of each, counted from the block's first."""
+def _inside(rows: slice, of: int, predictors: Tensor) -> tuple[Tensor | slice, Tensor]:
+    """The targets that `rows` (of so many) predict, and the row of each, counted from the first."""
+    if rows.stop - rows.start == of:  # without waiting for a GPU to find which
+        return slice(None), predictors
     inside = ((predictors >= rows.start) & (predictors < rows.stop)).nonzero().squeeze(1)
     return inside, predictors[inside] - rows.start
 

@@ -11,8 +11,9 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.once import once_per_network
 
 # Small micro-batches stay in a CPU's cache; a GPU wants large products (docs/benchmarks.md).
-TOKENS_PER_MICROBATCH = {"cpu": 512, "cuda": 32768}
-_SHARE_OF_MEMORY = 0.5
+TOKENS_PER_MICROBATCH = {"cpu": 512, "cuda": 8192}
+# CUDA graphs hold their memory beside what other passes use.
+_SHARE_OF_MEMORY = {"cpu": 0.5, "cuda": 0.35}
 
 # Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
 # the row, the template is saved once per label: beyond this length nothing more is gained.
@@ -27,7 +28,8 @@ def tokens_per_microbatch(model: FrozenModel) -> int:
     """
     device = model.device
     usual = TOKENS_PER_MICROBATCH.get(device.type, TOKENS_PER_MICROBATCH["cuda"])
-    left = (_total_memory(device) - _weights(model)) * _SHARE_OF_MEMORY
+    share = _SHARE_OF_MEMORY.get(device.type, _SHARE_OF_MEMORY["cuda"])
+    left = (_total_memory(device) - _weights(model)) * share
     return max(1, min(usual, int(left / max(1, bytes_per_token(model)))))
 
 
@@ -56,7 +58,11 @@ def _total_memory(device: torch.device) -> int:
 
 
 def split_by_length(
-    lengths: Tensor, overhead: int, tokens: int, row_of: Tensor | None = None
+    lengths: Tensor,
+    overhead: int,
+    tokens: int,
+    row_of: Tensor | None = None,
+    padded: bool = True,
 ) -> list[Tensor]:
     """Positions 0…n-1 sorted by their row's length (longest first) and cut into micro-batches.
 
@@ -71,10 +77,18 @@ def split_by_length(
     row_lengths = torch.zeros(rows, dtype=torch.int64).index_add(0, row_of, lengths)
     order = torch.argsort(row_lengths, descending=True, stable=True)
     part_of_row = torch.empty(rows, dtype=torch.int64)
+    own = row_lengths[order] + overhead
+    ends = own.cumsum(0)
+    even = int(own.sum()) // max(1, -(-int(own.sum()) // tokens))
+    even = min(tokens, even + int(own[0])) if rows else tokens
     at = parts = 0
     while at < rows:
-        longest = int(row_lengths[order[at]]) + overhead
-        fitting = max(1, tokens // longest)
+        if padded:
+            fitting = max(1, tokens // int(own[at]))
+        else:
+            before = int(ends[at - 1]) if at else 0
+            within = int(torch.searchsorted(ends, before + even, right=True))
+            fitting = max(1, within - at)
         part_of_row[order[at : at + fitting]] = parts
         at += fitting
         parts += 1
@@ -86,14 +100,14 @@ def split_by_length(
     return list(sequence.split(sizes.tolist())) if parts else []
 
 
-def shared_rows(lengths: Tensor, vector_of: Tensor) -> Tensor:
+def shared_rows(lengths: Tensor, vector_of: Tensor, limit: int = LABEL_TOKENS_PER_ROW) -> Tensor:
     """A row for each label ([n] numbers 0…rows-1): labels of one vector together, up to a length.
 
     lengths: [n] tokens of each label. vector_of: [n], equal numbers for labels of one vector.
     """
     _, vector = torch.unique(vector_of, return_inverse=True)
     offsets, _ = offsets_in_rows(lengths, vector, int(vector.max()) + 1)
-    pairs = torch.stack([vector, offsets // LABEL_TOKENS_PER_ROW], dim=1)
+    pairs = torch.stack([vector, offsets // limit], dim=1)
     return torch.unique(pairs, dim=0, return_inverse=True)[1]
 
 

@@ -35,11 +35,14 @@ from selfie_adapters.labelling.run_record import (
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, ShardFile, failed
 from selfie_adapters.model import BoundPrompt, FrozenModel, load_model
+from selfie_adapters.model.compiled import compile_if_worth
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 _LONGEST = 1e18
 
 log = logging.getLogger(__name__)
+
+_USUAL_TOKENS = 12  # of a label
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class ShardWorker:
         self.labeller = Labeller(
             model, adapter, prompt, not settings.ignore_binding, _engine(settings)
         )
+        if settings.engine == "local":
+            rows = len(source) * len(settings.scales) * settings.sampled
+            # Read once; written, and scored for the zero vector. No gradient is half the work.
+            tokens = rows * (len(self.labeller.prompt.suffix_ids) + 2 * _USUAL_TOKENS)
+            compile_if_worth(model, tokens / 2)
         self.binding = RunBinding(
             **self.labeller.binding.model_dump(),
             weights=weights,

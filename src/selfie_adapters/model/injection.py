@@ -7,7 +7,7 @@ See docs/injection.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selfie_adapters.errors import PromptError
+from selfie_adapters.model.packing import to_device
 
 
 def replace_rows(
@@ -65,13 +66,56 @@ def injected(
     `length` tokens (None: anywhere). Differentiable in `soft_tokens`. The hook must have run when
     the block ends: an embedding that was never called is an error, not a silent no-op.
     """
+
+    def replace(ids: Tensor, out: Tensor) -> Tensor:
+        return replace_rows(out, ids, soft_tokens, placeholder_id, sites, length)
+
+    with _replaced(embedding, replace):
+        yield
+
+
+@contextmanager
+def injected_in_row(
+    embedding: nn.Module, soft_tokens: Tensor, ids: Tensor, lengths: Tensor, placeholder_id: int
+) -> Iterator[None]:
+    """As `injected`, for rows that follow each other in one row (`packing.Packing`).
+
+    ids: [tokens], on the CPU, what the pass will be given as [1, tokens]; lengths: [rows], tokens
+    of each row. Placeholders are counted here, so that no GPU has to be waited for.
+    Raises PromptError unless every row has as many placeholders as the first.
+    """
+    at = (ids == placeholder_id).nonzero().squeeze(1)
+    ends = lengths.cumsum(0)
+    found = torch.bincount(torch.searchsorted(ends, at, right=True), minlength=len(lengths))
+    sites = int(found[0])
+    if not sites or bool((found != sites).any()):
+        raise PromptError(
+            f"rows with {sorted(set(found.tolist()))} placeholder tokens (id {placeholder_id}) in "
+            "one batch. Is the placeholder part of a label or of other text?"
+        )
+    if soft_tokens.shape[0] != len(lengths):
+        raise PromptError(f"{soft_tokens.shape[0]} soft tokens for {len(lengths)} rows. One each.")
+
+    def replace(_ids: Tensor, out: Tensor) -> Tensor:
+        soft = soft_tokens.to(out)
+        if sites > 1:
+            soft = soft.unsqueeze(1).expand(-1, sites, -1).reshape(-1, soft.shape[1])
+        flat = out.reshape(-1, out.shape[-1])
+        return flat.index_copy(0, to_device(at, out.device), soft).view(out.shape)
+
+    with _replaced(embedding, replace):
+        yield
+
+
+@contextmanager
+def _replaced(embedding: nn.Module, replace: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """While open, the embedding's output is `replace(ids, output)`."""
     calls = 0
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor):
         nonlocal calls
         calls += 1
-        ids = args[0] if args else kwargs["input"]
-        return replace_rows(out, ids, soft_tokens, placeholder_id, sites, length)
+        return replace(args[0] if args else kwargs["input"], out)
 
     handle = embedding.register_forward_hook(hook, with_kwargs=True)
     try:

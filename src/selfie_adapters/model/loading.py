@@ -22,6 +22,7 @@ from transformers import (
 
 from selfie_adapters.errors import ModelError, SelfieError
 from selfie_adapters.extras import require_extra
+from selfie_adapters.model.attention import install
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.embedding_only import embedding_network
@@ -57,6 +58,7 @@ class FrozenModel:
     def __post_init__(self) -> None:
         self.network.requires_grad_(False)
         self.network.eval()
+        install(self.network)
 
     @cached_property
     def blocks(self) -> nn.ModuleList:

@@ -13,8 +13,10 @@ import torch
 from transformers import Cache
 
 from selfie_adapters.model.cache_use import cache_use
+from selfie_adapters.model.kv_cache import Slots
 from selfie_adapters.model.library import cache_of, forward
 from selfie_adapters.model.loading import FrozenModel
+from selfie_adapters.model.packing import KeysValues
 from selfie_adapters.model.prompt import BoundPrompt
 
 
@@ -29,12 +31,17 @@ class SharedPrefix:
         """`ids` may be empty (the prompt begins with its placeholder): then nothing is shared."""
         self.length = len(ids) if ids and cache_use(model).branches else 0
         self._cache: Cache | None = None
+        self.slots: Slots | None = None  # of the last batch of rows, for the next
         if self.length:
             tokens = torch.tensor([list(ids)], device=model.device)
             with torch.no_grad():
                 # keep=1: nobody uses the prefix's logits
                 output = forward(model.network, input_ids=tokens, use_cache=True, keep=1)
             self._cache = cache_of(output)
+
+    def keys_values(self) -> KeysValues | None:
+        """What a packed pass comes after (`packing.Packing`); None if empty."""
+        return None if self._cache is None else KeysValues.in_cache(self._cache)
 
     def for_batch(self, rows: int) -> Cache | None:
         """A fresh cache that holds the prefix `rows` times, ready to be extended; None if empty."""

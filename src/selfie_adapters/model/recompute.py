@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
@@ -16,5 +19,11 @@ def recompute_blocks(model: FrozenModel) -> None:
     pass would extend it again: see `prefix.WholePrompt`. Outside training nothing changes.
     """
     for block in model.blocks:
-        # Not transformers' own switch: it asks for training mode, in which dropout comes to life.
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(_recomputed, block.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # The layout of a packed pass (`attention.laid_out`) is closed when the second pass runs.
+    context = contextvars.copy_context()
+    # Not transformers' own switch: it asks for training mode, in which dropout comes to life.
+    return checkpoint(context.run, forward, *args, use_reentrant=False, **kwargs)

@@ -15,6 +15,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.inference.label_batches import check_labels
 from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind, load_model
+from selfie_adapters.model.compiled import compile_if_worth
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.prompt import choose_prompt
@@ -80,6 +81,9 @@ def set_up(
         recompute_blocks(model)
         prompt = WholePrompt.of(prompt)
     settings = config.training
+    if training:
+        per_label = len(prompt.suffix_ids) + float(train.tokens.lengths.float().mean())
+        compile_if_worth(model, order.total_examples * per_label)
     objective = Objective(model, prompt, settings.label_smoothing, settings.max_loss)
     # Validation is never smoothed.
     validator = Validator(val, Objective(model, prompt), config, ranks)
