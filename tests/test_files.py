@@ -185,3 +185,14 @@ def test_a_file_cannot_take_the_name_of_a_folder_and_long_names_are_written(tmp_
         write_text(tmp_path / "taken", "x")
     write_text(tmp_path / ("long" * 60), "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long" * 60, "taken"]
+
+
+def test_an_error_about_another_file_is_not_taken_for_one_about_the_target(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_path(tmp_path / "a"):
+        (tmp_path / "elsewhere").read_bytes()
+    with (
+        pytest.raises(StorageError, match="a cannot be written"),
+        atomic_path(tmp_path / "a") as temporary,
+    ):
+        temporary.unlink()
+    assert not any(tmp_path.iterdir())

@@ -140,3 +140,17 @@ def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with folder_lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("host", "boot", "here"),
+    [("me", "x", True), ("me", "", True), ("other", "k", True), ("other", "x", False)],
+)
+def test_an_owner_is_on_this_host_by_its_name_or_by_its_running_kernel(
+    monkeypatch, host, boot, here
+):
+    monkeypatch.setattr(locking.platform, "node", lambda: "me")
+    monkeypatch.setattr(locking, "_boot_id", lambda: "k")
+    assert locking.Owner(host, 1, boot, "").on_this_host() is here
+    monkeypatch.setattr(locking, "_boot_id", lambda: "")
+    assert not locking.Owner("other", 1, "", "").on_this_host()

@@ -111,3 +111,9 @@ def test_a_part_with_another_line_is_named(shard, line):
     part.write_text('{"position": 0, "rows": [{"index": 0, "error": "e"}]}\n' + line + "\n")
     with pytest.raises(DataError, match=r"labels-00000\.jsonl\.part, line 2"):
         opened(shard)
+
+
+def test_a_vector_with_more_rows_than_the_run_makes_is_not_complete(shard):
+    finished(shard)
+    assert len(shard_rows(shard, SOURCE, 2)) == 6
+    assert shard_rows(shard, SOURCE, 1) == {}
