@@ -27,7 +27,9 @@ Files = Mapping[str, bytes]
 """An input: contents by file name (`sub/name` for files in folders)."""
 
 SECONDS = 10
-"""What one input may take; the inputs are small, and the machine may be busy."""
+"""Processor time that one input may take; the inputs are small."""
+WAITING = 12
+"""Times as long it may take in all: the machine may be busy."""
 MEMORY = 64 * 2**20
 """Bytes that one input may add to the process at its peak."""
 
@@ -122,15 +124,21 @@ def _write(place: Path, file: str, content: Files | bytes) -> Path:
 @contextmanager
 def _limit(seconds: float):
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise Hang(f"more than {seconds} s")
+        raise Hang(f"more than {seconds} s of processor time, or {WAITING * seconds} s in all")
 
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = {
+        signal.SIGPROF: (signal.ITIMER_PROF, seconds),
+        signal.SIGALRM: (signal.ITIMER_REAL, WAITING * seconds),
+    }
+    previous = {number: signal.signal(number, stop) for number in timers}
+    for timer, limit in timers.values():
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, previous[number])
 
 
 def _peak() -> int:

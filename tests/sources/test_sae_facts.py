@@ -185,3 +185,7 @@ def test_a_layer_that_is_known_completes_the_site():
     assert guessed.hook_name == "blocks.20.hook_resid_post"
     unknown = with_guesses(SaeFacts(), LAYOUTS["gemma_3"], ["layer_12_width_16k_l0_medium"])
     assert unknown.hook_name is None  # residual, attention or MLP: nothing says it
+
+
+def test_a_layer_of_five_thousand_digits_is_no_layer(facts):
+    assert facts(PLAIN | {"hook_name": f"blocks.{'9' * 5000}.hook_resid_post"}).layer is None

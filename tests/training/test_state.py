@@ -120,3 +120,12 @@ def test_a_header_that_is_damaged_is_refused(header, tmp_path):
     save_file({"a": torch.zeros(4)}, tmp_path / "x.safetensors", header)
     with pytest.raises(TrainingError, match="not a complete checkpoint"):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("step", [-1.0, 2.0**60])
+def test_a_step_counter_that_counts_no_steps_is_refused(step):
+    adapter, optimizer = trained()
+    tensors = checkpoint_tensors(adapter, optimizer)
+    (key, *_) = [name for name in tensors if name.endswith("/step")]
+    with pytest.raises(TrainingError, match=r"step of \w+ is .*a count of optimizer steps"):
+        restore_tensors(adapter, optimizer, {**tensors, key: torch.tensor(step)})

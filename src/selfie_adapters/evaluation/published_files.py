@@ -23,7 +23,7 @@ _KEYS: dict[str, FileKind] = {
     "enriched_labels": "labels",
     "results_by_scale": "retrieval summary",
 }
-_SHARD = re.compile(r"_shard_(\d+)_of_(\d+)_")
+_SHARD = re.compile(r"_shard_([0-9]{1,9})_of_([0-9]{1,9})_")
 
 
 def kind_of(path: str | Path) -> FileKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def read_retrieval_summary(path: str | Path) -> list[RetrievalScore]:
         recalls = {}
         for k, value in found.recalls.items():
             digits = k.rpartition("@")[2].removeprefix("recall_")
-            if not digits.isascii() or not digits.isdigit():
-                raise DataError(f'{path}, scale {scale}: recalls has the key "{k}"; k is expected.')
+            if not re.fullmatch(r"[0-9]{1,9}", digits):
+                raise DataError(
+                    f'{path}, scale {scale}: recalls has the key "{k:.40}"; k is expected.'
+                )
             recalls[int(digits)] = value
         scores.append(RetrievalScore(f"scale {scale}", found.n_labels, recalls, found.mrr))
     return scores

@@ -13,6 +13,7 @@ from selfie_adapters.files import existing_file
 from selfie_adapters.tensor_files import open_tensors
 
 # How the published programs call the mean of one layer's vectors.
+_LAYER = re.compile(r"layer_[0-9]{1,4}")
 _OF_LAYER = re.compile(r"_l(\d{1,4})_mean\.\w+$")
 _SINGLE = "mean_vector"  # its name in their files of vectors and mean together
 
@@ -89,10 +90,11 @@ def _means(file: Path) -> dict[str, Tensor]:
     found = open_tensors(file)
     flat = {name: tensor for name, tensor in found.items() if tensor.ndim == 1}
     layers = {
-        f"layer_{name.removeprefix('layer_')}": tensor
+        full: tensor
         for name, tensor in found.items()
+        if _LAYER.fullmatch(full := f"layer_{name.removeprefix('layer_')}")
         # A tensor called by a bare number may hold a layer's vectors; layer_{i} must be a mean.
-        if name.removeprefix("layer_").isdecimal() and (name in flat or not name.isdecimal())
+        and (name in flat or name == full)
     }
     if layers:
         return layers

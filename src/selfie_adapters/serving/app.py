@@ -183,7 +183,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
     """The whole body. Raises RefusedError 413 if it is too long, 408 if it is too slow."""
     too_long = RefusedError(413, f"The request is longer than {limits.body_bytes:,} bytes.")
     length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > limits.body_bytes:
+    if length.isdecimal() and (len(length) > 18 or int(length) > limits.body_bytes):
         raise too_long
     body = bytearray()
     try:

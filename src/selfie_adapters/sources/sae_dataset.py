@@ -209,7 +209,7 @@ def _metadata(
     if facts.hook_name is None:  # Neuronpedia's record of the source may name it
         facts = replace(facts, hook_name=labels.origin.get("hook_name"))
     layer = facts.layer if request.layer is None else request.layer
-    if layer is None and (number := re.search(r"/(\d+)-", request.neuronpedia_id or "")):
+    if layer is None and (number := re.search(r"/([0-9]{1,4})-", request.neuronpedia_id or "")):
         layer = int(number[1])
     if layer is None:
         raise ConfigError(

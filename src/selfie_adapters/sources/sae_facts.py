@@ -48,7 +48,7 @@ class SaeFacts:
         name = self.hook_name or ""
         if name.startswith("hook_embed"):
             return -1
-        found = re.search(r"(?:blocks|layers)\.(\d+)", name)
+        found = re.search(r"(?:blocks|layers)\.([0-9]{1,4})(?![0-9])", name)
         if not found:
             return None
         return int(found[1]) - (1 if name.endswith("hook_resid_pre") else 0)

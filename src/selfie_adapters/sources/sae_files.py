@@ -187,7 +187,7 @@ def _local_config(folder: Path, config: str) -> Path | None:
 
 def _width_notes(entry: RegisteredSae, d_sae: int) -> list[str]:
     """What the width in an id says, where the file says otherwise: 32k is 32,768 or 32,000."""
-    words = re.findall(r"(?<![a-z0-9])(\d+)k(?![a-z0-9])", entry.neuronpedia_id or "")
+    words = re.findall(r"(?<![a-z0-9])([0-9]{1,9})k(?![a-z0-9])", entry.neuronpedia_id or "")
     near = {round(d_sae / 1000), round(d_sae / 1024)}
     if words and not near & {int(word) for word in words}:
         return [f"{entry.neuronpedia_id} sounds like {words[-1]}k latents; the file has {d_sae}"]

@@ -26,7 +26,7 @@ from selfie_adapters.tensor_files.tensors import (
 
 _PICKLE_FLOOR = 2**20
 _MOST_TENSORS = 100_000
-_LONGEST_NAME = 4096  # characters without whitespace between them
+_LONGEST_NAME = 1024  # characters without whitespace between them
 
 
 def torch_tensors(file: Path) -> Found:

@@ -129,6 +129,10 @@ def check_optimizer_state(
                 "is expected. Was config.yaml changed?"
             )
         _check_numbers(f"{quantity} of {name}", value)
+        if quantity == "step" and not 0 <= float(value) < 2**53:
+            raise TrainingError(
+                f"step of {name} is {float(value):g}; a count of optimizer steps is expected."
+            )
 
 
 def _check_numbers(name: str, tensor: Tensor) -> None:
