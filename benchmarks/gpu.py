@@ -86,6 +86,7 @@ def equality(dtype: str) -> dict[str, Any]:
         label_loss.packing_pays = packs if packed else lambda _model: False
         objective = Objective(model, prompt)
         assert (objective._packed is not None) == packed
+        objective._tokens_per_microbatch = 500  # several wait for their backward pass
         of = torch.arange(60) // 5
         soft = vectors[of].to(model.device).requires_grad_()
         found = []

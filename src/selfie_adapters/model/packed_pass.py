@@ -49,7 +49,8 @@ class PackedPass:
     def __init__(self, model: FrozenModel) -> None:
         self._decoder: Any = model.network.get_decoder()
         self._device, self._dtype = model.device, model.dtype
-        self._no_mask = no_mask(model.device, model.dtype)
+        with torch.inference_mode(False):
+            self._no_mask = no_mask(model.device, model.dtype)
         # A model on several devices moves tensors between them, which a graph cannot hold.
         devices = {parameter.device for parameter in model.network.parameters()}
         self.replays = model.device.type == "cuda" and len(devices) == 1
@@ -73,6 +74,11 @@ class PackedPass:
 
     def once(self, embedded: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """As `hidden`, never replayed; positions: [1, tokens], on the model's device."""
+        wanted = torch.is_grad_enabled() and embedded.requires_grad
+        if not wanted and (torch.is_grad_enabled() or torch.is_inference_mode_enabled()):
+            # One mode for all passes without a gradient: blocks are compiled anew for each.
+            with torch.inference_mode(False), torch.no_grad():
+                return self.once(embedded.clone(), positions.clone(), layout)
         with laid_out(layout):
             output = forward(
                 self._decoder,
