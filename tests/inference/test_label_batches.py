@@ -6,7 +6,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from chat_families import FAMILIES, tokenizer_of
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 
 
 def family(name):
@@ -14,7 +14,7 @@ def family(name):
 
 
 def pieces(tokenizer, label):
-    tokens = tokenise_labels(tokenizer, [label], tokenizer.eos_token_id)
+    tokens = tokenize_labels(tokenizer, [label], tokenizer.eos_token_id)
     return tokenizer.convert_ids_to_tokens(tokens.ids.tolist())
 
 
@@ -31,7 +31,7 @@ def test_a_label_has_no_space_that_an_answer_would_not_have(name):
     assert pieces(tokenizer, "an owl") == ["a", "n", "▁o", "w", "l", '"', "</s>"]
     # the same tokens as in the whole answer
     whole = tokenizer.encode('The meaning of "x" is "an owl"', add_special_tokens=False)
-    label = tokenise_labels(tokenizer, ["an owl"], tokenizer.eos_token_id).ids.tolist()[:-1]
+    label = tokenize_labels(tokenizer, ["an owl"], tokenizer.eos_token_id).ids.tolist()[:-1]
     assert whole[-len(label) :] == label
 
 
@@ -43,5 +43,5 @@ def test_other_tokenizers_keep_the_published_rule():
     # label and closing quote are one text
     tokenizer = family("GPT-2")
     text = tokenizer.encode('the owl"', add_special_tokens=False)
-    assert tokenise_labels(tokenizer, ["the owl"], 0).ids.tolist() == [*text, 0]
+    assert tokenize_labels(tokenizer, ["the owl"], 0).ids.tolist() == [*text, 0]
     assert pieces(tokenizer, "<|endoftext|>")[0] == "<"

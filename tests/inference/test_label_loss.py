@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.inference.label_batches import build_batch, tokenise_labels
+from selfie_adapters.inference.label_batches import build_batch, tokenize_labels
 from selfie_adapters.inference.lm_head import head_losses, lm_head, token_losses
 from selfie_adapters.inference.microbatch import split_by_length
 from selfie_adapters.model import FrozenModel, SoftPrompt, library
@@ -95,7 +95,7 @@ def test_a_label_cannot_pose_as_the_placeholder_or_end_the_turn():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     text = "<|reserved_special_token_0|> <|eot_id|>"
-    tokens = tokenise_labels(model.tokenizer, [text], bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, [text], bound.end_id)
     ids = tokens.ids.tolist()
     assert len(ids) == len(text) + 2  # one id a byte, the quote, the end
     assert bound.placeholder_id not in ids
@@ -113,7 +113,7 @@ def test_a_label_cannot_pose_as_the_placeholder_or_end_the_turn():
 def test_a_batch_holds_prompt_and_labels_in_their_places():
     tokenizer = golden_tokenizer()
     bound = SoftPrompt.for_tokenizer(tokenizer).bind(tokenizer)
-    tokens = tokenise_labels(tokenizer, ["ab", "c"], bound.end_id)
+    tokens = tokenize_labels(tokenizer, ["ab", "c"], bound.end_id)
     batch = build_batch(bound, tokens, torch.tensor([1, 0]))
     a, b, c, quote = tokenizer('abc"', add_special_tokens=False)["input_ids"]
     suffix = list(bound.suffix_ids)
@@ -197,7 +197,7 @@ def test_an_objective_is_reusable_and_keeps_the_order_of_its_rows():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    tokens = tokenise_labels(model.tokenizer, LABELS, bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, LABELS, bound.end_id)
     soft = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     chosen = torch.tensor([3, 0, 4, 1, 2])
     with torch.no_grad():
@@ -222,7 +222,7 @@ def losses_and_gradient(objective, vectors, tokens, vector_of):
 def test_labels_that_share_a_row_keep_their_losses_and_gradients(model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, SEVERAL, bound.end_id)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     alone, gradient = losses_and_gradient(objective, vectors, tokens, None)
     shared, shared_gradient = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
@@ -242,7 +242,7 @@ def test_the_prompt_goes_through_the_model_once_a_vector(family):
     model = FrozenModel(network, golden_tokenizer(), family)
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, SEVERAL, bound.end_id)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     alone, _ = losses_and_gradient(objective, vectors, tokens, None)
     objective.microbatches(tokens, torch.arange(8), VECTOR_OF)
@@ -266,7 +266,7 @@ def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
     model.network.forward = deaf
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    tokens = tokenise_labels(model.tokenizer, SEVERAL, bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, SEVERAL, bound.end_id)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     alone, _ = losses_and_gradient(objective, vectors, tokens, None)
     shared, _ = losses_and_gradient(objective, vectors, tokens, VECTOR_OF)
@@ -276,7 +276,7 @@ def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
 def test_labels_of_a_row_branch_off_the_prompt():
     tokenizer = golden_tokenizer()
     bound = SoftPrompt.for_tokenizer(tokenizer).bind(tokenizer)
-    tokens = tokenise_labels(tokenizer, ["ab", "c", "d"], bound.end_id)
+    tokens = tokenize_labels(tokenizer, ["ab", "c", "d"], bound.end_id)
     batch = build_batch(bound, tokens, torch.arange(3), torch.tensor([0, 1, 0]))
     a, b, c, d, quote = tokenizer('abcd"', add_special_tokens=False)["input_ids"]
     suffix = list(bound.suffix_ids)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.inference.label_scores import _parts_of_like_length, prefill, score_generated
 from selfie_adapters.labelling import CandidateScores, score_candidates
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt, library
@@ -57,7 +57,7 @@ def test_written_tokens_score_like_the_same_candidates(model):
     prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(2))
     expected = score_candidates(model, prompt, vectors, LABELS).log_probs
-    tokens = tokenise_labels(model.tokenizer, LABELS, prompt.end_id)
+    tokens = tokenize_labels(model.tokenizer, LABELS, prompt.end_id)
     ids = [
         tokens.ids[start : start + length].tolist()
         for start, length in zip(tokens.starts, tokens.lengths, strict=True)

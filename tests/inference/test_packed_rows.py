@@ -7,7 +7,7 @@ import torch
 
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference import label_loss
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.inference.microbatch import split_by_length
 from selfie_adapters.model import FrozenModel, SoftPrompt
@@ -36,7 +36,7 @@ def losses(model, monkeypatch, packed: bool, shared: bool, whole: bool = False, 
     assert (objective._packed is not None) == packed
     if rounded:
         objective._packed._pass.replays = True  # sizes are rounded; nothing comes back here
-    tokens = tokenise_labels(model.tokenizer, LABELS, prompt.end_id)
+    tokens = tokenize_labels(model.tokenizer, LABELS, prompt.end_id)
     vectors = torch.randn(2 if shared else 6, 32, generator=torch.Generator().manual_seed(0))
     soft = vectors[VECTOR_OF] if shared else vectors
     soft.requires_grad_()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.recompute import recompute_blocks
@@ -28,7 +28,7 @@ def test_blocks_run_twice_and_losses_and_gradients_stay(family):
             prompt = WholePrompt.of(prompt)
         objective = Objective(model, prompt)
         calls.clear()
-        tokens = tokenise_labels(model.tokenizer, ["cat", "a dog", "x"], prompt.end_id)
+        tokens = tokenize_labels(model.tokenizer, ["cat", "a dog", "x"], prompt.end_id)
         adapter = create_adapter("scalar_affine", 32, init_scale=3.0)
         loss = objective.microbatch_loss(adapter.transform(vectors), tokens, torch.arange(3))
         loss.per_example.sum().backward()

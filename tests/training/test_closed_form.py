@@ -5,7 +5,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.training import Objective
 from selfie_adapters.training.closed_form import (
@@ -38,7 +38,7 @@ def pairs():
 def test_a_label_is_the_mean_embedding_of_its_own_tokens(model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     labels = ["cat", "é", "a longer one"]
-    found = label_embeddings(model, tokenise_labels(model.tokenizer, labels, bound.end_id))
+    found = label_embeddings(model, tokenize_labels(model.tokenizer, labels, bound.end_id))
     table = model.network.get_input_embeddings().weight
     for row, label in zip(found, labels, strict=True):
         ids = model.tokenizer(label, add_special_tokens=False)["input_ids"]
@@ -129,7 +129,7 @@ def test_scale_and_low_rank_part_share_the_work(pairs):
 def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    labels = tokenise_labels(model.tokenizer, [f"label {i}" for i in range(30)], bound.end_id)
+    labels = tokenize_labels(model.tokenizer, [f"label {i}" for i in range(30)], bound.end_id)
     vectors = torch.randn(15, 32, generator=torch.Generator().manual_seed(0))
     vector_of = torch.arange(30) // 2
     rank = 4 if "low_rank" in kind else None
@@ -164,7 +164,7 @@ def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
 
 def test_an_adapter_without_parameters_has_nothing_to_start(model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
-    labels = tokenise_labels(model.tokenizer, ["a"], bound.end_id)
+    labels = tokenize_labels(model.tokenizer, ["a"], bound.end_id)
     one = torch.zeros(1, dtype=torch.int64)
     for kind, message in (("identity", "nothing to start"), ("full_rank", "two vectors")):
         with pytest.raises(ConfigError, match=message):

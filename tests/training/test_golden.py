@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
-from selfie_adapters.inference.label_batches import tokenise_labels
+from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, load_model
 from selfie_adapters.training import Objective, label_losses, train
@@ -82,7 +82,7 @@ def test_clamped_and_target_tokens(name, which, cases, model, vectors, golden, g
     prompt = SoftPrompt(golden["template"], golden["reserved_token"], golden["eos_token"])
     bound = prompt.bind(model.tokenizer)
     objective = Objective(model, bound, expected["label_smoothing"], expected["max_loss"])
-    tokens = tokenise_labels(model.tokenizer, golden["labels"], bound.end_id)
+    tokens = tokenize_labels(model.tokenizer, golden["labels"], bound.end_id)
     adapter = load_adapter(golden_dir / "adapters" / f"{name}.safetensors")
     with torch.no_grad():
         result = objective.all_losses(adapter.transform(vectors), tokens, torch.arange(8))

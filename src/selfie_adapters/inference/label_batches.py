@@ -1,4 +1,4 @@
-"""Labels tokenised once, and batches of them laid out as tensors without a loop over rows."""
+"""Labels tokenized once, and batches of them laid out as tensors without a loop over rows."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class LabelTokens:
         return self.lengths.numel()
 
 
-def tokenise_labels(
+def tokenize_labels(
     tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], end_id: int
 ) -> LabelTokens:
-    """Tokenise `label + closing quote` as one text, then append the end token.
+    """Tokenize `label + closing quote` as one string, then append the end token.
 
     A label is plain text: what looks like a special token in it is split like any other text, so
     no label can end the turn or pose as the placeholder. A tokenizer that puts a space before every
@@ -60,7 +60,7 @@ def tokenise_labels(
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Ids of plain texts, special tokens split like any other text."""
+    """Ids of strings, in which special tokens are split like any other text."""
     if not texts:
         return []
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -69,7 +69,7 @@ def _split(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 def checked_labels(model: FrozenModel, prompt: BoundPrompt, labels: Sequence[str]) -> LabelTokens:
     """Labels tokenized for `prompt`, and checked. Raises DataError for a label that is blank or
     that `check_labels` refuses."""
-    tokens = tokenise_labels(model.tokenizer, labels, prompt.end_id)
+    tokens = tokenize_labels(model.tokenizer, labels, prompt.end_id)
     check_labels(model, prompt, tokens, labels)
     return tokens
 
@@ -128,8 +128,8 @@ class LabelBatch:
     """
 
     ids: Tensor  # [rows, tokens], padded on the right
-    positions: Tensor  # [rows, tokens], places after the shared prefix; each label starts anew
-    visible: Tensor | None  # [rows, tokens, tokens], query sees key; None: plainly causal
+    positions: Tensor  # [rows, tokens], positions after the shared prefix; each label starts there
+    visible: Tensor | None  # [rows, tokens, tokens], query sees key; None: causal
     keep: Tensor  # [rows, tokens], where logits are needed
     targets: Tensor  # [label tokens], the tokens to be predicted, label by label
     predictors: Tensor  # [label tokens], the kept position (row-major) that predicts each
@@ -160,7 +160,7 @@ def build_batch(
     within = torch.arange(of.numel()) - (lengths.cumsum(0) - lengths)[of]
     targets = labels.ids[labels.starts[chosen][of] + within]
     is_input = within < lengths[of] - 1
-    flat = row_of[of] * width + start + offsets[of] + within  # place in the flattened rows
+    flat = row_of[of] * width + start + offsets[of] + within  # index in the flattened rows
     inputs = flat[is_input]
 
     ids = torch.full((rows, width), prompt.end_id)

@@ -1,4 +1,4 @@
-"""How well the frozen model, given a soft token, says a label: the loss that training moves.
+"""How likely the frozen model finds a label, given a soft token: the loss that training minimizes.
 
 Several labels of one vector can share a row: the prompt once, then each label on a branch of its
 own. Each label sees the prompt and itself, at the positions that it would have alone, so its loss
@@ -42,7 +42,7 @@ from selfie_adapters.model.prefix import shareable
 
 @dataclass(frozen=True)
 class MicrobatchLoss:
-    """Losses of some rows: `per_example` [rows] in nats a token, `clamped` and `tokens` counts."""
+    """Losses of some rows: `per_example` [rows], nats per token; `clamped` and `tokens` counts."""
 
     per_example: Tensor
     clamped: Tensor
@@ -53,8 +53,8 @@ class Objective:
     """Label losses under one model and prompt; the shared prefix is computed once, here.
 
     Where labels come with `vector_of` (equal numbers for labels of one vector, whose soft tokens
-    are then equal), the prompt is worked out once for all labels of a vector; losses and gradients
-    stay what they are without it.
+    are then equal), the prompt is computed once for all labels of a vector; losses and gradients
+    are the same as without it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Objective:
     def microbatches(
         self, labels: LabelTokens, chosen: Tensor, vector_of: Tensor | None = None
     ) -> list[Tensor]:
-        """Positions in `chosen`, cut into parts of like length that fit the machine.
+        """Positions in `chosen`, cut into micro-batches of similar length that fit the machine.
 
         vector_of: [rows], see the class.
         """
@@ -169,7 +169,7 @@ class Objective:
         chosen: Tensor,
         vector_of: Tensor | None = None,
     ) -> MicrobatchLoss:
-        """`microbatch_loss` over any number of rows, part by part, in the order of `chosen`."""
+        """`microbatch_loss` over any number of rows, in the order of `chosen`."""
         pieces = []
         parts = self.microbatches(labels, chosen, vector_of)
         for part in parts:
@@ -194,8 +194,8 @@ def label_losses(
 ) -> Tensor:
     """Loss of each label given its vector: [n], differentiable in the adapter.
 
-    vectors: [n, d_model]; labels: n texts; eos_token: the token that ends the answer, None for the
-    prompt's own. Each number is the mean cross-entropy in nats over the label's tokens, closing
+    vectors: [n, d_model]; labels: n strings; eos_token: the token that ends the answer, None for
+    the prompt's own. Each number is the mean cross-entropy in nats over the label's tokens, closing
     quote and end token included, each token clamped at `max_loss`.
     Raises DataError if there are not as many labels as vectors, or if a label is empty or one that
     the model cannot take; PromptError for such a prompt.
@@ -212,7 +212,7 @@ def label_losses(
 
 
 def branch_inputs(batch: LabelBatch, prefix_length: int, model: FrozenModel) -> dict[str, Any]:
-    """`attention_mask` and `position_ids` for rows of several labels; nothing for plain rows."""
+    """`attention_mask` and `position_ids` for rows of several labels; {} for rows of one."""
     if batch.visible is None:
         return {}
     rows, width = batch.ids.shape

@@ -21,7 +21,9 @@ from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
 
-_VECTORS_AT_ONCE = 64  # many vectors and few labels a pass: labels of like length need no padding
+_VECTORS_AT_ONCE = (
+    64  # many vectors and few labels per pass: labels of similar length need no padding
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class CandidateScores:
     tokens: Tensor
 
     def per_token(self) -> Tensor:
-        """Mean log-likelihood a token: [vectors, labels]."""
+        """Mean log-likelihood per token: [vectors, labels]."""
         return self.log_probs / self.tokens
 
     def gain(self, zero: CandidateScores) -> Tensor:
-        """What each vector adds over the zero vector, in nats a token: [vectors, labels].
+        """What each vector adds over the zero vector, in nats per token: [vectors, labels].
 
         zero: the same labels scored for one soft token, that of the zero vector.
         """
@@ -73,7 +75,7 @@ def score_candidates(
 ) -> CandidateScores:
     """log p(label | soft token) for every pair: soft_tokens [n, d_model], m labels → [n, m].
 
-    The prompt is run once a vector; the labels then share its keys and values, so a pair costs
+    The prompt is run once per vector; the labels then share its keys and values, so a pair costs
     only its label's tokens.
     """
     check_embedding_width(model)
@@ -113,7 +115,7 @@ def score_generated(
     answers: Sequence[Sequence[int]],
     owners: Tensor | None = None,
 ) -> list[float]:
-    """log p(answers[i] | soft token owners[i] of those read), nats, one number an answer.
+    """log p(answers[i] | soft token owners[i] of those read), nats, one number per answer.
 
     owners: [answers]; None: all belong to the first soft token. Answers are token ids, at least
     one, and may be cut off. An answer that comes twice with one soft token is scored once.
@@ -138,7 +140,7 @@ def _parts_of_like_length(lengths: Tensor, tokens: int) -> list[Tensor]:
     Most labels are a few tokens and some are cut off at thirty: in one batch most would be padding.
     """
     order = torch.argsort(lengths, descending=True, stable=True).tolist()
-    steps = (lengths - 1).tolist()  # tokens a row feeds to the model; the last is only a target
+    steps = (lengths - 1).tolist()  # tokens fed to the model; the last is only a target
     parts: list[list[int]] = []
     for row in order:
         longest = steps[parts[-1][0]] if parts else 0

@@ -114,5 +114,5 @@ def _from_ranked(ranked: Tensor, tokens: Tensor, top_p: float, uniforms: Tensor)
     ranked[:, 0] = ranked[:, 0].clamp(min=torch.finfo(ranked.dtype).tiny)
     ladder = ranked.cumsum(dim=-1)
     aim = uniforms.to(ladder).unsqueeze(1) * ladder[:, -1:]
-    place = torch.searchsorted(ladder, aim, right=True).clamp(max=ladder.shape[1] - 1)
-    return tokens.gather(1, place).squeeze(1)
+    rank = torch.searchsorted(ladder, aim, right=True).clamp(max=ladder.shape[1] - 1)
+    return tokens.gather(1, rank).squeeze(1)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.config import Ratio, TrainConfig
 from selfie_adapters.dataset import Examples, VectorLabelDataset
 from selfie_adapters.dataset.mixing import Group, epoch_of, make_groups
-from selfie_adapters.inference.label_batches import LabelTokens, tokenise_labels
+from selfie_adapters.inference.label_batches import LabelTokens, tokenize_labels
 
 _EPOCH_SEEDS = 1_000_003  # seeds of two runs' epochs do not meet
 
@@ -85,7 +85,7 @@ def read_split(
     """The examples of a split with their labels tokenised."""
     examples = dataset.examples(which)
     labels = [label.strip() for label in examples.labels] if strip_labels else examples.labels
-    return Split(dataset, examples, tokenise_labels(tokenizer, labels, end_id))
+    return Split(dataset, examples, tokenize_labels(tokenizer, labels, end_id))
 
 
 @dataclass(frozen=True)
