@@ -278,10 +278,12 @@ def main() -> None:
                 break
             compile_blocks(model)
         for name, (size, per) in CASES.items():
+            if model.device.type == "cuda" and not stage and size != 80:
+                continue  # uncompiled blocks in one case, for comparison
             results.attempt(
                 "training step", name + stage, lambda s=size, p=per: training(model, s, p, rate)
             )
-        for rows in (4, 8) if tiny else (256, 1024, 2048, 4096) if stage else (1024,):
+        for rows in (4, 8) if tiny else (256, 1024, 2048, 4096) if stage else ():
             for full in (True, False):
                 if full and rows not in (4, 1024):
                     continue
