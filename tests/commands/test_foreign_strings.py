@@ -57,7 +57,7 @@ def test_an_error_that_quotes_them(tmp_path, capsys):
 
 def test_tables_of_labels(tmp_path, monkeypatch):
     row = SimpleNamespace(
-        kind="own", vectors=2, score=0.5, confidence=None, concepts=None, example=HOSTILE
+        kind="own", vectors=2, gain=0.5, confidence=None, concepts=None, example=HOSTILE
     )
     monkeypatch.setattr(run_record, "read_controls", lambda folder: [row])
     console = Console(file=io.StringIO(), width=200)
