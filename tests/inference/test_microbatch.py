@@ -33,3 +33,16 @@ def test_a_part_fits_half_of_the_memory_beside_the_weights(model, monkeypatch):
 def test_a_small_model_is_bounded_by_speed_alone(model):
     assert tokens_per_microbatch(model) == microbatch.TOKENS_PER_MICROBATCH["cpu"]
     assert microbatch._total_memory(torch.device("cpu")) > 2**28
+
+
+def test_rows_per_batch_are_256_on_a_cpu_and_as_many_as_fit_on_a_gpu(model, monkeypatch):
+    assert microbatch.rows_per_batch(model) == 256
+    monkeypatch.setattr(FrozenModel, "device", torch.device("cuda"))
+    weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
+    config = model.network.config
+    keys = model.n_layers * config.num_key_value_heads * config.head_dim
+    row = 64 * 2 * (2 * keys * 4) + 12 * model.vocab_size  # 64 tokens, twice; keys and values
+    for rows, expected in ((10**6, 2048), (1500, 1024), (300, 256), (1, 64)):
+        memory = weights + rows * row / 0.35
+        monkeypatch.setattr(microbatch, "_total_memory", lambda _device, memory=memory: memory)
+        assert microbatch.rows_per_batch(model) == expected

@@ -23,7 +23,7 @@ from selfie_adapters.errors import (
 )
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.job import LabelJob, run_here
+from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import cut_into_shards
@@ -95,6 +95,12 @@ def test_a_run_leaves_shards_in_order_and_says_that_it_is_complete(settings, tmp
     assert binding["sites"] == [33, 66]
 
 
+def test_a_run_is_resumed_with_the_shards_that_it_has(settings, tmp_path):
+    assert usual_shard_size(tmp_path / "run", "cpu") == 512
+    run(tmp_path / "run", settings())
+    assert usual_shard_size(tmp_path / "run", "cpu") == 7
+
+
 def test_labels_do_not_depend_on_batches_shards_or_which_rows_are_asked_for(settings, tmp_path):
     texts = {}
     for name, options in {
@@ -116,7 +122,7 @@ import sys, time
 from pathlib import Path
 import selfie_adapters.labelling.shards as shards
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.job import LabelJob, run_here
+from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker

@@ -38,8 +38,8 @@ def label(
     repetition_penalty: float = 1.0,
     max_new_tokens: int = 30,
     seed: int = 0,
-    batch_size: int = 256,
-    shard_size: int = 512,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
     engine: Literal["local", "ray", "vllm"] = "local",
@@ -95,9 +95,9 @@ def label(
     seed
         Makes each label's own seed, together with its row, scale and sample.
     batch_size
-        Labels at a time.
+        Labels at a time; default: 256 on a CPU, up to 2,048 on a GPU.
     shard_size
-        Vectors a file.
+        Vectors per file; default: as in the folder that is resumed, else 512, on a GPU 2,048.
     dtype
         Dtype of the model: auto, bfloat16, float16, float32.
     device
@@ -121,7 +121,7 @@ def label(
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.labelling.inputs import open_source
-    from selfie_adapters.labelling.job import LabelJob
+    from selfie_adapters.labelling.job import LabelJob, usual_shard_size
     from selfie_adapters.labelling.settings import LabelSettings
     from selfie_adapters.locking import folder_lock
 
@@ -143,7 +143,7 @@ def label(
         max_new_tokens=max_new_tokens,
         seed=seed,
         batch_size=batch_size,
-        shard_size=shard_size,
+        shard_size=usual_shard_size(out, device) if shard_size is None else shard_size,
         dtype=dtype,
         device=device,
         engine="vllm" if engine == "vllm" else "local",

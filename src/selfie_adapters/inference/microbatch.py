@@ -19,6 +19,10 @@ _SHARE_OF_MEMORY = {"cpu": 0.5, "cuda": 0.35}
 # the row, the template is saved once per label: beyond this length nothing more is gained.
 LABEL_TOKENS_PER_ROW = 256
 
+_ROWS_ON_A_CPU = 256
+_FEWEST_ROWS, _MOST_ROWS = 64, 2048
+_TOKENS_OF_A_ROW = 64  # prompt and label
+
 
 def tokens_per_microbatch(model: FrozenModel) -> int:
     """Tokens that a micro-batch may have, at least 1.
@@ -31,6 +35,27 @@ def tokens_per_microbatch(model: FrozenModel) -> int:
     share = _SHARE_OF_MEMORY.get(device.type, _SHARE_OF_MEMORY["cuda"])
     left = (_total_memory(device) - _weights(model)) * share
     return max(1, min(usual, int(left / max(1, bytes_per_token(model)))))
+
+
+def rows_per_batch(model: FrozenModel) -> int:
+    """Rows that are labelled at once: 256 on a CPU; on a GPU as many as fit, 64 to 2,048.
+
+    A GPU generates 848 labels per second in batches of 4,096, 561 in batches of 256
+    (docs/benchmarks.md). Bounded like `tokens_per_microbatch`.
+    """
+    device = model.device
+    if device.type in ("cpu", "meta"):
+        return _ROWS_ON_A_CPU
+    share = _SHARE_OF_MEMORY.get(device.type, _SHARE_OF_MEMORY["cuda"])
+    left = (_total_memory(device) - _weights(model)) * share
+    config = model.network.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", 1)
+    width = getattr(config, "head_dim", None) or model.d_model // heads
+    keys = model.n_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
+    # Keys and values as the prompt leaves them and again with room to grow; float32 logits thrice.
+    row = 2 * _TOKENS_OF_A_ROW * 2 * keys * model.dtype.itemsize + 3 * 4 * model.vocab_size
+    fitting = max(_FEWEST_ROWS, min(_MOST_ROWS, int(left / row)))
+    return 1 << (fitting.bit_length() - 1)
 
 
 @once_per_network

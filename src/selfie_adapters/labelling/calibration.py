@@ -9,6 +9,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
+from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.choosing import meaning, rank_labels
 from selfie_adapters.labelling.confidence import Confidence, Evidence, fit_confidence
 from selfie_adapters.labelling.controls import draw
@@ -46,14 +47,15 @@ def calibrate(
         for item in section.items
     }
     total = len(positions) + controls + ZEROS
+    at_once = settings.batch_size or rows_per_batch(worker.labeller.model)
     done = 0
 
     def best(kind: str, vectors: Tensor) -> tuple[list[Label], Evidence]:
         nonlocal done
         labels: list[Label] = []
         shares: list[float] = []
-        for start in range(0, len(vectors), settings.batch_size):
-            some = vectors[start : start + settings.batch_size]
+        for start in range(0, len(vectors), at_once):
+            some = vectors[start : start + at_once]
             names = [(kind, start + i) for i in range(len(some))]
             for drawn in draw(worker.labeller, settings, some, names):
                 first = rank_labels(drawn)[0]

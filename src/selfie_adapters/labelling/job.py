@@ -24,9 +24,18 @@ from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.locking import LOCK_NAME
+from selfie_adapters.model.devices import is_cpu, resolve_device
 
 # These change how fast labels come, or what is shown beside them, not which come.
 _FREE = ("batch_size", "device", "ignore_binding")
+
+
+def usual_shard_size(folder: str | Path, device: str | None) -> int:
+    """Vectors per file where the user does not state it: as in the folder that is resumed, else as
+    many as a GPU labels at once, or 512. Raises what `RunRecord.read` raises."""
+    if (Path(folder) / CONFIG).exists():
+        return RunRecord.read(folder).settings.shard_size
+    return 512 if is_cpu(resolve_device(device)) else 2048
 
 
 @dataclass

@@ -17,6 +17,7 @@ from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.inference.generate import Generated, answer_text, label_in
+from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.inference.sampling import Sampling, SamplingOptions, row_seed
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
@@ -151,7 +152,7 @@ class Labeller:
         sampling: Sampling | None = None,
         *,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
         names: Sequence[tuple[float | str, ...]] | None = None,
@@ -164,8 +165,9 @@ class Labeller:
         temperature=0.7. first_index: the number of the first vector in a longer job; a row's seed
         is made of seed, vector number, scale and sample, so that batches and shards do not change
         what comes out. names: what a vector's seeds are made of in place of its number, one tuple
-        per vector. Raises DataError for vectors of another width or with NaN; ConfigError for a
-        bad setting.
+        per vector. batch_size: rows at a time; None: as many as suit the model's device
+        (`rows_per_batch`). Raises DataError for vectors of another width or with NaN; ConfigError
+        for a bad setting.
         """
         sampling = replace(sampling or Sampling(), **options)
         check_settings(scales, samples, sampling)
@@ -187,6 +189,7 @@ class Labeller:
             for sample in range(samples)
         ]
         answers: list[list[Label]] = [[] for _ in range(len(vectors))]
+        batch_size = rows_per_batch(self.model) if batch_size is None else batch_size
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             source = vectors[[row.vector for row in batch]]

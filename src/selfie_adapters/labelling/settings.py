@@ -46,8 +46,8 @@ class LabelSettings(Section):
     repetition_penalty: Positive = 1.0
     max_new_tokens: Count = 30
     seed: Seed = 0
-    batch_size: Count = 256
-    """Rows at a time."""
+    batch_size: Count | None = None
+    """Rows at a time; null: as many as suit the model's device."""
     shard_size: Count = 512
     """Vectors a file."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

@@ -17,6 +17,7 @@ from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
+from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Confidence
@@ -151,7 +152,8 @@ class ShardWorker:
 
         progress: called with the numbers of vectors labelled and failed.
         """
-        group = max(1, self.settings.batch_size // self.settings.labels_per_vector)
+        rows = self.settings.batch_size or rows_per_batch(self.labeller.model)
+        group = max(1, rows // self.settings.labels_per_vector)
         file = ShardFile(shard, self.source, group, self.settings.rows_per_vector)
         failures = 0
         progress(len(file), 0)
