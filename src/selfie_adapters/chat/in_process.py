@@ -47,9 +47,13 @@ class InProcessChat:
         self._batch_size = batch_size
         self._ends = _end_tokens(model).to(model.device)
 
-    @cached_property
+    @property
     def weights(self) -> str:
         """Digest of the model's weights: other ones give other answers."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return weights_digest(self._model)
 
     def answer(
