@@ -258,12 +258,13 @@ def test_the_prompt_goes_through_the_model_once_a_vector(family):
 
 def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
-    forward = model.network.forward
+    decoder = model.network.get_decoder()
+    forward = decoder.forward
 
     def deaf(*args, attention_mask=None, **kwargs):
         return forward(*args, **kwargs)
 
-    model.network.forward = deaf
+    decoder.forward = deaf  # the network's own passes go through it too
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
     tokens = tokenize_labels(model.tokenizer, SEVERAL, bound.end_id)
