@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import re
@@ -79,7 +80,7 @@ def _load_archive(file: Path, opened: BinaryIO) -> Any:
         for member in members:
             if member.filename.endswith("/data.pkl"):
                 _check_pickle_size(file, member.file_size)
-                _check_names(file, archive.read(member))
+                _check_pickle(file, io.BytesIO(archive.read(member)))
         if not packed:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         # torch maps the bytes of a compressed part as if they were the numbers.
@@ -106,16 +107,9 @@ def _check_legacy(file: Path, opened: BinaryIO) -> None:
             "Copy or download it again."
         )
     opened.seek(0)
-    try:
-        for _ in range(4):  # a magic number, the version, the system, the content
-            begin = opened.tell()
-            for _operation, argument, position in pickletools.genops(opened):
-                _check_pickle_size(file, (position or begin) - begin)
-                _check_name(file, argument)
-    except DataError:  # is a ValueError too
-        raise
-    except (ValueError, KeyError):
-        pass  # a damaged pickle: torch says so
+    for _ in range(4):  # a magic number, the version, the system, the content
+        if not _check_pickle(file, opened):
+            return
 
 
 def _check_pickle_size(file: Path, size: int) -> None:
@@ -127,15 +121,19 @@ def _check_pickle_size(file: Path, size: int) -> None:
         )
 
 
-def _check_names(file: Path, content: bytes) -> None:
-    """`_check_name` for every string of a pickle."""
+def _check_pickle(file: Path, content: BinaryIO) -> bool:
+    """Check the size and the names of the pickle at `content`; False if it is damaged, which torch
+    reports."""
+    begin = content.tell()
     try:
-        for _operation, argument, _position in pickletools.genops(content):
+        for _operation, argument, position in pickletools.genops(content):
+            _check_pickle_size(file, (position or begin) - begin)
             _check_name(file, argument)
     except DataError:  # is a ValueError too
         raise
     except (ValueError, KeyError):
-        pass  # a damaged pickle: torch says so
+        return False
+    return True
 
 
 def _check_name(file: Path, argument: Any) -> None:
