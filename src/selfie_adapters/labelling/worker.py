@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
-from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
@@ -24,6 +22,7 @@ from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
+from selfie_adapters.labelling.inputs import check_captured, check_not_centred
 from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
 from selfie_adapters.labelling.run_record import (
@@ -40,8 +39,6 @@ from selfie_adapters.model.compiled import compile_if_worth
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 
 _LONGEST = 1e18
-
-log = logging.getLogger(__name__)
 
 _USUAL_TOKENS = 12  # of a label
 
@@ -72,9 +69,9 @@ class ShardWorker:
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
                 f"d_model {model.d_model}. Take vectors of this model, or the model they are from."
             )
-        _check_not_centred(settings, source)
+        check_not_centred(settings, source)
         adapter = _adapter(settings, model)
-        _check_captured(settings, source, adapter)
+        check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
         self.confidence = _confidence(settings)
         weights = weights_digest(model)
@@ -250,30 +247,6 @@ class ShardWorker:
             row["confidence"] = round(probability, 4)
             row["concept"] = self.confidence.believes(probability)
         return row
-
-
-def _check_not_centred(settings: LabelSettings, source: LabelSource) -> None:
-    if settings.mean is None or source.dataset is None:
-        return
-    for section in source.dataset.sections:
-        if done := section.metadata.get("mean_file"):
-            raise ConfigError(
-                f"{settings.source}, {section.id}: its vectors have their mean ({done}) subtracted "
-                "already. Leave --mean out."
-            )
-
-
-def _check_captured(settings: LabelSettings, source: LabelSource, adapter: Adapter) -> None:
-    """Warn where the vectors or the mean were captured in another way than the training vectors."""
-    trained = Captured.by_binding(adapter.binding)
-    inputs: dict[str, Captured] = {}
-    if source.dataset is not None:
-        inputs[settings.source] = Captured.by_sections(source.dataset.sections)
-    if settings.mean is not None:
-        inputs[settings.mean] = Captured.by_mean_file(settings.mean)
-    for name, captured in inputs.items():
-        for difference in captured.differences(trained):
-            log.warning("%s: %s as in the adapter's training vectors.", name, difference)
 
 
 def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
