@@ -227,7 +227,7 @@ def _blocks(rows: int, width_like: Tensor) -> Iterator[slice]:
 
 
 def _inside(rows: slice, of: int, predictors: Tensor) -> tuple[Tensor | slice, Tensor]:
-    """The targets that `rows` (of so many) predict, and the row of each, counted from the first."""
+    """The targets that `rows` predict, and the row of each, counted from the first."""
     if rows.stop - rows.start == of:  # without waiting for a GPU to find which
         return slice(None), predictors
     inside = ((predictors >= rows.start) & (predictors < rows.stop)).nonzero().squeeze(1)

@@ -21,7 +21,7 @@ LABEL_TOKENS_PER_ROW = 256
 
 _ROWS_ON_A_CPU = 256
 _FEWEST_ROWS, _MOST_ROWS = 64, 2048
-_TOKENS_OF_A_ROW = 64  # prompt and label
+_TOKENS_PER_ROW = 64  # prompt and label
 
 
 def tokens_per_microbatch(model: FrozenModel) -> int:
@@ -53,7 +53,7 @@ def rows_per_batch(model: FrozenModel) -> int:
     width = getattr(config, "head_dim", None) or model.d_model // heads
     keys = model.n_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
     # Keys and values as the prompt leaves them and again with room to grow; float32 logits thrice.
-    row = 2 * _TOKENS_OF_A_ROW * 2 * keys * model.dtype.itemsize + 3 * 4 * model.vocab_size
+    row = 2 * _TOKENS_PER_ROW * 2 * keys * model.dtype.itemsize + 3 * 4 * model.vocab_size
     fitting = max(_FEWEST_ROWS, min(_MOST_ROWS, int(left / row)))
     return 1 << (fitting.bit_length() - 1)
 

@@ -98,7 +98,7 @@ def read_cells(
         for start in range(0, len(where), batch_size):
             batch = where[start : start + batch_size]
             places = [(plan.layers[row], positions[column]) for row, column in batch]
-            # A batch is labelled whole or not at all: in a smaller one the last digits differ.
+            # All of a batch is labelled again: in a smaller batch the last digits differ.
             if all(done(*place) for place in places):
                 continue
             vectors = torch.stack([states[row, column] for row, column in batch])

@@ -28,7 +28,7 @@ _WORTH_FLOP = 5e16
 
 
 def compile_if_worth(model: FrozenModel, tokens: float) -> None:
-    """`compile_blocks` for a training run over so many tokens on a CUDA device."""
+    """`compile_blocks` for a training run over `tokens` tokens on a CUDA device."""
     flop = 4.0 * sum(parameter.numel() for parameter in model.blocks.parameters()) * tokens
     if model.device.type == "cuda" and flop >= _WORTH_FLOP:
         compile_blocks(model)

@@ -76,7 +76,7 @@ class PackedPass:
         """As `hidden`, never replayed; positions: [1, tokens], on the model's device."""
         wanted = torch.is_grad_enabled() and embedded.requires_grad
         if not wanted and (torch.is_grad_enabled() or torch.is_inference_mode_enabled()):
-            # One mode for all passes without a gradient: blocks are compiled anew for each.
+            # One mode for all passes without a gradient: blocks are compiled again for each.
             with torch.inference_mode(False), torch.no_grad():
                 return self.once(embedded.clone(), positions.clone(), layout)
         with laid_out(layout):

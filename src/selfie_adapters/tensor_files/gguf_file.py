@@ -19,7 +19,7 @@ _FLOATS = {"F64", "F32", "F16"}
 def gguf_tensors(file: Path) -> Found:
     """The tensors of a file by name; those that are not plain floats are unusable.
 
-    Raises DataError for a damaged file and for one of so many tensors that it must be a model.
+    Raises DataError for a damaged file, and for a model: one with more than MOST_TENSORS tensors.
     """
     reader = read_gguf(file)
     if len(reader.tensors) > MOST_TENSORS:
