@@ -55,7 +55,7 @@ def parse_json(
         raise DataError(_sentence(f"{where}: empty; JSON is expected.", hint))
     if _memory(raw) > max(MEMORY_FLOOR, _GROWTH * len(raw)):
         raise DataError(
-            f"{where}: {len(raw):,} bytes of tiny values; reading them takes "
+            f"{where}: {len(raw):,} bytes with so many tiny values that reading them takes "
             f"more than {_GROWTH} times that memory. Is this the right file?"
         )
     try:
