@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from selfie_adapters.evaluation import Interval, bootstrap_mean, statistics
-from selfie_adapters.evaluation.statistics import bootstrap_of_means
+from selfie_adapters.evaluation.statistics import (
+    PairedTable,
+    bootstrap_of_means,
+    unit_weights,
+    wilson,
+)
 
 
 def test_the_interval_is_that_of_a_normal_mean_for_many_values():
@@ -54,3 +59,78 @@ def test_resamples_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch, draw
     expected = bootstrap_mean(values, seed=5)
     monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", draws)
     assert bootstrap_mean(values, seed=5) == expected
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998) 857, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_intervals_are_the_published_ones(successes, n, low, high):
+    found = wilson(successes, n)
+    assert (found.mean, found.n) == (successes / n, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    opposite = wilson(n - successes, n)
+    assert (1 - opposite.high, 1 - opposite.low) == pytest.approx((found.low, found.high))
+
+
+def test_wilson_bounds_at_the_ends_are_exact_and_impossible_counts_are_refused():
+    for n in (1, 3, 7, 120, 10_000):
+        assert wilson(0, n).low == 0.0 < wilson(0, n).high
+        assert wilson(n, n).high == 1.0 > wilson(n, n).low
+    for successes, n in ((0, 0), (5, 4), (-1, 4)):
+        with pytest.raises(ValueError, match="of"):
+            wilson(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ((1, 1, 7, 12), -0.507, -0.026),  # Fagerland et al., Stat. Med. 33 (2014) 2850
+        ((14, 5, 0, 22), 0.011, 0.226),  # Altman et al., Statistics with Confidence (2000), 6.2
+    ],
+)
+def test_paired_differences_are_the_published_ones(table, low, high):
+    found = PairedTable(*table).difference()
+    both, first, second, _ = table
+    assert found.mean == pytest.approx((first - second) / sum(table))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-4)
+    assert found.n == sum(table)
+    swapped = PairedTable(both, second, first, table[3]).difference()
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    assert found.above_zero == (low > 0)
+
+
+def test_a_paired_difference_is_valid_where_all_or_none_are_right():
+    for table in ((0, 0, 0, 20), (20, 0, 0, 0)):
+        same = PairedTable(*table).difference()
+        assert same.mean == 0
+        assert -0.2 < same.low < 0 < same.high < 0.2
+        assert not same.above_zero
+    apart = PairedTable(0, 20, 0, 0).difference()  # one always right, the other never
+    assert apart.mean == 1
+    assert 0.7 < apart.low < apart.high == 1
+
+
+def test_paired_intervals_hold_the_true_difference_in_95_of_100_samples():
+    generator = np.random.default_rng(0)
+    chances = np.array([0.05, 0.15, 0.03, 0.77])
+    held = 0
+    for counts in generator.multinomial(60, chances, size=2000):
+        found = PairedTable(*map(float, counts)).difference()
+        held += found.low <= 0.12 <= found.high
+    assert 0.93 <= held / 2000 <= 0.99
+
+
+def test_a_unit_that_is_tried_twice_counts_once():
+    first = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
+    second = np.array([1.0, 0.0, 0.0, 0.0, 1.0])
+    units = np.array(["a", "a", "b", "c", "d"])
+    table = PairedTable.of(first, second, units)
+    assert table == PairedTable(both=0.5, first=1.5, second=1.0, neither=1.0)
+    assert table.difference().n == 4
+    assert unit_weights(units).tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
