@@ -1,6 +1,17 @@
 """How good labels are, always beside controls and with intervals."""
 
+from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.evaluation.concepts import ConditionResult, compare_with_controls
-from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean
+from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean, wilson
 
-__all__ = ["ConditionResult", "Interval", "bootstrap_mean", "compare_with_controls"]
+__all__ = [
+    "Baseline",
+    "ConditionResult",
+    "Interval",
+    "LogitLens",
+    "RidgeProbe",
+    "TokenCosine",
+    "bootstrap_mean",
+    "compare_with_controls",
+    "wilson",
+]

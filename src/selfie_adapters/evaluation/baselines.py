@@ -1,0 +1,166 @@
+"""What names vectors without an adapter: logit lens, cosine with token embeddings, ridge probe.
+
+Each gives an open answer, its best token as a word, and scores of candidate names. The names'
+tokens are those that they have inside a sentence, after a space: tokens of whole words begin with
+one, so that each baseline is as good as it can be. Vectors are centred: a state minus the mean of
+its block and kind of position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from selfie_adapters.adapters.base import unit_norm
+from selfie_adapters.errors import DataError
+from selfie_adapters.inference.label_batches import LabelTokens, tokenize_labels
+from selfie_adapters.inference.logit_lens import lens_logits, lens_words
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION, fit, label_embeddings
+
+_TOKENS_AT_ONCE = 8192
+_TIE_BREAK = 1e-6
+
+
+class Baseline(Protocol):
+    """A method that names vectors and needs no adapter."""
+
+    name: str
+    meaning: str
+
+    def words(self, vectors: Tensor) -> list[str]:
+        """The best token of each vector [n, d_model], decoded, no whitespace around it."""
+        ...
+
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        """How well each name fits each vector: [n, names], float64; higher is better."""
+        ...
+
+
+class LogitLens:
+    """The model's own final norm and unembedding on each vector (`inference.logit_lens`).
+
+    A name scores the logit of its first token; among names with the same first token, the mean
+    logit of all of a name's tokens decides.
+    """
+
+    name = "logit lens"
+    meaning = "vector × final norm × unembedding, best token"
+
+    def __init__(self, model: FrozenModel) -> None:
+        self._model = model
+
+    def words(self, vectors: Tensor) -> list[str]:
+        """Raises ModelError where the model has no lens (`has_lens`), and DataError for vectors of
+        another width; `scores` too."""
+        return lens_words(self._model, vectors)
+
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        tokens = word_tokens(self._model, names)
+        own = _own_lengths(tokens)
+        owner = torch.repeat_interleave(torch.arange(len(own)), own)
+        within = torch.arange(len(owner)) - (own.cumsum(0) - own)[owner]
+        ids = tokens.ids[tokens.starts[owner] + within]
+        first = tokens.ids[tokens.starts]
+        found = [torch.empty(0, len(names), dtype=torch.float64)]
+        for logits in lens_logits(self._model, vectors):
+            values = logits.double()
+            sums = torch.zeros(len(values), len(names), dtype=torch.float64)
+            mean = sums.index_add(1, owner, values[:, ids]) / own
+            found.append(values[:, first] + _TIE_BREAK * mean)
+        return torch.cat(found)
+
+
+class TokenCosine:
+    """Cosine of the vector with token embeddings; of a name, with their mean over its tokens."""
+
+    name = "cosine"
+    meaning = "token embedding with the highest cosine"
+
+    def __init__(self, model: FrozenModel) -> None:
+        self._model = model
+
+    def words(self, vectors: Tensor) -> list[str]:
+        return _nearest_words(self._model, vectors, torch.zeros(self._model.d_model))
+
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        of_names = label_embeddings(self._model, word_tokens(self._model, names))
+        return unit_norm(vectors.double()) @ unit_norm(of_names.double()).T
+
+
+class RidgeProbe:
+    """Ridge regression from training vectors to the mean embedding of their names' tokens.
+
+    It is the regression that the closed-form start of an adapter uses (`training.closed_form`), on
+    unit vectors; its strength is chosen on a tenth held out. A name scores the cosine of its
+    embedding with the prediction, both minus the mean of the training names.
+    """
+
+    name = "ridge probe"
+    meaning = "linear map to token embeddings fitted on the training vectors, nearest token"
+
+    def __init__(
+        self, model: FrozenModel, vectors: Tensor, names: Sequence[str], seed: int = 0
+    ) -> None:
+        """vectors: training ones, [n, d_model]; names: one per vector. Of more than 10·d_model
+        vectors that many are drawn. Raises DataError for fewer than two."""
+        if len(vectors) < 2:
+            raise DataError(
+                f"a ridge probe is fitted on training vectors; found {len(vectors)}, at least 2 "
+                "are needed."
+            )
+        self._model = model
+        generator = torch.Generator().manual_seed(seed)
+        some = torch.randperm(len(vectors), generator=generator)
+        some = some[: VECTORS_A_DIMENSION * model.d_model]
+        chosen = [names[int(i)] for i in some]
+        targets = label_embeddings(model, word_tokens(model, chosen))
+        self._regression = fit(unit_norm(vectors[some].float()), targets, seed)
+
+    def words(self, vectors: Tensor) -> list[str]:
+        return _nearest_words(self._model, self._predicted(vectors), self._regression.mean_y)
+
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        of_names = label_embeddings(self._model, word_tokens(self._model, names))
+        centred = (of_names - self._regression.mean_y).double()
+        return unit_norm(self._predicted(vectors).double()) @ unit_norm(centred).T
+
+    def _predicted(self, vectors: Tensor) -> Tensor:
+        """Minus the mean of the training names: [n, d_model]."""
+        regression = self._regression
+        return (unit_norm(vectors.float()) - regression.mean_x) @ regression.matrix
+
+
+def word_tokens(model: FrozenModel, names: Sequence[str]) -> LabelTokens:
+    """Tokens of names as they are inside a sentence, after a space."""
+    no_end = 0  # the closing quote and the end token are never looked at
+    return tokenize_labels(model.tokenizer, [f" {name.strip()}" for name in names], no_end)
+
+
+def _own_lengths(tokens: LabelTokens) -> Tensor:
+    """Tokens of each label without the closing quote and the end token."""
+    return (tokens.lengths - 2).clamp(min=1)
+
+
+@torch.no_grad()
+def _nearest_words(model: FrozenModel, vectors: Tensor, center: Tensor) -> list[str]:
+    """The token whose embedding minus `center` has the highest cosine with each vector, decoded."""
+    best = torch.full((len(vectors),), -torch.inf)
+    token = torch.zeros(len(vectors), dtype=torch.int64)
+    units = unit_norm(vectors.float())
+    for start, table in _embeddings(model):
+        values, rows = (units @ unit_norm(table - center).T).max(dim=1)
+        better = values > best
+        best[better], token[better] = values[better], start + rows[better]
+    return [str(model.tokenizer.decode([number])).strip() for number in token.tolist()]
+
+
+def _embeddings(model: FrozenModel) -> Iterator[tuple[int, Tensor]]:
+    """Pieces of the token embeddings that the tokenizer knows, with the first token's id."""
+    known = min(model.vocab_size, len(model.tokenizer))
+    for start in range(0, known, _TOKENS_AT_ONCE):
+        ids = torch.arange(start, min(start + _TOKENS_AT_ONCE, known), device=model.device)
+        yield start, model.embedding(ids.unsqueeze(0))[0].float().cpu()
