@@ -3,20 +3,30 @@
     apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb wordnet
     python scripts/make_concepts.py wordnet/usr/share
 
-Writes concepts.jsonl and WORDNET_LICENSE into src/selfie_adapters/sources. The same input gives the
-same bytes. A row: {"name": …, "labels": [name, "name, gloss", a synonym …], "group": …}.
+Writes concepts.jsonl, more_concepts.jsonl.gz and WORDNET_LICENSE into src/selfie_adapters/sources.
+The same input gives the same bytes. A row:
+{"name": …, "labels": [name, "name, gloss", a synonym …], "group": …, "split": …}.
+
+concepts.jsonl has 8,000 nouns, a tenth of them val and a tenth test. Names, synonyms, their
+singular forms and the heads of compounds are in one split each (concept_splits.py).
+more_concepts.jsonl.gz has further nouns to train on, which share none of these with val or test.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from concept_splits import keys_of, read_irregular, splits_of
 
 # Lexicographer files of nouns, `lexnames(5WN)` 03 to 28, in our words.
 GROUPS = {
@@ -35,6 +45,15 @@ UNWANTED = re.compile(
     r"offensive|obscen|vulgar|slang|disparag|slur|derogat|ethnic|copulat|sexual|genital|rape",
     re.IGNORECASE,
 )
+# The further nouns are rarer, so words of which the above leaves some are looked for in names too.
+UNWANTED_FURTHER = re.compile(
+    r"\b(?:anal|anus|bitch|brothel|bugger|cretin|ejaculat|erection|erotic|eunuch|feeble|fellatio"
+    r"|final solution|harlot|imbecile|incest|lewd|masturbat|mulatto|nazi|negro|octoroon|penis|pimp"
+    r"|prostitut|quadroon|racial|rape|retard|scrotum|sex acts|shit|sodomy|squaw|vagina|vulva"
+    r"|wanton|whore)",
+    re.IGNORECASE,
+)
+NO_CONCEPT = "nothing"  # the label of vectors without a concept, so no concept has it
 PLAIN_WORD = re.compile(r"[A-Za-z]{3,}(?:[_-][A-Za-z]{2,})*")
 
 
@@ -45,6 +64,11 @@ class Concept:
     synonyms: tuple[str, ...]
     group: str
     count: int  # how often the sense was met in WordNet's tagged texts
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name, then the synonyms."""
+        return (self.name, *self.synonyms)
 
 
 def read_counts(cntlist: Path) -> Counter[str]:
@@ -99,17 +123,33 @@ def read_concepts(data: Path, first: dict[str, str], counts: Counter[str]) -> It
         yield Concept(name.replace("_", " "), gloss, others[:2], GROUPS[lexfile], count)
 
 
-def choose(concepts: list[Concept], size: int, seed: int = 0) -> list[Concept]:
-    """Common words first (by count), then others at random; no group above its share."""
+def read_mentions(data: Path, first: dict[str, str]) -> Counter[str]:
+    """In how many glosses of nouns each noun of one or two words occurs."""
+    mentions: Counter[str] = Counter()
+    for line in data.read_text(encoding="utf-8").splitlines():
+        if line.startswith("  "):
+            continue
+        words = re.findall(r"[a-z]+(?:[-'][a-z]+)*", line.split(" | ", 1)[1].lower())
+        pairs = (f"{one}_{other}" for one, other in pairwise(words))
+        mentions.update(noun for noun in {*words, *pairs} if noun in first)
+    return mentions
+
+
+def choose(
+    concepts: Iterable[Concept], size: int, commonness: Callable[[Concept], Any], seed: int = 0
+) -> list[Concept]:
+    """Common words first, then others at random; no group above its share."""
     order = sorted(concepts, key=lambda c: (c.name.lower(), c.group))
     random.Random(seed).shuffle(order)
-    order.sort(key=lambda c: -c.count)
+    order.sort(key=commonness, reverse=True)
     room = Counter(dict.fromkeys(GROUPS.values(), int(size * LARGEST_SHARE)))
     names: set[str] = set()
     chosen: list[Concept] = []
     for concept in order:
         if len(chosen) == size:
             break
+        if NO_CONCEPT in concept.names:
+            continue
         if room[concept.group] and concept.name.lower() not in names:
             room[concept.group] -= 1
             names.add(concept.name.lower())
@@ -117,9 +157,41 @@ def choose(concepts: list[Concept], size: int, seed: int = 0) -> list[Concept]:
     return sorted(chosen, key=lambda c: (c.name.lower(), c.name))
 
 
-def row(concept: Concept) -> dict[str, object]:
-    labels = [concept.name, f"{concept.name}, {concept.gloss}", *concept.synonyms]
-    return {"name": concept.name, "labels": labels, "group": concept.group}
+def further(
+    concepts: Iterable[Concept],
+    chosen: list[Concept],
+    taken: Callable[[Concept], bool],
+    mentions: Counter[str],
+    size: int,
+) -> list[Concept]:
+    """More nouns of one or two words, no proper names: the commonest that are not `taken`.
+
+    A noun without a sense count is common if glosses mention it, or else all of its words.
+    """
+    known = {c.name.lower() for c in chosen}
+
+    def commonness(concept: Concept) -> tuple[int, int, int]:
+        words = re.split("[ -]", concept.name)
+        parts = min(mentions[word] for word in words) if len(words) > 1 else 0
+        return concept.count, mentions[concept.name.replace(" ", "_")], parts
+
+    fit = [
+        c for c in concepts
+        if c.name.islower() and len(re.split("[ -]", c.name)) <= 2
+        and c.name not in known and not UNWANTED_FURTHER.search("; ".join([*c.names, c.gloss]))
+        and not taken(c)
+    ]  # fmt: skip
+    return choose(fit, size, commonness)
+
+
+def rows_text(concepts: Iterable[Concept], splits: Iterable[str]) -> str:
+    """The concepts as JSON lines."""
+    lines = []
+    for concept, split in zip(concepts, splits, strict=True):
+        labels = [concept.name, f"{concept.name}, {concept.gloss}", *concept.synonyms]
+        row = {"name": concept.name, "labels": labels, "group": concept.group, "split": split}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def licence_of(data: Path) -> str:
@@ -138,19 +210,43 @@ def main() -> None:
     home = Path(__file__).parents[1] / "src/selfie_adapters/sources"
     parser.add_argument("--out", type=Path, default=home)
     parser.add_argument("--size", type=int, default=8000)
+    parser.add_argument("--more", type=int, default=12000, help="size of more_concepts.jsonl.gz")
     options = parser.parse_args()
     wordnet = options.share / "wordnet"
+    data = wordnet / "data.noun"
     counts = read_counts(wordnet / "cntlist.rev")
     first = read_first_senses(wordnet / "index.noun")
-    chosen = choose(list(read_concepts(wordnet / "data.noun", first, counts)), options.size)
-    text = "".join(json.dumps(row(c), ensure_ascii=False) + "\n" for c in chosen)
+    irregular = read_irregular(wordnet / "noun.exc")
+    concepts = list(read_concepts(data, first, counts))
+
+    chosen = choose(concepts, options.size, lambda c: c.count)
+    splits = splits_of([c.names for c in chosen], irregular)
+    held_out = keys_of(
+        [name for c, split in zip(chosen, splits, strict=True) if split != "train"
+         for name in c.names],
+        irregular,
+    )  # fmt: skip
+    more = further(
+        concepts,
+        chosen,
+        lambda c: bool(keys_of(c.names, irregular) & held_out),
+        read_mentions(data, first),
+        options.more,
+    )
+
+    text = rows_text(chosen, splits)
     (options.out / "concepts.jsonl").write_text(text, encoding="utf-8")
-    licence = licence_of(wordnet / "data.noun")
-    (options.out / "WORDNET_LICENSE").write_text(licence, encoding="utf-8")
+    more_text = rows_text(more, ["train"] * len(more))
+    # mtime 0: the same rows give the same bytes.
+    (options.out / "more_concepts.jsonl.gz").write_bytes(gzip.compress(more_text.encode(), mtime=0))
+    (options.out / "WORDNET_LICENSE").write_text(licence_of(data), encoding="utf-8")
     common = sum(c.count > 0 for c in chosen)
     print(f"{len(chosen)} concepts ({common} with a sense count), {len(text):,} bytes")
+    for split, count in Counter(splits).most_common():
+        print(f"{count:6d}  {split}")
     for group, count in Counter(c.group for c in chosen).most_common():
         print(f"{count:6d}  {group}")
+    print(f"{len(more)} more concepts, {len(more_text):,} bytes before compression")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_what_will_train(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["train", "nowhere"], "neither train nor val"),
+        (["train", "nowhere"], "none of train, val, test"),
         (["train", "train"], 'no vector has the split "val". Try: selfie data split'),
         (["val"], 'no vector has the split "train"'),
         (["train"] * 8 + ["val"], "8 is out of range"),

@@ -217,7 +217,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path, content, patterns):
         ({"index": "1", "labels": ["a"], "split": "val"}, ["item 1, index", "'1' is a text"]),
         ({"index": True, "labels": ["a"], "split": "val"}, ["item 1, index", "true or false"]),
         ({"index": 1, "labels": ["a"], "split": "valid"}, ["split", 'Did you mean "val"?']),
-        ({"index": 1, "labels": ["a"], "split": None}, ["split", "neither train nor val"]),
+        ({"index": 1, "labels": ["a"], "split": None}, ["split", "none of train, val, test"]),
         ({"index": 1, "labels": [], "split": "val"}, ["labels", "an empty list"]),
         ({"index": 1, "labels": ["  "], "split": "val"}, ["labels", "a blank text"]),
         ({"index": 1, "labels": [None], "split": "val"}, ["labels", "null"]),

@@ -96,7 +96,7 @@ def test_validation_is_another_word_for_val_and_columns_may_be_missing(hub):
         ('{"title": "Tin"}\n', r"t\.jsonl, row 1: no column original_title \(columns: title\)"),
         ('{"original_title": "Tin", "labels": []}\n', "row 1: labels is"),
         ('{"original_title": 7, "labels": ["x"]}\n', "row 1: name is 7"),
-        (json.dumps({**ROWS[0], "split": "test"}), "split is 'test'"),
+        (json.dumps({**ROWS[0], "split": "dev"}), "split is 'dev'"),
         ("[1]\n", "an object is expected. Write the row as an object"),
         ("no json\n", r"t\.jsonl, line 1, column 5: not JSON"),
         ("", "no rows"),

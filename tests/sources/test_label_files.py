@@ -172,7 +172,7 @@ DEEP = "[" * 100_000
         ("l.json", training_format(item(1, " ")), "a blank text"),
         ("l.json", training_format(item(1, "a"), item(1, "b")), "is in item 0 already"),
         ("l.json", training_format(item(-1, "a")), "-1 is negative"),
-        ("l.json", training_format(item(1, "a", split="test")), "neither train nor val"),
+        ("l.json", training_format(item(1, "a", split="dev")), "none of train, val, test"),
         ("l.jsonl", "[1]", "section 0: .*an object"),
         ("l.jsonl", '{"index": 1, "description": "a"}\n{"index', "line 2, column 8: not JSON"),
         ("l.jsonl", '{"index": true, "description": "a"}', "line 1: Expected `int | str`"),

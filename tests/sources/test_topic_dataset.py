@@ -140,7 +140,7 @@ def test_what_cannot_be_split_is_refused_before_the_model_is_run(model, tmp_path
 
 
 def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
-    splits = ["val", "train", "train", "val", "train"]
+    splits = ["test", "train", "train", "val", "train"]
     topics = [
         Topic((name,), name=name, split=split)
         for name, split in zip(["owl", "tin", "bee", "gnu", "fox"], splits, strict=True)
@@ -149,6 +149,7 @@ def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
     data = load_dataset(write_topic_dataset(model, topics, settings, tmp_path / "t.json"))
     found = {item.row: item.split for item in data.labelled()}
     assert [found[i] for i in range(5)] == splits
+    assert [item.row for item in data.labelled()] == [1, 2, 4, 3, 0]  # train, val, test
     with pytest.raises(DataError, match='"owl" has no split and 4 others have one'):
         write_topic_dataset(
             model, [Topic(("owl",), name="owl"), *topics[1:]], settings, tmp_path / "u.json"
@@ -171,7 +172,7 @@ def test_a_topic_that_occurs_twice_is_never_in_both_splits():
     alone = [Topic((name,), name=name) for name in ("owl", "bee", "fog", "ant", "elk")]
     settings = TopicSettings((0,), val_fraction=0.4, seed=7)
     assert _split(alone, settings) == split_indices(range(5), 0.4, 7)  # as before
-    with pytest.raises(DataError, match='"Owl" is in both splits'):
+    with pytest.raises(DataError, match='"Owl" is in more than one split'):
         _split([Topic(("a",), "owl", split="train"), Topic(("b",), "Owl", split="val")], settings)
 
 

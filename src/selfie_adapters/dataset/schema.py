@@ -6,7 +6,8 @@ inspects shows all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,18 @@ import msgspec
 
 from selfie_adapters.errors import nearest
 
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
+Split = Literal["train", "val", "test"]
+"""What a row is for: training, choosing (validation, early stopping, calibration), reporting."""
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS_LISTED = '"train", "val" or "test"'
+
+
+def split_counts(splits: Iterable[str]) -> str:
+    """How many there are of each split, such as "40877 train, 4541 val"; test only if there is."""
+    counts = Counter(splits)
+    return ", ".join(f"{counts[s]} {s}" for s in SPLITS if s != "test" or counts[s])
+
+
 ITEM_KEYS = ("index", "labels", "split")
 METADATA_KEYS: dict[str, type] = {
     "dataset_name": str,
@@ -123,7 +134,7 @@ def _item_problems(place: str, items: Any) -> Iterator[Problem]:
             type(index) is int
             and 0 <= index <= 2**62
             and index not in first_with
-            and (split == "train" or split == "val")
+            and (split == "train" or split == "val" or split == "test")
             and type(labels) is list
             and labels
             and all(type(label) is str and label.strip() for label in labels)
@@ -153,8 +164,8 @@ def _one_item_problems(
                 "Put all labels of a row into one item.",
             )
     if "split" in item and split not in SPLITS:
-        hint = nearest(split, SPLITS) if isinstance(split, str) else 'Write "train" or "val".'
-        yield Problem(f"{place}, split", f"{split!r:.40} is neither train nor val", hint)
+        hint = nearest(split, SPLITS) if isinstance(split, str) else f"Write {SPLITS_LISTED}."
+        yield Problem(f"{place}, split", f"{split!r:.40} is none of train, val, test", hint)
     if "labels" in item:
         if not isinstance(labels, list):
             yield Problem(f"{place}, labels", f"{_kind(labels)}", "Write a list of texts.")

@@ -142,7 +142,7 @@ def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
 
 
 def _training_format(file: Path, document: list[Any], choice: SectionChoice) -> LabelSet:
-    from selfie_adapters.dataset.schema import problems
+    from selfie_adapters.dataset.schema import problems, split_counts
 
     # Labels are read here, not trained on: the vector file need not be named, or be there.
     for problem in problems(document, needs_filename=False):
@@ -171,11 +171,10 @@ def _training_format(file: Path, document: list[Any], choice: SectionChoice) -> 
         splits={item["index"]: item["split"] for item in items},
         origin={"labels_dataset": section["metadata"]["dataset_name"]},
     )
-    train = sum(split == "train" for split in found.splits.values())
     return replace(
         found,
         report=[
             f"{len(items)} latents, {len(found)} labels",
-            f"splits of the file: {train} train, {len(items) - train} val",
+            f"splits of the file: {split_counts(found.splits.values())}",
         ],
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfie_adapters.dataset.schema import Split
 
 Explainer = tuple[str | None, str | None]
 """Who wrote a label: (explanationModelName, typeName); None where the source does not say."""
@@ -15,7 +18,7 @@ class LabelSet:
 
     labels: dict[int, list[str]]
     """Latent → its labels, in the order of the source, never empty."""
-    splits: dict[int, Literal["train", "val"]] = field(default_factory=dict)
+    splits: dict[int, Split] = field(default_factory=dict)
     """Split of each latent; empty if the source has none."""
     origin: dict[str, Any] = field(default_factory=dict)
     """Plain JSON values for a dataset's metadata: where the labels come from and by what rule."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from selfie_adapters.dataset import Item, split_indices
 from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import write_document
-from selfie_adapters.dataset.schema import problems
+from selfie_adapters.dataset.schema import SPLITS, Split, problems, split_counts
 from selfie_adapters.dataset.stream import stream_vectors
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
@@ -106,11 +106,10 @@ def prepare_sae(
     for problem in problems(document):
         raise DataError(f"{labels_file}: {problem}")
     write_document(labels_file, document)
-    train = sum(item.split == "train" for item in items)
     report += check.report()
     report.append(
         f"{sum(len(item.labels) for item in items)} labels of {len(items)} latents: "
-        f"{train} train, {len(items) - train} val"
+        f"{split_counts(item.split for item in items)}"
     )
     return Prepared(labels_file, vectors_file, report)
 
@@ -190,16 +189,20 @@ def _first_labels(labels: LabelSet) -> LabelSet:
     return replace(labels, labels={index: texts[:1] for index, texts in labels.labels.items()})
 
 
-def _splits(labels: LabelSet, request: SaeRequest) -> list[tuple[int, Literal["train", "val"]]]:
-    """(latent, split), training first, each in index order. Splits of a label file stay."""
+def _splits(labels: LabelSet, request: SaeRequest) -> list[tuple[int, Split]]:
+    """(latent, split), training first, each in index order. Splits of a label file stay.
+
+    Latents of its "test" stay there even where a new split is forced.
+    """
     if not labels.labels:
         raise DataError("no label is left: none belongs to a latent of this SAE.")
-    if labels.splits and not request.force_new_split:
-        train = [index for index in sorted(labels.labels) if labels.splits[index] == "train"]
-        val = [index for index in sorted(labels.labels) if labels.splits[index] == "val"]
-    else:
-        train, val = split_indices(labels.labels, request.val_fraction, request.seed)
-    return [*((index, "train") for index in train), *((index, "val") for index in val)]
+    splits = dict(labels.splits)
+    if not splits or request.force_new_split:
+        free = [index for index in labels.labels if splits.get(index) != "test"]
+        train, val = split_indices(free, request.val_fraction, request.seed)
+        splits.update(dict.fromkeys(train, "train"))
+        splits.update(dict.fromkeys(val, "val"))
+    return sorted(splits.items(), key=lambda one: (SPLITS.index(one[1]), one[0]))
 
 
 def _metadata(

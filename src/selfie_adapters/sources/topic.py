@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from selfie_adapters.dataset.schema import SPLITS, Split
+from selfie_adapters.dataset.schema import SPLITS, SPLITS_LISTED, Split
 from selfie_adapters.errors import DataError, nearest
 
 _FIELDS = ("name", "prompt", "labels")
@@ -66,5 +66,5 @@ def topic_of_row(place: str, row: Any) -> Topic:
             raise DataError(f"{place}: label {label!r:.60} is not a text.")
     split = row.get("split")
     if split is not None and split not in SPLITS:
-        raise DataError(f'{place}: split is {split!r:.60}; "train" or "val" is expected.')
+        raise DataError(f"{place}: split is {split!r:.60}; {SPLITS_LISTED} is expected.")
     return Topic(tuple(labels), texts["name"], texts["prompt"], split)

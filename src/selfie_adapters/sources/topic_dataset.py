@@ -62,7 +62,8 @@ def write_topic_dataset(
     centred = captured - means
     _check(centred, captured, topics, settings)
     items = [
-        Item(i, list(topics[i].labels), "val" if i in held_out else "train") for i in [*train, *val]
+        Item(i, list(topics[i].labels), topics[i].split or ("val" if i in held_out else "train"))
+        for i in [*train, *val]
     ]
     sections = []
     for column, layer in enumerate(settings.layers):
@@ -106,7 +107,8 @@ def _name(labels_file: Path) -> str:
 def _split(topics: Sequence[Topic], settings: TopicSettings) -> tuple[list[int], list[int]]:
     """Numbers of the training and the held-out topics: as they state themselves, or sampled.
 
-    A topic that occurs more than once (the same name, or the same prompt) is in one of them only.
+    Held-out topics are those of "val", then those of "test", which only a source states. A topic
+    that occurs more than once (the same name, or the same prompt) is in one of them only.
     """
     first = _first_of_each(topics)
     said = [i for i, topic in enumerate(topics) if topic.split is not None]
@@ -124,13 +126,14 @@ def _split(topics: Sequence[Topic], settings: TopicSettings) -> tuple[list[int],
     for i, one in enumerate(first):
         if topics[i].split != topics[one].split:
             raise DataError(
-                f'the topic "{topics[i].title}" is in both splits, so that what is held out is '
-                "trained on. Give its rows one split."
+                f'the topic "{topics[i].title}" is in more than one split, so that what is held '
+                "out is trained on. Give its rows one split."
             )
     train = [i for i, topic in enumerate(topics) if topic.split == "train"]
     if not train:
         raise DataError('no topic has the split "train".')
-    return train, [i for i, topic in enumerate(topics) if topic.split == "val"]
+    held_out = [i for i, topic in enumerate(topics) if topic.split != "train"]
+    return train, sorted(held_out, key=lambda i: topics[i].split == "test")
 
 
 def _first_of_each(topics: Sequence[Topic]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from codecs import BOM_UTF8
@@ -30,13 +31,15 @@ _BATCH_TOKENS = 2048
 
 
 def open_topics(source: str) -> list[Topic]:
-    """The topics that `source` names: "concepts" (the project's own), a file, or a hub data set.
+    """The topics that `source` names: one of the project's lists, a file, or a hub data set.
 
-    A file wins over a data set (owner/name) of the same name. Raises like `read_topics` and
-    `hub_topics`.
+    The lists are "concepts" and "more-concepts" (`packaged_topics`, `more_topics`). A file wins
+    over a data set (owner/name) of the same name. Raises like `read_topics` and `hub_topics`.
     """
     if source == "concepts":
         return packaged_topics()
+    if source == "more-concepts":
+        return more_topics()
     if not Path(source).expanduser().exists() and is_hub_name(source):
         return hub_topics(source)
     return read_topics(source)
@@ -74,10 +77,28 @@ def _is_titles(file: Path) -> bool:
 
 
 def packaged_topics() -> list[Topic]:
-    """The project's own concepts: 8,000 nouns of WordNet 3.0 with glosses and synonyms."""
-    text = (package_files("selfie_adapters.sources") / "concepts.jsonl").read_text("utf-8")
+    """The project's own concepts: 8,000 nouns of WordNet 3.0 with glosses and synonyms.
+
+    A tenth has the split "val" and a tenth "test". No name, synonym, singular form or head of a
+    compound is in two splits.
+    """
+    return _packaged("concepts.jsonl")
+
+
+def more_topics() -> list[Topic]:
+    """12,000 further nouns of WordNet 3.0 to train on, in rows as those of `packaged_topics`.
+
+    All have the split "train". None shares a name, synonym, singular form or head with a topic of
+    `packaged_topics` that has "val" or "test".
+    """
+    return _packaged("more_concepts.jsonl.gz")
+
+
+def _packaged(name: str) -> list[Topic]:
+    data = (package_files("selfie_adapters.sources") / name).read_bytes()
+    text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
     rows = (json.loads(line) for line in text.split("\n") if line)
-    return [Topic(tuple(row["labels"]), name=row["name"]) for row in rows]
+    return [Topic(tuple(row["labels"]), name=row["name"], split=row["split"]) for row in rows]
 
 
 def _labels_split(row: dict[str, Any]) -> dict[str, Any]:
