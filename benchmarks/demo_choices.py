@@ -28,7 +28,8 @@ from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation import bootstrap_mean
 from selfie_adapters.json_lines import append_jsonl, read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+from selfie_adapters.sources.topic_dataset import write_topic_dataset
+from selfie_adapters.sources.topic_sites import TopicSettings
 from selfie_adapters.sources.topics import Topic, packaged_topics
 from selfie_adapters.training import label_losses, train
 
@@ -82,7 +83,7 @@ def capture(model: FrozenModel, position: int, folder: Path) -> Path:
         ]
         layers = tuple(sorted({c.layer for c in CHOICES.values() if c.position == position}))
         share = HELD_OUT / len(topics)
-        settings = TopicSettings(layers, chat="bare", position=position, val_fraction=share)
+        settings = TopicSettings(layers, chat="bare", positions=(position,), val_fraction=share)
         write_topic_dataset(model, topics, settings, file, overwrite=True)
     return file
 

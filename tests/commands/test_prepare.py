@@ -37,7 +37,7 @@ def test_the_sample_topics_become_a_training_file(golden_dir, tmp_path, capsys):
 
 
 def test_options_reach_the_capture(golden_dir, tmp_path):
-    options = {"question": "Why {}?", "chat": "none", "position": -2, "val_fraction": 0.5}
+    options = {"question": "Why {}?", "chat": "none", "positions": ["-2"], "val_fraction": 0.5}
     out = tmp_path / "t.json.gz"
     dataset = prepare(golden_dir, out, seed=5, **options)
     model = load_model(golden_dir / "model", "float32")
@@ -62,7 +62,7 @@ def test_the_word_concepts_takes_the_packaged_ones(golden_dir, tmp_path, monkeyp
     [
         ({"source": "nowhere.jsonl"}, MissingFileError, "nowhere.jsonl"),
         ({"layers": [3]}, ModelError, "choose 0 to 2"),
-        ({"layers": [1, 1]}, DataError, "each layer once"),
+        ({"layers": [1, 1]}, DataError, "give each once"),
         ({"question": "Tell me."}, DataError, 'no "{}"'),
         ({"val_fraction": 1.5}, DataError, "between 0 and 1"),
     ],

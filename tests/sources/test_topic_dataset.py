@@ -14,7 +14,10 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, topic_vectors
-from selfie_adapters.sources.topic_dataset import TopicSettings, _split, write_topic_dataset
+from selfie_adapters.sources.frames import Frames
+from selfie_adapters.sources.topic_dataset import write_topic_dataset
+from selfie_adapters.sources.topic_sites import TopicSettings, read_positions
+from selfie_adapters.sources.topic_splits import split_topics
 from selfie_adapters.sources.topics import topic_texts
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 
@@ -107,10 +110,10 @@ def test_metadata_says_how_the_vectors_were_made(written):
         (TOPICS[:1], SETTINGS, "at least 2"),
         (TOPICS[:2], SETTINGS, "is the mean of the training topics"),
         (TOPICS[:1] * 8, SETTINGS, "at least 2 are needed"),
-        (TOPICS, TopicSettings((1,), position=0), "a position after the topic's name"),
-        (TOPICS, TopicSettings((1,), position=4), "position 4, is the mean"),
+        (TOPICS, TopicSettings((1,), positions=(0,)), "a position after the topic's name"),
+        (TOPICS, TopicSettings((1,), positions=(4,)), "position 4, is the mean"),
         (TOPICS, TopicSettings(()), "at least one"),
-        (TOPICS, TopicSettings((1, 1)), "each layer once"),
+        (TOPICS, TopicSettings((1, 1)), "give each once"),
         (TOPICS, TopicSettings((1,), val_fraction=0.0), "between 0 and 1"),
     ],
 )
@@ -164,16 +167,17 @@ def test_a_topic_that_occurs_twice_is_never_in_both_splits():
     topics.append(Topic(("x",), prompt="What is fog?"))
     topics.append(Topic(("y",), name="gnu", prompt="What is fog?"))
     for seed in range(30):
-        train, val = _split(topics, TopicSettings((0,), val_fraction=0.3, seed=seed))
-        assert sorted([*train, *val]) == list(range(len(topics)))
-        sides = {i: "val" if i in val else "train" for i in range(len(topics))}
+        sides = split_topics(topics, 0.3, seed)
+        assert len(sides) == len(topics)
+        assert {"train", "val"} == set(sides)
         for same in ((0, 1, 4), (2, 6), (9, 10, 11)):
             assert len({sides[i] for i in same}) == 1
     alone = [Topic((name,), name=name) for name in ("owl", "bee", "fog", "ant", "elk")]
-    settings = TopicSettings((0,), val_fraction=0.4, seed=7)
-    assert _split(alone, settings) == split_indices(range(5), 0.4, 7)  # as before
+    _, val = split_indices(range(5), 0.4, 7)  # the published rule, as before
+    assert [i for i, side in enumerate(split_topics(alone, 0.4, 7)) if side == "val"] == val
+    twice = [Topic(("a",), "owl", split="train"), Topic(("b",), "Owl", split="val")]
     with pytest.raises(DataError, match='"Owl" is in more than one split'):
-        _split([Topic(("a",), "owl", split="train"), Topic(("b",), "Owl", split="val")], settings)
+        split_topics(twice, 0.4, 7)
 
 
 def test_existing_files_are_not_replaced_unless_asked(model, tmp_path):
@@ -214,3 +218,101 @@ def test_killed_over_an_older_result_no_mean_goes_with_labels_of_the_other(
         load_dataset(path)
     write_topic_dataset(model, TOPICS, other, path, overwrite=True)
     assert load_dataset(path).sections[0].metadata["question"] == "What is {}?"
+
+
+SEVERAL = TopicSettings(
+    (0, 2),
+    chat="none",
+    positions=(-1, "name"),
+    frames=Frames.of([f"{word} {{}} is here." for word in ("The", "An", "No", "One", "Of")]),
+    no_concept=0.5,
+    val_fraction=0.25,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def several(model, tmp_path_factory):
+    return write_topic_dataset(
+        model, TOPICS, SEVERAL, tmp_path_factory.mktemp("several") / "t.json"
+    )
+
+
+def test_one_section_a_layer_and_position_and_one_without_concepts(several):
+    sections = load_dataset(several).sections
+    assert [(s.layer, s.metadata["position"], s.metadata["vector_type"]) for s in sections] == [
+        (0, -1, "topic"), (2, -1, "topic"), (0, "name", "topic"), (2, "name", "topic"),
+        (0, "null", "null"), (2, "null", "null"),
+    ]  # fmt: skip
+    assert sections[2].metadata["filename"] == "t_l0_at_name.safetensors"
+    assert {section.metadata["no_concept"] for section in sections} == {"nothing"}
+    assert len({section.id for section in sections}) == 6
+
+
+def test_at_a_name_the_state_of_its_last_token_is_taken(model, several):
+    means = load_file(several.parent / "t_mean.safetensors")
+    assert sorted(means) == [
+        "layer_0_at_-1", "layer_0_at_name", "layer_2_at_-1", "layer_2_at_name",
+    ]  # fmt: skip
+    section = load_dataset(several).sections[3]
+    whole = section.vectors + means["layer_2_at_name"]
+    words = ("The", "An", "No", "One", "Of")
+    for item in section.items:
+        name = item.labels[0]
+        # The last token of what comes up to the name: nothing after it is seen.
+        texts = [f"{word} {name}" for word in words]
+        candidates = topic_vectors(model, texts, [2])[:, 0]
+        here = [torch.allclose(whole[item.index], one, atol=1e-5) for one in candidates]
+        assert here[4] == (item.split != "train")  # the fifth sentence is held out
+        assert sum(here) == 1
+    counts = {split: sum(i.split == split for i in section.items) for split in ("train", "val")}
+    assert counts == {"train": 9 * 2, "val": 3 * 1}
+
+
+def test_vectors_without_a_concept_have_one_label(several):
+    section = load_dataset(several).sections[5]
+    assert {tuple(item.labels) for item in section.items} == {("nothing",)}
+    splits = [item.split for item in section.items]
+    assert splits.count("train") > 8  # half of 27 states, and of the empty prompts
+    assert splits.count("val") > 1
+    assert section.vectors.isfinite().all()
+    assert len(section.vectors.unique(dim=0)) > 0.9 * len(section.vectors)
+
+
+def test_a_file_of_several_positions_states_what_they_share(several):
+    stated = Captured.by_sections(load_dataset(several).sections)
+    assert stated == Captured("none", "Tell me about {}.", None, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("texts", "positions"),
+    [
+        (["-1"], (-1,)),
+        (["-1", "name"], (-1, "name")),
+        (["-3:0,name"], (-3, -2, -1, "name")),
+        (["2:4"], (2, 3)),
+    ],
+)
+def test_positions_as_users_write_them(texts, positions):
+    assert read_positions(texts) == positions
+
+
+@pytest.mark.parametrize("text", ["last", "nam", "4:2", "-2:2", "1:1", "", "1.5", "-"])
+def test_positions_that_are_none(text):
+    with pytest.raises(DataError, match="positions"):
+        read_positions([text])
+
+
+def test_what_cannot_be_taken_is_refused(model, tmp_path):
+    out = tmp_path / "t.json"
+    prompts = [Topic((name,), prompt=f"About {name}.") for name in NAMES]
+    for topics, settings, message in (
+        (prompts, SEVERAL, 'topic 0 \\("owl"\\) has a prompt and no name'),
+        (TOPICS, dataclasses.replace(SEVERAL, positions=(-1,)), "from the sentences around names"),
+        (TOPICS, dataclasses.replace(SEVERAL, no_concept=2.0), "a share from 0 to 1"),
+        (TOPICS, dataclasses.replace(SEVERAL, positions=(-1, -1)), "give each once"),
+        (TOPICS, dataclasses.replace(SEVERAL, frames_per_topic=0), "give 1 or more"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write_topic_dataset(model, topics, settings, out)
+    assert not list(tmp_path.iterdir())

@@ -36,7 +36,9 @@ class Binding(BaseModel):
 
     How the training vectors were captured, None where the training file does not state it: `chat`
     is the chat format of their prompts ("template", "bare", "none"), `question` what the topics
-    were put into, `position` the token of the prompt (from the end when negative).
+    were put into, `position` the token of the prompt (from the end when negative; "name" for the
+    last one of a topic's name in a sentence; None where there were several). `no_concept` is the
+    label of the training vectors that hold no concept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,7 +57,8 @@ class Binding(BaseModel):
     fingerprint: tuple[float, ...] = ()
     chat: Literal["template", "bare", "none"] | None = None
     question: str | None = None
-    position: int | None = None
+    position: int | Literal["name"] | None = None
+    no_concept: str | None = None
 
     def check(self, live: Binding) -> None:
         """Raise BindingError if `live` is not what this adapter was trained for.

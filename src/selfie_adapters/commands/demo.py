@@ -92,7 +92,8 @@ def _timed(console: Console, took: dict[str, float], what: str) -> Iterator[None
 def _capture(console: Console, model: Any, size: Size, folder: Path) -> Path:
     import random
 
-    from selfie_adapters.sources.topic_dataset import TopicSettings, write_topic_dataset
+    from selfie_adapters.sources.topic_dataset import write_topic_dataset
+    from selfie_adapters.sources.topic_sites import TopicSettings
     from selfie_adapters.sources.topics import Topic, packaged_topics
 
     topics = packaged_topics()
@@ -110,7 +111,7 @@ def _capture(console: Console, model: Any, size: Size, folder: Path) -> Path:
             topics,
             settings,
             folder / "topics.json",
-            lambda done: progress.advance(task, done),
+            lambda done, _total: progress.update(task, completed=done),
             overwrite=True,
         )
 

@@ -18,7 +18,18 @@ def topics(
     out: str,
     question: str = "Tell me about {}.",
     chat: Literal["template", "bare", "none"] = "template",
-    position: int = -1,
+    positions: Annotated[
+        list[str],
+        Parameter(
+            name=["--positions", "--position"],
+            consume_multiple=True,
+            negative=(),
+            allow_leading_hyphen=True,
+        ),
+    ] = ["-1"],  # noqa: B006
+    frames: str | None = None,
+    frames_per_topic: int = 2,
+    no_concept: float | None = None,
     val_fraction: float = 0.1,
     seed: int = 42,
     dtype: str = "auto",
@@ -42,8 +53,18 @@ def topics(
         What a name is put into.
     chat
         The tokenizer's own chat template, a bare turn without system prompt, or none.
-    position
-        Token of the text, from the end when negative.
+    positions
+        Tokens whose states are taken: numbers and ranges such as -1 or -4:0, counted from the end
+        when negative; and name, the last token of the topic's name in the sentences of --frames.
+    frames
+        File of sentences with {} for the name, one a line; every fifth is kept for held-out topics.
+        Default: 60 sentences of the package.
+    frames_per_topic
+        Sentences each name is put into.
+    no_concept
+        Vectors without a concept that are added, as a share of the topics': states of function
+        words, punctuation and chat tokens, random directions. Their label is "nothing". Default:
+        0.15 with the position name, else 0.
     val_fraction
         Share of the topics that is held out, where they do not come with a split.
     seed
@@ -60,22 +81,36 @@ def topics(
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.model import load_model
     from selfie_adapters.sources import open_topics
-    from selfie_adapters.sources.topic_dataset import (
-        TopicSettings,
-        topic_files,
-        write_topic_dataset,
-    )
+    from selfie_adapters.sources.frames import read_frames
+    from selfie_adapters.sources.topic_dataset import topic_files, write_topic_dataset
+    from selfie_adapters.sources.topic_sites import TopicSettings, read_positions
 
-    topic_files(out, layers, overwrite)  # before the model is loaded
+    settings = TopicSettings(
+        tuple(layers),
+        question,
+        chat,
+        read_positions(positions),
+        read_frames(frames),
+        frames_per_topic,
+        no_concept,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+    settings.check()
+    topic_files(out, settings, overwrite)  # before the model is loaded
     check_inputs(model=model, device=device)
     rows = open_topics(source)
-    settings = TopicSettings(tuple(layers), question, chat, position, val_fraction, seed)
     console = Console()
     loaded = load_model(model, dtype, device)
     with progress_bars(console) as progress:
-        task = progress.add_task("vectors", total=len(rows))
+        task = progress.add_task("vectors", total=None)
         path = write_topic_dataset(
-            loaded, rows, settings, out, lambda done: progress.advance(task, done), overwrite
+            loaded,
+            rows,
+            settings,
+            out,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            overwrite,
         )
     console.print(f"{len(rows)} topics: {path}", highlight=False, markup=False)
 

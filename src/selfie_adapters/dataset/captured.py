@@ -22,11 +22,13 @@ _CHATS = ("template", "bare", "none")
 @dataclass(frozen=True)
 class Captured:
     """chat: chat format of the prompts. question: what a topic's name was put into. position: the
-    token whose state was taken, from the end when negative."""
+    token whose state was taken, from the end when negative, or "name". no_concept: the label of
+    vectors that hold none."""
 
     chat: Literal["template", "bare", "none"] | None = None
     question: str | None = None
-    position: int | None = None
+    position: int | Literal["name"] | None = None
+    no_concept: str | None = None
 
     @classmethod
     def by_sections(cls, sections: Sequence[Section]) -> Captured:
@@ -44,14 +46,14 @@ class Captured:
         position = str(stated.get("position", ""))
         number = position.removeprefix("-")
         known = number.isascii() and number.isdigit() and len(number) < 10
-        return cls._common([{**stated, "position": int(position) if known else None}])
+        return cls._common([{**stated, "position": int(position) if known else position}])
 
     @classmethod
     def by_binding(cls, binding: Binding | None) -> Captured:
         """What an adapter states about the vectors that it was trained on."""
         if binding is None:
             return cls()
-        return cls(binding.chat, binding.question, binding.position)
+        return cls(binding.chat, binding.question, binding.position, binding.no_concept)
 
     @classmethod
     def _common(cls, stated: Sequence[Mapping[str, Any]]) -> Captured:
@@ -60,10 +62,12 @@ class Captured:
             return first if all(one.get(key) == first for one in stated) else None
 
         chat, question, position = alike("chat"), alike("question"), alike("position")
+        no_concept = alike("no_concept")
         return cls(
             cast("Any", chat) if chat in _CHATS else None,
             question if isinstance(question, str) else None,
-            position if type(position) is int else None,
+            position if type(position) is int or position == "name" else None,
+            no_concept if isinstance(no_concept, str) else None,
         )
 
     def differences(self, other: Captured) -> list[str]:

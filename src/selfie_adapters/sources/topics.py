@@ -136,24 +136,27 @@ def topic_vectors(
     model: FrozenModel,
     texts: Sequence[str],
     layers: Sequence[int],
-    position: int = -1,
+    position: int | Sequence[int] = -1,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Tensor:
-    """Outputs of blocks `layers` at token `position` of each text: [n, layers, d_model], float32.
+    """Outputs of blocks `layers` at one token of each text: [n, layers, d_model], float32.
 
     Each text gets a begin token where the model has one and the text does not begin with it.
-    position counts from the end when negative (-1 is the last token). What all texts begin with is
-    computed once. Raises DataError for a text too short for the position, PromptError for one with
-    a doubled begin token.
+    position: of all texts, or of each; it counts from the end when negative (-1 is the last token).
+    What all texts begin with is computed once. Raises DataError for a text too short for the
+    position, PromptError for one with a doubled begin token.
     """
     if not texts:
         return torch.empty(0, len(layers), model.d_model)
     rows = begun_ids(model.tokenizer, texts)
     check_texts(model, rows, "topic")
-    for text, row in zip(texts, rows, strict=True):
-        if not -len(row) <= position < len(row):
-            raise DataError(f"position {position} in a text of {len(row)} tokens: {text!r:.80}.")
-    at = torch.tensor([position % len(row) for row in rows])
+    positions = [position] * len(rows) if isinstance(position, int) else position
+    for text, row, one in zip(texts, rows, positions, strict=True):
+        if not -len(row) <= one < len(row):
+            raise DataError(f"position {one} in a text of {len(row)} tokens: {text!r:.80}.")
+    at = torch.tensor([one % len(row) for one, row in zip(positions, rows, strict=True)])
+    # Tokens after the one that is taken change nothing: causal attention never looks to the right.
+    rows = [row[: one + 1] for row, one in zip(rows, at.tolist(), strict=True)]
     prefix = SharedPrefix(model, rows[0][: common_length(rows, int(at.min()))])
     shared = prefix.length
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
@@ -163,7 +166,7 @@ def topic_vectors(
         width = len(rows[order[start]]) - shared
         chosen = order[start : start + max(1, _BATCH_TOKENS // width)]
         start += len(chosen)
-        # Padding on the right needs no mask: causal attention never looks to the right.
+        # Padding on the right needs no mask, for the same reason.
         ids = torch.zeros(len(chosen), width, dtype=torch.int64)
         for row, i in enumerate(chosen):
             ids[row, : len(rows[i]) - shared] = torch.tensor(rows[i][shared:])
