@@ -100,7 +100,9 @@ def write_topic_dataset(
     ]
     if nulls:
         rows = [capture(sites) - taken[sites.kind].mean for sites in nulls]
-        null_splits = [split for sites in nulls for split in sites.splits]
+        null_splits: list[Split] = []
+        for sites in nulls:
+            null_splits.extend(sites.splits)
         for split, made in _meaningless(taken["name"], shares, settings.seed):
             rows.append(made)
             null_splits.extend([split] * len(made))
