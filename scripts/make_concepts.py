@@ -3,8 +3,9 @@
     apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb wordnet
     python scripts/make_concepts.py wordnet/usr/share
 
-Writes concepts.jsonl, more_concepts.jsonl.gz and WORDNET_LICENSE into src/selfie_adapters/sources.
-The same input gives the same bytes. A row:
+Writes concepts.jsonl, more_concepts.jsonl.gz, wordnet_nouns.txt.gz (the graph of synsets, see
+wordnet_graph.py) and WORDNET_LICENSE into src/selfie_adapters/sources. The same input gives the
+same bytes. A row of the first two:
 {"name": …, "labels": [name, "name, gloss", a synonym …], "group": …, "split": …}.
 
 concepts.jsonl has 8,000 nouns, a tenth of them val and a tenth test. Names, synonyms, their
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_splits import keys_of, read_irregular, splits_of
+from wordnet_graph import graph_text
 
 # Lexicographer files of nouns, `lexnames(5WN)` 03 to 28, in our words.
 GROUPS = {
@@ -194,6 +196,10 @@ def rows_text(concepts: Iterable[Concept], splits: Iterable[str]) -> str:
     return "".join(lines)
 
 
+def write_gzip(path: Path, text: str) -> None:
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))  # without a time: always the same bytes
+
+
 def licence_of(data: Path) -> str:
     """The licence as `data.noun` carries it: its leading lines, without their numbers."""
     lines = []
@@ -237,8 +243,8 @@ def main() -> None:
     text = rows_text(chosen, splits)
     (options.out / "concepts.jsonl").write_text(text, encoding="utf-8")
     more_text = rows_text(more, ["train"] * len(more))
-    # mtime 0: the same rows give the same bytes.
-    (options.out / "more_concepts.jsonl.gz").write_bytes(gzip.compress(more_text.encode(), mtime=0))
+    write_gzip(options.out / "more_concepts.jsonl.gz", more_text)
+    write_gzip(options.out / "wordnet_nouns.txt.gz", graph_text(data, first, irregular))
     (options.out / "WORDNET_LICENSE").write_text(licence_of(data), encoding="utf-8")
     common = sum(c.count > 0 for c in chosen)
     print(f"{len(chosen)} concepts ({common} with a sense count), {len(text):,} bytes")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from itertools import pairwise
 
 # The endings of English plurals, as `morphy(7WN)` lists them for nouns, with -oes and -ves.
 # https://wordnet.princeton.edu/documentation/morphy7wn
@@ -45,28 +44,42 @@ def singular_forms(word: str, irregular: Irregular) -> set[str]:
     return forms
 
 
+def _heads(words: list[str]) -> list[int]:
+    """Positions of what `head_words` returns."""
+    before = next((i for i, word in enumerate(words[1:]) if word in _COMPLEMENTS), None)
+    last = [len(words) - 1] if words else []
+    return last if before is None else [before, *last]
+
+
 def head_words(text: str) -> set[str]:
     """The last word of a compound, and of "man of letters" also the one before the preposition.
 
     A single word is its own head; a text without words has none.
     """
     words = words_of(text)
-    heads = set(words[-1:])
-    for before, word in pairwise(words):
-        if word in _COMPLEMENTS:
-            heads.add(before)
-            break
-    return heads
+    return {words[i] for i in _heads(words)}
+
+
+def noun_forms(text: str, irregular: Irregular, plurals: bool = True) -> set[str]:
+    """A noun in its singular forms, each written as one word; empty for a text without words.
+
+    "shoe-store", "Shoe Stores" and "shoestore" have a form in common; so have "men of letters" and
+    "man of letters". plurals: False for the noun as it is, without the singular.
+    """
+    words = words_of(text)
+    forms = {"".join(words)} - {""}
+    for i in _heads(words) if plurals else []:
+        for singular in singular_forms(words[i], irregular):
+            forms.add("".join([*words[:i], singular, *words[i + 1 :]]))
+    return forms
 
 
 def shared_keys(text: str, irregular: Irregular) -> set[str]:
     """Strings of which two nouns share one if they are forms of one word or have the same head.
 
-    They are the noun in its singular forms, written as one word ("shoe-store", "shoe stores" and
-    "shoestore" share a key), and the singular forms of its heads ("shoe store", "hardware store").
+    They are `noun_forms`, and the singular forms of the heads ("shoe store", "hardware store").
     """
-    *first, last = words_of(text) or [""]
-    keys = {"".join(first) + form for form in singular_forms(last, irregular)}
+    keys = noun_forms(text, irregular)
     for head in head_words(text):
         keys |= singular_forms(head, irregular)
-    return keys - {""}
+    return keys

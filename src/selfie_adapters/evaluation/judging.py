@@ -1,0 +1,84 @@
+"""Is a generated label right, related, or wrong? Decided by WordNet, without a model.
+
+right     It is a name of the topic: the topic's name, one of its labels that is no gloss, or a
+          synonym (a lemma of a synset that is the first sense of the name). Compared are the words:
+          case, whitespace, hyphens, apostrophes, full stops, a leading article and a plural's
+          ending make no difference, since they change nothing about what is named. "An Owl." is
+          right for owl; "shoe-stores" is right for shoe store.
+related   It is not right, and a noun of WordNet one of whose senses is a direct hypernym, a direct
+          hyponym, or a sibling (shares a direct hypernym) of the first sense of the topic's name.
+wrong     Everything else: other words, descriptions and glosses ("owl, a bird that …"), however
+          true they may be.
+
+Plurals are recognized by their endings and WordNet's list of irregular ones, so "goods" is right
+for good. A topic whose name is no noun of WordNet has no related labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from selfie_adapters.sources.noun_forms import noun_forms, words_of
+from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.wordnet import Nouns, packaged_nouns
+
+Judgement = Literal["right", "related", "wrong"]
+_ARTICLES = ("a", "an", "the")
+
+
+def names_of(topic: Topic) -> list[str]:
+    """All names of a topic: its name, its labels without glosses, and WordNet's synonyms.
+
+    A gloss is a label that begins with the topic's title and a comma. A topic without a name has
+    its labels alone.
+    """
+    names = [topic.name] if topic.name else []
+    names += [label for label in topic.labels if not _is_gloss(label, topic)]
+    nouns = packaged_nouns()
+    for synset in sorted(nouns.first_senses(topic.name or "")):
+        names += nouns.lemmas[synset]
+    return list(dict.fromkeys(names))
+
+
+def is_exact(label: str, topic: Topic) -> bool:
+    """Whether `label` is a name of the topic to the letter, case and whitespace aside."""
+    return _plain(label) in {_plain(name) for name in names_of(topic)} - {""}
+
+
+def judge(label: str, topic: Topic) -> Judgement:
+    """Whether `label` is right, related or wrong for `topic`, as this module defines it."""
+    nouns = packaged_nouns()
+    known: set[str] = set()
+    for name in names_of(topic):
+        known |= _forms(name, nouns)
+    if _forms(label, nouns) & known:
+        return "right"
+    near = nouns.related(nouns.first_senses(topic.name or ""))
+    senses = nouns.senses(label) | nouns.senses(_without_article(label))
+    return "related" if near & senses else "wrong"
+
+
+def shares_first_letter(label: str, topic: Topic) -> bool:
+    """Whether label and title begin with the same letter or digit, case and article aside.
+
+    Of wrong labels this is frequent if the label is spelled from the vector, not understood.
+    """
+    one, other = _without_article(label), _without_article(topic.title)
+    return bool(one and other) and one[0] == other[0]
+
+
+def _is_gloss(label: str, topic: Topic) -> bool:
+    return _plain(label).startswith(f"{_plain(topic.title)},") and "," not in topic.title
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _without_article(text: str) -> str:
+    words = words_of(text)
+    return " ".join(words[1:] if len(words) > 1 and words[0] in _ARTICLES else words)
+
+
+def _forms(text: str, nouns: Nouns) -> set[str]:
+    return noun_forms(_without_article(text), nouns.irregular)
