@@ -99,7 +99,7 @@ _data.command(f"{COMMANDS}.data:fetch", name="fetch", help="Fetch a published da
 for _name, _help in {
     "check": "Will it train? Exit code 1 and what is wrong if not.",
     "merge": "Several training files into one.",
-    "split": "Choose the held-out rows again.",
+    "split": "Choose the validation rows again.",
     "convert": "Vector files between .pt and .safetensors.",
 }.items():
     _data.command(f"{COMMANDS}.data_edit:{_name}", name=_name, help=_help)

@@ -33,6 +33,18 @@ def test_counts_lengths_duplicates_and_norms(tmp_path, capsys):
     assert section["most_repeated"] == [["cat", 2]]
 
 
+def test_splits_are_counted_and_test_is_shown_where_there_is_one(tmp_path, capsys):
+    items = [{"index": i, "labels": ["cat"], "split": s} for i, s in enumerate(["test", "train"])]
+    path = str(write(tmp_path, [{**items[0], "index": 2}, {**items[1], "index": 0}]))
+    inspect(path, json=True)
+    (section,) = json.loads(capsys.readouterr().out)["sections"]
+    assert (section["train"], section["val"], section["test"]) == (1, 0, 1)
+    inspect(path)
+    assert "2 (1 train, 0 val, 1 test)" in capsys.readouterr().out
+    inspect(str(write(tmp_path, [{**items[1], "index": 0}])))
+    assert "1 (1 train, 0 val)" in capsys.readouterr().out
+
+
 def test_everything_that_is_wrong_is_shown_and_the_exit_code_says_so(tmp_path, capsys):
     items = [
         {"index": 1, "labels": ["dead"], "split": "train"},

@@ -24,6 +24,14 @@ def test_what_will_train(tmp_path, capsys):
     assert capsys.readouterr().out == "will train: 6 labels, vectors of width 8\n"
 
 
+def test_test_rows_are_neither_required_nor_enough(tmp_path, capsys):
+    check(str(write(tmp_path, ["train", "val", "test"])))
+    assert capsys.readouterr().out == "will train: 6 labels, vectors of width 8\n"
+    with pytest.raises(SystemExit):
+        check(str(write(tmp_path, ["train", "test"])))
+    assert 'no vector has the split "val"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
@@ -62,10 +70,11 @@ def test_split_mends_what_check_found(tmp_path):
 
 def test_merge_and_convert(tmp_path, capsys):
     a = write(tmp_path, ["train", "val"])
-    b = write(tmp_path, ["train", "val"], dataset_name="other")
+    b = write(tmp_path, ["train", "test"], dataset_name="other")
     out = tmp_path / "both.json"
     merge(a, b, out=out)
     convert(out)
     said = capsys.readouterr().out.split()
     assert said == [str(out), str(tmp_path / "v.safetensors"), str(out)]
     assert {s.metadata["filename"] for s in load_dataset(out).sections} == {"v.safetensors"}
+    assert [item.section for item in load_dataset(out).labelled("test")] == [1]

@@ -76,6 +76,25 @@ def test_a_new_split_keeps_everything_else(tmp_path, golden):
     assert (after["metadata"], after["extra"]) == (before["metadata"], 1)
 
 
+def test_a_new_split_leaves_test_rows_alone(tmp_path):
+    a = training_file(tmp_path)
+    document = json.loads(a.read_text())
+    for item in document[0]["vectors"][4:10]:
+        item["split"] = "test"
+    a.write_text(json.dumps(document))
+    for seed in range(3):
+        split_file(a, val_fraction=0.5, seed=seed)
+        (section,) = json.loads(a.read_text())
+        splits = [item["split"] for item in section["vectors"]]
+        assert splits == ["train"] * 7 + ["val"] * 7 + ["test"] * 6
+        assert [item["index"] for item in section["vectors"]][14:] == [*range(4, 10)]
+    for item in document[0]["vectors"]:
+        item["split"] = "test"
+    a.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="0 labelled rows cannot be split"):
+        split_file(a)
+
+
 def test_a_split_into_another_folder_still_finds_the_vectors(tmp_path):
     a = training_file(tmp_path)
     text = a.read_text()

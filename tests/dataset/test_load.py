@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.dataset import Item, Section, load_dataset, read_label_source, save_dataset
 from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
@@ -52,6 +52,19 @@ def refused(path: Path, *patterns: str) -> None:
     assert path.name in message
     for pattern in patterns:
         assert pattern in message, message
+
+
+def test_test_rows_are_a_split_of_their_own(tmp_path):
+    splits = {2: "test", 0: "train", 1: "val"}
+    items = [{"index": i, "labels": [f"l{i}"], "split": one} for i, one in splits.items()]
+    path = write(tmp_path, document(items))
+    dataset = load_dataset(path)
+    for index, split in splits.items():
+        assert dataset.examples(split).labels == [f"l{index}"]
+        assert [item.row for item in dataset.labelled(split)] == [index]
+        assert read_label_source(path, split).places == [(0, index)]
+    assert [item.split for item in dataset.labelled()] == ["test", "train", "val"]
+    assert len(read_label_source(path).places) == 3
 
 
 def test_one_example_a_vector_and_label_in_file_order(tmp_path):

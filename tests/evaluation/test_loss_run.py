@@ -127,20 +127,40 @@ def test_what_adapters_have_in_common_is_measured_once(finished):
     assert a["loss"]["untrained"] == b["loss"]["untrained"]
 
 
-def test_the_untrained_scale_is_chosen_on_the_other_split(finished, files, model):
-    _, results, _ = finished
-    data = load_dataset(files[1]["own"])
+def tried_scales(file, split, count, model):
+    """Loss of the first labels of `count` vectors of a split, at each untrained scale."""
     prompt = SoftPrompt.for_tokenizer(model.tokenizer)
     norm = float(model.embedding(torch.arange(261).unsqueeze(0)).norm(dim=-1).mean())
-    chosen = held_out.HeldOut.of(data, "train", 3, False, 0)
-    labels = [chosen.labels(i)[0] for i in range(3)]
-    for scale, loss in results["untrained_scales_tried"]["own"].items():
+    chosen = held_out.HeldOut.of(load_dataset(file), split, count, False, 0)
+    found = {}
+    for scale in ("1", "4"):
         plain = create_adapter("scale_only", 48, init_scale=float(scale) * norm)
+        pairs = [(chosen.vectors[i], label) for i in range(count) for label in chosen.labels(i)]
+        vectors, labels = torch.stack([v for v, _ in pairs]), [label for _, label in pairs]
         with torch.no_grad():
-            expected = label_losses(model, prompt, plain, chosen.vectors, labels).mean()
-        assert loss == pytest.approx(float(expected), rel=1e-3)
+            losses = label_losses(model, prompt, plain, vectors, labels)
+        found[scale] = pytest.approx(float(losses.mean()), rel=1e-3)
+    return found
+
+
+def test_the_untrained_scale_is_chosen_on_the_other_split(finished, files, model):
+    _, results, _ = finished
     tried = results["untrained_scales_tried"]["own"]
+    assert tried == tried_scales(files[1]["own"], "train", 3, model)
     assert cell(results, "plain", "own")["untrained_scale"] == float(min(tried, key=tried.get))
+
+
+def test_test_rows_are_measured_and_val_chooses(files, model, tmp_path):
+    (section,) = load_dataset(files[1]["own"]).sections
+    items = [Item(i.index, i.labels, "test" if i.index < 3 else i.split) for i in section.items]
+    own = tmp_path / "own.json"
+    save_dataset(own, [Section(section.metadata, section.vectors, items)])
+    adapters = {"plain": files[0]["plain"]}
+    settings = settings_for((adapters, {"own": str(own)}), split="test")
+    results = json.loads(run_loss(settings, tmp_path / "r", model).read_text())
+    rows = read_jsonl(tmp_path / "r/examples.jsonl")
+    assert {row["label"] for row in rows} == {label for labels in LABELS[:3] for label in labels}
+    assert results["untrained_scales_tried"]["own"] == tried_scales(own, "val", 2, model)
 
 
 @pytest.mark.parametrize("killed_at", [1, 9, 20])

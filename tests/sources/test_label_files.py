@@ -52,6 +52,10 @@ def test_the_training_format_keeps_splits_and_all_labels(tmp_path, metadata):
     assert labels.splits == {1: "train", 7: "val"}
     assert labels.origin["labels_dataset"] == "toy"
     assert labels.report == ["2 latents, 3 labels", "splits of the file: 1 train, 1 val"]
+    tested = training_format(item(7, "c", split="test"), item(1, "a"), **metadata)
+    labels = read_label_file(written(tmp_path, tested))
+    assert labels.splits == {1: "train", 7: "test"}
+    assert labels.report[-1] == "splits of the file: 1 train, 0 val, 1 test"
 
 
 @pytest.mark.skipif(PUBLISHED is None, reason="needs the published label file")

@@ -140,6 +140,15 @@ def test_splits_and_labels_of_a_label_file_stay(prepare, tmp_path):
     ]
     anew = section_of(prepare(labels_json=path, force_new_split=True, seed=0)[0]).items
     assert sorted(i.split for i in anew) == ["train", "train", "val"]
+    tested = training_file(tmp_path / "tested.json", [*items, (0, ["zero"], "test")])
+    for force, splits in ((False, ["train", "val", "val"]), (True, ["train", "train", "val"])):
+        prepared, _ = prepare(labels_json=tested, force_new_split=force, seed=0)
+        kept = section_of(prepared).items
+        assert [i.split for i in kept] == [*splits, "test"]
+        assert kept[-1].index == 0
+        assert prepared.report[-1].endswith(
+            f"{splits.count('train')} train, {splits.count('val')} val, 1 test"
+        )
     one = section_of(prepare(labels_json=path, one_label=True)[0]).items
     assert {i.index: i.labels for i in one} == {1: ["one"], 2: ["two"], 5: ["five"]}
 

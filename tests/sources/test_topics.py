@@ -11,7 +11,7 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, read_topics, topic_vectors
 from selfie_adapters.sources import topics as topics_module
-from selfie_adapters.sources.topics import packaged_topics, topic_texts
+from selfie_adapters.sources.topics import open_topics, packaged_topics, topic_texts
 from tiny import D_MODEL, LAYERS, golden_tokenizer, tiny_network
 
 OWL = Topic(("owl", "a night bird"), name="owl")
@@ -142,6 +142,14 @@ def test_the_packaged_concepts_are_8000_different_names_with_labels():
     concepts = packaged_topics()
     assert len({topic.name for topic in concepts}) == len(concepts) == 8000
     assert all(label.strip() for topic in concepts for label in topic.labels)
+    assert open_topics("concepts") == concepts
+    assert {topic.split for topic in concepts} == {"train", "val", "test"}
+
+
+def test_further_packaged_concepts_are_other_nouns_to_train_on():
+    more, names = open_topics("more-concepts"), {topic.name for topic in packaged_topics()}
+    assert len({topic.name for topic in more} - names) == len(more) == 12000
+    assert {topic.split for topic in more} == {"train"}
 
 
 # texts

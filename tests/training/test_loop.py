@@ -53,6 +53,28 @@ def test_the_validation_loss_is_the_mean_over_held_out_labels(data, model):
     )
 
 
+def test_test_rows_change_nothing_about_a_run(data, model, tmp_path):
+    plain = train(config_for(data), model)
+    dataset = load_dataset(data)
+    generator = torch.Generator().manual_seed(9)
+    sections = []
+    for section in dataset.sections:
+        more = torch.randn(4, 32, generator=generator) * 100
+        vectors = torch.cat([section.vectors, more])
+        first = section.vectors.shape[0]
+        items = [*section.items, *(Item(first + i, ["never seen"], "test") for i in range(4))]
+        sections.append(Section(section.metadata, vectors, items))
+    (tmp_path / "tested").mkdir()
+    save_dataset(tmp_path / "tested/toy.json", sections)
+    tested = train(config_for(tmp_path / "tested/toy.json"), model)
+    for kind, number in (("step", "loss"), ("validation", "val_loss")):
+        one, other = ([row[number] for row in rows_of(run, kind)] for run in (plain, tested))
+        assert one == other
+    a, b = (load_adapter(run / "adapter_final.safetensors") for run in (plain, tested))
+    probe = torch.randn(3, 32, generator=generator)
+    assert torch.equal(a.transform(probe), b.transform(probe))
+
+
 def test_training_learns_what_can_be_learnt(data, model):
     run = train(config_for(data, training__num_epochs=12, training__learning_rate=0.05), model)
     losses = [row["loss"] for row in rows_of(run, "step")]

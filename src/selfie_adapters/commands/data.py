@@ -12,7 +12,7 @@ from rich.table import Table
 from selfie_adapters.output import json_line, visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.dataset.inspection import Inspection, Spread
+    from selfie_adapters.dataset.inspection import Inspection, SectionSummary, Spread
 
 _SHOWN = 20
 
@@ -68,7 +68,7 @@ def _print(found: Inspection) -> None:
                 "vectors",
                 "missing" if section.rows is None else f"{section.rows} × {section.d_model}",
             ),
-            ("labelled", f"{section.labelled} ({section.train} train, {section.val} val)"),
+            ("labelled", f"{section.labelled} ({_splits(section)})"),
             ("labels", f"{section.labels} ({section.distinct_labels} distinct)"),
             ("labels per vector", _spread(section.labels_per_vector, "{:.2f}")),
             ("label length", _spread(section.label_length, "{:.1f}", " characters")),
@@ -88,6 +88,11 @@ def _print(found: Inspection) -> None:
         console.print(f"[red]… and {len(found.problems) - _SHOWN} more[/]", highlight=False)
     if not found.problems:
         console.print("[green]✓[/] nothing is wrong", highlight=False)
+
+
+def _splits(section: SectionSummary) -> str:
+    test = f", {section.test} test" if section.test else ""
+    return f"{section.train} train, {section.val} val{test}"
 
 
 def _spread(spread: Spread | None, form: str, unit: str = "") -> str:

@@ -73,14 +73,14 @@ def split(
     out: Path | None = None,
     overwrite: Annotated[bool, _FLAG] = False,
 ) -> None:
-    """Choose the held-out rows of a training or label file again.
+    """Choose the validation rows of a training or label file again; test rows stay.
 
     Parameters
     ----------
     file
         Training file, or label file in the training format.
     val_fraction
-        Share of the labelled rows that is held out.
+        Share of the other labelled rows that becomes val.
     seed
         Seed of the split.
     out

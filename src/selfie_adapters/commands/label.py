@@ -25,7 +25,7 @@ def label(
     confidence: str | None = None,
     mean: str | None = None,
     layer: int | None = None,
-    split: Literal["train", "val", "all"] = "all",
+    split: Literal["train", "val", "test", "all"] = "all",
     which: Literal["decoder", "encoder"] = "decoder",
     indices: str | None = None,
     limit: int | None = None,
@@ -69,7 +69,7 @@ def label(
     layer
         Which of the means, where neither source nor adapter says.
     split
-        Which vectors of a training file.
+        Vectors of this split of a training file: train, val, test, or all of them.
     which
         Which rows of a SAE.
     indices

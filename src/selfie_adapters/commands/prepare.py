@@ -41,8 +41,8 @@ def topics(
     Parameters
     ----------
     source
-        JSONL or CSV with name or prompt, and labels; the word concepts for the project's own; or a
-        data set on the hub (owner/name).
+        JSONL or CSV with name or prompt, and labels; the word concepts for the project's own 8,000
+        nouns, or more-concepts for 12,000 to train on; or a data set on the hub (owner/name).
     model
         Hub id, local folder, .gguf file, or demo.
     layers

@@ -62,6 +62,7 @@ def split_file(
 ) -> Path:
     """Split every section again by the rule of `split_indices`, into `out` or in place.
 
+    Rows of "test" keep it, so that what is reported is never trained on; the others are split.
     Label files without `filename` can be split too. Raises DataError like `split_indices`, and
     for a file that breaks the format; ConfigError if `out` exists and `overwrite` is not given.
     """
@@ -75,11 +76,13 @@ def split_file(
     for section in document:
         items = {item["index"]: item for item in section["vectors"]}
         try:
-            train, val = split_indices(items, val_fraction, seed)
+            free = [index for index, item in items.items() if item["split"] != "test"]
+            train, val = split_indices(free, val_fraction, seed)
         except DataError as error:
             raise DataError(f"{file}, {section['metadata']['dataset_name']}: {error}") from error
         vectors = [{**items[index], "split": "train"} for index in train]
         vectors += [{**items[index], "split": "val"} for index in val]
+        vectors += [item for _, item in sorted(items.items()) if item["split"] == "test"]
         metadata = section["metadata"]
         if "filename" in metadata:  # which counts from the JSON's folder
             place = _seen_from(target.parent, Path(file), metadata["filename"])

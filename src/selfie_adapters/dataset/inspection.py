@@ -42,6 +42,7 @@ class SectionSummary:
     labelled: int
     train: int
     val: int
+    test: int
     labels: int
     distinct_labels: int
     labels_per_vector: Spread | None
@@ -114,6 +115,7 @@ def _summary(name: str, items: Sequence[Any], section: Section | None) -> Sectio
         labelled=len(items),
         train=splits["train"],
         val=splits["val"],
+        test=splits["test"],
         labels=len(labels),
         distinct_labels=len(counts),
         labels_per_vector=Spread.of([float(len(group)) for _, group, _ in items]),

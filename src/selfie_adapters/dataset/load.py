@@ -90,7 +90,7 @@ class VectorLabelDataset:
         )
 
     def labelled(self, split: Split | None = None) -> list[LabelledVector]:
-        """Every labelled vector of `split` (None: of both), with all its labels."""
+        """Every labelled vector of `split` (None: of all), with all its labels."""
         return [
             LabelledVector(number, item.index, item.labels, item.split)
             for number, section in enumerate(self.sections)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.dataset.vectors import open_directions
 from selfie_adapters.errors import ConfigError
@@ -100,9 +101,7 @@ class LabelSource:
         return replace(self, places=[place for place in self.places if place[1] in wanted])
 
 
-def read_label_source(
-    path: str | Path, split: Literal["train", "val", "all"] = "all"
-) -> LabelSource:
+def read_label_source(path: str | Path, split: Split | Literal["all"] = "all") -> LabelSource:
     """Vectors to label from a training file (.json, .json.gz) or a vector file.
 
     Raises like `load_dataset` and `open_directions`. `split` matters for training files only.

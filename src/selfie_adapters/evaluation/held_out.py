@@ -13,6 +13,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter, create_adapter
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import AdapterError
 from selfie_adapters.evaluation.targets import key_of, sample
 from selfie_adapters.inference.label_batches import checked_labels
@@ -43,7 +44,7 @@ class HeldOut:
     def of(
         cls,
         dataset: VectorLabelDataset,
-        split: Literal["train", "val"],
+        split: Split,
         limit: int | None,
         strip_labels: bool,
         seed: int,

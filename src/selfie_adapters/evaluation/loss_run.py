@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
 from selfie_adapters.dataset import load_dataset
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.held_out import CONDITIONS, Condition, HeldOut, LossMeter
@@ -166,7 +167,7 @@ class _Run:
         return plain.to(self._model.device)
 
     def _best_scale(self, name: str, dataset: str) -> float:
-        """The scale with the lowest loss on training vectors that are not measured on."""
+        """The scale with the lowest loss on val, or on train where val is measured on."""
         settings = self._settings
         if len(settings.untrained_scales) == 1:
             return settings.untrained_scales[0]
@@ -175,7 +176,7 @@ class _Run:
             where += f" with prompt {[*self._meters].index(self._prompt(name))}"
         if where not in self.tried:
             of = self._held_out[dataset]
-            other: Literal["train", "val"] = "train" if settings.split == "val" else "val"
+            other: Split = "train" if settings.split == "val" else "val"
             data = HeldOut.of(
                 of.dataset, other, settings.choose_on, settings.strip_labels, settings.seed
             )

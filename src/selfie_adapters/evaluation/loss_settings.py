@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from selfie_adapters.config import Count, Positive, Seed, SoftPromptSection
 from selfie_adapters.config_reading import Section
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
 Named = Annotated[dict[str, str], Field(min_length=1)]
@@ -23,7 +24,7 @@ class LossSettings(Section):
     """Name: adapter file or hub path."""
     datasets: Named
     """Name: training file."""
-    split: Literal["train", "val"] = "val"
+    split: Split = "val"
     limit: Count | None = None
     """So many vectors of each data set, drawn at random, with all labels; null takes all."""
     strip_labels: bool = False

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.evaluation.embedding import PACKAGED
 from selfie_adapters.evaluation.title_index import Strategy
 from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
@@ -20,7 +21,7 @@ Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
 class RetrievalSettings(Section):
     vectors: str | None = None
     """Training file whose vectors are labelled; without it, labels are of topics."""
-    split: Literal["train", "val"] = "val"
+    split: Split = "val"
     limit: Count | None = None
     """So many of the vectors (or topics), drawn at random; null takes all."""
     topics: str | None = None

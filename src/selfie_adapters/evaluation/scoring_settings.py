@@ -70,7 +70,7 @@ class ScoringSettings(Section):
     """Labels of the latents: any label file (docs/formats.md), or trained_labels.jsonl
     of a label_generation_only run."""
 
-    split: Literal["train", "val", "all"] = "val"
+    split: Literal["train", "val", "test", "all"] = "val"
     """Which latents of labels_file, if it has splits."""
 
     latents: list[int] | None = None

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ from selfie_adapters.chat.settings import ChatSettings, open_chat
 from selfie_adapters.config import Count, NotNegative, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.dataset.controls import shuffle_order
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.embedding import PACKAGED, Embedder, SentenceEmbedder
 from selfie_adapters.evaluation.embedding_cache import CachedEmbedder
@@ -50,7 +51,7 @@ class TabooSettings(Section):
     retrieval: str | None = None
     """Folder of a retrieval among the same topics: its topics are asked about, its labels
     compared."""
-    split: Literal["train", "val"] = "val"
+    split: Split = "val"
     """Topics asked about, where they come with a split and no retrieval names them."""
     limit: Count | None = None
     """So many of them, drawn at random; null takes all."""

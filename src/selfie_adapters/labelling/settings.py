@@ -32,7 +32,7 @@ class LabelSettings(Section):
     """safetensors file with layer_{i}, subtracted from the vectors."""
     layer: int | None = None
     """Which of its tensors, where neither the source nor the adapter says."""
-    split: Literal["train", "val", "all"] = "all"
+    split: Literal["train", "val", "test", "all"] = "all"
     which: Literal["decoder", "encoder"] = "decoder"
     """Rows of a SAE's matrix that are labelled."""
     indices: str | None = None
