@@ -6,7 +6,7 @@ import pytest
 
 from selfie_adapters.evaluation.judging import is_exact, judge, names_of, shares_first_letter
 from selfie_adapters.sources.topic import Topic
-from selfie_adapters.sources.topics import packaged_topics
+from selfie_adapters.sources.topics import more_topics, packaged_topics
 
 OWL = Topic(("owl", "owl, nocturnal bird of prey with hawk-like beak"), name="owl")
 
@@ -22,7 +22,6 @@ def topic(name, *labels):
         ("  OWL\n", "owl"),
         ("an owl", "owl"),
         ("The Owls.", "owl"),
-        ("hooter", "owl"),  # a lemma of the synset
         ("Bird-of-Minerva", "owl"),
         ("birds of night", "owl"),
         ("acre", "acres"),
@@ -33,6 +32,7 @@ def topic(name, *labels):
         ("The Hague", "The Hague"),
         ("Hague", "The Hague"),
         ("zzyx", "Zzyx"),  # not in WordNet
+        ("?!", "?!"),  # no words: to the letter
     ],
 )
 def test_right(label, name):
@@ -42,6 +42,7 @@ def test_right(label, name):
 @pytest.mark.parametrize(
     ("label", "name"),
     [
+        ("hooter", "owl"),  # the same synset, but it is not the word's first sense
         ("bird of prey", "owl"),  # hypernym
         ("raptors", "owl"),
         ("barn owl", "owl"),  # hyponyms
@@ -120,3 +121,23 @@ def test_every_packaged_topic_is_a_noun_whose_name_and_synonyms_are_right():
         for label in (one.name, *one.labels[2:]):
             assert is_exact(label, one)
             assert judge(label, one) == "right"
+
+
+def test_what_is_right_for_a_held_out_topic_is_no_label_of_a_training_topic():
+    """The split and the judgement agree: no right label was learned as another topic's."""
+    trained: dict[str, str] = {}
+    held_out = []
+    for one in [*packaged_topics(), *more_topics()]:
+        if one.split == "train":
+            for label in (one.labels[0], *one.labels[2:]):
+                trained[" ".join(label.lower().split())] = label
+        else:
+            held_out.append(one)
+    assert len(held_out) == 1600
+    seen = {
+        (one.name, trained[name.lower()])
+        for one in held_out
+        for name in names_of(one)
+        if name.lower() in trained
+    }
+    assert seen == set()

@@ -24,6 +24,11 @@ def test_a_small_graph():
     assert nouns.lemmas[1] == ("bird of prey", "raptor")
     assert nouns.hypernyms == [(), (0,), (1,), (1,), (), (), (2, 5)]
     assert nouns.irregular == {"mice": ("mouse",), "axes": ("axe", "axis")}
+    assert [nouns.names(i) for i in (1, 2, 6)] == [
+        ["bird of prey", "raptor"],
+        ["owl"],
+        ["tame-owl"],
+    ]
     assert nouns.senses("Hooters") == {2, 4}
     assert nouns.first_senses("hooter") == {4}
     assert nouns.first_senses("birds-of-prey") == {1}

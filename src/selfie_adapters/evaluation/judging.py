@@ -1,12 +1,13 @@
 """Is a generated label right, related, or wrong? Decided by WordNet, without a model.
 
 right     It is a name of the topic: the topic's name, one of its labels that is no gloss, or a
-          synonym (a lemma of a synset that is the first sense of the name). Compared are the words:
-          case, whitespace, hyphens, apostrophes, full stops, a leading article and a plural's
-          ending make no difference, since they change nothing about what is named. "An Owl." is
-          right for owl; "shoe-stores" is right for shoe store.
-related   It is not right, and a noun of WordNet one of whose senses is a direct hypernym, a direct
-          hyponym, or a sibling (shares a direct hypernym) of the first sense of the topic's name.
+          synonym. A synonym is a noun that has the same first sense in WordNet as the topic's name.
+          Compared are the words: case, whitespace, hyphens, apostrophes, full stops, a leading
+          article and a plural's ending make no difference, since they change nothing about what is
+          named. "An Owl." is right for owl; "shoe-stores" is right for shoe store.
+related   It is not right, and a noun of WordNet one of whose senses is the first sense of the
+          topic's name, or a direct hypernym, a direct hyponym or a sibling of it (which shares a
+          direct hypernym). For owl: hooter, bird of prey, barn owl, hawk.
 wrong     Everything else: other words, descriptions and glosses ("owl, a bird that …"), however
           true they may be.
 
@@ -36,26 +37,24 @@ def names_of(topic: Topic) -> list[str]:
     names += [label for label in topic.labels if not _is_gloss(label, topic)]
     nouns = packaged_nouns()
     for synset in sorted(nouns.first_senses(topic.name or "")):
-        names += nouns.lemmas[synset]
+        names += nouns.names(synset)
     return list(dict.fromkeys(names))
 
 
 def is_exact(label: str, topic: Topic) -> bool:
     """Whether `label` is a name of the topic to the letter, case and whitespace aside."""
-    return _plain(label) in {_plain(name) for name in names_of(topic)} - {""}
+    return _is_one_of(label, names_of(topic))
 
 
 def judge(label: str, topic: Topic) -> Judgement:
     """Whether `label` is right, related or wrong for `topic`, as this module defines it."""
-    nouns = packaged_nouns()
-    known: set[str] = set()
-    for name in names_of(topic):
-        known |= _forms(name, nouns)
-    if _forms(label, nouns) & known:
+    nouns, names = packaged_nouns(), names_of(topic)
+    forms = _forms(label, nouns)
+    if _is_one_of(label, names) or any(forms & _forms(name, nouns) for name in names):
         return "right"
-    near = nouns.related(nouns.first_senses(topic.name or ""))
+    own = nouns.first_senses(topic.name or "")
     senses = nouns.senses(label) | nouns.senses(_without_article(label))
-    return "related" if near & senses else "wrong"
+    return "related" if senses & (own | nouns.related(own)) else "wrong"
 
 
 def shares_first_letter(label: str, topic: Topic) -> bool:
@@ -69,6 +68,10 @@ def shares_first_letter(label: str, topic: Topic) -> bool:
 
 def _is_gloss(label: str, topic: Topic) -> bool:
     return _plain(label).startswith(f"{_plain(topic.title)},") and "," not in topic.title
+
+
+def _is_one_of(label: str, names: list[str]) -> bool:
+    return _plain(label) in {_plain(name) for name in names} - {""}
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ from importlib.resources import files as package_files
 
 from selfie_adapters.sources.noun_forms import Irregular, noun_forms
 
-_JOINED = str.maketrans("", "", "'.-_")
+_JOINED = str.maketrans("", "", " '.-_")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Nouns:
         own = noun_forms(text, self.irregular, plurals=False)
         forms = own if own & self._first_senses.keys() else noun_forms(text, self.irregular)
         return {synset for form in forms for synset in self._first_senses.get(form, ())}
+
+    def names(self, synset: int) -> list[str]:
+        """The lemmas of a synset whose first sense it is: "owl", not "hooter", names the bird."""
+        return [
+            word for word in self.lemmas[synset] if synset in self._first_senses.get(_key(word), ())
+        ]
 
     def related(self, synsets: Iterable[int]) -> set[int]:
         """Direct hypernyms and hyponyms of `synsets`, and siblings: what shares a hypernym."""
@@ -78,7 +84,7 @@ def read_nouns(text: str) -> Nouns:
     for number, line in enumerate(synsets.split("\n")):
         words, *above = line.split("\t")
         for word in words.split(" "):
-            key = word.rstrip("*").lower().translate(_JOINED)  # as `noun_forms` writes it
+            key = _key(word.rstrip("*"))
             senses[key].append(number)
             if word.endswith("*"):
                 first_senses[key].append(number)
@@ -92,3 +98,8 @@ def read_nouns(text: str) -> Nouns:
         for plural, *singular in (line.split(" ") for line in plurals.split("\n") if line)
     }
     return Nouns(lemmas, hypernyms, irregular, dict(hyponyms), dict(senses), dict(first_senses))
+
+
+def _key(lemma: str) -> str:
+    """A lemma as `noun_forms` writes it."""
+    return lemma.lower().translate(_JOINED)
