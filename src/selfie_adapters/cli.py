@@ -81,6 +81,11 @@ def _evaluate(
 
 
 _eval.command(
+    f"{COMMANDS}.eval_naming:naming",
+    name="naming",
+    help="Right, related and wrong labels of held-out vectors, block by block, with baselines.",
+)
+_eval.command(
     f"{COMMANDS}.eval_published:published",
     name="published",
     help="Scores of published result files (hit rates) and label files (retrieval).",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from selfie_adapters.evaluation import ConditionResult
+    from selfie_adapters.evaluation.naming_results import Panel
 
 # Blue for what was trained, grey for what it has to beat: told apart without colour, too.
 TRAINED, CONTROL = "#2563a8", "#a3a8ae"
@@ -131,6 +132,40 @@ def loss_matrix(
     return _svg(figure)
 
 
+# The adapter stands out; the others differ in dash and marker, too.
+_STYLES = {
+    "adapter": {"color": TRAINED, "marker": "o", "linewidth": 2.2},
+    "logit lens": {"color": "#b4541a", "marker": "s", "linestyle": "--"},
+    "ridge probe": {"color": "#5a6570", "marker": "^", "linestyle": "-."},
+    "untrained": {"color": CONTROL, "marker": "x", "linestyle": ":"},
+}
+
+
+def naming_by_block(panels: Sequence[Panel]) -> str:
+    """Share of right and related labels by block, with 95 % intervals; a panel per position kind.
+
+    Panels are one below the other and narrow, so that they can be read on a phone.
+    """
+    figure, found = _figure(4.6, 0.7 + 2.5 * len(panels), rows=len(panels))
+    every = [found] if len(panels) == 1 else list(found)
+    blocks = sorted({point[0] for one in panels for line in one.lines.values() for point in line})
+    for axes, panel in zip(every, panels, strict=True):
+        for name, points in panel.lines.items():
+            layers, shares, lows, highs = zip(*points, strict=True)
+            style: Any = {"markersize": 4, **_STYLES[name]}
+            axes.plot(layers, shares, label=name, **style)
+            axes.fill_between(layers, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
+        axes.set_title(panel.title, fontsize=9, loc="left")
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+        axes.set_xticks(blocks)
+        axes.set_ylabel("right or related", fontsize=9)
+    every[-1].set_xlabel("block", fontsize=9)
+    handles, names = every[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return _svg(figure)
+
+
 def write_png(path: Path, figure: Figure) -> None:
     """Write the figure atomically; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
@@ -138,12 +173,12 @@ def write_png(path: Path, figure: Figure) -> None:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1):
     with extra("report", "Drawing figures"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns)
-    for one in [axes] if columns == 1 else axes:
+    axes = figure.subplots(rows, columns)
+    for one in [axes] if rows * columns == 1 else axes:
         _plain(one)
     return figure, axes
 

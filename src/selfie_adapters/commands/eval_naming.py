@@ -1,0 +1,177 @@
+"""`selfie eval naming`: does an adapter name the concepts of held-out vectors, block by block?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.files import user_path, write_text
+from selfie_adapters.output import visible
+
+FIGURE = "naming.svg"
+
+
+def naming(
+    source: str,
+    /,
+    *,
+    model: str,
+    adapter: str,
+    split: Literal["train", "val", "test"] = "test",
+    layers: str | None = None,
+    limit: int | None = None,
+    retrieval: int = 60,
+    out: str = "results/naming",
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> None:
+    """Label held-out vectors of a training file and count right, related and wrong labels.
+
+    Each section (block and position) is labelled by the adapter, by its controls (zero vector,
+    shuffled, random, untrained) and by logit lens, cosine with token embeddings and ridge probe.
+    Stopped, it resumes where it was.
+
+    Parameters
+    ----------
+    source
+        Training file with held-out vectors, as selfie prepare topics makes it.
+    model
+        The model of the vectors: hub id, folder, .gguf file, or demo.
+    adapter
+        Adapter file or hub path.
+    split
+        Which vectors are measured.
+    layers
+        Blocks that are measured, such as 8,12 or 8:21; default: all of the file.
+    limit
+        Measure N topics, drawn at random, the same in every section; default: all.
+    retrieval
+        Vectors per section that look for their names among 60; 0 skips it, the slowest part.
+    out
+        Folder of the results: results.json, labels.jsonl (one row per vector and condition),
+        naming.svg.
+    seed
+        Of everything that is drawn.
+    dtype
+        Dtype of the model: auto, bfloat16, float16, float32.
+    device
+        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
+        default: the first GPU, else the CPU.
+    """
+    from selfie_adapters.commands.checking import check_inputs
+    from selfie_adapters.commands.progress import steps_shown
+    from selfie_adapters.evaluation.naming_run import run_naming
+    from selfie_adapters.evaluation.naming_settings import NamingSettings
+    from selfie_adapters.locking import folder_lock
+
+    settings = NamingSettings.checked(
+        source=source,
+        model=model,
+        adapter=adapter,
+        split=split,
+        layers=layers,
+        limit=limit,
+        retrieval=retrieval,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
+    check_inputs(model=model, device=device, adapters=[adapter], files=[source])
+    folder = user_path(out)
+    console = Console()
+    with folder_lock(folder):
+        with steps_shown(console) as progress:
+            path = run_naming(settings, folder, progress=progress)
+        print_naming(console, json.loads(path.read_text(encoding="utf-8")))
+        _draw(console, folder, path)
+    console.print(f"results: {path}", highlight=False, markup=False)
+
+
+def print_naming(console: Console, results: dict[str, Any]) -> None:
+    """A table per position kind, then the comparisons over all of its blocks."""
+    from selfie_adapters.evaluation.naming_results import position_name
+
+    for pooled in results["positions"]:
+        position = pooled["position"]
+        sections = [one for one in results["sections"] if one["position"] == position]
+        names = [one["condition"] for one in pooled["conditions"]]
+        topics = pooled["conditions"][0]["topics"]
+        table = Table(
+            title=f"{position_name(position)}, {topics} topics: name or synonym to the "
+            "letter / right or related, %"
+        )
+        table.add_column("block", justify="right")
+        for name in names:
+            table.add_column(escape(name), justify="right")
+        for one in sections:
+            cells = [_cell(condition["share"]) for condition in one["conditions"]]
+            table.add_row(str(one["layer"]), *cells)
+        if len(sections) > 1:
+            cells = [_cell(condition["share"]) for condition in pooled["conditions"]]
+            table.add_row("all", *cells, style="bold")
+        console.print(table)
+        for line in _lines(pooled, sections):
+            console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+    if nulls := results["without_concept"]:
+        shown = _percent(nulls["shows_a_label"])
+        line = f"vectors without a concept that show a label: {shown} % of {nulls['vectors']}"
+        console.print(line, highlight=False, markup=False)
+
+
+def _cell(share: dict[str, Any]) -> str:
+    return f"{100 * share['exact']['mean']:.0f} / {100 * share['right or related']['mean']:.0f}"
+
+
+def _lines(pooled: dict[str, Any], sections: list[dict[str, Any]]) -> list[str]:
+    share = pooled["conditions"][0]["share"]
+    measures = {"exact": "to the letter", "right or related": "right or related"}
+    if share["no concept"]["mean"]:
+        measures["no concept"] = "silent"
+    counted = (f"{_percent(share[name])} % {what}" for name, what in measures.items())
+    lines = [f"adapter: {', '.join(counted)}"]
+    if spelled := share["same first letter, of the wrong"]:
+        lines.append(f"wrong labels with the name's first letter: {_percent(spelled)} %")
+    pairs = [one for one in pooled["comparisons"] if one["measure"] == "right or related"]
+    for beats, verb in ((True, "beats"), (False, "does NOT beat")):
+        found = [
+            f"{one['second']} {_percent(one['difference'], sign='+')}"
+            for one in pairs
+            if one["first_beats_second"] == beats
+        ]
+        if found:
+            lines.append(f"adapter {verb}, in points right or related: {', '.join(found)}")
+    for one in sections:
+        for found in one["retrieval"]:
+            same = " with the same first token" if found["control"] == "spelling" else ""
+            first = ", ".join(
+                f"{name} {100 * hits['mean']:.0f}" for name, hits in found["first"].items()
+            )
+            lines.append(
+                f"block {one['layer']}, own name first of {found['candidates']:.0f}{same}, %: "
+                f"{first} ({found['vectors']} vectors)"
+            )
+    return lines
+
+
+def _percent(found: dict[str, float], sign: str = "") -> str:
+    mean, low, high = (f"{100 * found[key]:{sign}.0f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _draw(console: Console, folder: Path, path: Path) -> None:
+    from selfie_adapters.evaluation.naming_results import naming_panels
+    from selfie_adapters.report.figures import naming_by_block
+
+    panels = naming_panels(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        write_text(folder / FIGURE, naming_by_block(panels))
+        console.print(f"figure: {folder / FIGURE}", highlight=False, markup=False)
+    except MissingExtraError as error:
+        console.print(f"no figure: {error}", style="yellow", highlight=False, markup=False)
