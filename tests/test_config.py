@@ -106,6 +106,7 @@ def test_one_shipped_configuration_writes_out_every_key_with_a_comment():
 
 def test_the_shipped_configurations_are_those_promised():
     assert {file.stem for file in CONFIGS} == {
+        "smollm2_reading",
         "wikipedia_topics_8b",
         "llamascope_layers_8b",
         "gemma_2_9b_gemma_scope",

@@ -316,3 +316,11 @@ def test_what_cannot_be_taken_is_refused(model, tmp_path):
         with pytest.raises(DataError, match=message):
             write_topic_dataset(model, topics, settings, out)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_alone_for_training_and_all_labels_to_judge_by(model, tmp_path):
+    settings = dataclasses.replace(SETTINGS, names_only=True)
+    data = load_dataset(write_topic_dataset(model, TOPICS, settings, tmp_path / "t.json"))
+    labels = {item.split: len(item.labels) for item in data.labelled()}
+    assert labels == {"train": 1, "val": 2}
+    assert {item.labels[0] for item in data.labelled()} == set(NAMES)

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from importlib.resources import files as package_files
 from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.errors import AdapterError, first_line
 from selfie_adapters.files import existing_file, looks_local
 
+MEAN_SUFFIX = ".mean.safetensors"
+
+
+def shipped() -> dict[str, Path]:
+    """The adapters that come with the package, by name: "demo" and others for the demo model."""
+    folder = Path(str(package_files("selfie_adapters.adapters") / "shipped"))
+    return {
+        path.name.removesuffix(".safetensors"): path
+        for path in sorted(folder.glob("*.safetensors"))
+        if not path.name.endswith(MEAN_SUFFIX)
+    }
+
+
+def mean_beside(adapter_file: str | Path) -> Path:
+    """Where the mean vectors of an adapter are: {adapter}.mean.safetensors in the same folder."""
+    path = Path(adapter_file)
+    return path.with_name(f"{path.stem}{MEAN_SUFFIX}")
+
 
 def find_adapter_file(path_or_repo: str | Path) -> Path:
-    """The local file behind a file path, a folder that holds exactly one adapter file, or a hub
-    path `owner/repo/file.safetensors` (downloaded to the hub's own cache, or found there).
+    """The local file behind the name of a shipped adapter ("demo"), a file path, a folder that
+    holds exactly one adapter file, or a hub path `owner/repo/file.safetensors` (downloaded to the
+    hub's own cache, or found there).
 
-    What exists on disk wins over the hub. Raises MissingFileError for a local path that does not
-    exist, AdapterError for a folder with none or several adapter files and for a hub path that
-    cannot be fetched.
+    A shipped name wins over a folder of that name (write ./demo), what exists on disk over the hub.
+    Raises MissingFileError for a local path that does not exist, AdapterError for a folder with
+    none or several adapter files and for a hub path that cannot be fetched.
     """
+    if (packaged := shipped().get(str(path_or_repo))) is not None:
+        return packaged
     path = Path(path_or_repo).expanduser()
     if path.is_dir():
         return _only_adapter_in(path)

@@ -29,6 +29,7 @@ def topics(
     ] = ["-1"],  # noqa: B006
     frames: str | None = None,
     frames_per_topic: int = 2,
+    names_only: Annotated[bool, Parameter(negative=())] = False,
     no_concept: float | None = None,
     val_fraction: float = 0.1,
     seed: int = 42,
@@ -61,6 +62,8 @@ def topics(
         Default: 60 sentences of the package.
     frames_per_topic
         Sentences each name is put into.
+    names_only
+        Label training vectors with their topic's name alone: short labels, learned faster.
     no_concept
         Vectors without a concept that are added, as a share of the topics': states of function
         words, punctuation and chat tokens, random directions. Their label is "nothing". Default:
@@ -92,6 +95,7 @@ def topics(
         read_positions(positions),
         read_frames(frames),
         frames_per_topic,
+        names_only,
         no_concept,
         val_fraction=val_fraction,
         seed=seed,

@@ -95,7 +95,7 @@ def write_topic_dataset(
         section
         for kind, one in taken.items()
         for section in _sections(
-            path, model, settings, str(kind), _items(topics, one.sites), one.centred
+            path, model, settings, str(kind), _items(topics, one.sites, settings), one.centred
         )
     ]
     if nulls:
@@ -143,10 +143,13 @@ def _vectors_name(labels_file: Path, settings: TopicSettings, layer: int, kind: 
     return f"{_name(labels_file)}_l{layer}{_at(settings, kind)}.safetensors"
 
 
-def _items(topics: Sequence[Topic], sites: Sites) -> list[Item]:
+def _items(topics: Sequence[Topic], sites: Sites, settings: TopicSettings) -> list[Item]:
     """Training rows first, then those of val and test."""
-    rows = enumerate(zip(sites.topics, sites.splits, strict=True))
-    items = [Item(row, list(topics[topic].labels), split) for row, (topic, split) in rows]
+    items: list[Item] = []
+    for row, (number, split) in enumerate(zip(sites.topics, sites.splits, strict=True)):
+        topic = topics[number]
+        alone = settings.names_only and split == "train"
+        items.append(Item(row, [topic.title] if alone else list(topic.labels), split))
     return sorted(items, key=lambda item: SPLITS.index(item.split))
 
 

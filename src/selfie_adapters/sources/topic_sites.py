@@ -35,7 +35,9 @@ class TopicSettings:
     """Which states are a topic's vectors: outputs of blocks `layers` at each of `positions`.
 
     positions: tokens of the chat-formatted question, from the end when negative; "name": the last
-    token of the topic's name in `frames_per_topic` sentences of `frames`. no_concept: how many
+    token of the topic's name in `frames_per_topic` sentences of `frames`. names_only: training
+    vectors are labelled with their topic's name alone, so that labels come out short; held-out ones
+    keep all labels, by which they are judged. no_concept: how many
     vectors without a concept are added, as a share of the topics' vectors (None: `NULL_SHARE` with
     the position "name", else none); their one label is `no_concept_label`. val_fraction and seed
     choose what is held out, where topics do not say it.
@@ -47,6 +49,7 @@ class TopicSettings:
     positions: tuple[Position, ...] = (-1,)
     frames: Frames = field(default_factory=read_frames)
     frames_per_topic: int = 2
+    names_only: bool = False
     no_concept: float | None = None
     no_concept_label: str = NO_CONCEPT
     val_fraction: float = 0.1

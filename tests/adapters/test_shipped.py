@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from selfie_adapters.adapters import create_adapter, find_adapter_file, load_adapter, locating
+from selfie_adapters.adapters.locating import mean_beside, shipped
+from selfie_adapters.errors import MissingFileError
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package folder that ships one adapter with its means."""
+    folder = tmp_path / "package/shipped"
+    folder.mkdir(parents=True)
+    create_adapter("scalar_affine", 4, init_scale=3.0).save(folder / "tiny.safetensors")
+    (folder / "tiny.mean.safetensors").write_bytes(b"")
+    monkeypatch.setattr(locating, "package_files", lambda _name: tmp_path / "package")
+    return folder
+
+
+def test_a_shipped_adapter_goes_by_its_name(package):
+    assert list(shipped()) == ["tiny"]
+    assert find_adapter_file("tiny") == package / "tiny.safetensors"
+    assert load_adapter("tiny").get_metadata()["config"]["projection"]["type"] == "scalar_affine"
+    assert mean_beside(find_adapter_file("tiny")).exists()
+
+
+def test_its_name_wins_over_a_folder_which_is_reached_by_a_path(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    create_adapter("scale_only", 4, init_scale=3.0).save(tmp_path / "tiny/own.safetensors")
+    assert find_adapter_file("tiny") == package / "tiny.safetensors"
+    assert find_adapter_file("./tiny").name == "own.safetensors"
+
+
+def test_other_names_are_files(package):
+    with pytest.raises(MissingFileError, match="tinny"):
+        find_adapter_file("tinny")
