@@ -16,6 +16,7 @@ from selfie_adapters.evaluation.bridge import other_questions, run_bridge
 from selfie_adapters.evaluation.bridge_reading import plan_question, question_states
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling.reading_means import read_means
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
@@ -341,9 +342,8 @@ def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, qu
     states = question_states(model, plan_question(model, questions[0], "1", "template"), None)
     mean = torch.full((model.d_model,), 2.5)
     save_file({"layer_1": mean}, tmp_path / "mean.safetensors")
-    less = question_states(
-        model, plan_question(model, questions[0], "1", "template"), mean.unsqueeze(0)
-    )
+    means = read_means(tmp_path / "mean.safetensors", [1], model.d_model)
+    less = question_states(model, plan_question(model, questions[0], "1", "template"), means)
     torch.testing.assert_close(less, states - 2.5)
     settings = settings_for(
         file,

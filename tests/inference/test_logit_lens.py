@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfie_adapters.errors import DataError, ModelError
-from selfie_adapters.inference.logit_lens import has_lens, lens_logits, lens_words
+from selfie_adapters.inference.logit_lens import check_lens, lens_logits, lens_words
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.library import forward
 from tiny import FAMILIES, RECURRENT, golden_tokenizer, tiny_network
@@ -63,8 +63,8 @@ def test_what_cannot_be_read_is_refused():
     model = model_of("llama")
     with pytest.raises(DataError, match=r"shape \[3, 31\]: \[n, 32\] is expected"):
         lens_words(model, torch.zeros(3, 31))
-    assert has_lens(model)
     odd = model_of("gemma3n_text")  # several predictions of the stream, merged before the norm
-    assert not has_lens(odd)
+    with pytest.raises(ModelError, match="no logit lens for it"):
+        check_lens(odd)
     with pytest.raises(ModelError, match="no logit lens for it"):
         lens_words(odd, torch.zeros(1, 32))

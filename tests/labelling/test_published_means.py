@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling.centring import load_mean, mean_layers
-from selfie_adapters.labelling.reading import read_means
+from selfie_adapters.labelling.reading_means import read_means
 
 MEAN = torch.arange(6.0)
 
@@ -15,7 +15,7 @@ MEAN = torch.arange(6.0)
 def test_one_mean_in_a_pt_file_is_of_its_only_layer(tmp_path):
     torch.save(MEAN, tmp_path / "mean.pt")
     assert torch.equal(load_mean(tmp_path / "mean.pt", 19, 6), MEAN)
-    assert torch.equal(read_means(tmp_path / "mean.pt", [19], 6), MEAN[None])
+    assert torch.equal(read_means(tmp_path / "mean.pt", [19], 6).at([0], 1)[0], MEAN[None])
     assert Captured.by_mean_file(tmp_path / "mean.pt") == Captured()
     with pytest.raises(DataError, match="states the layer"):
         mean_layers(tmp_path / "mean.pt")
@@ -42,7 +42,7 @@ def test_a_mean_stored_with_its_vectors_and_a_dictionary_of_layers(tmp_path):
     assert torch.equal(load_mean(tmp_path / "set.pt", 19, 6), MEAN)
     torch.save({"layer_3": MEAN, "layer_4": MEAN + 1}, tmp_path / "layers.pt")
     assert mean_layers(tmp_path / "layers.pt") == [3, 4]
-    assert torch.equal(read_means(tmp_path / "layers.pt", [4], 6), MEAN[None] + 1)
+    assert torch.equal(read_means(tmp_path / "layers.pt", [4], 6).at([0], 1)[0], MEAN[None] + 1)
     torch.save({"a": MEAN, "b": MEAN}, tmp_path / "two.pt")
     with pytest.raises(DataError, match="found a, b"):
         load_mean(tmp_path / "two.pt", 1, 6)

@@ -10,14 +10,10 @@ from tokenizers.processors import TemplateProcessing
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import ConfigError, DataError, ModelError, PromptError
 from selfie_adapters.labelling import Labeller, reading
+from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
-from selfie_adapters.labelling.reading import (
-    calibration,
-    mean_layers,
-    read_cells,
-    read_means,
-    read_prompt,
-)
+from selfie_adapters.labelling.reading import calibration, read_cells, read_prompt
+from selfie_adapters.labelling.reading_means import ReadingMeans, read_means
 from selfie_adapters.labelling.reading_plan import plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel, load_model
 from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
@@ -92,7 +88,8 @@ def test_the_gain_is_the_difference_from_the_zero_vector_a_token(model, labeller
 def test_the_mean_is_subtracted_before_anything_else(model, labeller):
     plan = plan_reading(model, "an owl", layers=[0, 1], positions=[2], chat="none")
     mean = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-    cells = cells_of(labeller, plan, mean=mean)
+    means = ReadingMeans("m", (0, 1), ({None: mean[0]}, {None: mean[1]}))
+    cells = cells_of(labeller, plan, mean=means)
     ids = [token.id for token in plan.tokens]
     for row, layer in enumerate((0, 1)):
         centred = hidden(model, ids, layer)[2:3] - mean[row]
@@ -162,8 +159,9 @@ def test_a_state_that_is_not_finite_is_named(labeller, model):
     plan = plan_reading(model, "owl", layers=[0, 1], chat="none")
     mean = torch.zeros(2, 48)
     mean[1, 5] = math.inf
+    means = ReadingMeans("m", (0, 1), ({None: mean[0]}, {None: mean[1]}))
     with pytest.raises(DataError, match=r"layer 1, token 0 holds NaN or infinity.*--dtype"):
-        cells_of(labeller, plan, mean=mean)
+        cells_of(labeller, plan, mean=means)
 
 
 def test_read_prompt_is_all_of_it_in_one_call(model, labeller):
@@ -296,7 +294,9 @@ def means(tmp_path):
 
 def test_means_come_in_the_order_of_the_layers(means):
     assert mean_layers(means) == [0, 2, 10]
-    assert read_means(means, [2, 0], D_MODEL)[:, 0].tolist() == [2.0, 0.0]
+    found = read_means(means, [2, 0], D_MODEL).at([0, 3], 4)
+    assert found.shape == (2, 2, D_MODEL)
+    assert found[:, :, 0].tolist() == [[2.0, 2.0], [0.0, 0.0]]
 
 
 def test_a_layer_without_a_mean_is_refused(means):

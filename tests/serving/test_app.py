@@ -335,7 +335,7 @@ class Gate:
         self.open, self.begun = threading.Event(), threading.Semaphore(0)
         client.service.read = self.read
 
-    def read(self, _plan, _adapters):
+    def read(self, _plan, _adapters, _lens):
         self.begun.release()
         yield {"event": "start"}
         assert self.open.wait(30)
@@ -385,7 +385,7 @@ def test_a_client_that_goes_away_frees_its_place(serve):
 def test_a_client_that_takes_nothing_is_dropped(serve):
     client = serve(Limits(places=1, idle_seconds=0.3))
     line = {"event": "cells", "reading": 0, "cells": ["x" * 100_000]}
-    client.service.read = lambda _plan, _adapters: iter([line] * 200)  # more than the sockets hold
+    client.service.read = lambda _plan, _adapters, _lens: iter([line] * 200)  # more than the sockets hold
     with socket.create_connection(("127.0.0.1", client.port)) as raw:
         body = b'{"prompt": "owl", "chat": "none"}'
         head = f"POST /api/read HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
@@ -398,7 +398,7 @@ def test_a_failure_inside_is_one_line_and_the_server_lives(serve, caplog):
     client = serve()
     original = client.service.read
 
-    def broken(_plan, _adapters):
+    def broken(_plan, _adapters, _lens):
         yield {"event": "start"}
         raise RuntimeError("a secret path")
 
@@ -413,7 +413,7 @@ def test_a_failure_inside_is_one_line_and_the_server_lives(serve, caplog):
 def test_half_a_character_in_an_answer_is_replaced(serve):
     client = serve()
 
-    def half(_plan, _adapters):
+    def half(_plan, _adapters, _lens):
         yield {"event": "start", "text": "a\ud83d"}
 
     client.service.read = half

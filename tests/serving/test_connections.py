@@ -87,7 +87,7 @@ def test_a_second_request_on_a_connection_has_its_time_too(serve):
 def test_a_request_that_runs_longer_is_not_cut_off(serve):
     client = serve(Limits(head_seconds=0.2))
 
-    def slow(_plan, _adapters):
+    def slow(_plan, _adapters, _lens):
         yield {"event": "start"}
         time.sleep(1.0)
         yield {"event": "done"}

@@ -55,8 +55,8 @@ def test_cells_are_seen_while_others_are_still_waited_for(serve):
     client, go_on = serve(), threading.Event()
     read = client.service.read
 
-    def halting(plan, adapters):
-        for event in read(plan, adapters):
+    def halting(plan, adapters, lens):
+        for event in read(plan, adapters, lens):
             yield event
             if event["event"] == "cells":
                 assert go_on.wait(60)
@@ -78,7 +78,7 @@ def test_cells_are_seen_while_others_are_still_waited_for(serve):
 def test_stopping_frees_the_place(serve):
     client, go_on = serve(), threading.Event()
 
-    def endless(_plan, _adapters):
+    def endless(_plan, _adapters, _lens):
         yield {"event": "waiting", "ahead": 7}
         assert go_on.wait(60)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.extras import require_extra
+
+if TYPE_CHECKING:
+    from selfie_adapters.labelling.confidence import Calibration, Confidence
 
 
 def fit(
@@ -39,7 +43,8 @@ def fit(
 ) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
 
-    A label is right if it is one of the vector's own labels, ignoring case and whitespace.
+    A label is right if it is one of the vector's own labels, ignoring case and whitespace. Each
+    layer and kind of position in the training file gets a calibration of its own.
 
     Parameters
     ----------
@@ -55,11 +60,13 @@ def fit(
     figure
         SVG file for the reliability figure.
     precision
-        Share of the labels shown that is to be right; others become "no concept".
+        Share of the labels shown that is right on new vectors: the lower end of its 95 % interval
+        must reach it. Labels below the threshold that results are withheld.
     control_rate
-        Share of random directions, and of zero vectors, that may be shown as a concept.
+        Share of vectors that mean nothing (random directions, the zero vector, vectors without a
+        concept) that may be shown as a concept: the upper end of its 95 % interval.
     controls
-        How many random directions are labelled.
+        How many random directions are labelled for each layer.
     split
         Which vectors of the training file.
     limit
@@ -129,15 +136,33 @@ def fit(
         from selfie_adapters.report.figures import reliability_diagram
 
         write_text(figure, reliability_diagram(fitted.measured["reliability"]))
-    m = fitted.measured
-    shown, right = m["shown"], m["shown_and_right"]
-    console.print(
-        f"{m['right']} of {m['vectors']} labels are right. At confidence {fitted.threshold:.2f} "
-        f"and above, {shown} are shown and {right} of those are right ({right / shown:.0%}).",
-        highlight=False,
-    )
-    for kind, counts in m["controls"].items():
-        console.print(
-            f"{kind}: {counts['shown']} of {counts['vectors']} shown as a concept", highlight=False
-        )
+    for line in _summary(fitted):
+        console.print(line, highlight=False, markup=False)
     console.print(f"confidence: {path}", highlight=False, markup=False)
+
+
+def _summary(fitted: Confidence) -> Iterator[str]:
+    """What was measured: all places together, then one line for each."""
+    m = fitted.measured
+    silent = f", {m['no_concept']} answer no concept" if m["no_concept"] else ""
+    yield f"{m['right']} of {m['vectors']} labels are right{silent}."
+    yield f"{'all' if fitted.places else 'shown'}: {_shown(fitted, m)}"
+    for place in fitted.places:
+        at = "" if place.position is None else f" at {place.position}"
+        yield f"layer {place.layer}{at}: {_shown(place, place.measured)}"
+    for kind, counts in m["controls"].items():
+        yield f"{kind}: {counts['shown']} of {counts['vectors']} shown as a concept"
+
+
+def _shown(calibration: Calibration, m: dict[str, Any]) -> str:
+    if calibration.threshold is None:
+        return f"nothing is shown: no threshold keeps {m['asked_precision']:.0%} right"
+    share = m["shown_and_right"] / m["shown"]
+    return (
+        f"at confidence {calibration.threshold:.2f} and above {m['shown']} of {m['vectors']} are "
+        f"shown, {m['shown_and_right']} of those right ({share:.0%}); AUROC {_number(m['auroc'])}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"

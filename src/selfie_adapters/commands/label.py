@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from selfie_adapters.commands.label_tables import show_controls, show_why
+from selfie_adapters.commands.label_tables import show_controls, show_labels, show_why
 from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def label(
     samples: int = 1,
     best_of: int | None = None,
     explain: Annotated[bool, Parameter(negative=())] = False,
+    show_withheld: Annotated[bool, Parameter(negative=())] = False,
     temperature: float | None = None,
     top_p: float = 1.0,
     repetition_penalty: float = 1.0,
@@ -65,7 +66,8 @@ def label(
     confidence
         Confidence file; the one beside the adapter if there is one and it fits.
     mean
-        safetensors file with a tensor layer_{i}, subtracted from the vectors first.
+        safetensors file with a tensor layer_{i} or layer_{i}_at_{position}, subtracted from the
+        vectors first.
     layer
         Which of the means, where neither source nor adapter says.
     split
@@ -84,6 +86,9 @@ def label(
         Draw so many a scale and keep the one with the highest gain over the zero vector.
     explain
         With best-of: keep all, ranked, and show why for the first few vectors.
+    show_withheld
+        List labels too that are withheld: those for "no concept", and those below the confidence's
+        threshold. The files always have them.
     temperature
         0 is greedy; default: 0 for one label and 0.7 for several.
     top_p
@@ -157,11 +162,13 @@ def label(
     with folder_lock(out):
         job = LabelJob(out, settings, vectors)
         _run(console, job, engine, workers, ray_address)
-    if job.todo():
-        show_controls(console, job.folder)
     if explain:
         show_why(console, job.shards[0].path)
+    if job.todo():
+        show_controls(console, job.folder)
     done = job.progress
+    if done.labelled:
+        show_labels(console, job, show_withheld)
     if done.failed:
         raise LabellingError(
             f"{done.failed} of {done.vectors} vectors failed and are marked in {job.folder}, the "

@@ -1,17 +1,139 @@
-"""What `selfie label` prints of its labels: how the controls scored, why a label was chosen."""
+"""What `selfie label` prints: why labels were chosen, how the controls scored, and the labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from selfie_adapters.output import visible
 
+if TYPE_CHECKING:
+    from selfie_adapters.labelling.job import LabelJob
+    from selfie_adapters.labelling.rows import LabelRow
+
 _EXPLAINED = 5  # vectors that --explain shows
+_LISTED = 20  # vectors whose labels are listed
+
+
+def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
+    """The first labels with the given ones beside them, how many are equal, and what the controls
+    mean for this run. show_withheld: labels that are withheld too.
+
+    Raises DataError for a file of labels that was damaged since it was written.
+    """
+    from selfie_adapters.labelling.export import open_run
+
+    dataset = job.source.dataset
+    sections = [] if dataset is None else dataset.sections
+    empty = {one.id for one in sections if one.metadata["vector_type"] == "null"}
+    counts, nothing = LabelCounts(), LabelCounts()
+    first: list[LabelRow] = []
+    for row in open_run(job.folder).leading():
+        (nothing if row.dataset in empty else counts).add(row)
+        if len(first) < _LISTED:
+            first.append(row)
+    console.print(_label_table(first, len(sections) > 1, show_withheld))
+    for line in (counts.sentence(), nothing.silence(), controls_sentence(job.folder)):
+        if line is not None:
+            console.print(line, highlight=False, markup=False)
+
+
+@dataclass
+class LabelCounts:
+    """Counts over vectors, of each its leading label. known: vectors with a given label; equal and
+    different: of those whose label is shown."""
+
+    vectors: int = 0
+    known: int = 0
+    equal: int = 0
+    different: int = 0
+    no_concept: int = 0
+    below: int = 0
+
+    def add(self, row: LabelRow) -> None:
+        self.vectors += 1
+        self.no_concept += row.withheld == "no concept"
+        self.below += row.withheld == "below threshold"
+        if isinstance(row.equal, bool):
+            self.known += 1
+            self.equal += row.equal and not isinstance(row.withheld, str)
+            self.different += not row.equal and not isinstance(row.withheld, str)
+
+    def sentence(self) -> str | None:
+        """How many labels are equal to a given one, and how many are withheld."""
+        withheld = [f"{self.no_concept} no concept"] if self.no_concept else []
+        withheld += [f"{self.below} below threshold"] if self.below else []
+        silent = f"{self.no_concept + self.below} withheld ({', '.join(withheld)})"
+        parts = [silent] if withheld else []
+        if self.known:
+            share = f"{self.equal / self.known:.0%}"
+            parts = [f"{self.equal} equal ({share})", f"{self.different} different", *parts]
+            return f"Of {self.known} labels with a given one: {', '.join(parts)}."
+        return f"Of {self.vectors} labels: {silent}." if withheld else None
+
+    def silence(self) -> str | None:
+        """How many vectors without a concept have no label; None if there are none."""
+        if not self.vectors:
+            return None
+        silent = self.no_concept + self.below
+        return f"Of {self.vectors} vectors without a concept: {silent} silent."
+
+
+def controls_sentence(folder: Path) -> str | None:
+    """What the controls mean for a run; None where they were not measured."""
+    from selfie_adapters.labelling.comparison import compare_gains
+    from selfie_adapters.labelling.run_record import read_controls
+
+    gains = {row.kind: row.gains for row in read_controls(folder) or []}
+    own, random = gains.get("vectors of this run", ()), gains.get("random", ())
+    if not own or not random:
+        return None
+    found = compare_gains(own, random)
+    if found is None:
+        return f"{len(own)} vectors are too few to be compared with random directions."
+    return (
+        f"Vectors of this run gain {found.own:.2f} nats per token, random directions "
+        f"{found.random:.2f}: difference {found.own - found.random:.2f} [{found.low:.2f}, "
+        f"{found.high:.2f}] ({len(own)} each, 95 % interval). "
+        + (
+            "The labels depend on their vectors; given labels show whether they are right."
+            if found.differs
+            else "These labels say nothing: random directions get them as well."
+        )
+    )
+
+
+def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -> Table:
+    """One line per vector. several: the dataset of each is shown."""
+    table = Table(title="Labels", box=None, pad_edge=False, title_justify="left")
+    known = any(isinstance(row.given, str) for row in rows)
+    sure = any(isinstance(row.confidence, float) for row in rows)
+    table.add_column("vector", no_wrap=True, max_width=24)
+    if known:
+        table.add_column("given", ratio=2, no_wrap=True, min_width=8)
+    table.add_column("generated", ratio=3, no_wrap=True, min_width=12)
+    if known:
+        table.add_column("")
+    table.add_column("confidence" if sure else "gain", justify="right")
+    for row in rows:
+        withheld = isinstance(row.withheld, str)
+        silent = withheld and not show_withheld
+        name = str(row.index) if not several else f"{row.dataset} {row.index}"
+        text = Text("·" if silent else visible(row.label) or "∅", "dim" if withheld else "")
+        number = row.confidence if sure else row.gain
+        shown = f"{number:.2f}" if isinstance(number, float) else ""
+        equal = "✓" if row.equal is True and not silent else ""
+        given = [Text(visible(row.given) if isinstance(row.given, str) else "")] if known else []
+        table.add_row(Text(visible(name)), *given, text, *([equal] if known else []), shown)
+    return table
 
 
 def show_controls(console: Console, folder: Path) -> None:

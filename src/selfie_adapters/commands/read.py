@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.commands.read_table import show_reading
 from selfie_adapters.extras import require_extra
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.labelling.confidence import Confidence
     from selfie_adapters.labelling.reading import Reading
-
-_ROWS, _COLUMNS = 60, 5  # of the table in the terminal
 
 
 def read(
@@ -31,6 +29,8 @@ def read(
     chat: Literal["template", "bare", "none"] | None = None,
     special: bool = False,
     find: str = "",
+    lens: Annotated[bool, Parameter(negative=())] = False,
+    show_withheld: Annotated[bool, Parameter(negative=())] = False,
     max_new_tokens: int = 30,
     batch_size: int = 64,
     dtype: str = "auto",
@@ -40,6 +40,9 @@ def read(
     ignore_binding: bool = False,
 ) -> None:
     """Label what the model holds at every layer and token of a prompt.
+
+    A cell is silent (·) where the adapter answers that the state holds no concept, and where the
+    label's confidence is below the threshold.
 
     Killed and run again with the same settings, it resumes where it stopped.
 
@@ -58,7 +61,7 @@ def read(
     positions
         Tokens, counted like layers; negative ones from the end; default: all but special ones.
     mean
-        File of mean vectors (layer_0, layer_1, …), subtracted first.
+        File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted first.
     confidence
         Calibration file (selfie confidence fit); default: the one beside the adapter, if it fits.
     chat
@@ -68,6 +71,10 @@ def read(
         Read special tokens too.
     find
         Mark cells whose label names this word.
+    lens
+        Show the logit lens's word under each label.
+    show_withheld
+        Show the labels of silent cells too; reading.json always has them.
     max_new_tokens
         Longest label, in tokens.
     batch_size
@@ -85,23 +92,18 @@ def read(
         Continue although the adapter was trained with another model or prompt.
     """
     require_extra("report", "selfie read", "jinja2")
-    from dataclasses import asdict
-
     from rich.progress import Progress
 
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.files import sha256
+    from selfie_adapters.inference.logit_lens import check_lens
+    from selfie_adapters.labelling.centring import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.labelling.reading import (
-        calibration,
-        chat_of_reading,
-        mean_layers,
-        read_cells,
-        read_means,
-    )
+    from selfie_adapters.labelling.reading import calibration, chat_of_reading, read_cells
     from selfie_adapters.labelling.reading_folder import ReadingFolder
+    from selfie_adapters.labelling.reading_means import read_means
     from selfie_adapters.labelling.reading_plan import plan_reading
     from selfie_adapters.locking import folder_lock
     from selfie_adapters.model import load_model
@@ -120,6 +122,10 @@ def read(
         console.print(visible(warning), style="yellow", highlight=False, markup=False)
     plan = plan_reading(frozen, prompt, wanted, positions, used, special)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
+    if means is not None:
+        means.at(plan.positions, len(plan.tokens))  # a token without a mean is refused now
+    if lens:
+        check_lens(frozen)
     soft_prompt = adapter_prompt(loaded, frozen.tokenizer, template, placeholder)
     labeller = Labeller(frozen, loaded, soft_prompt, check=not ignore_binding)
     settings: dict[str, Any] = {
@@ -131,26 +137,27 @@ def read(
         "adapter_sha256": sha256(adapter_file),
         "mean": mean,
         "mean_sha256": None if mean is None else sha256(mean),
-        "confidence": None if trust is None else asdict(trust),
+        "confidence": None if trust is None else trust.fields(),
         "max_new_tokens": max_new_tokens,
     }
     # Only where they are given: readings of earlier versions can be continued.
-    given = {"template": template, "placeholder": placeholder}
+    given = {"template": template, "placeholder": placeholder, "lens": lens or None}
     settings |= {key: value for key, value in given.items() if value is not None}
     with folder_lock(out), Progress(console=console, transient=True) as progress:
         folder = ReadingFolder(out, plan, settings)
         task = progress.add_task("cells", total=plan.n_cells, completed=len(folder.cells))
         if not folder.whole:
             for cells in read_cells(
-                labeller, plan, means, trust, batch_size, max_new_tokens, folder.done
+                labeller, plan, means, trust, batch_size, max_new_tokens, folder.done, lens
             ):
                 folder.append(cells)
                 progress.advance(task, len(cells))
         reading = folder.finish()
     trained = loaded.binding.layer if loaded.binding else None
     page = Path(out) / "reading.html"
-    write_reading_page(page, reading, _facts(settings, reading), trust, trained, find)
-    _print_table(console, reading, trust, find)
+    facts = _facts(settings, reading)
+    write_reading_page(page, reading, facts, trust, trained, find, show_withheld)
+    show_reading(console, reading, find, show_withheld)
     console.print(f"{plan.n_cells} cells: {page}", highlight=False, markup=False)
 
 
@@ -165,41 +172,3 @@ def _facts(settings: dict[str, Any], reading: Reading) -> dict[str, str]:
         f"{len(plan.tokens)} tokens, greedy labels of at most {settings['max_new_tokens']} tokens",
         "layer L": "the output of decoder block L, counted from 0",
     }
-
-
-def _print_table(console: Console, reading: Reading, trust: Confidence | None, find: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from selfie_adapters.report.reading_page import measure, names_word, shown_token
-
-    plan, scale = reading.plan, measure(trust)
-    step = max(1, -(-len(plan.layers) // _COLUMNS))
-    layers = plan.layers[::-1][::step][::-1]  # the last one is always among them
-    cells = {(cell.layer, cell.position): cell for cell in reading.cells}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("token", no_wrap=True, justify="right", width=16)
-    for layer in layers:
-        width = max(8, (console.width - 16) // len(layers) - 1)
-        table.add_column(f"layer {layer}", no_wrap=True, max_width=width)
-    for position in plan.positions[:_ROWS]:
-        row = [Text(str(shown_token(plan.tokens[position])["text"]), style="bold")]
-        for layer in layers:
-            cell = cells[layer, position]
-            value = getattr(cell, scale["name"])
-            doubted = not value > 0 or value < scale["threshold"]
-            style = "bold yellow" if names_word(cell.label, find) else "dim" if doubted else ""
-            row.append(Text(visible(cell.label) or "∅", style=style))
-        table.add_row(*row)
-    console.print(table)
-    notes = []
-    if len(layers) < len(plan.layers):
-        notes.append(f"{len(layers)} of {len(plan.layers)} layers")
-    if len(plan.positions) > _ROWS:
-        notes.append(f"{_ROWS} of {len(plan.positions)} tokens")
-    if notes:
-        console.print(f"shown: {', '.join(notes)}", style="dim", highlight=False)
-    if find:
-        found = sum(names_word(cell.label, find) for cell in reading.cells)
-        what = Text(f'{found} cells name "{visible(find)}"')
-        console.print(what)

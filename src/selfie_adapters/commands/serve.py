@@ -9,8 +9,9 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.checking import check_inputs
@@ -41,6 +42,7 @@ def serve(
     template: str | None = None,
     placeholder: str | None = None,
     device: str | None = None,
+    show_withheld: Annotated[bool, Parameter(negative=())] = False,
     ignore_binding: bool = False,
 ) -> None:
     """A web page that reads prompts and labels vectors. Stop it with Ctrl-C.
@@ -52,7 +54,8 @@ def serve(
     adapter
         Adapter file; give it twice to compare two.
     mean
-        File of mean vectors (layer_0, layer_1, …), subtracted from a prompt's states.
+        File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted from a
+        prompt's states.
     host
         Address to listen on; from any but this machine's own, a token is asked for.
     port
@@ -71,6 +74,9 @@ def serve(
     device
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
+    show_withheld
+        Show labels at first that are withheld (no concept, or below the confidence's threshold);
+        a box on the page shows and hides them.
     ignore_binding
         Continue although an adapter was trained with another model or prompt.
     """
@@ -88,6 +94,7 @@ def serve(
         service = _service(
             model, adapter, mean, dtype, device, (template, placeholder), ignore_binding
         )
+        service.show_withheld = show_withheld
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
         app = make_app(service, hosts, token)
         shown = "localhost" if name in ANYWHERE else name
@@ -120,8 +127,10 @@ def _service(
 ) -> Service:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
+    from selfie_adapters.labelling.centring import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.labelling.reading import calibration, mean_layers, read_means
+    from selfie_adapters.labelling.reading import calibration
+    from selfie_adapters.labelling.reading_means import read_means
     from selfie_adapters.model import load_model
     from selfie_adapters.serving.service import ServedAdapter, Service
 

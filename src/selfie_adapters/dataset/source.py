@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
+from selfie_adapters.dataset.position_kind import stated_kind
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.dataset.vectors import open_directions
@@ -77,6 +79,31 @@ class LabelSource:
             row = self.places[place][1]
             return self.tensor_layer if self.row_layers is None else self.row_layers[row]
         return self.dataset.sections[self.places[place][0]].layer
+
+    def kind(self, place: int) -> str | None:
+        """Kind of position of a vector (dataset/position_kind.py), None where it is not stated."""
+        if self.dataset is None:
+            return None
+        return stated_kind(self.dataset.sections[self.places[place][0]].metadata)
+
+    def holds_concept(self, place: int) -> bool:
+        """False for a vector of a section of vectors without a concept (vector_type "null")."""
+        if self.dataset is None:
+            return True
+        return self.dataset.sections[self.places[place][0]].metadata["vector_type"] != "null"
+
+    def labels(self, place: int) -> Sequence[str]:
+        """A vector's own labels, in the training file's order; empty for vectors alone."""
+        return self._labels.get(self.places[place], ())
+
+    @cached_property
+    def _labels(self) -> dict[tuple[int, int], Sequence[str]]:
+        sections = () if self.dataset is None else self.dataset.sections
+        return {
+            (number, item.index): item.labels
+            for number, section in enumerate(sections)
+            for item in section.items
+        }
 
     def first(self, count: int) -> LabelSource:
         """The first `count` vectors, or all if there are fewer."""

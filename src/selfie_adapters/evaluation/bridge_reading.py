@@ -15,6 +15,7 @@ from selfie_adapters.evaluation.entities import names_entity, unnamed
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.reading import read_states
+from selfie_adapters.labelling.reading_means import ReadingMeans
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
@@ -94,7 +95,7 @@ def plan_question(
     )
 
 
-def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None) -> Tensor:
+def question_states(model: FrozenModel, one: QuestionPlan, means: ReadingMeans | None) -> Tensor:
     """States at the plan's cells, [layers, positions, d_model], the layers' means subtracted.
 
     Raises DataError for NaN or infinity.
@@ -106,7 +107,7 @@ def question_states(model: FrozenModel, one: QuestionPlan, means: Tensor | None)
             f"question {one.question.uid}: the model's states hold NaN or infinity. Load the model "
             "with another dtype (dtype: bfloat16 or float32)."
         )
-    return states if means is None else states - means.unsqueeze(1)
+    return states if means is None else states - means.at(one.plan.positions, len(one.plan.tokens))
 
 
 def write_labels(

@@ -36,26 +36,29 @@ def lens_logits(model: FrozenModel, vectors: Tensor) -> Iterator[Tensor]:
 
     The model's own final norm and head are called on each vector; a vector's length does not
     matter to a norm. Scaling or capping that a model does to its logits afterwards is omitted: it
-    keeps their order. Raises DataError for vectors of another shape; ModelError for a model whose
-    logits are not those modules' output (`has_lens`).
+    keeps their order. Raises DataError for vectors of another shape, and like `check_lens`.
     """
     if vectors.ndim != 2 or vectors.shape[1] != model.d_model:
         raise DataError(
             f"vectors of shape {list(vectors.shape)}: [n, {model.d_model}] is expected for "
             f"{model.name}."
         )
+    modules = check_lens(model)
+    return (_through(modules, piece.to(model.dtype)) for piece in vectors.split(_ROWS_AT_ONCE))
+
+
+def check_lens(model: FrozenModel) -> list[nn.Module]:
+    """The modules between the last block and the logits, the head last.
+
+    Raises ModelError for a model whose logits are not those modules' output.
+    """
     modules = _after_blocks(model)
     if modules is None:
         raise ModelError(
             f"{model.name}: {type(model.network).__name__} does more between its last block and "
             "its logits than a norm and a linear head, so there is no logit lens for it."
         )
-    return (_through(modules, piece.to(model.dtype)) for piece in vectors.split(_ROWS_AT_ONCE))
-
-
-def has_lens(model: FrozenModel) -> bool:
-    """Whether `lens_logits` works for this model."""
-    return _after_blocks(model) is not None
+    return modules
 
 
 @torch.no_grad()

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.inference.microbatch import rows_per_batch
+from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.labelling.abstention import is_no_concept
 from selfie_adapters.labelling.choosing import meaning, rank_labels
-from selfie_adapters.labelling.confidence import Confidence, Evidence, fit_confidence
+from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration
 from selfie_adapters.labelling.controls import draw
+from selfie_adapters.labelling.fitting import (
+    Evidence,
+    Sample,
+    check_controls,
+    check_enough,
+    check_shown,
+    controls_needed,
+    fit_calibration,
+)
 from selfie_adapters.labelling.labeller import Label
 from selfie_adapters.labelling.worker import ShardWorker
 
-ZEROS = 20
-"""Zero vectors that are labelled: with one greedy label each is like the next."""
+SAMPLED_ZEROS = 20
+"""Zero vectors that are labelled where labels are sampled; one greedy label is like the next."""
+
+Place = tuple[int, str | None]
+"""A layer and a kind of position."""
 
 
 def calibrate(
@@ -31,9 +47,17 @@ def calibrate(
     """A confidence for labels drawn as the worker draws them, from vectors of its source.
 
     Each vector's best label counts as right if it is one of its own labels, ignoring case and
-    whitespace. controls: how many random directions are labelled, with norms of the vectors.
+    whitespace. For vectors without a concept (sections of vector_type "null") every label is wrong;
+    the adapter's answer "no concept" is silence, for any vector. One calibration is fitted for each
+    layer and kind of position, with the vectors without a concept of that layer, and one for all
+    together; where there is one layer and kind only, these are the same.
+
+    controls: how many random directions are labelled for each layer, with norms of its vectors.
+    Their rate is judged layer by layer where those and the vectors without a concept are enough to
+    prove it, else with those of all layers.
     progress: called with the vectors done and their total.
-    Raises DataError for a source without labels, and like `fit_confidence`.
+    Raises DataError for a source without labels, for too few controls, and like `check_enough` and
+    `check_shown`.
     """
     settings, source = worker.settings, worker.source
     if source.dataset is None:
@@ -41,41 +65,90 @@ def calibrate(
             f"{settings.source}: a file of vectors alone. Calibration compares with known labels; "
             "give a training file."
         )
-    known = {
-        (number, item.index): {meaning(label) for label in item.labels}
-        for number, section in enumerate(source.dataset.sections)
-        for item in section.items
-    }
-    total = len(positions) + controls + ZEROS
-    at_once = settings.batch_size or rows_per_batch(worker.labeller.model)
-    done = 0
+    concept = np.array([source.holds_concept(position) for position in positions], dtype=bool)
+    if not concept.any():
+        raise DataError(
+            f"{settings.source}: no vector of split {settings.split} holds a concept (their "
+            'sections are of vector_type "null"). Take another split or file.'
+        )
+    places: list[Place] = [
+        (source.dataset.sections[source.places[i][0]].layer, source.kind(i)) for i in positions
+    ]
+    by_layer = np.array([layer for layer, _ in places])
+    layers = sorted(set(by_layer.tolist()))
+    zeros = SAMPLED_ZEROS if settings.temperature > 0 else 1
+    meaningless = int((~concept).sum()) + controls * len(layers) + zeros
+    check_controls(meaningless, control_rate)
 
-    def best(kind: str, vectors: Tensor) -> tuple[list[Label], Evidence]:
-        nonlocal done
-        labels: list[Label] = []
-        shares: list[float] = []
-        for start in range(0, len(vectors), at_once):
-            some = vectors[start : start + at_once]
+    label = _Labelling(worker, len(positions) + controls * len(layers) + zeros, progress)
+    vectors = worker.vectors(list(positions))
+    labels, evidence = label("calibration", vectors)
+    right = np.array(
+        [
+            has and meaning(one.text) in {meaning(text) for text in source.labels(position)}
+            for one, position, has in zip(labels, positions, concept, strict=True)
+        ],
+        dtype=bool,
+    )
+    zero = label("zero", torch.zeros(zeros, source.d_model))[1]
+    random: dict[int, Evidence] = {}
+    for layer in layers:
+        here = vectors[torch.from_numpy(by_layer == layer)]
+        picked = here[torch.arange(controls) % len(here)]
+        drawn = random_vectors(picked, row_seed(settings.seed, "random", layer))
+        random[layer] = label(f"random {layer}", drawn)[1]
+
+    def sample(rows: np.ndarray, of: Sequence[int]) -> Sample:
+        empty = ~concept[rows]
+        if empty.sum() + controls * len(of) + zeros < controls_needed(control_rate):
+            of = layers
+        mixed = {"random": Evidence.joined([random[layer] for layer in of]), "zero": zero}
+        return Sample(evidence.only(rows), right[rows], empty, mixed)
+
+    groups = sorted({place for place, has in zip(places, concept, strict=True) if has}, key=str)
+    fits = []
+    for group in groups:
+        its = np.array([place == group for place in places], dtype=bool) & concept
+        rows = its | (~concept & (by_layer == group[0]))
+        fits.append(fit_calibration(sample(rows, [group[0]]), precision, control_rate))
+    common = sample(np.ones(len(places), dtype=bool), layers)
+    check_enough(common)
+    together = fits[0] if len(fits) == 1 else fit_calibration(common, precision, control_rate)
+    check_shown([*fits, together], precision, control_rate)
+    return Confidence(
+        **asdict(together.calibration),
+        settings=settings.way_of_drawing(),
+        measured=together.measured,
+        places=tuple(
+            PlaceCalibration(
+                **asdict(one.calibration), layer=layer, position=kind, measured=one.measured
+            )
+            for (layer, kind), one in zip(groups, fits, strict=True)
+            if len(groups) > 1
+        ),
+    )
+
+
+class _Labelling:
+    """Best labels of vectors, a batch at a time, with what labelling knew of them."""
+
+    def __init__(
+        self, worker: ShardWorker, total: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self.worker, self.total, self.progress, self.done = worker, total, progress, 0
+        self.at_once = worker.settings.batch_size or rows_per_batch(worker.labeller.model)
+
+    def __call__(self, kind: str, vectors: Tensor) -> tuple[list[Label], Evidence]:
+        """kind: what the seeds of sampled labels are made of, with the vector's number."""
+        worker, labels, shares = self.worker, [], []
+        for start in range(0, len(vectors), self.at_once):
+            some = vectors[start : start + self.at_once]
             names = [(kind, start + i) for i in range(len(some))]
-            for drawn in draw(worker.labeller, settings, some, names):
+            for drawn in draw(worker.labeller, worker.settings, some, names):
                 first = rank_labels(drawn)[0]
                 labels.append(first.label)
                 shares.append(first.agreement)
-            done += len(some)
-            progress(done, total)
-        return labels, Evidence.of(labels, shares)
-
-    vectors = worker.vectors(list(positions))
-    labels, evidence = best("calibration", vectors)
-    right = [
-        meaning(label.text) in known[source.places[position]]
-        for label, position in zip(labels, positions, strict=True)
-    ]
-    picked = torch.arange(controls) % len(vectors)
-    kinds = {
-        "random": best("random", random_vectors(vectors[picked], settings.seed))[1],
-        "zero": best("zero", torch.zeros(ZEROS, source.d_model))[1],
-    }
-    return fit_confidence(
-        evidence, right, kinds, precision, control_rate, settings.way_of_drawing()
-    )
+            self.done += len(some)
+            self.progress(self.done, self.total)
+        silent = [is_no_concept(label.text, worker.no_concept) for label in labels]
+        return labels, Evidence.of(labels, shares, silent)

@@ -1,8 +1,14 @@
-"""Mean vectors: one per layer, subtracted from raw activations before they are labelled."""
+"""Mean vectors: one per layer and kind of position, subtracted from raw activations before they are
+labelled.
+
+A file has `layer_{L}` where the vectors of a layer are of one kind of position, and
+`layer_{L}_at_{kind}` where they are of several (dataset/position_kind.py).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,21 +18,22 @@ from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import existing_file
 from selfie_adapters.tensor_files import open_tensors
 
-# How the published programs call the mean of one layer's vectors.
-_LAYER = re.compile(r"layer_[0-9]{1,4}")
+# `layer_{i}` is how the published programs call the mean of one layer's vectors.
+_LAYER = re.compile(r"layer_([0-9]{1,4})(?:_at_(-?[0-9]{1,6}|name))?")
 _OF_LAYER = re.compile(r"_l(\d{1,4})_mean\.\w+$")
 _SINGLE = "mean_vector"  # its name in their files of vectors and mean together
 
 
-def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
+def load_mean(path: str | Path, layer: int, d_model: int, kind: str | None = None) -> Tensor:
     """The mean vector of a layer: [d_model], float32.
 
-    path: tensors `layer_{i}` in any format of `open_tensors`, or one 1-D tensor, which is the mean
-    of its only layer. Raises MissingFileError, or DataError if the file is damaged, has no
-    such layer, or holds another shape or NaN there.
+    path: tensors `layer_{i}` or `layer_{i}_at_{kind}` in any format of `open_tensors`, or one 1-D
+    tensor, which is the mean of its only layer. kind: the kind of position; None where it is not
+    known, or where the file has one kind of that layer. A mean without a kind is of every kind.
+    Raises MissingFileError, or DataError if the file is damaged, has no such layer or kind, or
+    holds another shape or NaN there.
     """
     file = existing_file(path)
-    key = f"layer_{layer}"
     found = _means(file)
     if list(found) == [_SINGLE]:
         if (own := stated_layer(file)) not in (None, layer):
@@ -35,8 +42,8 @@ def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
                 f"layer {layer}. Give the mean of that layer."
             )
         key = _SINGLE
-    elif key not in found:
-        raise DataError(f'{file}: no tensor "{key}". {nearest(key, found)}')
+    else:
+        key = _key(file, found, layer, kind)
     mean = found[key]
     if list(mean.shape) != [d_model]:
         raise DataError(
@@ -46,6 +53,44 @@ def load_mean(path: str | Path, layer: int, d_model: int) -> Tensor:
     if not bool(torch.isfinite(mean.float()).all()):
         raise DataError(f"{file}, {key}: holds NaN or infinity.")
     return mean.float()
+
+
+def _key(file: Path, found: Mapping[str, Tensor], layer: int, kind: str | None) -> str:
+    """The name of the mean of a layer and kind. Raises DataError if there is none."""
+    plain = f"layer_{layer}"
+    kinds = _kinds(found, layer)
+    if not kinds:
+        raise DataError(f'{file}: no tensor "{plain}". {nearest(plain, found)}')
+    if kind is not None and kind in kinds:
+        return f"{plain}_at_{kind}"
+    if None in kinds:
+        return plain
+    if kind is None and len(kinds) == 1:
+        return f"{plain}_at_{kinds[0]}"
+    listed = ", ".join(f"{plain}_at_{one}" for one in kinds)
+    if kind is None:
+        raise DataError(
+            f"{file}: it holds {listed}, and the vectors of layer {layer} do not state their "
+            'position. Add "position" to the metadata of their section in the training file.'
+        )
+    raise DataError(
+        f"{file}: no mean {plain}_at_{kind}; it holds {listed}. Give the file that was made with "
+        "the vectors."
+    )
+
+
+def mean_kinds(path: str | Path, layer: int) -> list[str | None]:
+    """Kinds of position that the file has a mean of a layer for, None for one that states none.
+
+    Raises like `load_mean`; empty for a layer that is not there.
+    """
+    found = _means(existing_file(path))
+    return [None] if list(found) == [_SINGLE] else _kinds(found, layer)
+
+
+def _kinds(found: Mapping[str, Tensor], layer: int) -> list[str | None]:
+    matches = [_LAYER.fullmatch(name) for name in found]
+    return [match[2] for match in matches if match and int(match[1]) == layer]
 
 
 def mean_layers(path: str | Path) -> list[int]:
@@ -63,7 +108,7 @@ def mean_layers(path: str | Path) -> list[int]:
                 "Give the layer (--layers), or name the file …_l{layer}_mean.pt."
             )
         return [layer]
-    return sorted(int(name.removeprefix("layer_")) for name in found)
+    return sorted({int(match[1]) for name in found if (match := _LAYER.fullmatch(name))})
 
 
 def has_layer(path: str | Path, layer: int) -> bool:
@@ -86,7 +131,8 @@ def stated_layer(file: Path) -> int | None:
 
 
 def _means(file: Path) -> dict[str, Tensor]:
-    """The tensors called layer_{i} or {i}, as layer_{i}; or the only 1-D one, as `mean_vector`."""
+    """The tensors called layer_{i}, layer_{i}_at_{kind} or {i}, the last as layer_{i}; or the only
+    1-D one, as `mean_vector`."""
     found = open_tensors(file)
     flat = {name: tensor for name, tensor in found.items() if tensor.ndim == 1}
     layers = {

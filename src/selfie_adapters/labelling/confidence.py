@@ -1,44 +1,39 @@
 """When to believe a label: a calibrated probability that it is right, and when to abstain.
 
-Fitted on held-out labelled vectors: each is labelled as the job will label, and the answer counts
-as right if it is one of the vector's own labels. The probability is a logistic function of what
-the labelling itself knows: the gain over the zero vector and the likelihood, nats per token, and,
-where several samples are drawn, how many of them agree.
+Fitted on held-out labelled vectors (labelling/fitting.py): each is labelled as the job will label,
+and the answer counts as right if it is one of the vector's own labels. The probability is a
+logistic function of what the labelling itself knows: the gain over the zero vector and the
+likelihood, nats per token, and, where several samples are drawn, how many of them agree. Each layer
+and kind of position has its own; another one, common to all, is for places without.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from selfie_adapters.dataset.position_kind import kind_of_token
 from selfie_adapters.errors import DataError
-from selfie_adapters.extras import extra
 from selfie_adapters.files import existing_file, read_json, write_json
 from selfie_adapters.labelling.labeller import Label
 
 FEATURES = ("gain", "log_prob", "agreement")
-FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Calibration:
     """P(label is right) = 1 / (1 + exp(-(intercept + Σ weight · feature))), and a threshold.
 
     weights: by feature; a feature that was not fitted has weight 0. threshold: a label whose
-    probability is lower is "no concept". settings: how the labels it was fitted on were drawn; it
-    holds for labels drawn like that. measured: what the held-out vectors showed, for the reader.
+    probability is lower is not to be shown; None: no label is, because no threshold keeps the
+    precision that was asked for.
     """
 
     weights: dict[str, float]
     intercept: float
-    threshold: float
-    settings: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None
 
     def score(
         self, gain_per_token: float, log_prob_per_token: float, agreement: float = 1.0
@@ -55,8 +50,57 @@ class Confidence:
         return self.score(label.gain, label.log_prob / label.tokens, agreement)
 
     def believes(self, probability: float) -> bool:
-        """Whether a label of this probability is to be shown; otherwise: no concept."""
-        return probability >= self.threshold
+        """Whether a label of this probability is to be shown."""
+        return self.threshold is not None and probability >= self.threshold
+
+    def _check(self) -> None:
+        """Raise ValueError for what no fit gives."""
+        numbers = [self.intercept, *self.weights.values()]
+        numbers += [] if self.threshold is None else [self.threshold]
+        if set(self.weights) - set(FEATURES) or not all(math.isfinite(one) for one in numbers):
+            raise ValueError(f"weights {self.weights}, {self.intercept}, {self.threshold}")
+
+
+@dataclass(frozen=True)
+class PlaceCalibration(Calibration):
+    """The calibration of one layer and kind of position (dataset/position_kind.py; None where the
+    vectors do not state it). measured: what the held-out vectors showed."""
+
+    layer: int
+    position: str | None
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confidence(Calibration):
+    """The calibrations of an adapter. Its own numbers are those common to all places.
+
+    settings: how the labels it was fitted on were drawn; it holds for labels drawn like that.
+    measured: what the held-out vectors showed, for the reader. places: calibrations by place; where
+    there are none, or for other places, the common one holds.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    places: tuple[PlaceCalibration, ...] = ()
+
+    def at(self, layer: int | None, kind: str | None) -> Calibration:
+        """The calibration of vectors of a layer and kind of position, None where not known."""
+        here = self._kinds(layer)
+        if kind is None and len(here) == 1:
+            (kind,) = here
+        return here.get(kind, self)
+
+    def at_token(self, layer: int, position: int, tokens: int) -> Calibration:
+        """The calibration of a layer at a token (from 0) of a prompt of `tokens` tokens."""
+        here = self._kinds(layer)
+        try:
+            return here[kind_of_token(position, tokens, here)]
+        except KeyError:
+            return self
+
+    def _kinds(self, layer: int | None) -> dict[str | None, PlaceCalibration]:
+        return {place.position: place for place in self.places if place.layer == layer}
 
     def other_drawing(self, settings: dict[str, Any]) -> str | None:
         """In what labels drawn with `settings` differ from those this was fitted on; None if not.
@@ -68,9 +112,15 @@ class Confidence:
                 return f"{key} {self.settings.get(key)!r}, not {now!r}"
         return None
 
+    def fields(self) -> dict[str, Any]:
+        """As it is stored: `places` only where there are some, as before they existed."""
+        found = asdict(self)
+        found["places"] = [asdict(place) for place in self.places]
+        return found if self.places else {k: v for k, v in found.items() if k != "places"}
+
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
-        write_json(path, asdict(self))
+        write_json(path, self.fields())
 
     @classmethod
     def load(cls, path: str | Path) -> Confidence:
@@ -78,11 +128,18 @@ class Confidence:
         file = existing_file(path)
         content = read_json(file)
         try:
-            found = cls(**content)
-            numbers = [found.intercept, found.threshold, *found.weights.values()]
-            unknown = set(found.weights) - set(FEATURES)
-            if unknown or not all(math.isfinite(number) for number in numbers):
-                raise ValueError(f"weights {found.weights}")
+            listed = content.pop("places", [])
+            if not isinstance(listed, list):
+                raise TypeError(f"places {listed!r:.40}")
+            places = tuple(PlaceCalibration(**place) for place in listed)
+            found = cls(**content, places=places)
+            for one in (found, *places):
+                one._check()
+            for place in places:
+                if type(place.layer) is not int or not isinstance(place.position, str | None):
+                    raise ValueError(f"layer {place.layer!r}, position {place.position!r}")
+            if len({(place.layer, place.position) for place in places}) < len(places):
+                raise ValueError("a layer and position that occurs twice")
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{file}: not a confidence file ({error}). "
@@ -95,123 +152,3 @@ def beside(adapter_file: str | Path) -> Path:
     """Where an adapter's confidence file is: {adapter}.confidence.json in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.confidence.json")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What labelling knew of some labels: one row per label, columns as FEATURES. [n, 3]"""
-
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, labels: Sequence[Label], agreement: Sequence[float]) -> Evidence:
-        rows = [
-            (label.gain, label.log_prob / label.tokens, share)
-            for label, share in zip(labels, agreement, strict=True)
-        ]
-        return cls(np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES)))
-
-
-def fit_confidence(
-    evidence: Evidence,
-    right: Sequence[bool],
-    controls: dict[str, Evidence],
-    precision: float,
-    control_rate: float = 0.05,
-    settings: dict[str, Any] | None = None,
-) -> Confidence:
-    """Calibrate on labels whose truth is known, and choose when to abstain.
-
-    The threshold is the lowest at which, among the labels shown, the share that is right is at
-    least `precision`, and of each kind of `controls` at most `control_rate` is shown. Both are
-    judged on labels that the probability was not fitted on (five folds; controls never are).
-    Raises DataError if there are too few labels of either kind, or no threshold does it.
-    """
-    with extra("confidence", "Fitting a confidence"):
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    truth = np.asarray(right, dtype=bool)
-    if min(truth.sum(), (~truth).sum()) < 2 * FOLDS:
-        raise DataError(
-            f"{truth.sum()} of {truth.size} labels are right; at least {2 * FOLDS} right and "
-            f"{2 * FOLDS} wrong ones are needed to calibrate. Label more held-out vectors."
-        )
-    used = evidence.values.std(axis=0) > 1e-9  # a single sample always agrees with itself
-    centre, spread = evidence.values[:, used].mean(axis=0), evidence.values[:, used].std(axis=0)
-    data = (evidence.values[:, used] - centre) / spread
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    unseen = np.asarray(
-        cross_val_predict(LogisticRegression(), data, truth, cv=folds, method="predict_proba")
-    )[:, 1]
-    model = LogisticRegression().fit(data, truth)
-    weights = model.coef_[0] / spread
-    names = [name for name, use in zip(FEATURES, used, strict=True) if use]
-    fitted = Confidence(
-        {name: float(weight) for name, weight in zip(names, weights, strict=True)},
-        float(model.intercept_[0] - (weights * centre).sum()),
-        threshold=1.0,
-        settings=settings or {},
-    )
-    meaningless = {
-        kind: np.array([fitted.score(*row) for row in some.values])
-        for kind, some in controls.items()
-    }
-    threshold = _threshold(unseen, truth, meaningless, precision, control_rate)
-    shown: np.ndarray = unseen >= threshold
-    measured = {
-        "vectors": int(truth.size),
-        "right": int(truth.sum()),
-        "shown": int(shown.sum()),
-        "shown_and_right": int((shown & truth).sum()),
-        "asked_precision": precision,
-        "asked_control_rate": control_rate,
-        "controls": {
-            kind: {"vectors": int(p.size), "shown": int(np.sum(p >= threshold))}
-            for kind, p in meaningless.items()
-        },
-        "brier": float(((unseen - truth) ** 2).mean()),
-        "reliability": reliability(unseen, truth),
-    }
-    return replace(fitted, threshold=float(threshold), measured=measured)
-
-
-def reliability(
-    probabilities: np.ndarray, right: np.ndarray, bins: int = 10
-) -> list[dict[str, float]]:
-    """Labels sorted by probability in `bins` of like size: predicted mean, share right, count."""
-    order = np.argsort(probabilities, kind="stable")
-    return [
-        {
-            "predicted": float(probabilities[some].mean()),
-            "right": float(right[some].mean()),
-            "labels": int(some.size),
-        }
-        for some in np.array_split(order, bins)
-        if some.size
-    ]
-
-
-def _threshold(
-    unseen: np.ndarray,
-    truth: np.ndarray,
-    controls: dict[str, np.ndarray],
-    precision: float,
-    control_rate: float,
-) -> float:
-    fewest = max(2 * FOLDS, truth.size // 50)  # a lucky handful proves nothing
-    best = 0.0
-    for threshold in np.sort(unseen):
-        shown = unseen >= threshold
-        if shown.sum() < fewest:
-            break
-        share = float(truth[shown].mean())
-        if any(np.mean(p >= threshold) > control_rate for p in controls.values()):
-            continue
-        best = max(best, share)
-        if share >= precision:
-            return float(threshold)
-    raise DataError(
-        f"no threshold makes {precision:.0%} of the labels shown right with at most "
-        f"{control_rate:.0%} of the controls shown; the best reaches {best:.0%} (at least "
-        f"{fewest} labels shown). Ask for a lower precision."
-    )

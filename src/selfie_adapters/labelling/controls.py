@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
+from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.choosing import rank_labels
-from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.settings import LabelSettings
 
@@ -27,8 +28,9 @@ CONTROLS = 16
 class ControlScores:
     """How one kind of vectors scored: means over `vectors` of each one's best label.
 
-    gain: over the zero vector, nats per token. confidence: probability, and concepts: how many
-    would have been shown; None without a confidence. example: one of the labels.
+    gain: over the zero vector, nats per token; gains: each vector's, empty in files of earlier
+    releases. confidence: probability, None where no label has one. concepts: how many would have
+    been shown; None where nothing is ever withheld. example: one of the labels.
     """
 
     kind: str
@@ -37,20 +39,22 @@ class ControlScores:
     confidence: float | None
     concepts: int | None
     example: str
+    gains: tuple[float, ...] = ()
 
 
 def control_scores(
     labeller: Labeller,
     settings: LabelSettings,
-    confidence: Confidence | None,
+    calibrations: Sequence[Calibration | None],
     vectors: Tensor,
 ) -> list[ControlScores]:
     """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
 
-    Each is labelled with the run's own settings and its best label taken. Shuffling is omitted
-    where there is one vector only.
+    Each is labelled with the run's own settings and its best label taken. calibrations: that of
+    each vector's place, which holds for the control made from it. Shuffling is omitted where there
+    is one vector only.
     """
-    seed = settings.seed
+    seed, no_concept = settings.seed, no_concept_label(labeller.adapter)
 
     def best(kind: str, some: Tensor) -> list[tuple[Label, float]]:
         drawn = draw(labeller, settings, some, [(kind, i) for i in range(len(some))])
@@ -68,7 +72,7 @@ def control_scores(
         moved = labeller.rescore([label for label, _ in real], other)
         shares = [agreement for _, agreement in real]
         kinds.append(("shuffled", list(zip(moved, shares, strict=True))))
-    return [_summary(kind, labels, confidence) for kind, labels in kinds]
+    return [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
 
 
 def draw(
@@ -90,12 +94,24 @@ def draw(
 
 
 def _summary(
-    kind: str, labels: list[tuple[Label, float]], confidence: Confidence | None
+    kind: str,
+    labels: list[tuple[Label, float]],
+    calibrations: Sequence[Calibration | None],
+    no_concept: str | None,
 ) -> ControlScores:
-    mean = sum(label.gain for label, _ in labels) / len(labels)
-    probability = concepts = None
-    if confidence is not None:
-        each = [confidence.of(label, agreement) for label, agreement in labels]
-        probability = sum(each) / len(each)
-        concepts = sum(confidence.believes(one) for one in each)
-    return ControlScores(kind, len(labels), mean, probability, concepts, labels[0][0].text)
+    verdicts = [
+        judge(label, calibration, no_concept, agreement)
+        for (label, agreement), calibration in zip(labels, calibrations, strict=False)
+    ]
+    known = [one.confidence for one in verdicts if one.confidence is not None]
+    withholds = no_concept is not None or calibrations[0] is not None
+    gains = [label.gain for label, _ in labels]
+    return ControlScores(
+        kind,
+        len(labels),
+        sum(gains) / len(gains),
+        sum(known) / len(known) if known else None,
+        sum(one.withheld is None for one in verdicts) if withholds else None,
+        labels[0][0].text,
+        tuple(round(gain, 4) for gain in gains),
+    )

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from torch import Tensor
 
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
+from selfie_adapters.dataset.position_kind import stated_kind
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
@@ -65,16 +66,18 @@ class FinishedRun:
             yield from vector
 
     def best(self) -> Iterator[LabelRow]:
-        """One row per vector: its first, or its best ranked; none if that is blank or no concept.
+        """The leading labels without those that are blank or withheld. Raises like `rows`."""
+        return (row for row in self.leading() if row.label and row.concept is not False)
+
+    def leading(self) -> Iterator[LabelRow]:
+        """One row per vector that could be labelled: its first, or its best ranked.
 
         Raises like `rows`.
         """
         for vector in self._vectors():
             labels = [row for row in vector if isinstance(row, LabelRow)]
             if labels:
-                best = min(labels, key=lambda row: 0 if row.rank is UNSET else row.rank)
-                if best.label and best.concept is not False:
-                    yield best
+                yield min(labels, key=lambda row: 0 if row.rank is UNSET else row.rank)
 
     def _vectors(self) -> Iterator[list[Row]]:
         seen: dict[Name, Path] = {}
@@ -140,9 +143,11 @@ def to_parquet(run: FinishedRun, out: str | Path) -> int:
         import pyarrow
         from pyarrow import parquet
     types = {
-        **dict.fromkeys(("dataset", "label", "raw", "error"), pyarrow.string()),
+        **dict.fromkeys(
+            ("dataset", "label", "raw", "withheld", "given", "error"), pyarrow.string()
+        ),
         **dict.fromkeys(("index", "sample", "seed", "tokens", "rank"), pyarrow.int64()),
-        **dict.fromkeys(("ended", "concept"), pyarrow.bool_()),
+        **dict.fromkeys(("ended", "concept", "equal"), pyarrow.bool_()),
     }
     columns = _columns(run)
     schema = pyarrow.schema([(name, types.get(name, pyarrow.float64())) for name in columns])
@@ -248,7 +253,8 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         return sections
     centred = []
     for section in sections:
-        mean = load_mean(run.settings.mean, section.layer, source.d_model)
+        kind = stated_kind(section.metadata)
+        mean = load_mean(run.settings.mean, section.layer, source.d_model, kind)
         centred.append(Section(section.metadata, _minus(section.vectors, mean), section.items))
     return centred
 

@@ -14,10 +14,13 @@ from transformers import DynamicCache
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.labelling.centring import has_layer, is_single, load_mean, mean_layers
+from selfie_adapters.inference.logit_lens import lens_words
+from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.reading_means import ReadingMeans, read_means
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
+from selfie_adapters.labelling.repetition import TextSoFar
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
@@ -45,7 +48,10 @@ class Cell:
 
     label, raw, log_prob, tokens, ended: as in `Label`. gain: how much more likely this state makes
     the label than the zero vector does, in nats per token. confidence: the calibrated probability
-    that the label is right, 0 to 1; None without a calibration.
+    that the label is right, 0 to 1; None without a calibration and for the answer "no concept".
+    withheld: why the label is not shown; None where it is (labelling/abstention.py). repeats: the
+    label holds only words of the text before this token (labelling/repetition.py). lens: the logit
+    lens's word for the same state, where it was asked for.
     """
 
     layer: int
@@ -57,6 +63,9 @@ class Cell:
     ended: bool
     gain: float
     confidence: float | None
+    withheld: Withheld | None = None
+    repeats: bool = False
+    lens: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,21 +86,26 @@ class Reading:
 def read_cells(
     labeller: Labeller,
     plan: ReadingPlan,
-    mean: Tensor | None = None,
+    mean: ReadingMeans | None = None,
     confidence: Confidence | None = None,
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
     done: Callable[[int, int], bool] = lambda _layer, _position: False,
+    lens: bool = False,
 ) -> Iterator[list[Cell]]:
     """The plan's cells, batch by batch, greedily labelled; stop iterating and the work stops.
 
-    mean: [layers of the plan, d_model], subtracted from every state of its layer. done: cells
-    (layer, position) for which it is true are omitted. Raises DataError for a state that holds NaN
-    or infinity.
+    mean: of the plan's layers, subtracted from every state according to its layer and kind of
+    position. done: cells (layer, position) for which it is true are omitted. lens: read every
+    state through the logit lens as well. Raises DataError for a state that holds NaN or infinity
+    and for one without a mean, ModelError for a model without a logit lens.
     """
+    if mean is not None:
+        mean.at(plan.positions, len(plan.tokens))  # refused before the first pass
+    so_far = TextSoFar(plan.tokens)
     for positions, states in read_states(labeller.model, plan):
         if mean is not None:
-            states = states - mean.unsqueeze(1)
+            states = states - mean.at(positions, len(plan.tokens))
         where = [
             (row, column) for column in range(len(positions)) for row in range(len(plan.layers))
         ]
@@ -103,10 +117,11 @@ def read_cells(
                 continue
             vectors = torch.stack([states[row, column] for row, column in batch])
             _check_finite(vectors, places)
+            words = lens_words(labeller.model, vectors) if lens else [None] * len(places)
             answers = labeller.label(vectors, max_new_tokens=max_new_tokens, batch_size=batch_size)
             yield [
-                _cell(place, answer, confidence)
-                for place, (answer,) in zip(places, answers, strict=True)
+                _cell(labeller, place, answer, confidence, so_far, word)
+                for place, (answer,), word in zip(places, answers, words, strict=True)
                 if not done(*place)
             ]
 
@@ -122,11 +137,13 @@ def read_prompt(
     chat: Chat | None = None,
     special: bool = False,
     progress: Callable[[list[Cell]], None] = lambda _cells: None,
+    lens: bool = False,
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
     mean: file of mean vectors (`read_means`); progress is called with every finished batch. chat
-    None is the format of the vectors that the adapter was trained on (`chat_of_reading`).
+    None is the format of the vectors that the adapter was trained on (`chat_of_reading`). lens: the
+    logit lens's word for each state as well.
     """
     chat, warnings = chat_of_reading(model, [adapter], chat, mean)
     for warning in warnings:
@@ -134,7 +151,7 @@ def read_prompt(
     plan = plan_reading(model, prompt, layers, positions, chat, special)
     means = None if mean is None else read_means(mean, plan.layers, model.d_model)
     cells: list[Cell] = []
-    for batch in read_cells(Labeller(model, adapter), plan, means, confidence):
+    for batch in read_cells(Labeller(model, adapter), plan, means, confidence, lens=lens):
         cells += batch
         progress(batch)
     return Reading(plan, tuple(cells))
@@ -160,26 +177,6 @@ def chat_of_reading(
         for name, other in dict.fromkeys(stated)
         if other not in (None, used)
     ]
-
-
-def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> Tensor:
-    """Mean vectors of `layers` from a file of means (`load_mean`): [layers, d_model].
-
-    Raises DataError for a layer that is not there, another width, NaN or infinity.
-    """
-    if is_single(path) and len(layers) > 1:
-        raise DataError(
-            f"{path}: the mean of one layer; {len(layers)} layers are read. Read one, or give a "
-            "file with layer_0, layer_1, …."
-        )
-    missing = [layer for layer in layers if not has_layer(path, layer)]
-    if missing:
-        known = mean_layers(path)
-        raise DataError(
-            f"{path}: no mean vector layer_{missing[0]}; it holds layers "
-            f"{', '.join(map(str, known))}. Read those, or make a file with more."
-        )
-    return torch.stack([load_mean(path, layer, d_model) for layer in layers])
 
 
 def calibration(
@@ -230,8 +227,17 @@ def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[in
             yield inside, states[0].float().cpu()
 
 
-def _cell(place: tuple[int, int], answer: Label, confidence: Confidence | None) -> Cell:
+def _cell(
+    labeller: Labeller,
+    place: tuple[int, int],
+    answer: Label,
+    confidence: Confidence | None,
+    so_far: TextSoFar,
+    word: str | None,
+) -> Cell:
     layer, position = place
+    here = None if confidence is None else confidence.at_token(layer, position, so_far.tokens)
+    verdict = judge(answer, here, no_concept_label(labeller.adapter))
     return Cell(
         layer=layer,
         position=position,
@@ -241,7 +247,10 @@ def _cell(place: tuple[int, int], answer: Label, confidence: Confidence | None) 
         tokens=answer.tokens,
         ended=answer.ended,
         gain=answer.gain,
-        confidence=None if confidence is None else confidence.of(answer),
+        confidence=verdict.confidence,
+        withheld=verdict.withheld,
+        repeats=verdict.withheld != NO_CONCEPT and so_far.repeats(answer.text, position),
+        lens=word,
     )
 
 

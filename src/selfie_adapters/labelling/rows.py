@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.json_lines import iter_jsonl
+from selfie_adapters.labelling.abstention import Withheld
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name = tuple[str | None, int]
@@ -32,8 +33,11 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     zero_log_prob of the same after the zero vector, gain their difference per token. score: the
     name that gain had in earlier releases; written beside it until the next one.
 
-    rank, agreement, margin (see choosing.py): where a vector has several labels. confidence and
-    concept: where the run has a confidence file.
+    rank, agreement, margin (see choosing.py): where a vector has several labels. concept: whether
+    the label is shown, where the run has a confidence file or the adapter a label for "no concept";
+    withheld: why it is not (abstention.py). confidence: where there is a confidence file, but for
+    the answer "no concept". given: the vector's first own label, where it has one, and equal:
+    whether the label is one of its own, case and whitespace aside.
     """
 
     label: str
@@ -51,6 +55,9 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     margin: float | UnsetType | None = UNSET
     confidence: float | UnsetType = UNSET
     concept: bool | UnsetType = UNSET
+    withheld: Withheld | UnsetType = UNSET
+    given: str | UnsetType = UNSET
+    equal: bool | UnsetType = UNSET
     score: float | UnsetType = UNSET
 
     def __post_init__(self) -> None:

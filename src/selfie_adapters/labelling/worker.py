@@ -16,9 +16,10 @@ from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
+from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.centring import load_mean
-from selfie_adapters.labelling.choosing import Ranked, rank_labels
-from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.choosing import Ranked, meaning, rank_labels
+from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
@@ -74,6 +75,7 @@ class ShardWorker:
         check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
         self.confidence = _confidence(settings)
+        self.no_concept = no_concept_label(adapter)
         weights = weights_digest(model)
         self.labeller = Labeller(
             model, adapter, prompt, not settings.ignore_binding, _engine(settings)
@@ -88,7 +90,7 @@ class ShardWorker:
             weights=weights,
             fingerprint_checked=_fingerprint_checked(settings, adapter),
         )
-        self._means: dict[int, Tensor] = {}
+        self._means: dict[tuple[int, str | None], Tensor] = {}
 
     def close(self) -> None:
         """Release what the engine holds; a worker can be closed twice."""
@@ -101,19 +103,29 @@ class ShardWorker:
             vectors = vectors - torch.stack([self._mean(position) for position in positions])
         return vectors
 
-    def _mean(self, position: int) -> Tensor:
+    def place(self, position: int) -> tuple[int | None, str | None]:
+        """Layer and kind of position of a vector of the source, None where nothing states it."""
         layer = self.source.layer(position)
         for known in (self.settings.layer, _layer_of(self.labeller.adapter)):
             layer = known if layer is None else layer
+        return layer, self.source.kind(position)
+
+    def calibration(self, position: int) -> Calibration | None:
+        """The calibration of a vector of the source; None for a run without a confidence file."""
+        return None if self.confidence is None else self.confidence.at(*self.place(position))
+
+    def _mean(self, position: int) -> Tensor:
+        layer, kind = self.place(position)
         if layer is None:
             raise ConfigError(
                 f"{self.settings.mean}: which layer's mean? Neither {self.settings.source} nor the "
                 "adapter says where the vectors come from. Pass --layer."
             )
-        if layer not in self._means:
+        if (layer, kind) not in self._means:
             assert self.settings.mean is not None
-            self._means[layer] = load_mean(self.settings.mean, layer, self.source.d_model)
-        return self._means[layer]
+            width = self.source.d_model
+            self._means[layer, kind] = load_mean(self.settings.mean, layer, width, kind)
+        return self._means[layer, kind]
 
     def label(self, vectors: Tensor, positions: list[int]) -> list[list[Label]]:
         """The labels of some vectors; seeds are made of what identifies them."""
@@ -121,13 +133,15 @@ class ShardWorker:
         return draw(self.labeller, self.settings, vectors, names)
 
     def controls(self) -> list[ControlScores]:
-        """How a few vectors of the run, and vectors that mean nothing, score."""
-        step = max(1, len(self.source) // CONTROLS)
-        vectors = self.vectors(list(range(0, len(self.source), step))[:CONTROLS])
-        usable = [vector for vector in vectors if self._problem(vector) is None]
+        """How a few of the run's vectors with a concept, and vectors that mean nothing, score."""
+        meant = [i for i in range(len(self.source)) if self.source.holds_concept(i)]
+        picked = meant[:: max(1, len(meant) // CONTROLS)][:CONTROLS]
+        vectors = self.vectors(picked)
+        usable = [i for i, vector in enumerate(vectors) if self._problem(vector) is None]
         if not usable:
             return []
-        return control_scores(self.labeller, self.settings, self.confidence, torch.stack(usable))
+        calibrations = [self.calibration(picked[i]) for i in usable]
+        return control_scores(self.labeller, self.settings, calibrations, vectors[usable])
 
     def write_facts(self, folder: str | Path) -> None:
         """Write binding.json and controls.json, unless an earlier attempt has.
@@ -197,11 +211,11 @@ class ShardWorker:
             labels = answers.get(position, [])
             if any(not math.isfinite(label.log_prob) for label in labels):
                 labels, errors[position] = [], "the model's output is not finite"
-            name = self.source.identity(position)
             if position in errors:
+                name = self.source.identity(position)
                 rows[position] = [FailedRow(**name, error=errors[position])]
             else:
-                rows[position] = self._label_rows(name, labels)
+                rows[position] = self._label_rows(position, labels)
         return rows
 
     def _problem(self, vector: Tensor) -> str | None:
@@ -215,16 +229,16 @@ class ShardWorker:
             )
         return None
 
-    def _label_rows(self, name: dict[str, Any], labels: list[Label]) -> list[Row]:
+    def _label_rows(self, position: int, labels: list[Label]) -> list[Row]:
         ranked = rank_labels(labels)
         if self.settings.best_of is None:  # all labels, in the order they were drawn
             order = {id(label): i for i, label in enumerate(labels)}
             ranked.sort(key=lambda one: order[id(one.label)])
         elif not self.settings.explain:
             ranked = ranked[:1]
-        return [LabelRow(**name, **self._fields(one, len(labels) > 1)) for one in ranked]
+        return [self._row(position, one, len(labels) > 1) for one in ranked]
 
-    def _fields(self, one: Ranked, of_several: bool) -> dict[str, Any]:
+    def _row(self, position: int, one: Ranked, of_several: bool) -> LabelRow:
         label = one.label
         row: dict[str, Any] = {
             "label": label.text,
@@ -242,11 +256,17 @@ class ShardWorker:
         if of_several:
             margin = None if one.margin is None else round(one.margin, 4)
             row |= {"rank": one.rank, "agreement": round(one.agreement, 4), "margin": margin}
-        if self.confidence is not None:
-            probability = self.confidence.of(label, one.agreement)
-            row["confidence"] = round(probability, 4)
-            row["concept"] = self.confidence.believes(probability)
-        return row
+        if self.confidence is not None or self.no_concept is not None:
+            verdict = judge(label, self.calibration(position), self.no_concept, one.agreement)
+            row["concept"] = verdict.withheld is None
+            if verdict.confidence is not None:
+                row["confidence"] = round(verdict.confidence, 4)
+            if verdict.withheld is not None:
+                row["withheld"] = verdict.withheld
+        if given := self.source.labels(position):
+            row["given"] = given[0]
+            row["equal"] = meaning(label.text) in map(meaning, given)
+        return LabelRow(**self.source.identity(position), **row)
 
 
 def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
-from selfie_adapters.output import JOINERS, visible
+from selfie_adapters.labelling.words import words_of
+from selfie_adapters.output import visible
 from selfie_adapters.report.page import write_page
 
 CELLS_ON_A_PAGE = 20_000
@@ -31,6 +30,7 @@ def shown_token(token: PromptToken) -> dict[str, Any]:
 def shown_cell(cell: Cell) -> dict[str, Any]:
     """A cell for the page: nothing invisible in its texts, numbers that are no numbers as null."""
     row: dict[str, Any] = {**asdict(cell), "label": visible(cell.label), "raw": visible(cell.raw)}
+    row["lens"] = None if cell.lens is None else visible(cell.lens)
     for name in ("log_prob", "gain", "confidence"):
         if row[name] is not None and not math.isfinite(row[name]):
             row[name] = None
@@ -38,10 +38,14 @@ def shown_cell(cell: Cell) -> dict[str, Any]:
 
 
 def measure(confidence: Confidence | None) -> dict[str, Any]:
-    """What the colour means: the calibrated confidence, or else the gain."""
+    """What the colour means: the calibrated confidence, or else the gain.
+
+    threshold: None where each layer and kind of position has its own.
+    """
     if confidence is None:
         return {"name": "gain", "full": FULL_GAIN, "threshold": 0.0}
-    return {"name": "confidence", "full": 1.0, "threshold": confidence.threshold}
+    threshold = None if confidence.places else confidence.threshold
+    return {"name": "confidence", "full": 1.0, "threshold": threshold}
 
 
 def page_frame(plan: ReadingPlan) -> dict[str, Any]:
@@ -60,11 +64,13 @@ def write_reading_page(
     confidence: Confidence | None = None,
     trained_layer: int | None = None,
     find: str = "",
+    show_withheld: bool = False,
 ) -> int:
     """Write the page; returns how many of the reading's cells it does not hold.
 
     facts: how the reading was made, for the foot of the page. trained_layer: the block whose
     outputs the adapter was trained on. find: a word; cells whose label names it are marked.
+    show_withheld: whether withheld labels are shown at first; a box on the page changes it.
     """
     plan = reading.plan
     columns = max(1, CELLS_ON_A_PAGE // len(plan.layers))
@@ -84,16 +90,19 @@ def write_reading_page(
             "data": {
                 **frame,
                 "find": visible(find),
+                "show_withheld": show_withheld,
                 "readings": [
                     {
                         "name": "",
                         "measure": measure(confidence),
                         "trained_layer": trained_layer,
+                        "withholds": any(cell.withheld for cell in cells),
                         "cells": [shown_cell(cell) for cell in cells],
                     }
                 ],
             },
             "calibrated": confidence is not None,
+            "lens": any(cell.lens is not None for cell in cells),
             "facts": {key: visible(value) for key, value in facts.items()},
             "left_out": left_out,
         },
@@ -103,16 +112,6 @@ def write_reading_page(
 
 def names_word(label: str, word: str) -> bool:
     """Whether `label` holds `word` (one or several words) whole, case and a plural s aside."""
-    padded = f" {' '.join(_words(label))} "
-    wanted = " ".join(_words(word))
+    padded = f" {' '.join(words_of(label))} "
+    wanted = " ".join(words_of(word))
     return bool(wanted) and f" {wanted} " in padded
-
-
-def _words(text: str) -> Iterable[str]:
-    folded = unicodedata.normalize("NFC", text).casefold()
-    words = "".join(c if _in_word(c) else " " for c in folded).split()
-    return [word.removesuffix("s") if len(word) > 3 else word for word in words]
-
-
-def _in_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LNM" or character in JOINERS

@@ -57,7 +57,7 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
             wanted = parse_request(ReadRequest, body)
             adapters = service.chosen(wanted.adapters)
             plan = service.plan(wanted)
-            job.start(lambda: service.read(plan, adapters))
+            job.start(lambda: service.read(plan, adapters, wanted.lens))
             return _Lines(job, service.limits.idle_seconds)
 
     async def label(request: Request) -> Response:

@@ -59,13 +59,14 @@ class _Request(BaseModel):
 
 class ReadRequest(_Request):
     """Read a prompt. layers, positions: as on the command line; null for all. chat null: that of
-    the vectors that the adapter was trained on."""
+    the vectors that the adapter was trained on. lens: the logit lens's word for each state too."""
 
     prompt: str
     layers: str | None = Field(default=None, max_length=1000)
     positions: str | None = Field(default=None, max_length=1000)
     chat: Chat | None = None
     special: bool = False
+    lens: bool = False
 
 
 class LabelRequest(_Request):

@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.reading import chat_of_reading, read_cells, read_means
+from selfie_adapters.labelling.reading import chat_of_reading, read_cells
+from selfie_adapters.labelling.reading_means import read_means
 from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
@@ -33,6 +35,10 @@ class ServedAdapter:
     confidence: Confidence | None
 
     @property
+    def no_concept(self) -> str | None:
+        return no_concept_label(self.labeller.adapter)
+
+    @property
     def trained_layer(self) -> int | None:
         binding = self.labeller.adapter.binding
         return None if binding is None else binding.layer
@@ -47,10 +53,13 @@ class Service:
         adapters: list[ServedAdapter],
         mean: tuple[str, list[int]] | None = None,
         limits: Limits | None = None,
+        show_withheld: bool = False,
     ) -> None:
-        """mean: file of mean vectors, and the layers that it has."""
+        """mean: file of mean vectors, and the layers that it has. show_withheld: whether the page
+        shows labels that are withheld at first."""
         self.model, self.adapters, self.mean = model, adapters, mean
         self.limits = limits or Limits()
+        self.show_withheld = show_withheld
         self.worker = Worker(self.limits.places)
         # A tokenizer is not safe in two threads at once; requests are checked with a copy.
         self._front = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
@@ -65,6 +74,7 @@ class Service:
                 {"name": visible(a.name), "kind": a.labeller.adapter.kind, "layer": a.trained_layer}
                 for a in self.adapters
             ],
+            "show_withheld": self.show_withheld,
             "limits": dataclasses.asdict(self.limits),
         }
 
@@ -130,7 +140,9 @@ class Service:
                 "most. Send fewer vectors or scales.",
             )
 
-    def read(self, plan: ReadingPlan, adapters: list[ServedAdapter]) -> Iterator[Event]:
+    def read(
+        self, plan: ReadingPlan, adapters: list[ServedAdapter], lens: bool = False
+    ) -> Iterator[Event]:
         """Runs in the worker."""
         means = None
         if self.mean is not None:
@@ -144,7 +156,12 @@ class Service:
         }
         for number, adapter in enumerate(adapters):
             batches = read_cells(
-                adapter.labeller, plan, means, adapter.confidence, batch_size=_CELLS_AT_ONCE
+                adapter.labeller,
+                plan,
+                means,
+                adapter.confidence,
+                batch_size=_CELLS_AT_ONCE,
+                lens=lens,
             )
             for cells in batches:
                 shown = [shown_cell(cell) for cell in cells]
@@ -161,7 +178,7 @@ class Service:
             for index in range(len(vectors)):
                 one = vectors[index : index + 1]
                 (answers,) = adapter.labeller.label(one, scales, first_index=index)
-                rows = [_shown_label(index, answer, adapter.confidence) for answer in answers]
+                rows = [_shown_label(index, answer, adapter) for answer in answers]
                 yield {"event": "labels", "reading": number, "labels": rows}
         yield {"event": "done"}
 
@@ -174,16 +191,21 @@ def _readings(adapters: list[ServedAdapter]) -> list[dict[str, Any]]:
             "name": visible(adapter.name) if len(adapters) > 1 else "",
             "measure": measure(adapter.confidence if calibrated else None),
             "trained_layer": adapter.trained_layer,
+            "withholds": adapter.confidence is not None or adapter.no_concept is not None,
         }
         for adapter in adapters
     ]
 
 
-def _shown_label(index: int, label: Label, confidence: Confidence | None) -> dict[str, Any]:
+def _shown_label(index: int, label: Label, adapter: ServedAdapter) -> dict[str, Any]:
+    trust = adapter.confidence
+    here = None if trust is None else trust.at(adapter.trained_layer, None)
+    verdict = judge(label, here, adapter.no_concept)
     return {
         "index": index,
         "scale": label.scale,
         "label": visible(label.text),
         "gain": label.gain,
-        "confidence": None if confidence is None else confidence.of(label),
+        "confidence": verdict.confidence,
+        "withheld": verdict.withheld,
     }

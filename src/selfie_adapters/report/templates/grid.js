@@ -15,14 +15,19 @@ const words = (text) => {
 };
 const percent = (value) => `${Math.round(value * 100)} %`;
 
+const SILENT = "·", REPEATS = "↺";
+/** A label as it is shown: silent where it is withheld, unless all are asked for. */
+const shownLabel = (cell, all) => (cell.withheld && !all ? SILENT : (cell.label || "∅") + (cell.repeats ? ` ${REPEATS}` : ""));
+
 /** What the colour of a cell means: {name: "confidence" or "gain", full, threshold}. */
 class Measure {
   constructor({ name, full, threshold }) { Object.assign(this, { name, full, threshold }); }
   value(cell) { return cell[this.name]; }
   share(cell) { return !cell.label ? 0 : Math.min(1, Math.max(0, (this.value(cell) ?? 0) / this.full)); }
-  doubted(cell) { return !cell.label || this.value(cell) === null || this.value(cell) < this.threshold || this.value(cell) <= 0; }
+  doubted(cell) { return !cell.label || Boolean(cell.withheld) || this.value(cell) === null || this.value(cell) <= 0; }
   words(cell) {
     const value = this.value(cell);
+    if (cell.withheld === "no concept") return "the adapter answers: no concept";
     if (value === null) return `${this.name} unknown`;
     return this.name === "confidence" ? `confidence ${percent(value)}` : `gain ${value.toFixed(2)} nats per token`;
   }
@@ -53,6 +58,7 @@ class Grid {
     this.cells = new Map();
     this.nodes = new Map();
     this.word = " ";
+    this.all = false; // whether labels that are withheld are shown
     this.node = tag("section", "grid");
     if (name) this.node.append(tag("h2", "", name));
     this.scroll = tag("div", "scroll");
@@ -117,21 +123,39 @@ class Grid {
       const node = this.nodes.get(key);
       if (!node) continue;
       this.cells.set(key, cell);
-      const share = this.measure.share(cell);
-      node.style.setProperty("--c", share.toFixed(3));
-      node.textContent = cell.label || "∅";
-      node.classList.remove("waiting");
-      node.classList.toggle("doubted", this.measure.doubted(cell));
-      node.classList.toggle("lit", share > 0.52);
-      node.classList.toggle("strong", share > 0.75);
-      node.setAttribute("aria-label", this.spoken(cell));
-      this.#mark(node, cell);
+      this.#paint(node, cell);
     }
+  }
+
+  #paint(node, cell) {
+    const silent = cell.withheld && !this.all;
+    const share = silent ? 0 : this.measure.share(cell);
+    node.style.setProperty("--c", share.toFixed(3));
+    node.replaceChildren(shownLabel(cell, this.all));
+    if (cell.lens !== null) node.append(tag("small", "lens", cell.lens || "∅"));
+    node.classList.remove("waiting");
+    node.classList.toggle("silent", Boolean(silent));
+    node.classList.toggle("doubted", this.measure.doubted(cell));
+    node.classList.toggle("lit", share > 0.52);
+    node.classList.toggle("strong", share > 0.75);
+    node.setAttribute("aria-label", this.spoken(cell));
+    this.#mark(node, cell);
+  }
+
+  /** Show the labels that are withheld, or hide them again. */
+  showAll(all) {
+    this.all = all;
+    for (const [key, cell] of this.cells) this.#paint(this.nodes.get(key), cell);
   }
 
   spoken(cell) {
     const token = this.read.find((one) => one.position === cell.position);
-    return `layer ${cell.layer}, token ${cell.position} ${token.text}: ${cell.label || "nothing written"}, ${this.measure.words(cell)}`;
+    return `layer ${cell.layer}, token ${cell.position} ${token.text}: ${this.said(cell)}, ${this.measure.words(cell)}`;
+  }
+  /** The label in words, or why it is not shown. */
+  said(cell) {
+    if (cell.withheld && !this.all) return `withheld, ${cell.withheld}`;
+    return (cell.label || "nothing written") + (cell.repeats ? " (repeats words of the text)" : "");
   }
 
   find(text) {
@@ -139,7 +163,7 @@ class Grid {
     for (const [key, cell] of this.cells) this.#mark(this.nodes.get(key), cell);
     return [...this.cells.values()].filter((cell) => this.#named(cell)).length;
   }
-  #named(cell) { return this.word.trim() !== "" && words(cell.label).includes(this.word); }
+  #named(cell) { return (this.all || !cell.withheld) && this.word.trim() !== "" && words(cell.label).includes(this.word); }
   #mark(node, cell) { node.classList.toggle("found", this.#named(cell)); }
 
   select(layer, position) {
@@ -232,7 +256,7 @@ class Stage {
     const cell = node && grid.cells.get(grid.key(node.dataset.layer, node.dataset.position));
     this.tip.hidden = !cell;
     if (!cell) return;
-    const label = tag("b", "", cell.label || "nothing written");
+    const label = tag("b", "", grid.said(cell));
     label.dir = "auto";
     this.tip.replaceChildren(label, tag("small", "", `layer ${cell.layer} · token ${cell.position} · ${grid.measure.words(cell)}`));
     const box = node.getBoundingClientRect(), mine = this.tip.getBoundingClientRect();
@@ -262,7 +286,7 @@ class Stage {
       const cell = grid.cells.get(grid.key(layer, position));
       const heading = grid.node.querySelector("h2")?.textContent;
       if (heading) this.details.append(tag("h2", "", heading));
-      const label = tag("p", "label", cell ? cell.label || "nothing written" : "waiting");
+      const label = tag("p", "label", cell ? grid.said(cell) : "waiting");
       label.dir = "auto";
       const where = tag("p", "where");
       where.append(`layer ${layer}, token ${position} “`, tag("bdi", "", token.text), "”");
@@ -274,11 +298,14 @@ class Stage {
 
   #facts(grid, cell) {
     const rows = [
-      ["confidence", cell.confidence === null ? "not calibrated" : percent(cell.confidence) + (cell.confidence < grid.measure.threshold ? ": below the threshold, no concept" : "")],
+      ["confidence", cell.confidence === null ? "none" : percent(cell.confidence)],
+      ["shown", cell.withheld ? `no: ${cell.withheld}` : "yes"],
       ["gain", cell.gain === null ? "unknown" : `${cell.gain.toFixed(2)} nats per token over the zero vector`],
       ["log p", cell.log_prob === null ? "unknown" : `${cell.log_prob.toFixed(2)} nats over ${cell.tokens} tokens`],
       ["written", cell.raw],
       ["ended", cell.ended ? "yes" : "no: cut off"],
+      ...(cell.repeats ? [["repeats", "only words of the text before this token"]] : []),
+      ...(cell.lens !== null ? [["logit lens", cell.lens || "∅"]] : []),
     ];
     const list = tag("dl");
     for (const [key, value] of rows) list.append(tag("dt", "", key), tag("dd", "", value));
@@ -290,8 +317,8 @@ class Stage {
     for (const one of grid.layers) {
       const cell = grid.cells.get(grid.key(one, position));
       const item = tag("li", one === layer ? "here" : "");
-      const swatch = tag("i"), text = tag("span", "", cell ? cell.label || "∅" : "…");
-      if (cell) swatch.style.setProperty("--c", grid.measure.share(cell).toFixed(3));
+      const swatch = tag("i"), text = tag("span", "", cell ? shownLabel(cell, grid.all) : "…");
+      if (cell && !(cell.withheld && !grid.all)) swatch.style.setProperty("--c", grid.measure.share(cell).toFixed(3));
       text.dir = "auto";
       item.append(tag("b", "", String(one)), swatch, text);
       list.append(item);
@@ -303,33 +330,53 @@ class Stage {
     this.grids[which].add(cells);
     if (this.chosen) this.#detail();
   }
+  showAll(all) {
+    for (const grid of this.grids) grid.showAll(all);
+    if (this.chosen) this.#detail();
+  }
   find(text) { return this.grids.map((grid) => grid.find(text)).reduce((a, b) => a + b, 0); }
 }
 
-/** Legend and search field above a stage; returns what searches again. */
-function tools(host, readings, find, onFind) {
+/** A checkbox that shows what is withheld, and hides it again. */
+function withheldToggle(all, onAll) {
+  const label = tag("label", "withheld"), box = tag("input");
+  Object.assign(box, { type: "checkbox", checked: all, id: "show-withheld" });
+  box.addEventListener("change", () => onAll(box.checked));
+  label.append(box, "show what was withheld");
+  return label;
+}
+
+/** Legend and search field above a stage; returns what searches again.
+ *  all: whether labels that are withheld are shown at first. */
+function tools(host, readings, find, all, stage) {
   const legend = tag("div", "legend"), ramp = tag("span", "ramp");
   const { name, full } = readings[0].measure, confidence = name === "confidence";
   for (const { measure } of readings) {
-    if (measure.threshold <= 0) continue;
+    if (!(measure.threshold > 0)) continue; // none, or one for each layer and kind of position
     const mark = ramp.appendChild(tag("i"));
     mark.style.left = `${(100 * measure.threshold) / full}%`;
-    mark.title = `threshold ${percent(measure.threshold)}: below it, no concept`;
+    mark.title = `threshold ${percent(measure.threshold)}: below it, the label is withheld`;
   }
   legend.append(tag("span", "", confidence ? "confidence" : "gain over the zero vector"));
   legend.append(confidence ? "0 %" : "0", ramp, confidence ? "100 %" : `${full} nats per token or more`);
-  const doubted = tag("span");
-  doubted.append(tag("em", "", "in italics"), confidence ? " below the threshold: no concept" : " the vector adds nothing");
+  const marks = tag("span");
+  if (!confidence) marks.append(tag("em", "", "in italics"), " the vector adds nothing; ");
+  marks.append(`${REPEATS} repeats words of the text`);
+  if (readings.some((reading) => reading.withholds)) marks.prepend(`${SILENT} withheld; `);
   const label = tag("label", "find"), input = tag("input"), count = tag("output");
   Object.assign(input, { type: "search", value: find, placeholder: "a word", id: "find" });
   label.append("mark labels that name", input, count);
   const search = () => {
-    const found = onFind(input.value);
+    const found = stage.find(input.value);
     count.textContent = input.value.trim() ? `${found} ${found === 1 ? "cell" : "cells"}` : "";
   };
   input.addEventListener("input", search);
-  host.replaceChildren(legend, doubted, label);
+  host.replaceChildren(legend, marks, label);
+  if (readings.some((reading) => reading.withholds)) {
+    marks.after(withheldToggle(all, (on) => { stage.showAll(on); search(); }));
+    stage.showAll(all);
+  }
   const layers = new Set(readings.map((reading) => reading.trained_layer).filter((layer) => layer !== null));
-  if (layers.size) doubted.after(tag("span", "trained", `trained on layer ${[...layers].join(" and ")}`));
+  if (layers.size) marks.after(tag("span", "trained", `trained on layer ${[...layers].join(" and ")}`));
   return search;
 }

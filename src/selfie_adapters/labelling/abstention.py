@@ -1,0 +1,50 @@
+"""Whether a label is shown: the one place that decides it.
+
+A label is withheld where the adapter answers that its vector holds no concept (it is trained to
+give one fixed label for those), and where its calibrated probability is below the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfie_adapters.adapters import Adapter
+from selfie_adapters.labelling.choosing import meaning
+from selfie_adapters.labelling.confidence import Calibration
+from selfie_adapters.labelling.labeller import Label
+
+NO_CONCEPT = "no concept"
+BELOW_THRESHOLD = "below threshold"
+Withheld = Literal["no concept", "below threshold"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """confidence: the probability that the label is right, None without a calibration and for the
+    answer "no concept". withheld: why the label is not shown; None where it is."""
+
+    confidence: float | None
+    withheld: Withheld | None
+
+
+def judge(
+    label: Label, calibration: Calibration | None, no_concept: str | None, agreement: float = 1.0
+) -> Judgement:
+    """Whether to show `label`. no_concept: the adapter's label for it (`no_concept_label`)."""
+    if is_no_concept(label.text, no_concept):
+        return Judgement(None, NO_CONCEPT)
+    if calibration is None:
+        return Judgement(None, None)
+    probability = calibration.of(label, agreement)
+    return Judgement(probability, None if calibration.believes(probability) else BELOW_THRESHOLD)
+
+
+def is_no_concept(text: str, no_concept: str | None) -> bool:
+    """Whether a generated label says that there is no concept, case and whitespace aside."""
+    return no_concept is not None and meaning(text) == meaning(no_concept)
+
+
+def no_concept_label(adapter: Adapter) -> str | None:
+    """The label that the adapter was trained to give for vectors without a concept, if any."""
+    return None if adapter.binding is None else adapter.binding.no_concept
