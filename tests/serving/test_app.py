@@ -385,7 +385,9 @@ def test_a_client_that_goes_away_frees_its_place(serve):
 def test_a_client_that_takes_nothing_is_dropped(serve):
     client = serve(Limits(places=1, idle_seconds=0.3))
     line = {"event": "cells", "reading": 0, "cells": ["x" * 100_000]}
-    client.service.read = lambda _plan, _adapters, _lens: iter([line] * 200)  # more than the sockets hold
+    client.service.read = lambda _plan, _adapters, _lens: iter(
+        [line] * 200
+    )  # more than the sockets hold
     with socket.create_connection(("127.0.0.1", client.port)) as raw:
         body = b'{"prompt": "owl", "chat": "none"}'
         head = f"POST /api/read HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"

@@ -1,7 +1,8 @@
 """Kinds of position: the token of its text that a vector is taken from, as far as means and
 calibrations distinguish it.
 
-"-1", "-2", …: counted from the end of the text, the chat format's closing tokens included.
+"-1", "-2", …: counted from the end of the text, the chat format's closing tokens included; "5",
+say: from its start.
 "name": the last token of a topic's own name inside a sentence.
 """
 
@@ -16,11 +17,12 @@ NAME = "name"
 def kind_of_token(position: int, tokens: int, known: Collection[str | None]) -> str | None:
     """Which of the kinds `known` a token of a prompt belongs to.
 
-    position: from 0, of `tokens`. A kind counted from the end where that one is known; else "name"
-    (a token inside the text); else the one without a kind, or the only one there is.
+    position: from 0, of `tokens`. A kind counted from the end, else from the start, where that one
+    is known; else "name" (a token inside the text); else the one without a kind, or the only one
+    there is.
     Raises KeyError if none of these is known.
     """
-    for kind in (str(position - tokens), NAME, None):
+    for kind in (str(position - tokens), str(position), NAME, None):
         if kind in known:
             return kind
     if len(known) == 1:

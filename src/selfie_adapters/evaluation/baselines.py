@@ -54,7 +54,7 @@ class LogitLens:
         self._model = model
 
     def words(self, vectors: Tensor) -> list[str]:
-        """Raises ModelError where the model has no lens (`has_lens`), and DataError for vectors of
+        """Raises ModelError where the model has no lens (`check_lens`), DataError for vectors of
         another width; `scores` too."""
         return lens_words(self._model, vectors)
 

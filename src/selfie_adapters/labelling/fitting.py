@@ -301,9 +301,7 @@ def _threshold(
     enough = [one for one in controls if one.size >= controls_needed(control_rate)]
     for some in [*enough, np.concatenate(controls)] if controls else []:
         above = some.size - np.searchsorted(np.sort(some), candidates)
-        allowed &= (
-            wilson_bounds(above, np.full(candidates.size, some.size))[1] <= control_rate
-        )
+        allowed &= wilson_bounds(above, np.full(candidates.size, some.size))[1] <= control_rate
     best = float(kept[allowed].max(initial=0.0))
     good = candidates[allowed & (kept >= precision)]
     return (float(good.min()) if good.size else None), best
