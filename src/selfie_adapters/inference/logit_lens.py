@@ -61,6 +61,11 @@ def check_lens(model: FrozenModel) -> list[nn.Module]:
     return modules
 
 
+def has_lens(model: FrozenModel) -> bool:
+    """Whether `lens_logits` works for this model."""
+    return _after_blocks(model) is not None
+
+
 @torch.no_grad()
 def _through(modules: list[nn.Module], states: Tensor) -> Tensor:
     for module in modules:
