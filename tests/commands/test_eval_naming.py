@@ -41,7 +41,8 @@ def test_tables_figure_and_rows(command, tmp_path, capsys):
         "last token of the prompt, 6 topics",
         "the concept's own token, 6 topics",
         "adapter does NOT beat, in points right or related: zero vector +0 [",
-        "vectors without a concept that show a label: 100 [",
+        "vectors without a concept that show a label: 100 [68, 100] % of 8",
+        "100 [61, 100] % shown",
         "results/naming/results.json",
     ):
         assert text in shown

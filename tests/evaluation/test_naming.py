@@ -7,8 +7,8 @@ import torch
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation import Known, Named, name_vectors, naming_conditions
-from selfie_adapters.evaluation.naming import comparisons, shows_a_label
-from selfie_adapters.evaluation.naming_conditions import other_topics, random_directions
+from selfie_adapters.evaluation.controls import other_topics, random_directions
+from selfie_adapters.evaluation.naming import comparisons
 from selfie_adapters.evaluation.naming_retrieval import sampled_groups
 from selfie_adapters.evaluation.statistics import PairedTable, wilson
 from selfie_adapters.model import FrozenModel
@@ -74,12 +74,6 @@ def test_conditions_are_compared_pair_by_pair():
     bad = judged(["tin"] * 20, topics, "cosine")
     assert all(one["first_beats_second"] for one in comparisons(good, [bad]))
     assert not any(one["first_beats_second"] for one in comparisons(bad, [good]))
-
-
-def test_vectors_without_a_concept_count_those_that_show_a_label():
-    found = shows_a_label(["nothing", "NOTHING ", "owl", "no thing"], "nothing")
-    assert (found.mean, found.n) == (0.5, 4)
-    assert shows_a_label(["nothing"], None).mean == 1  # an adapter that cannot be silent
 
 
 def test_pooled_sections_keep_every_vector():

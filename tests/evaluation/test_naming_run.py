@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,7 +143,7 @@ def test_silence_is_counted_where_there_is_a_concept_and_where_there_is_none(fin
     null = rows_of(rows, "own_at_null", 2, "adapter")
     shown = sum(label.casefold() != no_concept for label in null)
     assert shown < 8
-    found = results["without_concept"]["shows_a_label"]
+    found = results["without_concept"]["shown"]
     expected = wilson(shown, 8)
     assert (found["mean"], found["low"], found["high"]) == (
         expected.mean,
@@ -149,8 +151,9 @@ def test_silence_is_counted_where_there_is_a_concept_and_where_there_is_none(fin
         expected.high,
     )
     assert results["without_concept"]["by_layer"][0]["layer"] == 2
-    silent = [row for row in rows if row["verdict"] == "no concept" and row["name"]]
-    assert all(row["generated"].casefold() == no_concept for row in silent)
+    assert not results["calibrated"]
+    for row in rows:
+        assert row["shown"] == (row["generated"].casefold() != no_concept)
 
 
 def test_retrieval_is_by_gain_and_by_each_baselines_score(finished, settings, model):
@@ -198,6 +201,36 @@ def test_positions_pool_their_blocks_and_topics_count_once(finished):
     assert adapter["share"]["wrong"]["n"] == 6
     beaten = [pair for pair in results["positions"][1]["comparisons"] if pair["measure"] == "exact"]
     assert [pair["second"] for pair in beaten] == CONDITIONS[1:]
+
+
+def test_a_calibration_beside_the_adapter_withholds_labels(settings, model, tmp_path):
+    """Its threshold is the median gain of the labels at one place: half of them are shown."""
+    adapter = load_adapter(settings.adapter)
+    vectors = load_dataset(settings.source).sections[2].vectors[:6].float()
+    found = Labeller(model, adapter).label(vectors, max_new_tokens=4)
+    gains = sorted(labels[0].gain for labels in found)
+    middle = (gains[2] + gains[3]) / 2
+    place = {"weights": {"gain": 1.0}, "intercept": -middle, "threshold": 0.5}
+    never = {"weights": {}, "intercept": 0.0, "threshold": None}
+    drawing = {"scales": [1.0], "samples": 1, "best_of": False, "temperature": 0.0, "top_p": 1.0}
+    drawing |= {"repetition_penalty": 1.0, "max_new_tokens": 30}
+    drawing |= {"template": None, "placeholder": None}
+    confidence = {**never, "settings": drawing, "measured": {}}
+    confidence["places"] = [{**place, "layer": 0, "position": "-1", "measured": {}}]
+    copied = Path(shutil.copy(settings.adapter, tmp_path / "adapter.safetensors"))
+    (tmp_path / "adapter.confidence.json").write_text(json.dumps(confidence))
+    changed = settings.model_copy(update={"adapter": str(copied), "retrieval": 0})
+    results = json.loads(run_naming(changed, tmp_path / "r", model).read_text())
+    assert results["calibrated"]
+    shares = {
+        (one["position"], one["layer"]): one["conditions"][0]["share"]["shown"]["mean"]
+        for one in results["sections"]
+    }
+    assert shares == {("-1", 0): 0.5, ("-1", 2): 0, ("name", 0): 0, ("name", 2): 0}
+    assert results["without_concept"]["shown"]["mean"] == 0
+    first = results["sections"][0]["conditions"]
+    assert first[0]["share"]["right or related, of the shown"]["n"] == 3
+    assert first[-1]["share"]["shown"]["mean"] == 1  # a ridge probe withholds nothing
 
 
 @pytest.mark.parametrize("killed_at", [1, 12, 40])

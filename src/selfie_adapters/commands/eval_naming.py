@@ -99,28 +99,27 @@ def print_naming(console: Console, results: dict[str, Any]) -> None:
     from selfie_adapters.evaluation.naming_results import position_name
 
     for pooled in results["positions"]:
-        position = pooled["position"]
-        sections = [one for one in results["sections"] if one["position"] == position]
-        names = [one["condition"] for one in pooled["conditions"]]
+        sections = [one for one in results["sections"] if one["position"] == pooled["position"]]
         topics = pooled["conditions"][0]["topics"]
         table = Table(
-            title=f"{position_name(position)}, {topics} topics: name or synonym to the "
-            "letter / right or related, %"
+            title=f"{position_name(pooled['position'])}, {topics} topics",
+            caption="% name or synonym to the letter / % right or related",
+            box=None,
         )
-        table.add_column("block", justify="right")
-        for name in names:
-            table.add_column(escape(name), justify="right")
-        for one in sections:
-            cells = [_cell(condition["share"]) for condition in one["conditions"]]
-            table.add_row(str(one["layer"]), *cells)
-        if len(sections) > 1:
-            cells = [_cell(condition["share"]) for condition in pooled["conditions"]]
-            table.add_row("all", *cells, style="bold")
+        columns = [*sections, pooled] if len(sections) > 1 else sections
+        table.add_column("")
+        for one in columns:
+            table.add_column(f"block {one['layer']}" if "layer" in one else "all", justify="right")
+        for row in zip(*(one["conditions"] for one in columns), strict=True):
+            name = row[0]["condition"]
+            style = "bold" if name == "adapter" else ""
+            cells = [_cell(condition["share"]) for condition in row]
+            table.add_row(escape(visible(name)), *cells, style=style)
         console.print(table)
         for line in _lines(pooled, sections):
             console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     if nulls := results["without_concept"]:
-        shown = _percent(nulls["shows_a_label"])
+        shown = _percent(nulls["shown"])
         line = f"vectors without a concept that show a label: {shown} % of {nulls['vectors']}"
         console.print(line, highlight=False, markup=False)
 
@@ -131,10 +130,15 @@ def _cell(share: dict[str, Any]) -> str:
 
 def _lines(pooled: dict[str, Any], sections: list[dict[str, Any]]) -> list[str]:
     share = pooled["conditions"][0]["share"]
-    measures = {"exact": "to the letter", "right or related": "right or related"}
-    if share["no concept"]["mean"]:
-        measures["no concept"] = "silent"
-    counted = (f"{_percent(share[name])} % {what}" for name, what in measures.items())
+    measures = {
+        "exact": "to the letter",
+        "right or related": "right or related",
+        "shown": "shown",
+        "right or related, of the shown": "right or related of those",
+    }
+    counted = (
+        f"{_percent(share[name])} % {what}" for name, what in measures.items() if share[name]
+    )
     lines = [f"adapter: {', '.join(counted)}"]
     if spelled := share["same first letter, of the wrong"]:
         lines.append(f"wrong labels with the name's first letter: {_percent(spelled)} %")

@@ -7,7 +7,7 @@ same vectors. A topic that has several vectors counts as one: the intervals are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from selfie_adapters.evaluation.judging import is_exact, judge, shares_first_letter
 from selfie_adapters.evaluation.statistics import Interval, PairedTable, unit_weights, wilson
+from selfie_adapters.labelling.abstention import is_no_concept
 from selfie_adapters.sources.topic import Topic
 
 Verdict = Literal["right", "related", "wrong", "no concept"]
-Measure = Literal["exact", "right", "right or related", "related", "wrong", "no concept"]
+Measure = Literal["exact", "right", "right or related", "related", "wrong", "no concept", "shown"]
 MEASURES: tuple[Measure, ...] = (
     "exact",
     "right",
@@ -26,6 +27,7 @@ MEASURES: tuple[Measure, ...] = (
     "related",
     "wrong",
     "no concept",
+    "shown",
 )
 _COUNTED: dict[Measure, tuple[Verdict, ...]] = {
     "right": ("right",),
@@ -38,21 +40,13 @@ COMPARED: tuple[Measure, ...] = ("exact", "right", "right or related")
 """What conditions are compared by."""
 
 
-def is_no_concept(label: str, no_concept: str | None) -> bool:
-    """Whether a label states that there is no concept, case and whitespace aside."""
-    return no_concept is not None and _plain(label) == _plain(no_concept)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 @dataclass(frozen=True)
 class Named:
     """One label for each of some vectors under one condition, judged against their topics.
 
     topics, labels, verdicts, exact: one per vector. exact: the label is a name or synonym to the
     letter, case aside. first_letter: it begins with the letter that the topic's name begins with.
+    shown: it is not withheld (`labelling.abstention`).
     """
 
     condition: str
@@ -62,6 +56,7 @@ class Named:
     verdicts: Sequence[Verdict]
     exact: Sequence[bool]
     first_letter: Sequence[bool]
+    shown: Sequence[bool]
 
     @classmethod
     def judged(
@@ -71,10 +66,11 @@ class Named:
         labels: Sequence[str],
         topics: Sequence[Topic],
         no_concept: str | None = None,
+        shown: Sequence[bool] | None = None,
     ) -> Named:
         """Judge labels of the vectors that `topics` are the topics of, one per vector.
 
-        no_concept: the label that states that there is none.
+        no_concept: the label that states that there is none. shown: None: all but those are.
         """
         verdicts: list[Verdict] = [
             "no concept" if is_no_concept(label, no_concept) else judge(label, topic)
@@ -83,7 +79,9 @@ class Named:
         pairs = list(zip(labels, topics, verdicts, strict=True))
         exact = [v != "no concept" and is_exact(label, topic) for label, topic, v in pairs]
         letter = [shares_first_letter(label, topic) for label, topic, _ in pairs]
-        return cls(condition, meaning, topics, labels, verdicts, exact, letter)
+        if shown is None:
+            shown = [verdict != "no concept" for verdict in verdicts]
+        return cls(condition, meaning, topics, labels, verdicts, exact, letter, shown)
 
     @classmethod
     def pooled(cls, parts: Sequence[Named]) -> Named:
@@ -92,13 +90,13 @@ class Named:
         def joined(field: str) -> list[Any]:
             return [one for part in parts for one in getattr(part, field)]
 
-        fields = ("topics", "labels", "verdicts", "exact", "first_letter")
+        fields = ("topics", "labels", "verdicts", "exact", "first_letter", "shown")
         return cls(parts[0].condition, parts[0].meaning, *map(joined, fields))
 
     def outcomes(self, measure: Measure) -> np.ndarray:
         """[vectors], 1.0 where the measure counts the label."""
-        if measure == "exact":
-            return np.array(self.exact, dtype=np.float64)
+        if measure in ("exact", "shown"):
+            return np.array(getattr(self, measure), dtype=np.float64)
         counted = _COUNTED[measure]
         return np.array([verdict in counted for verdict in self.verdicts], dtype=np.float64)
 
@@ -117,7 +115,7 @@ class Named:
 
     def summary(self) -> dict[str, Any]:
         """What results.json holds of a condition. Shares of none are null."""
-        wrong, shown = self.outcomes("wrong"), 1 - self.outcomes("no concept")
+        wrong, shown = self.outcomes("wrong"), self.outcomes("shown")
         conditional = {
             "same first letter, of the wrong": (np.array(self.first_letter), wrong),
             "right or related, of the shown": (self.outcomes("right or related"), shown),
@@ -150,9 +148,16 @@ class Named:
                 "verdict": verdict,
                 "exact": exact,
                 "same_first_letter": letter,
+                "shown": shown,
             }
-            for topic, label, verdict, exact, letter in zip(
-                self.topics, self.labels, self.verdicts, self.exact, self.first_letter, strict=True
+            for topic, label, verdict, exact, letter, shown in zip(
+                self.topics,
+                self.labels,
+                self.verdicts,
+                self.exact,
+                self.first_letter,
+                self.shown,
+                strict=True,
             )
         ]
 
@@ -174,13 +179,3 @@ def comparisons(first: Named, others: Sequence[Named]) -> list[dict[str, Any]]:
         for measure in COMPARED
         for difference in [first.minus(other, measure)]
     ]
-
-
-def shows_a_label(labels: Sequence[str], no_concept: str | None) -> Interval:
-    """Of vectors that hold no concept, the share that is labelled as if they held one."""
-    shown = [not is_no_concept(label, no_concept) for label in labels]
-    return wilson(sum(shown), len(shown))
-
-
-def by_condition(named: Sequence[Named]) -> Mapping[str, Named]:
-    return {one.condition: one for one in named}

@@ -20,13 +20,17 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
+from selfie_adapters.evaluation.controls import other_topics, random_directions
 from selfie_adapters.evaluation.naming import Named
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.inference.label_batches import checked_labels
-from selfie_adapters.inference.logit_lens import has_lens
-from selfie_adapters.labelling import Labeller, score_candidates
+from selfie_adapters.inference.logit_lens import check_lens
+from selfie_adapters.labelling import Label, Labeller, score_candidates
+from selfie_adapters.labelling.abstention import judge, no_concept_label
+from selfie_adapters.labelling.confidence import Calibration
+from selfie_adapters.labelling.reading import MAX_NEW_TOKENS
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
@@ -40,7 +44,6 @@ ADAPTER, ZERO, SHUFFLED, RANDOM, UNTRAINED = (
     "random",
     "untrained",
 )
-MAX_NEW_TOKENS = 20
 CHOOSE_ON = 40
 BATCH = 64
 
@@ -72,12 +75,16 @@ class SoftTokenReader:
         self.name, self.meaning = name, meaning
         self._labeller, self._scale = labeller, scale
 
-    def words(self, vectors: Tensor) -> list[str]:
+    def labels(self, vectors: Tensor) -> list[Label]:
         """The label of each vector [n, d_model]."""
         found = self._labeller.label(
             vectors, (self._scale,), max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH
         )
-        return [labels[0].text for labels in found]
+        return [labels[0] for labels in found]
+
+    def words(self, vectors: Tensor) -> list[str]:
+        """Text of the label of each vector."""
+        return [label.text for label in self.labels(vectors)]
 
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         """Gain of each name under each vector, nats per token: [n, names]."""
@@ -124,8 +131,7 @@ class Naming:
         self.model, self.seed, self.keep, self.progress = model, seed, keep, progress
         self._labeller = Labeller(model, adapter, prompt)
         self._unit_input = adapter.normalize_input
-        bound = adapter.binding
-        self.no_concept = no_concept or (None if bound is None else bound.no_concept)
+        self.no_concept = no_concept or no_concept_label(adapter)
         norm = mean_embedding_norm(model)
         plain = create_adapter("scale_only", model.d_model, init_scale=norm).to(model.device)
         self._plain = Labeller(model, plain, self._labeller.prompt.prompt)
@@ -140,58 +146,86 @@ class Naming:
         tried = self._untrained_losses(choosing.first(CHOOSE_ON), where)
         scale = min(tried, key=lambda one: tried[one])
         meaning = f"unit vector × {scale:g} mean embedding norms, without an adapter"
-        baselines: list[Baseline] = [LogitLens(self.model)] if has_lens(self.model) else []
-        baselines.append(TokenCosine(self.model))
-        baselines.append(RidgeProbe(self.model, training.vectors, training.names, self.seed))
+        baselines: list[Baseline] = [
+            *_lens(self.model),
+            TokenCosine(self.model),
+            RidgeProbe(self.model, training.vectors, training.names, self.seed),
+        ]
         untrained = SoftTokenReader(UNTRAINED, meaning, self._plain, scale)
         return Readers(self._adapter, untrained, baselines, tried)
 
-    def labels(self, where: str, reader: Baseline, vectors: Tensor) -> list[str]:
-        """The reader's label of each vector, batch by batch; where: of which vectors."""
-        found: list[str] = []
-        unit = f"{where}: {reader.name}"
+    def labels(self, where: str, vectors: Tensor) -> list[Label]:
+        """The adapter's label of each vector [n, d_model]; where: of which vectors."""
+        found = self._in_batches(
+            f"{where}: {ADAPTER}",
+            vectors,
+            lambda some: [_kept(label) for label in self._adapter.labels(some)],
+        )
+        return [_label(*values) for values in found]
+
+    def shown(self, labels: Sequence[Label], calibration: Calibration | None) -> list[bool]:
+        """Which labels of the adapter are not withheld. calibration: of their place, if any."""
+        return [judge(one, calibration, self.no_concept).withheld is None for one in labels]
+
+    def name(
+        self,
+        readers: Readers,
+        vectors: Tensor,
+        topics: Sequence[Topic],
+        where: str = "",
+        calibration: Calibration | None = None,
+    ) -> list[Named]:
+        """Every condition on the same vectors, the adapter first.
+
+        vectors: [n, d_model]; topics: one per vector. calibration: of the adapter's labels, for
+        what is shown. Raises DataError for a single topic.
+        """
+        own = self.labels(where, vectors)
+        order = other_topics(np.array([topic.title for topic in topics]), self.seed)
+        zero = self.labels("zero vector", torch.zeros_like(vectors[:1]))
+        meant = {
+            ADAPTER: (self._adapter.meaning, own),
+            ZERO: ("the adapter without a vector: one label", zero * len(own)),
+            SHUFFLED: ("the adapter's label of another topic's vector", [own[i] for i in order]),
+            RANDOM: ("the adapter on random directions", self._random_labels(where, vectors)),
+        }
+        found = [
+            Named.judged(
+                condition,
+                meaning,
+                [label.text for label in labels],
+                topics,
+                self.no_concept,
+                self.shown(labels, calibration),
+            )
+            for condition, (meaning, labels) in meant.items()
+        ]
+        for reader in (readers.untrained, *readers.baselines):
+            words = self._in_batches(f"{where}: {reader.name}", vectors, reader.words)
+            found.append(Named.judged(reader.name, reader.meaning, words, topics, self.no_concept))
+        return found
+
+    def _random_labels(self, where: str, vectors: Tensor) -> list[Label]:
+        if not self._unit_input:
+            norms = vectors.norm(dim=-1, keepdim=True)
+            drawn = random_directions(len(vectors), vectors.shape[1], self.seed) * norms
+            return self.labels(f"{where}: random", drawn)
+        # Lengths do not matter: all sections share the labels of whole batches of directions.
+        whole = -(-len(vectors) // BATCH) * BATCH
+        drawn = random_directions(whole, vectors.shape[1], self.seed)
+        return self.labels("random", drawn)[: len(vectors)]
+
+    def _in_batches(
+        self, unit: str, vectors: Tensor, make: Callable[[Tensor], list[Any]]
+    ) -> list[Any]:
+        found: list[Any] = []
         for start in range(0, len(vectors), BATCH):
             self.progress(unit, start, len(vectors))
             some = vectors[start : start + BATCH]
             key = f"{unit}/{start // BATCH}"
-            found += self.keep(key, len(some), lambda some=some: reader.words(some))
+            found += self.keep(key, len(some), lambda some=some: make(some))
         self.progress(unit, len(vectors), len(vectors))
         return found
-
-    def adapter_labels(self, where: str, vectors: Tensor) -> list[str]:
-        """The adapter's label of each vector."""
-        return self.labels(where, self._adapter, vectors)
-
-    def name(
-        self, readers: Readers, vectors: Tensor, topics: Sequence[Topic], where: str = ""
-    ) -> list[Named]:
-        """Every condition on the same vectors, the adapter first.
-
-        vectors: [n, d_model]; topics: one per vector. Raises DataError for a single topic.
-        """
-        units = np.array([topic.title for topic in topics])
-        order = other_topics(units, self.seed)
-        own = self.adapter_labels(where, vectors)
-        zero = self.labels("zero vector", self._adapter, torch.zeros_like(vectors[:1]))
-        labels = [
-            (ADAPTER, self._adapter.meaning, own),
-            (ZERO, "the adapter without a vector: one label", zero * len(own)),
-            (SHUFFLED, "the adapter's label of another topic's vector", [own[i] for i in order]),
-            (RANDOM, "the adapter on random directions", self._random_labels(where, vectors)),
-        ]
-        for reader in (readers.untrained, *readers.baselines):
-            labels.append((reader.name, reader.meaning, self.labels(where, reader, vectors)))
-        return [Named.judged(*one, topics, self.no_concept) for one in labels]
-
-    def _random_labels(self, where: str, vectors: Tensor) -> list[str]:
-        if not self._unit_input:
-            norms = vectors.norm(dim=-1, keepdim=True)
-            drawn = random_directions(len(vectors), vectors.shape[1], self.seed) * norms
-            return self.labels(f"{where}: random", self._adapter, drawn)
-        # Lengths do not matter: all sections share the labels of whole batches of directions.
-        whole = -(-len(vectors) // BATCH) * BATCH
-        drawn = random_directions(whole, vectors.shape[1], self.seed)
-        return self.labels("random", self._adapter, drawn)[: len(vectors)]
 
     def _untrained_losses(self, known: Known, where: str) -> dict[float, float]:
         """Mean loss of the names at each scale, nats per token."""
@@ -213,6 +247,25 @@ class Naming:
         return dict(zip(UNTRAINED_SCALES, found, strict=True))
 
 
+def _lens(model: FrozenModel) -> list[LogitLens]:
+    """The logit lens, where the model has one."""
+    try:
+        check_lens(model)
+    except ModelError:
+        return []
+    return [LogitLens(model)]
+
+
+def _kept(label: Label) -> list[str | float]:
+    """What decides about a label, as JSON values."""
+    return [label.text, label.log_prob, label.zero_log_prob, label.tokens]
+
+
+def _label(text: str, log_prob: float, zero_log_prob: float, tokens: int) -> Label:
+    """A label of which `_kept` kept these values."""
+    return Label(text, text, 1.0, 0, 0, log_prob, tokens, True, zero_log_prob)
+
+
 def name_vectors(
     model: FrozenModel,
     adapter: Adapter,
@@ -221,6 +274,7 @@ def name_vectors(
     topics: Sequence[Topic],
     training: Known,
     choosing: Known | None = None,
+    calibration: Calibration | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Named]:
@@ -229,26 +283,9 @@ def name_vectors(
     prompt: None takes the adapter's own. vectors: [n, d_model], centred like those that the adapter
     was trained on; topics: one per vector. training: vectors that are not measured on, of the same
     block and position kind, for the ridge probe. choosing: others for the untrained scale; None
-    takes training ones. Raises like `Labeller`, and DataError for a single topic.
+    takes training ones. calibration: what withholds labels of the adapter. Raises like `Labeller`,
+    and DataError for a single topic.
     """
     naming = Naming(model, adapter, prompt, seed=seed, progress=progress)
     readers = naming.readers(training, choosing or training)
-    return naming.name(readers, vectors, topics)
-
-
-def other_topics(units: np.ndarray, seed: int) -> list[int]:
-    """For each row, a row of another unit, drawn at random. Raises DataError for one unit."""
-    generator = np.random.default_rng(seed)
-    different = [np.flatnonzero(units != unit) for unit in units]
-    if not len(units) or not all(len(rows) for rows in different):
-        raise DataError(
-            f"{len(set(units.tolist()))} topics cannot be shuffled; at least 2 are needed."
-        )
-    return [int(rows[generator.integers(len(rows))]) for rows in different]
-
-
-def random_directions(count: int, width: int, seed: int) -> Tensor:
-    """Gaussian unit vectors [count, width]; those of a smaller count are the first of a larger."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.stack([torch.randn(width, generator=generator) for _ in range(count)])
-    return drawn / drawn.norm(dim=-1, keepdim=True)
+    return naming.name(readers, vectors, topics, calibration=calibration)

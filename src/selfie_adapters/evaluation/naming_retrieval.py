@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.evaluation.baselines import Baseline
+from selfie_adapters.evaluation.controls import random_directions
 from selfie_adapters.evaluation.naming_conditions import (
     ADAPTER,
     RANDOM,
@@ -24,7 +25,6 @@ from selfie_adapters.evaluation.naming_conditions import (
     ZERO,
     Naming,
     Readers,
-    random_directions,
 )
 from selfie_adapters.evaluation.recall import hits_at
 from selfie_adapters.evaluation.spelling import same_start_distractors

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
+from selfie_adapters.dataset.position_kind import NAME, stated_kind
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.inputs import dataset_hash
-from selfie_adapters.evaluation.naming import Named, comparisons, is_no_concept, shows_a_label
+from selfie_adapters.evaluation.naming import Named, comparisons
 from selfie_adapters.evaluation.naming_conditions import ADAPTER, Naming, Readers
 from selfie_adapters.evaluation.naming_retrieval import (
     Found,
@@ -32,7 +33,10 @@ from selfie_adapters.evaluation.naming_retrieval import (
 from selfie_adapters.evaluation.naming_sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
+from selfie_adapters.evaluation.statistics import wilson
 from selfie_adapters.files import atomic_path, sha256
+from selfie_adapters.labelling.confidence import Calibration, Confidence
+from selfie_adapters.labelling.reading import calibration
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
 
@@ -40,9 +44,10 @@ TABLE = "labels.jsonl"
 
 
 class NamingRow(msgspec.Struct):
-    """One unit of work: labels of a batch, losses of the scales, or hits of a group."""
+    """One unit of work: labels of a batch (the adapter's with their log-probabilities), losses of
+    the scales, or hits of a group."""
 
-    found: list[str | float]
+    found: list[str | float | list[str | float]]
 
 
 def run_naming(
@@ -77,18 +82,19 @@ def run_naming(
         keep=_keeping(kept),
         progress=progress,
     )
-    run = _Run(settings, naming)
+    run = _Run(settings, naming, calibration(adapter_file))
     measured = [run.measure(one) for one in sections if not one.is_null]
-    nulls = [(one, naming.adapter_labels(one.unit, one.vectors)) for one in sections if one.is_null]
-    _write_rows(kept.folder / TABLE, measured, nulls, naming.no_concept)
+    nulls = [run.without_concept(one) for one in sections if one.is_null]
+    _write_rows(kept.folder / TABLE, measured, nulls)
     return kept.finish(
         {
             "interval": "95 %; shares: Wilson, over topics; differences: paired, Newcombe's "
             "method 10; the first beats the second where it is above 0",
             "no_concept": naming.no_concept,
+            "calibrated": run.confidence is not None,
             "sections": [one.summary() for one in measured],
             "positions": _pooled(measured),
-            "without_concept": _without_concept(nulls, naming.no_concept),
+            "without_concept": _without_concept(nulls),
         }
     )
 
@@ -136,15 +142,36 @@ class _Measured:
         }
 
 
+@dataclass(frozen=True)
+class _Null:
+    """Vectors without a concept: the adapter's labels, and which of them are shown."""
+
+    section: NamingSection
+    labels: Sequence[str]
+    shown: Sequence[bool]
+
+
 class _Run:
-    def __init__(self, settings: NamingSettings, naming: Naming) -> None:
-        self._settings, self._naming = settings, naming
+    def __init__(
+        self, settings: NamingSettings, naming: Naming, confidence: Confidence | None
+    ) -> None:
+        self._settings, self._naming, self.confidence = settings, naming, confidence
+
+    def without_concept(self, section: NamingSection) -> _Null:
+        labels = self._naming.labels(section.unit, section.vectors)
+        # A reading takes tokens inside a sentence for the kind "name".
+        shown = self._naming.shown(labels, self._calibration(section.layer, NAME))
+        return _Null(section, [label.text for label in labels], shown)
+
+    def _calibration(self, layer: int, kind: str | None) -> Calibration | None:
+        return None if self.confidence is None else self.confidence.at(layer, kind)
 
     def measure(self, section: NamingSection) -> _Measured:
         vectors, topics = section.vectors, section.topics
         training, choosing = section.known(section.training), section.known(section.choosing)
         readers = self._naming.readers(training, choosing, section.unit)
-        named = self._naming.name(readers, vectors, topics, section.unit)
+        trust = self._calibration(section.layer, stated_kind(section.section.metadata))
+        named = self._naming.name(readers, vectors, topics, section.unit, trust)
         retrieval = self._retrieval(section, readers, vectors)
         return _Measured(section, named, retrieval, readers.untrained_scales)
 
@@ -179,36 +206,27 @@ def _pooled(measured: Sequence[_Measured]) -> list[dict[str, Any]]:
     return results
 
 
-def _without_concept(
-    nulls: Sequence[tuple[NamingSection, list[str]]], no_concept: str | None
-) -> dict[str, Any] | None:
-    """How many vectors without a concept get a label by the adapter, block by block and overall.
+def _without_concept(nulls: Sequence[_Null]) -> dict[str, Any] | None:
+    """How many vectors without a concept show a label of the adapter, by block and overall.
 
-    The baselines cannot be silent: they always show one.
+    Shown is what is neither the label for no concept nor withheld by the calibration. The baselines
+    cannot be silent: they always show one.
     """
     if not nulls:
         return None
-    every = [label for _, labels in nulls for label in labels]
-    return {
-        "vectors": len(every),
-        "shows_a_label": asdict(shows_a_label(every, no_concept)),
-        "by_layer": [
-            {
-                "dataset": section.section.id,
-                "layer": section.layer,
-                "shows_a_label": asdict(shows_a_label(labels, no_concept)),
-            }
-            for section, labels in nulls
-        ],
-    }
+
+    def counted(some: Sequence[_Null]) -> dict[str, Any]:
+        shown = [one for null in some for one in null.shown]
+        return {"vectors": len(shown), "shown": asdict(wilson(sum(shown), len(shown)))}
+
+    by_layer = [
+        {"dataset": one.section.section.id, "layer": one.section.layer, **counted([one])}
+        for one in nulls
+    ]
+    return {**counted(nulls), "by_layer": by_layer}
 
 
-def _write_rows(
-    path: Path,
-    measured: Sequence[_Measured],
-    nulls: Sequence[tuple[NamingSection, list[str]]],
-    no_concept: str | None,
-) -> None:
+def _write_rows(path: Path, measured: Sequence[_Measured], nulls: Sequence[_Null]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
 
         def write(section: NamingSection, number: int, row: dict[str, Any]) -> None:
@@ -224,9 +242,7 @@ def _write_rows(
             for named in one.named:
                 for number, row in enumerate(named.rows()):
                     write(one.section, number, row)
-        for section, labels in nulls:
-            for number, label in enumerate(labels):
-                silent_here = is_no_concept(label, no_concept)
-                verdict = "no concept" if silent_here else "shown"
-                row = {"condition": ADAPTER, "name": None, "generated": label, "verdict": verdict}
-                write(section, number, row)
+        for null in nulls:
+            for number, label in enumerate(null.labels):
+                row = {"condition": ADAPTER, "name": None, "generated": label}
+                write(null.section, number, {**row, "shown": null.shown[number]})
