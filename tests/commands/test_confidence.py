@@ -8,7 +8,7 @@ import torch
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.confidence import fit
 from selfie_adapters.dataset import Item, Section, save_dataset
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.model import load_model
 
@@ -90,3 +90,77 @@ def test_labels_that_are_all_wrong_cannot_calibrate(golden_dir, adapter, written
 def test_vectors_without_labels_cannot_calibrate(golden_dir, adapter):
     with pytest.raises(DataError, match="give a training file"):
         run(golden_dir / "vectors.safetensors", golden_dir, adapter)
+
+
+def sections_file(path, vectors, labels):
+    """Three sections of one layer: two kinds of position and vectors without a concept."""
+    third = COUNT // 3
+    sections = []
+    for number, (kind, position) in enumerate((("t", -1), ("t_at_name", "name"), ("n", "null"))):
+        rows = slice(number * third, (number + 1) * third)
+        metadata = {
+            "dataset_name": kind,
+            "filename": f"{kind}.safetensors",
+            "layer": 1,
+            "source": "s",
+            "vector_type": "null" if position == "null" else "topic",
+            "position": position,
+        }
+        items = [Item(i, [label], "val") for i, label in enumerate(labels[rows])]
+        sections.append(Section(metadata, vectors[rows].clone(), items))
+    save_dataset(path, sections)
+    return path
+
+
+def test_each_kind_of_position_is_fitted_with_the_vectors_without_a_concept(
+    golden_dir, adapter, written, tmp_path, capsys
+):
+    vectors, labels = written
+    known = [label.text or "blank" for label in labels]
+    third = COUNT // 3
+    known[third : 2 * third] = ["something else"] * third  # at the name nothing is right
+    known[2 * third :] = ["nothing"] * third
+    source = sections_file(tmp_path / "d.json", vectors, known)
+    run(source, golden_dir, adapter, precision=0.3, control_rate=1.0)
+    fitted = Confidence.load(tmp_path / "a.confidence.json")
+    last, name = sorted(fitted.places, key=lambda place: str(place.position))
+    assert [(p.layer, p.position) for p in (last, name)] == [(1, "-1"), (1, "name")]
+    for place in (last, name):
+        assert place.measured["vectors"] == 2 * third  # its own and those without a concept
+        controls = {kind: c["vectors"] for kind, c in place.measured["controls"].items()}
+        assert controls == {"no concept": third, "random": 30, "zero": 1}
+    assert last.threshold is not None
+    assert last.measured["right"] == third
+    assert last.measured["shown_and_right"] / last.measured["shown"] >= 0.3
+    assert name.threshold is None
+    assert fitted.measured["vectors"] == COUNT
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "layer 1 at name: nothing is shown: no threshold keeps 30% right" in shown
+    assert f"layer 1 at -1: at confidence {last.threshold:.2f} and above" in shown
+
+
+def test_an_answer_of_no_concept_is_silence(golden_dir, adapter, written, tmp_path):
+    vectors, labels = written
+    answer = labels[0].text
+    silent = sum(label.text.casefold() == answer.casefold() for label in labels)
+    loaded = load_adapter(adapter)
+    bound = Labeller(load_model(golden_dir / "model", "float32"), loaded).binding
+    loaded.binding = bound.model_copy(update={"no_concept": answer})
+    loaded.save(adapter)
+    known = [label.text or "blank" for label in labels]
+    source = training_file(tmp_path / "d.json", vectors, known)
+    run(source, golden_dir, adapter, precision=0.5, control_rate=1.0)
+    measured = Confidence.load(tmp_path / "a.confidence.json").measured
+    assert measured["no_concept"] == silent > 0
+    assert measured["right"] + silent <= COUNT
+
+
+def test_too_few_controls_are_refused_before_anything_is_labelled(
+    golden_dir, adapter, written, tmp_path, monkeypatch
+):
+    source = training_file(tmp_path / "d.json", written[0], ["a"] * COUNT)
+    monkeypatch.setattr("selfie_adapters.labelling.calibration.draw", None)
+    with pytest.raises(DataError, match=r"31 vectors that mean nothing .* at least 73 are needed"):
+        run(source, golden_dir, adapter)
+    with pytest.raises(ConfigError, match="control rate 0"):
+        run(source, golden_dir, adapter, control_rate=0.0)

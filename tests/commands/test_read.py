@@ -23,6 +23,7 @@ from selfie_adapters.errors import (
     PromptError,
 )
 from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.reading import read_prompt
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from tiny_folders import nudge_weight
@@ -222,3 +223,47 @@ def test_a_reading_resumes_with_the_same_weights_alone(run, golden_dir, tmp_path
     with pytest.raises(ConfigError, match=r"made with other settings \(weights_digest\)"):
         run(**options)
     assert run(**options, out="other")["cells"]
+
+
+def test_silent_cells_are_shown_on_demand_and_always_stored(run, golden_dir, tmp_path, capsys):
+    plain = run(layers="1", out="plain")["cells"]
+    capsys.readouterr()
+    answer = plain[0]["label"]
+    adapter = load_adapter(golden_dir / "adapters/scalar_affine_norm.safetensors")
+    model = load_model(golden_dir / "model", "float32")
+    adapter.binding = Labeller(model, adapter).binding.model_copy(update={"no_concept": answer})
+    path = str(adapter.save(tmp_path / "silent.safetensors"))
+    silent = sum(cell["label"].casefold() == answer.casefold() for cell in plain)
+    content = run(layers="1", adapter=path)
+    assert [cell["label"] for cell in content["cells"]] == [cell["label"] for cell in plain]
+    assert sum(cell["withheld"] == "no concept" for cell in content["cells"]) == silent
+    shown = capsys.readouterr().out
+    assert f"· withheld ({silent} no concept); --show-withheld shows them" in shown
+    page = (tmp_path / "out/reading.html").read_text(encoding="utf-8")
+    assert '"show_withheld": false' in page
+    assert '"withholds": true' in page
+    again = run(layers="1", adapter=path, show_withheld=True)
+    assert again == content  # what is shown is no setting of the cells
+    assert "dim withheld" in capsys.readouterr().out
+    page = (tmp_path / "out/reading.html").read_text(encoding="utf-8")
+    assert '"show_withheld": true' in page
+
+
+def test_the_lens_stands_under_each_label_and_belongs_to_the_settings(run, tmp_path, capsys):
+    content = run(layers="2", lens=True)
+    words = [cell["lens"] for cell in content["cells"]]
+    assert all(isinstance(word, str) for word in words)
+    assert "the logit lens's word" in capsys.readouterr().out
+    page = (tmp_path / "out/reading.html").read_text(encoding="utf-8")
+    assert "small word under a label" in page
+    with pytest.raises(ConfigError, match=r"made with other settings \(lens\)"):
+        run(layers="2")
+
+
+def test_a_token_without_a_mean_is_refused_before_anything_is_written(run, tmp_path):
+    mean = tmp_path / "mean.safetensors"
+    save_file({"layer_1_at_-1": torch.ones(48), "layer_1_at_-2": torch.zeros(48)}, mean)
+    with pytest.raises(DataError, match=r"no mean for token 0 of 6 .*layer_1_at_name"):
+        run(mean=str(mean))
+    assert not (tmp_path / "out").exists()
+    assert len(run(mean=str(mean), positions="-2:")["cells"]) == 2
