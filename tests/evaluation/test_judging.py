@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from selfie_adapters.evaluation.judging import is_exact, judge, names_of, shares_first_letter
@@ -141,3 +144,18 @@ def test_what_is_right_for_a_held_out_topic_is_no_label_of_a_training_topic():
         if name.lower() in trained
     }
     assert seen == set()
+
+
+def test_a_random_noun_is_rarely_related_and_never_right():
+    """The figure in docs/metrics.md: 0.2 %."""
+    topics = packaged_topics()
+    names = [str(one.name) for one in topics if one.split == "train"]
+    rng = random.Random(0)
+    found = Counter(
+        judge(rng.choice(names), one)
+        for one in topics
+        if one.split == "test"
+        for _ in range(10)  # 8,000 pairs
+    )
+    assert found["right"] == 0
+    assert 0.001 < found["related"] / found.total() < 0.0025
