@@ -267,6 +267,8 @@ def test_blocks_and_topics_can_be_fewer_and_what_is_not_there_is_refused(setting
         run_naming(settings.model_copy(update={"layers": "1"}), tmp_path / "b", model)
     with pytest.raises(DataError, match="1 topics cannot be shuffled"):
         run_naming(settings.model_copy(update={"limit": 1}), tmp_path / "c", model)
+    with pytest.raises(DataError, match=r'own_at_name@l0: 0 vectors with the split "train"'):
+        run_naming(settings.model_copy(update={"split": "train"}), tmp_path / "d", model)
 
 
 def test_a_damaged_row_is_named(finished, settings, model, tmp_path):

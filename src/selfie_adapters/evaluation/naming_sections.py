@@ -93,6 +93,12 @@ def naming_sections(dataset: VectorLabelDataset, settings: NamingSettings) -> li
         own = {item.row for item in measured}
         training = [item for item in rows["train"] if item.row not in own]
         other = rows["train" if settings.split == "val" else "val"] or training
+        if len(training) < 2 and not is_null:
+            raise DataError(
+                f"{settings.source}, {section.id}: {len(training)} vectors with the split "
+                f'"train"; the ridge probe and the untrained scale need at least 2 that are not '
+                "measured. Give a file with training vectors of the same block and position."
+            )
         limit = VECTORS_A_DIMENSION * dataset.d_model
         found.append(
             NamingSection(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selfie_adapters.labelling.fitting import wilson_bounds
+
 RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 4_000_000  # 64 MB, however many values there are
 
@@ -68,27 +70,21 @@ def bootstrap_of_means(
     return Interval(float(of(data.mean(axis=0))), float(low), float(high), count)
 
 
-_Z = 1.959963984540054  # 97.5 percentile of the normal distribution
-
-
 def wilson(successes: float, n: float) -> Interval:
     """A share and its 95 % Wilson score interval, which is valid at 0 and at n too.
 
-    successes of n; both may be fractions, such as sums of weights. E. B. Wilson, "Probable
-    Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
-    Raises ValueError for no values, and for more successes than values.
+    successes of n; both may be fractions, such as sums of weights. Raises ValueError for no values,
+    and for more successes than values.
     """
     if n <= 0:
         raise ValueError("a share of no values")
     if not 0 <= successes <= n * (1 + 1e-9):
         raise ValueError(f"{successes} successes of {n}")
     share = min(1.0, successes / n)
-    shrink = 1 + _Z**2 / n
-    center = (share + _Z**2 / (2 * n)) / shrink
-    half = _Z / shrink * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    bounds = wilson_bounds(np.array([share * n]), np.array([n], dtype=np.float64))
     # The bounds at 0 and 1 are exact, whatever rounding leaves of them.
-    low = center - half if share > 0 else 0.0
-    high = center + half if share < 1 else 1.0
+    low = float(bounds[0][0]) if share > 0 else 0.0
+    high = float(bounds[1][0]) if share < 1 else 1.0
     return Interval(share, low, high, round(n))
 
 
