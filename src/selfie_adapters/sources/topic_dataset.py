@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 
 import torch
@@ -105,7 +105,7 @@ def write_topic_dataset(
             null_splits.extend(sites.splits)
         for split, made in _meaningless(taken["name"], shares, settings.seed):
             rows.append(made)
-            null_splits.extend([split] * len(made))
+            null_splits.extend(repeat(split, len(made)))
         items = [Item(i, [settings.no_concept_label], one) for i, one in enumerate(null_splits)]
         sections += _sections(path, model, settings, "null", items, torch.cat(rows))
     save_dataset(path, sections, overwrite, _mean_file(path, model, settings, taken))
