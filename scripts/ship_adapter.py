@@ -40,7 +40,7 @@ SHOWN_LAYER = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Remake the shipped adapter.")
     parser.add_argument("--work", type=Path, default=Path("shipping"))
     work = parser.parse_args().work
     console = Console()

@@ -72,6 +72,7 @@ class Adapter(nn.Module, ABC):
         self.low_rank_init_factor = low_rank_init_factor
         self.record = TrainingRecord()
         self.binding: Binding | None = None
+        self.file: Path | None = None  # where it was loaded from; means and calibration lie beside
         # An adapter may have no parameters; this empty buffer still follows `.to(device)`. It is
         # made on the CPU even under torch.device("meta"), and is never saved.
         self.register_buffer("device_marker", torch.empty(0, device="cpu"), persistent=False)

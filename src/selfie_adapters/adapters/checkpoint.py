@@ -42,6 +42,7 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
         adapter = _assemble(header, tensors)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from error
+    adapter.file = path
     return adapter.to(device).eval()
 
 

@@ -10,6 +10,13 @@ from selfie_adapters.errors import AdapterError, first_line
 from selfie_adapters.files import existing_file, looks_local
 
 MEAN_SUFFIX = ".mean.safetensors"
+DEMO = "demo"
+NO_ADAPTER = "none"
+
+
+def shipped_concepts() -> Path:
+    """The training file of some held-out nouns' vectors that comes with the package."""
+    return Path(str(package_files("selfie_adapters.adapters") / "shipped" / "concepts.json"))
 
 
 def shipped() -> dict[str, Path]:
@@ -18,7 +25,7 @@ def shipped() -> dict[str, Path]:
     return {
         path.name.removesuffix(".safetensors"): path
         for path in sorted(folder.glob("*.safetensors"))
-        if not path.name.endswith(MEAN_SUFFIX)
+        if not path.name.endswith(MEAN_SUFFIX) and path.stem != shipped_concepts().stem
     }
 
 
@@ -26,6 +33,29 @@ def mean_beside(adapter_file: str | Path) -> Path:
     """Where the mean vectors of an adapter are: {adapter}.mean.safetensors in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}{MEAN_SUFFIX}")
+
+
+def usual_adapter(adapter: str | None, model: str) -> str | None:
+    """The adapter a command runs with: the one that is named; the shipped one for the demo model.
+
+    None, for untrained SelfIE, where "none" is asked for, and for other models.
+    """
+    if adapter is None:
+        return DEMO if model == DEMO else None
+    return None if adapter == NO_ADAPTER else adapter
+
+
+def find_mean_file(name: str | None, adapter_file: Path | None) -> str | None:
+    """The mean-vectors file that `name` means: that of a shipped adapter, or a path.
+
+    None takes the one beside the adapter, if there is one.
+    """
+    if name is not None:
+        packaged = shipped().get(name)
+        return name if packaged is None else str(mean_beside(packaged))
+    if adapter_file is None or not mean_beside(adapter_file).is_file():
+        return None
+    return str(mean_beside(adapter_file))
 
 
 def find_adapter_file(path_or_repo: str | Path) -> Path:

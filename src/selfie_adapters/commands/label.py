@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def label(
-    source: str,
+    source: str = "demo",
     *,
-    model: str,
-    out: str,
+    model: str = "demo",
+    out: str = "labels",
     adapter: str | None = None,
     confidence: str | None = None,
     mean: str | None = None,
@@ -56,13 +56,14 @@ def label(
     ----------
     source
         Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or a SAE by its
-        SAELens names, release:sae_id.
+        SAELens names, release:sae_id. Default: 40 nouns of the demo model, for a first look.
     model
         Hub id, local folder, .gguf file, or demo.
     out
         Run folder: config, progress, labels-00000.jsonl and so on.
     adapter
-        Adapter file, or hub path owner/repo/file.safetensors; without one, untrained SelfIE.
+        Adapter file, hub path owner/repo/file.safetensors, or a shipped one's name (default for the
+        model demo: demo); none, and the default for other models, is untrained SelfIE.
     confidence
         Confidence file; the one beside the adapter if there is one and it fits.
     mean
@@ -123,6 +124,7 @@ def label(
     """
     if engine != "local":
         require_extra(engine, f"selfie label --engine {engine}")
+    from selfie_adapters.adapters.locating import find_mean_file, shipped_concepts, usual_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.labelling.inputs import open_source
@@ -131,8 +133,10 @@ def label(
     from selfie_adapters.locking import folder_lock
 
     console = Console()
+    adapter = usual_adapter(adapter, model)
+    mean = find_mean_file(mean, None)
     settings = LabelSettings.checked(
-        source=source,
+        source=str(shipped_concepts()) if source == "demo" else source,
         model=model,
         adapter=adapter,
         mean=mean,

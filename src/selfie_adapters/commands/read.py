@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,19 +10,20 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.read_table import show_reading
+from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.labelling.reading import Reading
+    from selfie_adapters.labelling.reading import Cell, Reading
 
 
 def read(
     prompt: str,
     *,
-    adapter: str,
-    model: str,
-    out: str,
+    adapter: str | None = None,
+    model: str = "demo",
+    out: str | None = None,
     layers: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     positions: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     mean: str | None = None,
@@ -51,11 +53,11 @@ def read(
     prompt
         The text to read.
     adapter
-        Adapter file.
+        Adapter file, hub path, or a shipped one's name; default: demo, for the model demo.
     model
         Hub id, local folder, .gguf file, or demo.
     out
-        Folder for reading.json and reading.html.
+        Folder for reading.json and reading.html; default: the terminal alone.
     layers
         Blocks, zero-based: 24, 4:28:4, 0,5,9; default: all, or those that --mean has.
     positions
@@ -91,17 +93,27 @@ def read(
     ignore_binding
         Continue although the adapter was trained with another model or prompt.
     """
-    require_extra("report", "selfie read", "jinja2")
+    if out is not None:
+        require_extra("report", "selfie read --out", "jinja2")
     from rich.progress import Progress
 
     from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.adapters.locating import find_adapter_file
+    from selfie_adapters.adapters.locating import (
+        find_adapter_file,
+        find_mean_file,
+        usual_adapter,
+    )
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.files import sha256
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.labelling.centring import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.labelling.reading import calibration, chat_of_reading, read_cells
+    from selfie_adapters.labelling.reading import (
+        Reading,
+        calibration,
+        chat_of_reading,
+        read_cells,
+    )
     from selfie_adapters.labelling.reading_folder import ReadingFolder
     from selfie_adapters.labelling.reading_means import read_means
     from selfie_adapters.labelling.reading_plan import plan_reading
@@ -110,8 +122,15 @@ def read(
     from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.report.reading_page import write_reading_page
 
-    check_inputs(model=model, device=device, adapters=[adapter], files=[mean, confidence])
+    adapter = usual_adapter(adapter, model)
+    if adapter is None:
+        raise ConfigError(
+            f"selfie read with {model} needs --adapter FILE: one that was trained for this model."
+        )
+    check_inputs(model=model, device=device, adapters=[adapter], files=[confidence])
     adapter_file = find_adapter_file(adapter)
+    mean = find_mean_file(mean, adapter_file)
+    check_inputs(files=[mean])
     loaded = load_adapter(adapter_file)
     trust = calibration(adapter_file, confidence, max_new_tokens, template, placeholder)
     frozen = load_model(model, dtype, device)
@@ -143,21 +162,36 @@ def read(
     # Only where they are given: readings of earlier versions can be continued.
     given = {"template": template, "placeholder": placeholder, "lens": lens or None}
     settings |= {key: value for key, value in given.items() if value is not None}
-    with folder_lock(out), Progress(console=console, transient=True) as progress:
-        folder = ReadingFolder(out, plan, settings)
-        task = progress.add_task("cells", total=plan.n_cells, completed=len(folder.cells))
-        if not folder.whole:
-            for cells in read_cells(
-                labeller, plan, means, trust, batch_size, max_new_tokens, folder.done, lens
-            ):
-                folder.append(cells)
-                progress.advance(task, len(cells))
-        reading = folder.finish()
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if out is not None:
+            stack.enter_context(folder_lock(out))
+            kept = ReadingFolder(out, plan, settings)
+        done = {} if kept is None else kept.cells
+        progress = stack.enter_context(Progress(console=console, transient=True))
+        task = progress.add_task("cells", total=plan.n_cells, completed=len(done))
+        missing = len(done) < plan.n_cells
+        found: list[Cell] = []
+        for cells in (
+            read_cells(
+                labeller, plan, means, trust, batch_size, max_new_tokens, lambda *c: c in done, lens
+            )
+            if missing
+            else ()
+        ):
+            if kept is not None:
+                kept.append(cells)
+            found += cells
+            progress.advance(task, len(cells))
+        reading = Reading(plan, tuple(found)) if kept is None else kept.finish()
+    show_reading(console, reading, find, show_withheld)
+    if out is None:
+        console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)
+        return
     trained = loaded.binding.layer if loaded.binding else None
     page = Path(out) / "reading.html"
     facts = _facts(settings, reading)
     write_reading_page(page, reading, facts, trust, trained, find, show_withheld)
-    show_reading(console, reading, find, show_withheld)
     console.print(f"{plan.n_cells} cells: {page}", highlight=False, markup=False)
 
 

@@ -31,8 +31,8 @@ TOKEN_VARIABLE = "SELFIE_TOKEN"
 
 def serve(
     *,
-    model: str,
-    adapter: list[str],
+    model: str = "demo",
+    adapter: list[str] | None = None,
     mean: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8321,
@@ -52,10 +52,10 @@ def serve(
     model
         Hub id, local folder, .gguf file, or demo.
     adapter
-        Adapter file; give it twice to compare two.
+        Adapter file; give it twice to compare two. Default: demo, for the model demo.
     mean
         File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted from a
-        prompt's states.
+        prompt's states; default: the file beside the first adapter, if there is one.
     host
         Address to listen on; from any but this machine's own, a token is asked for.
     port
@@ -87,12 +87,13 @@ def serve(
     console = Console()
     token, known = _token(token, token_file)
     with _listening(host, port) as listener:
-        check_inputs(model=model, device=device, adapters=adapter, files=[mean])
+        adapters, mean = _adapters(model, adapter, mean)
+        check_inputs(model=model, device=device, adapters=adapters, files=[mean])
         name = f"[{host}]" if ":" in host else host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
         service = _service(
-            model, adapter, mean, dtype, device, (template, placeholder), ignore_binding
+            model, adapters, mean, dtype, device, (template, placeholder), ignore_binding
         )
         service.show_withheld = show_withheld
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
@@ -114,6 +115,21 @@ def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket
         raise ConfigError(
             f"{host}, port {port}: cannot listen there ({error}). Choose another --port or --host."
         ) from error
+
+
+def _adapters(
+    model: str, named: list[str] | None, mean: str | None
+) -> tuple[list[str], str | None]:
+    """The adapters to serve, and the file of means that goes with them."""
+    from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file, usual_adapter
+
+    usual = usual_adapter(None, model)
+    adapters = named or ([] if usual is None else [usual])
+    if not adapters:
+        raise ConfigError(
+            f"selfie serve with {model} needs --adapter FILE: one that was trained for this model."
+        )
+    return adapters, find_mean_file(mean, find_adapter_file(adapters[0]))
 
 
 def _service(

@@ -12,10 +12,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no_concept_label
+from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.labelling.reading_means import ReadingMeans, read_means
@@ -141,10 +143,17 @@ def read_prompt(
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
-    mean: file of mean vectors (`read_means`); progress is called with every finished batch. chat
-    None is the format of the vectors that the adapter was trained on (`chat_of_reading`). lens: the
-    logit lens's word for each state as well.
+    mean: file of mean vectors (`read_means`), None for the one beside the adapter's file; without
+    `layers`, the layers that it has are read. confidence None is the calibration beside the
+    adapter's file. Neither is needed. progress is called with every finished batch. chat None is
+    the format of the vectors that the adapter was trained on (`chat_of_reading`). lens: the logit
+    lens's word for each state as well.
     """
+    mean = find_mean_file(None if mean is None else str(mean), adapter.file)
+    if confidence is None and adapter.file is not None:
+        confidence = calibration(adapter.file)
+    if layers is None and mean is not None:
+        layers = mean_layers(mean)
     chat, warnings = chat_of_reading(model, [adapter], chat, mean)
     for warning in warnings:
         log.warning("%s", warning)
