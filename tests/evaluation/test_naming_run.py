@@ -271,6 +271,19 @@ def test_blocks_and_topics_can_be_fewer_and_what_is_not_there_is_refused(setting
         run_naming(settings.model_copy(update={"split": "train"}), tmp_path / "d", model)
 
 
+def test_other_layers_of_the_same_folder_reuse_what_is_measured(
+    finished, settings, model, tmp_path
+):
+    folder, _, _ = finished
+    for layers, measured in (("0", [0, 0]), ("2", [2, 2]), (None, [0, 2, 0, 2])):
+        changed = settings.model_copy(update={"layers": layers})
+        found = json.loads(run_naming(changed, tmp_path / "r", model).read_text())
+        assert [one["layer"] for one in found["sections"]] == measured
+    assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == len(read_jsonl(folder / "rows.jsonl"))
+    for name in ("results.json", "labels.jsonl"):
+        assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_a_damaged_row_is_named(finished, settings, model, tmp_path):
     folder, _, _ = finished
     lines = (folder / "rows.jsonl").read_text().splitlines(keepends=True)

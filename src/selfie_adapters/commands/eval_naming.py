@@ -49,7 +49,8 @@ def naming(
     split
         Which vectors are measured.
     layers
-        Blocks that are measured, such as 8,12 or 8:21; default: all of the file.
+        Blocks that are measured, such as 8,12 or 8:21; default: all of the file. Blocks that are
+        in the folder already are not measured again.
     limit
         Measure N topics, drawn at random, the same in every section; default: all.
     retrieval

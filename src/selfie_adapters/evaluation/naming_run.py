@@ -58,6 +58,7 @@ def run_naming(
 ) -> Path:
     """Run the protocol, or resume it; returns the path of results.json.
 
+    The same folder may be given other layers later: finished blocks are not measured again.
     Beside it comes labels.jsonl, one row per vector and condition: the given name, the generated
     label, the verdict. Raises what reading the inputs raises; DataError for vectors of another
     width than the model's; ConfigError if the folder holds another evaluation.
@@ -66,7 +67,8 @@ def run_naming(
     sections = naming_sections(dataset, settings)
     adapter_file = find_adapter_file(settings.adapter)
     inputs = {"adapter_file": sha256(adapter_file), "training_file": dataset_hash(dataset)}
-    kept = EvaluationFolder(folder, "naming", settings, inputs, kind=NamingRow)
+    # Units of work are of one block: other layers in the same folder reuse what is there.
+    kept = EvaluationFolder(folder, "naming", settings, inputs, free=("layers",), kind=NamingRow)
     model = model or load_model(settings.model, settings.dtype, settings.device)
     kept.also_depends_on("model_weights", weights_digest(model))
     if dataset.d_model != model.d_model:
