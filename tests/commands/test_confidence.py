@@ -139,6 +139,16 @@ def test_each_kind_of_position_is_fitted_with_the_vectors_without_a_concept(
     assert f"layer 1 at -1: at confidence {last.threshold:.2f} and above" in shown
 
 
+def test_a_limit_is_one_of_each_layer_and_position(golden_dir, adapter, written, tmp_path):
+    vectors, labels = written
+    source = sections_file(tmp_path / "d.json", vectors, [one.text or "blank" for one in labels])
+    run(source, golden_dir, adapter, precision=0.2, control_rate=1.0, limit=12)
+    places = Confidence.load(tmp_path / "a.confidence.json").places
+    assert [place.measured["vectors"] for place in places] == [24, 24]  # and 12 without a concept
+    with pytest.raises(ConfigError, match="limit 0"):
+        run(source, golden_dir, adapter, limit=0)
+
+
 def test_an_answer_of_no_concept_is_silence(golden_dir, adapter, written, tmp_path):
     vectors, labels = written
     answer = labels[0].text

@@ -70,7 +70,7 @@ def fit(
     split
         Which vectors of the training file.
     limit
-        Only the first N vectors.
+        Only the first N vectors of each layer and position.
     scales, samples, best_of, temperature, top_p, repetition_penalty, max_new_tokens, seed
         As in selfie label; the confidence holds for labels drawn like these.
     batch_size
@@ -92,7 +92,7 @@ def fit(
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.label import drawing
     from selfie_adapters.commands.progress import progress_bars
-    from selfie_adapters.labelling.calibration import calibrate
+    from selfie_adapters.labelling.calibration import calibrate, first_of_each_section
     from selfie_adapters.labelling.confidence import beside
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.settings import LabelSettings
@@ -103,7 +103,6 @@ def fit(
         model=model,
         adapter=adapter,
         split=split,
-        limit=limit,
         **drawing(adapter, scales, samples, best_of, temperature),
         top_p=top_p,
         repetition_penalty=repetition_penalty,
@@ -123,7 +122,7 @@ def fit(
         worker = ShardWorker(settings, source_of_vectors)
         fitted = calibrate(
             worker,
-            range(len(source_of_vectors)),
+            first_of_each_section(source_of_vectors, limit),
             precision,
             control_rate,
             controls,

@@ -71,7 +71,7 @@ def _shown(cell: Cell, find: str, show_withheld: bool) -> Text:
         if cell.repeats:
             text.append(f" {REPEATS}", style="dim")
     if cell.lens is not None:
-        text.append(f"\n{visible(cell.lens)}", style="dim italic")
+        text.append(f"\n{visible(cell.lens) or '∅'}", style="dim italic")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.errors import DataError
+from selfie_adapters.dataset.source import LabelSource
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling.abstention import is_no_concept
@@ -127,6 +129,22 @@ def calibrate(
             if len(groups) > 1
         ),
     )
+
+
+def first_of_each_section(source: LabelSource, limit: int | None) -> list[int]:
+    """Positions of the first `limit` vectors of each section of a source; None: of all.
+
+    Raises ConfigError for a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit {limit}: a whole number above 0 is expected.")
+    seen: Counter[int] = Counter()
+    chosen = []
+    for position, (section, _) in enumerate(source.places):
+        seen[section] += 1
+        if limit is None or seen[section] <= limit:
+            chosen.append(position)
+    return chosen
 
 
 class _Labelling:
