@@ -132,7 +132,7 @@ def test_each_kind_of_position_is_fitted_with_the_vectors_without_a_concept(
     assert last.threshold is not None
     assert last.measured["right"] == third
     assert last.measured["shown_and_right"] / last.measured["shown"] >= 0.3
-    assert name.threshold is None
+    assert name.threshold is None  # the common one is contradicted, or shows nothing either
     assert fitted.measured["vectors"] == COUNT
     shown = " ".join(capsys.readouterr().out.split())
     assert "layer 1 at name: nothing is shown: no threshold keeps 30% right" in shown

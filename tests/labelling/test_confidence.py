@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration, beside
+from selfie_adapters.labelling.confidence import Calibration, Confidence, PlaceCalibration, beside
 from selfie_adapters.labelling.fitting import (
     Evidence,
+    Fitted,
     Sample,
     fit_calibration,
     fit_confidence,
+    own_or_common,
     quality,
     reliability,
     wilson_bounds,
@@ -167,6 +169,25 @@ def test_vectors_without_a_concept_are_wrong_whatever_is_said_of_them():
     found = fit_calibration(Sample(_heard(apart), ~empty, empty, {}), 0.6, 0.05)
     assert found.calibration.threshold is not None
     assert found.measured["shown_and_right"] > 350
+
+
+def test_a_place_with_few_labels_takes_the_common_threshold_unless_they_contradict_it():
+    common = Calibration({"gain": 5.0}, 0.0, 0.5)
+    silent = Fitted(Calibration({}, 0.0, None), {"vectors": 40}, 0.0)
+    gains = np.where(np.arange(40) < 20, 1.0, -1.0)
+    evidence = _heard(np.stack([gains, gains, np.ones(40)], axis=1))
+    empty = np.zeros(40, dtype=bool)
+
+    def kept(right, evidence=evidence, empty=empty):
+        return own_or_common(Sample(evidence, right, empty, {}), silent, common, 0.8)
+
+    found = kept(np.arange(40) < 14)  # 14 of the 20 shown: up to 86 % may be right
+    assert found.calibration is common
+    assert (found.measured["shown"], found.measured["shown_and_right"]) == (20, 14)
+    assert found.measured["common"] is True
+    assert kept(np.arange(40) < 8) is silent  # 8 of 20: at most 61 %
+    many = evidence.only(np.arange(120) % 40)
+    assert kept(np.arange(120) % 40 < 14, many, np.zeros(120, dtype=bool)) is silent
 
 
 def test_a_place_with_hardly_a_right_label_shows_nothing_and_says_how_likely_one_is():

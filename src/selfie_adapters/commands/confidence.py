@@ -156,10 +156,11 @@ def _summary(fitted: Confidence) -> Iterator[str]:
 def _shown(calibration: Calibration, m: dict[str, Any]) -> str:
     if calibration.threshold is None:
         return f"nothing is shown: no threshold keeps {m['asked_precision']:.0%} right"
-    share = m["shown_and_right"] / m["shown"]
+    share = f" ({m['shown_and_right'] / m['shown']:.0%})" if m["shown"] else ""
+    few = "too few labels of its own, so the common threshold holds: " if "common" in m else ""
     return (
-        f"at confidence {calibration.threshold:.2f} and above {m['shown']} of {m['vectors']} are "
-        f"shown, {m['shown_and_right']} of those right ({share:.0%}); AUROC {_number(m['auroc'])}"
+        f"{few}at confidence {calibration.threshold:.2f} and above {m['shown']} of {m['vectors']} "
+        f"are shown, {m['shown_and_right']} of those right{share}; AUROC {_number(m.get('auroc'))}"
     )
 
 

@@ -27,6 +27,7 @@ from selfie_adapters.labelling.fitting import (
     check_shown,
     controls_needed,
     fit_calibration,
+    own_or_common,
 )
 from selfie_adapters.labelling.labeller import Label
 from selfie_adapters.labelling.worker import ShardWorker
@@ -52,7 +53,8 @@ def calibrate(
     whitespace. For vectors without a concept (sections of vector_type "null") every label is wrong;
     the adapter's answer "no concept" is silence, for any vector. One calibration is fitted for each
     layer and kind of position, with the vectors without a concept of that layer, and one for all
-    together; where there is one layer and kind only, these are the same.
+    together; where there is one layer and kind only, these are the same. A place with few labels
+    that proves no threshold of its own gets the common one (`own_or_common`).
 
     controls: how many random directions are labelled for each layer, with norms of its vectors.
     Their rate is judged layer by layer where those and the vectors without a concept are enough to
@@ -107,16 +109,24 @@ def calibrate(
         mixed = {"random": Evidence.joined([random[layer] for layer in of]), "zero": zero}
         return Sample(evidence.only(rows), right[rows], empty, mixed)
 
-    groups = sorted({place for place, has in zip(places, concept, strict=True) if has}, key=str)
-    fits = []
+    groups = sorted(
+        {place for place, has in zip(places, concept, strict=True) if has},
+        key=lambda place: (place[0], str(place[1])),
+    )
+    samples = []
     for group in groups:
         its = np.array([place == group for place in places], dtype=bool) & concept
         rows = its | (~concept & (by_layer == group[0]))
-        fits.append(fit_calibration(sample(rows, [group[0]]), precision, control_rate))
+        samples.append(sample(rows, [group[0]]))
+    fits = [fit_calibration(one, precision, control_rate) for one in samples]
     common = sample(np.ones(len(places), dtype=bool), layers)
     check_enough(common)
     together = fits[0] if len(fits) == 1 else fit_calibration(common, precision, control_rate)
     check_shown([*fits, together], precision, control_rate)
+    fits = [
+        own_or_common(one, fit, together.calibration, precision)
+        for one, fit in zip(samples, fits, strict=True)
+    ]
     return Confidence(
         **asdict(together.calibration),
         settings=settings.way_of_drawing(),

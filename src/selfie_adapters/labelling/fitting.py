@@ -18,6 +18,9 @@ FOLDS = 5
 FEWEST = 2 * FOLDS
 """Labels of either kind, right and wrong, below which no logistic function is fitted."""
 
+FEWEST_OWN = 100
+"""Labels of vectors with a concept from which a place is judged by its own labels alone."""
+
 _Z = 1.959963984540054  # of 95 % intervals
 
 
@@ -105,12 +108,7 @@ def fit_calibration(sample: Sample, precision: float, control_rate: float) -> Fi
     fitted, unseen = _logistic(sample.evidence.values[heard], truth[heard])
     probabilities = np.full(len(truth), -1.0)  # a silent label is below every threshold
     probabilities[heard] = unseen
-    controls = {
-        kind: np.array(
-            [-1.0 if s else fitted.score(*row) for row, s in zip(e.values, e.silent, strict=True)]
-        )
-        for kind, e in sample.controls.items()
-    }
+    controls = {kind: _scores(fitted, some) for kind, some in sample.controls.items()}
     if sample.empty.any():
         controls = {"no concept": probabilities[sample.empty], **controls}
     threshold, best = _threshold(
@@ -136,6 +134,36 @@ def fit_calibration(sample: Sample, precision: float, control_rate: float) -> Fi
         **quality(unseen, truth[heard]),
     }
     return Fitted(fitted, measured, best)
+
+
+def own_or_common(sample: Sample, fitted: Fitted, common: Calibration, precision: float) -> Fitted:
+    """What holds for a place: its own calibration, or the common one where that shows nothing.
+
+    The common one holds where the place has fewer than FEWEST_OWN labels to be judged by, unless
+    those contradict it: the upper end of the 95 % interval of the share that is right, among those
+    that it shows, is below `precision`. `measured` then has `common`: true.
+    """
+    few = int((~sample.empty).sum()) < FEWEST_OWN
+    if fitted.calibration.threshold is not None or common.threshold is None or not few:
+        return fitted
+    shown = _scores(common, sample.evidence) >= common.threshold
+    count, right = int(shown.sum()), int((shown & sample.right).sum())
+    if count and wilson_bounds(np.array([right]), np.array([count]))[1] < precision:
+        return fitted
+    controls = {kind: _scores(common, some) for kind, some in sample.controls.items()}
+    if sample.empty.any():
+        controls = {"no concept": _scores(common, sample.evidence.only(sample.empty)), **controls}
+    measured = {
+        **fitted.measured,
+        "shown": count,
+        "shown_and_right": right,
+        "controls": {
+            kind: {"vectors": int(p.size), "shown": int((p >= common.threshold).sum())}
+            for kind, p in controls.items()
+        },
+        "common": True,
+    }
+    return Fitted(common, measured, fitted.best)
 
 
 def fit_confidence(
@@ -249,6 +277,12 @@ def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
         "nll": float(-np.log(stated).mean()),
         "reliability": reliability(probabilities, right),
     }
+
+
+def _scores(calibration: Calibration, evidence: Evidence) -> np.ndarray:
+    """Probabilities of labels, -1 for silent ones, which are below every threshold: [n]."""
+    rows = zip(evidence.values, evidence.silent, strict=True)
+    return np.array([-1.0 if silent else calibration.score(*row) for row, silent in rows])
 
 
 def _logistic(values: np.ndarray, truth: np.ndarray) -> tuple[Calibration, np.ndarray]:
