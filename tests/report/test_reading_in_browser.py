@@ -24,8 +24,11 @@ def address(tmp_path):
     for layer, position in plan.cells():
         label = LABELS.get((layer, position), f"at {layer} {position}")
         confidence = (layer + position) / 13
-        cells.append(Cell(layer, position, label, label + '"', -2.0, 4, True, 1.25, confidence))
-    trust = Confidence({"gain": 1.0}, 0.0, 0.5)
+        withheld = "below threshold" if confidence < 0.25 else None
+        repeats, lens = (layer, position) == (8, 2), "lens <b>" if layer == 8 else None
+        numbers = (-2.0, 4, True, 1.25, confidence, withheld, repeats, lens)
+        cells.append(Cell(layer, position, label, label + '"', *numbers))
+    trust = Confidence({"gain": 1.0}, 0.0, 0.25)
     path = tmp_path / "reading.html"
     write_reading_page(path, Reading(plan, tuple(cells)), {"model": HOSTILE}, trust, 8, "owl")
     return path.as_uri()
@@ -53,7 +56,7 @@ def test_the_grid_from_a_file(address):
         assert cell(page, 8, 3).inner_text().startswith("<img src=x")
         assert page.locator("img").count() == 0
         assert page.title() != "1"
-        assert cell(page, 0, 1).inner_text() == "∅"
+        assert cell(page, 0, 1).inner_text() == "·"
 
 
 def test_colour_follows_the_confidence(address):
@@ -69,11 +72,31 @@ def test_colour_follows_the_confidence(address):
         shades = [luminance(*place) for place in ((0, 2), (4, 1), (4, 3), (8, 1), (8, 5))]
         assert shades == sorted(shades, reverse=True)
         assert len(set(shades)) == 5
-        doubted = page.locator("td.doubted")
-        assert {
-            (int(node.get_attribute("data-layer")), int(node.get_attribute("data-position")))
-            for node in doubted.all()
-        } == {(0, 1), (0, 2), (0, 3), (0, 5), (4, 1), (4, 2)}  # below 6.5 of 13
+
+
+def test_what_is_withheld_is_silent_until_it_is_asked_for(address):
+    def places(page, kind):
+        nodes = page.locator(f"td.{kind}").all()
+        return {
+            tuple(int(n.get_attribute(f"data-{k}")) for k in ("layer", "position")) for n in nodes
+        }
+
+    with chromium() as page:
+        page.goto(address)
+        silent = {(0, 1), (0, 2), (0, 3)}  # below 3.25 of 13
+        assert places(page, "silent") == places(page, "doubted") == silent
+        assert {cell(page, *place).inner_text() for place in silent} == {"·"}
+        spoken = cell(page, 0, 2).get_attribute("aria-label")
+        assert spoken == "layer 0, token 2 ·owl: withheld, below threshold, confidence 15 %"
+        page.check("#show-withheld")
+        assert places(page, "silent") == set()
+        assert places(page, "doubted") == silent
+        assert cell(page, 0, 2).inner_text() == "at 0 2"
+        assert cell(page, 0, 1).inner_text() == "∅"
+        page.uncheck("#show-withheld")
+        assert places(page, "silent") == silent
+        assert cell(page, 8, 2).inner_text().startswith("at 8 2 ↺")
+        assert cell(page, 8, 1).locator("small.lens").inner_text() == "lens <b>"
 
 
 def test_hovering_shows_the_whole_label(address):
@@ -91,6 +114,7 @@ def test_hovering_shows_the_whole_label(address):
 def test_everything_can_be_done_by_keyboard(address):
     with chromium() as page:
         page.goto(address)
+        page.keyboard.press("Tab")  # the box of what is withheld
         page.keyboard.press("Tab")  # the search field
         page.keyboard.press("Tab")
         assert focused(page) == "layer 8, token 1 The: at 8 1, confidence 69 %"
@@ -104,7 +128,7 @@ def test_everything_can_be_done_by_keyboard(address):
             ("ArrowUp", "layer 4, token 5"),
             ("ArrowLeft", "layer 4, token 3"),  # past the token that is not read
             ("Control+Home", "layer 8, token 1"),
-            ("PageDown", "layer 0, token 1 The: nothing written"),
+            ("PageDown", "layer 0, token 1 The: withheld, below threshold"),
         ):
             page.keyboard.press(key)
             assert focused(page).startswith(expected), key
@@ -118,9 +142,9 @@ def test_everything_can_be_done_by_keyboard(address):
         details = page.locator(".details")
         assert details.locator(".label").inner_text() == "a barn owl"
         facts = details.locator("dd").all_inner_texts()
-        assert facts[0] == "46 %: below the threshold, no concept"
-        assert facts[1] == "1.25 nats per token over the zero vector"
-        assert facts[3] == 'a barn owl"'
+        assert facts[:2] == ["46 %", "yes"]
+        assert facts[2] == "1.25 nats per token over the zero vector"
+        assert facts[4] == 'a barn owl"'
         through = details.locator("li").all_inner_texts()
         assert [line.split("\n")[0] for line in through] == ["8", "4", "0"]
         assert cell(page, 4, 2).get_attribute("aria-selected") == "true"
@@ -145,7 +169,10 @@ def test_the_searched_word_is_marked(address):
         assert [node.inner_text() for node in found.all()] == ["a barn owl", "owls"]
         assert page.locator("output").inner_text() == "2 cells"
         page.fill("#find", "AT")
+        assert found.count() == 5
+        page.check("#show-withheld")  # two more are withheld
         assert found.count() == 7
+        assert page.locator("output").inner_text() == "7 cells"
         page.fill("#find", "")
         assert found.count() == 0
 
