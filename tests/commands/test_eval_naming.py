@@ -84,6 +84,13 @@ def test_what_makes_no_sense_is_refused(command, options, message, capsys):
     assert "Traceback" not in shown.err + shown.out
 
 
+def test_only_the_demo_model_has_an_adapter_of_its_own(command, capsys):
+    place = command.index("--adapter")
+    with pytest.raises(SystemExit):
+        main([*command[:place], *command[place + 2 :]])
+    assert "needs --adapter FILE" in " ".join(capsys.readouterr().err.split())
+
+
 def test_vectors_of_another_model_are_refused(command, tmp_path, capsys):
     write_naming_data(tmp_path / "other", width=32)
     with pytest.raises(SystemExit):

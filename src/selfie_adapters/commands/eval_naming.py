@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from selfie_adapters.errors import MissingExtraError
+from selfie_adapters.errors import ConfigError, MissingExtraError
 from selfie_adapters.files import user_path, write_text
 from selfie_adapters.output import visible
 
@@ -21,8 +21,8 @@ def naming(
     source: str,
     /,
     *,
-    model: str,
-    adapter: str,
+    model: str = "demo",
+    adapter: str | None = None,
     split: Literal["train", "val", "test"] = "test",
     layers: str | None = None,
     limit: int | None = None,
@@ -45,7 +45,7 @@ def naming(
     model
         The model of the vectors: hub id, folder, .gguf file, or demo.
     adapter
-        Adapter file or hub path.
+        Adapter file, hub path, or a shipped one's name; default: demo, for the model demo.
     split
         Which vectors are measured.
     layers
@@ -66,16 +66,22 @@ def naming(
         Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
         default: the first GPU, else the CPU.
     """
+    from selfie_adapters.adapters.locating import usual_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.evaluation.naming_run import run_naming
     from selfie_adapters.evaluation.naming_settings import NamingSettings
     from selfie_adapters.locking import folder_lock
 
+    if (named := usual_adapter(adapter, model)) is None:
+        raise ConfigError(
+            f"selfie eval naming with {model} needs --adapter FILE: one that was trained for this "
+            "model."
+        )
     settings = NamingSettings.checked(
         source=source,
         model=model,
-        adapter=adapter,
+        adapter=named,
         split=split,
         layers=layers,
         limit=limit,
@@ -84,7 +90,7 @@ def naming(
         dtype=dtype,
         device=device,
     )
-    check_inputs(model=model, device=device, adapters=[adapter], files=[source])
+    check_inputs(model=model, device=device, adapters=[named], files=[source])
     folder = user_path(out)
     console = Console()
     with folder_lock(folder):

@@ -18,7 +18,7 @@ class NamingSettings(Section):
     model: str
     """Hub id, folder, .gguf file, or demo."""
     adapter: str
-    """Adapter file or hub path."""
+    """Adapter file, hub path, or the name of a shipped one."""
     split: Split = "test"
     layers: str | None = None
     """Blocks that are measured, such as 8,12 or 8:21; null: all."""
