@@ -61,9 +61,11 @@ def calibrate(
     prove it, else with those of all layers.
     progress: called with the vectors done and their total.
     Raises DataError for a source without labels, for too few controls, and like `check_enough` and
-    `check_shown`.
+    `check_shown`; ConfigError for a precision or rate that is no share.
     """
     settings, source = worker.settings, worker.source
+    if not 0 < precision <= 1:
+        raise ConfigError(f"precision {precision}: a share above 0, at most 1, is expected.")
     if source.dataset is None:
         raise DataError(
             f"{settings.source}: a file of vectors alone. Calibration compares with known labels; "
