@@ -106,7 +106,7 @@ def controls_sentence(folder: Path) -> str | None:
         + (
             "The labels depend on their vectors; given labels show whether they are right."
             if found.differs
-            else "These labels say nothing: random directions get them as well."
+            else "These labels say nothing: random directions gain as much."
         )
     )
 
