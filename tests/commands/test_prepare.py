@@ -37,7 +37,7 @@ def test_the_sample_topics_become_a_training_file(golden_dir, tmp_path, capsys):
 
 
 def test_options_reach_the_capture(golden_dir, tmp_path):
-    options = {"question": "Why {}?", "chat": "none", "positions": ["-2"], "val_fraction": 0.5}
+    options = {"question": "Why {}?", "chat": "none", "positions": "-2", "val_fraction": 0.5}
     out = tmp_path / "t.json.gz"
     dataset = prepare(golden_dir, out, seed=5, **options)
     model = load_model(golden_dir / "model", "float32")

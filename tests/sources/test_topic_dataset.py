@@ -285,22 +285,22 @@ def test_a_file_of_several_positions_states_what_they_share(several):
 
 
 @pytest.mark.parametrize(
-    ("texts", "positions"),
+    ("text", "positions"),
     [
-        (["-1"], (-1,)),
-        (["-1", "name"], (-1, "name")),
-        (["-3:0,name"], (-3, -2, -1, "name")),
-        (["2:4"], (2, 3)),
+        ("-1", (-1,)),
+        ("-1,name", (-1, "name")),
+        ("-3:0, name", (-3, -2, -1, "name")),
+        ("2:4", (2, 3)),
     ],
 )
-def test_positions_as_users_write_them(texts, positions):
-    assert read_positions(texts) == positions
+def test_positions_as_users_write_them(text, positions):
+    assert read_positions(text) == positions
 
 
 @pytest.mark.parametrize("text", ["last", "nam", "4:2", "-2:2", "1:1", "", "1.5", "-"])
 def test_positions_that_are_none(text):
     with pytest.raises(DataError, match="positions"):
-        read_positions([text])
+        read_positions(text)
 
 
 def test_what_cannot_be_taken_is_refused(model, tmp_path):

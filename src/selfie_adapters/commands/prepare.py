@@ -19,14 +19,8 @@ def topics(
     question: str = "Tell me about {}.",
     chat: Literal["template", "bare", "none"] = "template",
     positions: Annotated[
-        list[str],
-        Parameter(
-            name=["--positions", "--position"],
-            consume_multiple=True,
-            negative=(),
-            allow_leading_hyphen=True,
-        ),
-    ] = ["-1"],  # noqa: B006
+        str, Parameter(name=["--positions", "--position"], allow_leading_hyphen=True)
+    ] = "-1",
     frames: str | None = None,
     frames_per_topic: int = 2,
     names_only: Annotated[bool, Parameter(negative=())] = False,
@@ -56,7 +50,8 @@ def topics(
         The tokenizer's own chat template, a bare turn without system prompt, or none.
     positions
         Tokens whose states are taken: numbers and ranges such as -1 or -4:0, counted from the end
-        when negative; and name, the last token of the topic's name in the sentences of --frames.
+        when negative, and name, the last token of the topic's name in the sentences of --frames;
+        several as in -1,name.
     frames
         File of sentences with {} for the name, one a line; every fifth is kept for held-out topics.
         Default: 60 sentences of the package.

@@ -77,7 +77,7 @@ class TopicSettings:
         if self.null_share and "name" not in self.positions:
             raise DataError(
                 "tokens without a concept are taken from the sentences around names: give "
-                'positions "name" too (--positions -1 name), or no_concept 0.'
+                'positions "name" too (--positions -1,name), or no_concept 0.'
             )
 
 
@@ -104,13 +104,13 @@ class Sites:
         return len(self.texts)
 
 
-def read_positions(texts: Sequence[str]) -> tuple[Position, ...]:
-    """Positions as a user writes them: "-1", "0,5", "-4:0" (to the end), "name".
+def read_positions(text: str) -> tuple[Position, ...]:
+    """Positions as a user writes them: "-1", "0,5", "-4:0" (to the end), "-1,name".
 
     Raises DataError for anything else.
     """
     found: list[Position] = []
-    for part in (part.strip() for text in texts for part in text.split(",")):
+    for part in (part.strip() for part in text.split(",")):
         if part == "name":
             found.append("name")
         elif match := _RANGE.fullmatch(part):
