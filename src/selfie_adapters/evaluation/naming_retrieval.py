@@ -29,7 +29,7 @@ from selfie_adapters.evaluation.naming_conditions import (
 from selfie_adapters.evaluation.recall import hits_at
 from selfie_adapters.evaluation.spelling import same_start_distractors
 from selfie_adapters.evaluation.statistics import PairedTable, wilson
-from selfie_adapters.sources.topics import packaged_topics
+from selfie_adapters.sources.topics import more_topics, packaged_topics
 
 CANDIDATES = 60
 
@@ -122,10 +122,10 @@ def retrieve_spelled(
 ) -> Found | None:
     """Names that are found among up to `CANDIDATES` - 1 others with the same first token.
 
-    vectors: [n, d_model]; names: one per vector. The others are packaged concepts and names of
+    vectors: [n, d_model]; names: one per vector. The others are the package's nouns and names of
     `names`; a name without any is omitted. None where that leaves none.
     """
-    pool = [*names, *(topic.title for topic in packaged_topics())]
+    pool = [*names, *(topic.title for topic in [*packaged_topics(), *more_topics()])]
     distractors = same_start_distractors(
         naming.model.tokenizer, names, pool, CANDIDATES - 1, naming.seed
     )
