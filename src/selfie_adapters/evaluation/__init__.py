@@ -1,14 +1,12 @@
 """How good labels are, always beside controls and with intervals."""
 
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
-from selfie_adapters.evaluation.concepts import ConditionResult, compare_with_controls
 from selfie_adapters.evaluation.naming import Named
 from selfie_adapters.evaluation.naming_conditions import Known, name_vectors
 from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean, wilson
 
 __all__ = [
     "Baseline",
-    "ConditionResult",
     "Interval",
     "Known",
     "LogitLens",
@@ -16,7 +14,6 @@ __all__ = [
     "RidgeProbe",
     "TokenCosine",
     "bootstrap_mean",
-    "compare_with_controls",
     "name_vectors",
     "wilson",
 ]

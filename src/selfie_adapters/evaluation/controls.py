@@ -9,8 +9,6 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter, create_adapter
 from selfie_adapters.errors import DataError
 
-UNTRAINED_SCALES = (1.0, 3.0, 6.0, 12.0)
-
 
 def untrained_adapter(dim: int, scale: float) -> Adapter:
     """f(x) = scale · x / ‖x‖: what an adapter is before training."""

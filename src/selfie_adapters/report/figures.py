@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from selfie_adapters.evaluation import ConditionResult
     from selfie_adapters.evaluation.naming_results import Panel
+    from selfie_adapters.evaluation.statistics import Interval
 
 # Blue for what was trained, grey for what it has to beat: told apart without colour, too.
 TRAINED, CONTROL = "#2563a8", "#a3a8ae"
@@ -32,7 +32,7 @@ def loss_figure(
     steps: Sequence[int], losses: Sequence[float], validations: Sequence[tuple[int, float]]
 ) -> Figure:
     """The figure behind `loss_curve`. Raises MissingExtraError without matplotlib."""
-    figure, axes = _figure(6.4, 3.0)
+    figure, axes = _figure(4.6, 2.8)
     axes.plot(steps, losses, color=CONTROL, linewidth=1, label="training batch")
     if validations:
         x, y = zip(*validations, strict=True)
@@ -43,25 +43,27 @@ def loss_figure(
     return figure
 
 
-def condition_bars(results: Sequence[ConditionResult], candidates: int) -> str:
-    """Held-out loss and recall at 1 of every condition, with 95 % intervals."""
-    figure, (left, right) = _figure(8.4, 3.0, columns=2)
-    names = [result.condition for result in results]
-    colours = [TRAINED if name == "trained" else CONTROL for name in names]
-    for axes, intervals, title in (
-        (left, [r.loss for r in results], "loss of the name, nats per token (lower is better)"),
-        (right, [r.gain_at_1 for r in results], f"right name first of {candidates}, by gain"),
-    ):
-        means = [interval.mean for interval in intervals]
-        spread = [
-            [interval.mean - interval.low for interval in intervals],
-            [interval.high - interval.mean for interval in intervals],
-        ]
-        axes.barh(names, means, xerr=spread, color=colours, capsize=3)
+def condition_bars(panels: Mapping[str, Sequence[tuple[str, Interval, Interval]]]) -> str:
+    """Shares of labels by condition, a panel per place, the adapter's bars in blue.
+
+    panels: by title; (condition, share right, share right or related) from top to bottom. A solid
+    bar is the share that is right, with its 95 % interval, the pale one behind it what is right or
+    related. Panels are one below the other and narrow, so that they can be read on a phone.
+    """
+    figure, found = _figure(4.6, 0.6 + 2.3 * len(panels), rows=len(panels))
+    every = [found] if len(panels) == 1 else list(found)
+    for axes, (title, bars) in zip(every, panels.items(), strict=True):
+        names = [name for name, _, _ in bars]
+        colours = [TRAINED if name == "adapter" else CONTROL for name in names]
+        right = [share for _, share, _ in bars]
+        spread = [[one.mean - one.low for one in right], [one.high - one.mean for one in right]]
+        axes.barh(names, [share.mean for _, _, share in bars], color=colours, alpha=0.4)
+        axes.barh(names, [one.mean for one in right], xerr=spread, color=colours, capsize=2)
         axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
         axes.set_title(title, fontsize=9, loc="left")
-    right.axvline(1 / candidates, color="#333333", linewidth=0.8, linestyle=":")
-    right.set_xlim(0, 1)
+    every[-1].set_xlabel("right (solid), right or related (pale)", fontsize=9)
     return _svg(figure)
 
 
