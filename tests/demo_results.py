@@ -33,7 +33,7 @@ VERDICTS: tuple[Verdict, ...] = ("right", "related", "wrong", "no concept")
 def named(condition: str, right: int, topics: int = 20, withheld: int | None = None) -> Named:
     """`right` right labels, then related, wrong and silent ones in turn; one of them withheld."""
     order = [0] * right + [1 + i % 3 for i in range(topics - right)]
-    verdicts = [VERDICTS[i] for i in order]
+    verdicts: list[Verdict] = [VERDICTS[i] for i in order]
     names = [f"concept {i}" for i in range(topics - 2)] + ["a man-of-war of great size", "owl"]
     labels = [f"label {i}" for i in range(topics - 2)] + [LONG, HOSTILE]
     return Named(
