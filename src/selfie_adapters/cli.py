@@ -31,7 +31,7 @@ def _group(name: str, help: str) -> App:
 app.command(
     f"{COMMANDS}.demo:demo",
     name="demo",
-    help="Real model, real concepts: capture, train, label, compare with controls, report.",
+    help="Read a sentence, name unseen concepts, compare with controls, train a little, report.",
 )
 app.command(
     f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
