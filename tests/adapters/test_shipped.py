@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from selfie_adapters.adapters import create_adapter, find_adapter_file, load_adapter, locating
-from selfie_adapters.adapters.locating import mean_beside, shipped
+from selfie_adapters.adapters.locating import find_mean_file, mean_beside, shipped, usual_adapter
 from selfie_adapters.errors import MissingFileError
 
 
@@ -36,3 +36,20 @@ def test_its_name_wins_over_a_folder_which_is_reached_by_a_path(package, tmp_pat
 def test_other_names_are_files(package):
     with pytest.raises(MissingFileError, match="tinny"):
         find_adapter_file("tinny")
+
+
+def test_which_adapter_a_command_runs_with():
+    assert usual_adapter(None, "demo") == "demo"
+    assert usual_adapter(None, "some/model") is None
+    assert usual_adapter("none", "demo") is None
+    assert usual_adapter("mine.pt", "demo") == "mine.pt"
+
+
+def test_which_means_go_with_an_adapter(package, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    own = package / "tiny.safetensors"
+    assert find_mean_file(None, own) == str(package / "tiny.mean.safetensors")
+    assert find_mean_file(None, alone) is None
+    assert find_mean_file(None, None) is None
+    assert find_mean_file("tiny", alone) == str(package / "tiny.mean.safetensors")
+    assert find_mean_file("other.pt", own) == "other.pt"

@@ -267,3 +267,47 @@ def test_a_token_without_a_mean_is_refused_before_anything_is_written(run, tmp_p
         run(mean=str(mean))
     assert not (tmp_path / "out").exists()
     assert len(run(mean=str(mean), positions="-2:")["cells"]) == 2
+
+
+def test_without_a_folder_the_reading_stays_in_the_terminal(
+    golden_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    read(
+        "an owl",
+        adapter=str(golden_dir / "adapters/scalar_affine_norm.safetensors"),
+        model=str(golden_dir / "model"),
+        chat="none",
+        layers="1",
+        max_new_tokens=4,
+    )
+    shown = capsys.readouterr().out
+    assert "layer 1" in shown
+    assert "--out FOLDER keeps the reading" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_mean_beside_the_adapter_is_subtracted_unless_another_is_named(
+    run, golden_dir, tmp_path
+):
+    adapter = tmp_path / "mine.safetensors"
+    shutil.copy(golden_dir / "adapters/scalar_affine_norm.safetensors", adapter)
+    loaded = load_adapter(adapter)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("mine.mean", "other"):
+        mean = torch.randn(loaded.dim, generator=generator)
+        save_file({"layer_1": mean}, tmp_path / f"{name}.safetensors")
+    own = run(out="own", adapter=str(adapter))  # the layers that the file has
+    named = run(out="named", adapter=str(adapter), mean=str(tmp_path / "mine.mean.safetensors"))
+    other = run(out="other", adapter=str(adapter), mean=str(tmp_path / "other.safetensors"))
+    assert {cell["layer"] for cell in own["cells"]} == {1}
+    assert own["cells"] == named["cells"]
+    assert own["cells"] != other["cells"]
+    model = load_model(golden_dir / "model", "float32")
+    found = read_prompt(model, loaded, "an owl", chat="none")
+    assert [cell.gain for cell in found.cells] == [cell["gain"] for cell in own["cells"]]
+
+
+def test_another_model_than_the_demo_needs_an_adapter(golden_dir):
+    with pytest.raises(ConfigError, match="needs --adapter FILE"):
+        read("an owl", model=str(golden_dir / "model"))
