@@ -85,7 +85,7 @@ def pair_sentences(named: Named, count: int) -> list[str]:
     """How many of the first `count` labels are right, and how many of those that are shown."""
     verdicts, shown = named.verdicts[:count], named.shown[:count]
     found = [f"{len(verdicts)} concepts: {_counts(verdicts)}."]
-    believed = [one for one, is_shown in zip(verdicts, shown, strict=True) if is_shown]
+    believed: list[Verdict] = [one for one, seen in zip(verdicts, shown, strict=True) if seen]
     if withheld := len(verdicts) - len(believed) - verdicts.count("no concept"):
         rest = f": {_counts(believed)}" if believed else ""
         found.append(
