@@ -163,8 +163,8 @@ letter:
 "Shown" is what the calibration (demo.confidence.json) does not withhold: confidence is the
 probability that a label is right or related, and its thresholds keep {PRECISION:.0%} of the labels
 shown so on other nouns. Of vectors without a concept {shown} show a label. At the last token it
-shows nothing: there labels are right too rarely, and up to block 20 the ridge probe, fitted at each
-place anew, is right more often.
+shows nothing: there labels are right too rarely, and up to block 20 the ridge probe, fitted for
+each block and position, is right more often.
 
 What to doubt: other models, other blocks, verbs and adjectives, names of people, and any text far
 from the sentences it was trained on. Made by `python scripts/ship_adapter.py`. The nouns are from

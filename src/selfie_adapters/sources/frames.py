@@ -15,7 +15,7 @@ from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import Chat, UserText
 
-_EACH = 5  # every so many-th sentence is kept for held-out topics
+_HELD_OUT_EVERY = 5  # this sentence of each five is kept for held-out topics
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Frames:
     def of(cls, sentences: Sequence[str]) -> Frames:
         """Every fifth sentence for held-out topics; of fewer than five the last one, if there are
         two."""
-        held_out = tuple(sentences[_EACH - 1 :: _EACH]) or tuple(sentences[-1:])
+        held_out = tuple(sentences[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]) or tuple(sentences[-1:])
         train = tuple(one for one in sentences if one not in held_out)
         return cls(train or held_out, held_out)
 

@@ -50,7 +50,7 @@ def null_tokens(
         if match.start() in at_name or (word[0].isalpha() and word not in function_words()):
             continue
         token = token_at(ends, match.end())
-        if ends[token] == match.end():  # not a token that goes on into the next word
+        if ends[token] == match.end():  # not a token that holds part of the next word
             found[token] = word
     for position, reach in enumerate(ends[:-1]):
         if reach <= begin or reach > end:
@@ -61,7 +61,7 @@ def null_tokens(
 def draw_null_tokens(
     tokenizer: PreTrainedTokenizerBase, sentences: Iterable[Sentence], count: int, seed: int
 ) -> list[tuple[str, int]]:
-    """So many tokens without a concept as (text, position), of each word about as many.
+    """`count` tokens without a concept as (text, position), about equally many of each word.
 
     Fewer where the sentences have fewer.
     """
