@@ -10,8 +10,8 @@ from selfie_adapters.commands.demo_measuring import Measured
 from selfie_adapters.commands.demo_report import Results
 from selfie_adapters.commands.demo_settings import LAST_TOKEN, OWN_TOKEN, QUICK
 from selfie_adapters.evaluation.naming import Named, Verdict
-from selfie_adapters.labelling.reading import Cell, Reading
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.sources.topic import Topic
 from selfie_adapters.training.run_reading import Run
 

@@ -24,8 +24,8 @@ from selfie_adapters.errors import (
 )
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.reading import read_prompt
 from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.reading.read import read_prompt
 from tiny_folders import nudge_weight
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_a_finished_reading_is_not_read_again(run, monkeypatch, tmp_path):
     def never(*_a, **_k):
         raise AssertionError("read again")
 
-    monkeypatch.setattr("selfie_adapters.labelling.reading.read_cells", never)
+    monkeypatch.setattr("selfie_adapters.reading.read.read_cells", never)
     assert run(layers="0", positions="0", find="owl") == first
     assert '"find": "owl"' in (tmp_path / "out/reading.html").read_text(encoding="utf-8")
 

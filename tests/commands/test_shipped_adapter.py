@@ -11,8 +11,8 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
-from selfie_adapters.labelling.reading import read_prompt
 from selfie_adapters.model import load_model
+from selfie_adapters.reading.read import read_prompt
 from selfie_adapters.sources.topics import packaged_topics
 
 LAYERS = [8, 12, 16, 20, 24, 28]

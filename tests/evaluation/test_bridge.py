@@ -16,9 +16,9 @@ from selfie_adapters.evaluation.bridge import other_questions, run_bridge
 from selfie_adapters.evaluation.bridge_reading import plan_question, question_states
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.reading_means import read_means
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.reading.means import read_means
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 
 SAMPLES, TOKENS = 2, 5

@@ -10,9 +10,9 @@ from selfie_adapters.evaluation import Known, Named, name_vectors, naming_condit
 from selfie_adapters.evaluation.controls import other_topics, random_directions
 from selfie_adapters.evaluation.naming import comparisons
 from selfie_adapters.evaluation.naming_retrieval import sampled_groups
-from selfie_adapters.evaluation.statistics import PairedTable, wilson
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.topic import Topic
+from selfie_adapters.statistics import PairedTable, wilson
 from tiny import golden_tokenizer, tiny_network
 
 OWL = Topic(("owl", "owl, a bird of prey"), name="owl")

@@ -16,12 +16,12 @@ from selfie_adapters.evaluation import naming_conditions, naming_retrieval
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.naming_run import run_naming
 from selfie_adapters.evaluation.naming_settings import NamingSettings
-from selfie_adapters.evaluation.statistics import wilson
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import SoftPrompt, load_model
+from selfie_adapters.statistics import wilson
 from selfie_adapters.training import label_losses
 
 CONDITIONS = [

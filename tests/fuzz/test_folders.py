@@ -21,12 +21,12 @@ from selfie_adapters.evaluation.taboo import TabooRow
 from selfie_adapters.labelling.export import open_run, to_csv, to_neuronpedia, to_parquet
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
-from selfie_adapters.labelling.reading import Cell
-from selfie_adapters.labelling.reading_folder import ReadingFolder
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 from selfie_adapters.labelling.run_record import RunRecord, read_binding, read_controls
 from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import ShardFile
+from selfie_adapters.reading.folder import ReadingFolder
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.run_reading import compare_runs, find_runs
 

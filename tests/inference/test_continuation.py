@@ -13,10 +13,10 @@ from selfie_adapters.chat.request import ChatRequest, Message
 from selfie_adapters.errors import ModelError
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_scores import score_candidates
-from selfie_adapters.labelling.reading import read_states
-from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.cache_use import cache_use
+from selfie_adapters.reading.plan import plan_reading
+from selfie_adapters.reading.read import read_states
 from selfie_adapters.sources.topics import topic_vectors
 from tiny import D_MODEL, FAMILIES, RECURRENT, golden_tokenizer, tiny_network
 
@@ -220,7 +220,7 @@ def test_a_long_prompt_is_read_in_pieces_that_fit_together(
     model = model_of(family)
     plan = plan_reading(model, "owls fly at night", [0, 1], None, "none")
     ((_, whole),) = read_states(model, plan)
-    monkeypatch.setattr("selfie_adapters.labelling.reading._TOKENS_AT_ONCE", 5)
+    monkeypatch.setattr("selfie_adapters.reading.read._TOKENS_AT_ONCE", 5)
     pieces = torch.cat([states for _, states in read_states(model, plan)], dim=1)
     torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-3)
 

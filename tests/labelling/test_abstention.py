@@ -11,9 +11,9 @@ from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.labelling.abstention import is_no_concept, judge, no_concept_label
 from selfie_adapters.labelling.confidence import PlaceCalibration
 from selfie_adapters.labelling.labeller import Label
-from selfie_adapters.labelling.reading import read_cells
-from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import load_model
+from selfie_adapters.reading.plan import plan_reading
+from selfie_adapters.reading.read import read_cells
 
 SURE = Confidence({}, 2.0, 0.5)
 UNSURE = Confidence({}, -2.0, 0.5)

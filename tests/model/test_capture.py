@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from selfie_adapters.errors import ModelError
-from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture, load_model
+from selfie_adapters.reading.plan import plan_reading
 from tiny import D_MODEL, FAMILIES, LAYERS, golden_tokenizer, tiny_network
 from tiny_folders import save_multimodal
 

@@ -10,10 +10,10 @@ from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.evaluation.bridge_reading import plan_question
 from selfie_adapters.evaluation.conversations import chat_tokens
-from selfie_adapters.labelling.reading_plan import prompt_ids
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import UserText, usual_chat
+from selfie_adapters.reading.plan import prompt_ids
 from selfie_adapters.sources import Topic, topic_vectors
 from selfie_adapters.sources import topics as topics_module
 from selfie_adapters.sources.topics import topic_texts

@@ -4,8 +4,8 @@ import pytest
 
 from browser import chromium
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import Cell, Reading
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report.reading_page import write_reading_page
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import Cell, Reading
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
 from selfie_adapters.output import visible
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report import reading_page
 from selfie_adapters.report.reading_page import (
     measure,

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import read_cells
-from selfie_adapters.labelling.reading_plan import plan_reading
+from selfie_adapters.reading.plan import plan_reading
+from selfie_adapters.reading.read import read_cells
 from selfie_adapters.serving.app import _body
 from selfie_adapters.serving.requests import Limits
 from serving.conftest import JSON, wait_until

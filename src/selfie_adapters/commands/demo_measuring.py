@@ -17,9 +17,9 @@ from selfie_adapters.evaluation.naming_conditions import ADAPTER, Keep, Known, N
 from selfie_adapters.evaluation.naming_results import position_name
 from selfie_adapters.evaluation.spoken_labels import Progress
 from selfie_adapters.labelling.confidence import Calibration, Confidence
-from selfie_adapters.labelling.reading import Reading, chat_of_reading, read_prompt
-from selfie_adapters.labelling.reading_plan import plan_reading
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.reading.plan import plan_reading
+from selfie_adapters.reading.read import Reading, chat_of_reading, read_prompt
 from selfie_adapters.sources.topic import Topic
 
 

@@ -34,8 +34,8 @@ from selfie_adapters.commands.demo_terminal import (
 )
 from selfie_adapters.evaluation.naming import Named
 from selfie_adapters.files import atomic_path, sha256, write_json
-from selfie_adapters.labelling.reading import Cell, Reading
 from selfie_adapters.output import visible
+from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report import condition_bars, loss_curve, write_page
 from selfie_adapters.report.reading_page import shown_token
 from selfie_adapters.training.run_reading import Run

@@ -35,10 +35,10 @@ from selfie_adapters.evaluation.published_retrieval import (
     read_ranks,
     read_retrieval_summary,
 )
-from selfie_adapters.evaluation.statistics import bootstrap_mean
 from selfie_adapters.evaluation.targets import entries_of
 from selfie_adapters.output import visible
 from selfie_adapters.sources import open_topics
+from selfie_adapters.statistics import bootstrap_mean
 
 _SPLIT = 6  # labels of ten conversations that --split-60 makes of one
 _SEED = 0

@@ -15,7 +15,7 @@ from selfie_adapters.extras import require_extra
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.labelling.reading import Cell, Reading
+    from selfie_adapters.reading.read import Cell, Reading
 
 
 def read(
@@ -108,18 +108,18 @@ def read(
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.labelling.centring import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.labelling.reading import (
+    from selfie_adapters.locking import folder_lock
+    from selfie_adapters.model import load_model
+    from selfie_adapters.model.fingerprint import weights_digest
+    from selfie_adapters.reading.folder import ReadingFolder
+    from selfie_adapters.reading.means import read_means
+    from selfie_adapters.reading.plan import plan_reading
+    from selfie_adapters.reading.read import (
         Reading,
         calibration,
         chat_of_reading,
         read_cells,
     )
-    from selfie_adapters.labelling.reading_folder import ReadingFolder
-    from selfie_adapters.labelling.reading_means import read_means
-    from selfie_adapters.labelling.reading_plan import plan_reading
-    from selfie_adapters.locking import folder_lock
-    from selfie_adapters.model import load_model
-    from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.report.reading_page import write_reading_page
 
     adapter = usual_adapter(adapter, model)

@@ -11,7 +11,7 @@ from rich.text import Text
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.labelling.reading import Cell, Reading
+    from selfie_adapters.reading.read import Cell, Reading
 
 _ROWS, _COLUMNS = 60, 5
 SILENT, REPEATS = "·", "↺"

@@ -145,9 +145,9 @@ def _service(
     from selfie_adapters.adapters.locating import find_adapter_file
     from selfie_adapters.labelling.centring import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.labelling.reading import calibration
-    from selfie_adapters.labelling.reading_means import read_means
     from selfie_adapters.model import load_model
+    from selfie_adapters.reading.means import read_means
+    from selfie_adapters.reading.read import calibration
     from selfie_adapters.serving.service import ServedAdapter, Service
 
     files = [find_adapter_file(adapter) for adapter in adapters]

@@ -3,7 +3,7 @@
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.evaluation.naming import Named
 from selfie_adapters.evaluation.naming_conditions import Known, name_vectors
-from selfie_adapters.evaluation.statistics import Interval, bootstrap_mean, wilson
+from selfie_adapters.statistics import Interval, bootstrap_mean, wilson
 
 __all__ = [
     "Baseline",

@@ -45,9 +45,9 @@ from selfie_adapters.files import sha256
 from selfie_adapters.inference.sampling import Sampling, row_seed
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centring import mean_layers
-from selfie_adapters.labelling.reading_means import read_means
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
+from selfie_adapters.reading.means import read_means
 from selfie_adapters.sources.twohop import read_twohop
 
 ZERO = "zero vector"

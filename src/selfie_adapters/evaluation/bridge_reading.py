@@ -14,13 +14,13 @@ from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.evaluation.entities import names_entity, unnamed
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Label, Labeller
-from selfie_adapters.labelling.reading import read_states
-from selfie_adapters.labelling.reading_means import ReadingMeans
-from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.model.user_text import Chat, as_chat
+from selfie_adapters.reading.means import ReadingMeans
+from selfie_adapters.reading.plan import ReadingPlan, plan_reading, prompt_ids
+from selfie_adapters.reading.read import read_states
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 _EXAMPLES = 5

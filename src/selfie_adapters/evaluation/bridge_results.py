@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from selfie_adapters.evaluation.statistics import bootstrap_mean
+from selfie_adapters.statistics import bootstrap_mean
 
 Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
 

@@ -22,10 +22,10 @@ from selfie_adapters.evaluation.held_out import CONDITIONS, Condition, HeldOut, 
 from selfie_adapters.evaluation.inputs import dataset_hash
 from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
-from selfie_adapters.evaluation.statistics import Interval, bootstrap_of_means
 from selfie_adapters.files import atomic_path, sha256
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
+from selfie_adapters.statistics import Interval, bootstrap_of_means
 from selfie_adapters.training.setup import configured_prompt
 
 TABLE = "examples.jsonl"

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from selfie_adapters.evaluation.judging import is_exact, judge, shares_first_letter
-from selfie_adapters.evaluation.statistics import Interval, PairedTable, unit_weights, wilson
 from selfie_adapters.labelling.abstention import is_no_concept
 from selfie_adapters.sources.topic import Topic
+from selfie_adapters.statistics import Interval, PairedTable, unit_weights, wilson
 
 Verdict = Literal["right", "related", "wrong", "no concept"]
 Measure = Literal["exact", "right", "right or related", "related", "wrong", "no concept", "shown"]

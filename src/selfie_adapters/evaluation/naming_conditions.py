@@ -30,10 +30,10 @@ from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.labelling.reading import MAX_NEW_TOKENS
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.reading.read import MAX_NEW_TOKENS
 from selfie_adapters.sources.topic import Topic
 from selfie_adapters.training import Objective
 

@@ -28,8 +28,8 @@ from selfie_adapters.evaluation.naming_conditions import (
 )
 from selfie_adapters.evaluation.recall import hits_at
 from selfie_adapters.evaluation.spelling import same_start_distractors
-from selfie_adapters.evaluation.statistics import PairedTable, wilson
 from selfie_adapters.sources.topics import more_topics, packaged_topics
+from selfie_adapters.statistics import PairedTable, wilson
 
 CANDIDATES = 60
 

@@ -33,12 +33,12 @@ from selfie_adapters.evaluation.naming_retrieval import (
 from selfie_adapters.evaluation.naming_sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
-from selfie_adapters.evaluation.statistics import wilson
 from selfie_adapters.files import atomic_path, sha256
 from selfie_adapters.labelling.confidence import Calibration, Confidence
-from selfie_adapters.labelling.reading import calibration
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
+from selfie_adapters.reading.read import calibration
+from selfie_adapters.statistics import wilson
 
 TABLE = "labels.jsonl"
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from selfie_adapters.evaluation.embedding import Embedder
-from selfie_adapters.evaluation.statistics import bootstrap_mean
 from selfie_adapters.evaluation.title_index import Entry, Places, Strategy, find_places, index_rows
+from selfie_adapters.statistics import bootstrap_mean
 
 KS = (1, 5, 10, 20, 50, 100)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from selfie_adapters.evaluation.folder import Row
 from selfie_adapters.evaluation.generation_scoring import Foils
-from selfie_adapters.evaluation.statistics import bootstrap_mean
+from selfie_adapters.statistics import bootstrap_mean
 
 Where = Literal["anywhere", "content"]
 _Group = list[np.ndarray]  # one conversation: its peaks at the latent, then at the foils

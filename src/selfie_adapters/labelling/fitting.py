@@ -13,6 +13,7 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.labelling.confidence import FEATURES, Calibration, Confidence
 from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.statistics import Z95, wilson_bounds
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
@@ -20,8 +21,6 @@ FEWEST = 2 * FOLDS
 
 FEWEST_OWN = 100
 """Labels of vectors with a concept from which a place is judged by its own labels alone."""
-
-_Z = 1.959963984540054  # of 95 % intervals
 
 
 @dataclass(frozen=True)
@@ -228,19 +227,7 @@ def controls_needed(control_rate: float) -> int:
     """
     if not 0 < control_rate <= 1:
         raise ConfigError(f"control rate {control_rate}: a share above 0, at most 1, is expected.")
-    return max(0, math.ceil(_Z**2 * (1 - control_rate) / control_rate))
-
-
-def wilson_bounds(successes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of the 95 % Wilson score intervals of shares, [n] each; counts > 0.
-
-    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22
-    (1927).
-    """
-    share, shrink = successes / counts, 1 + _Z**2 / counts
-    center = (share + _Z**2 / (2 * counts)) / shrink
-    half = _Z / shrink * np.sqrt(share * (1 - share) / counts + (_Z / (2 * counts)) ** 2)
-    return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+    return max(0, math.ceil(Z95**2 * (1 - control_rate) / control_rate))
 
 
 def reliability(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from selfie_adapters.evaluation.naming_results import Panel
-    from selfie_adapters.evaluation.statistics import Interval
+    from selfie_adapters.statistics import Interval
 
 # Blue for what was trained, grey for what it has to beat: told apart without colour, too.
 TRAINED, CONTROL = "#2563a8", "#a3a8ae"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.reading import Cell, Reading
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
-from selfie_adapters.labelling.words import words_of
 from selfie_adapters.output import visible
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell, Reading
+from selfie_adapters.reading.words import words_of
 from selfie_adapters.report.page import write_page
 
 CELLS_ON_A_PAGE = 20_000

@@ -13,12 +13,12 @@ from torch import Tensor
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.reading import chat_of_reading, read_cells
-from selfie_adapters.labelling.reading_means import read_means
-from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.output import visible
+from selfie_adapters.reading.means import read_means
+from selfie_adapters.reading.plan import ReadingPlan, plan_reading
+from selfie_adapters.reading.read import chat_of_reading, read_cells
 from selfie_adapters.report.reading_page import measure, page_frame, shown_cell
 from selfie_adapters.serving.requests import LabelRequest, Limits, ReadRequest, RefusedError
 from selfie_adapters.serving.worker import Event, Worker

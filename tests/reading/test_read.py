@@ -9,13 +9,14 @@ from tokenizers.processors import TemplateProcessing
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import ConfigError, DataError, ModelError, PromptError
-from selfie_adapters.labelling import Labeller, reading
+from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
-from selfie_adapters.labelling.reading import calibration, read_cells, read_prompt
-from selfie_adapters.labelling.reading_means import ReadingMeans, read_means
-from selfie_adapters.labelling.reading_plan import plan_reading, prompt_ids
 from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.reading import read as reading
+from selfie_adapters.reading.means import ReadingMeans, read_means
+from selfie_adapters.reading.plan import plan_reading, prompt_ids
+from selfie_adapters.reading.read import calibration, read_cells, read_prompt
 from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
 
 BEGIN = 256

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
-from selfie_adapters.labelling.reading import Cell
-from selfie_adapters.labelling.reading_folder import ReadingFolder
-from selfie_adapters.labelling.reading_plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.folder import ReadingFolder
+from selfie_adapters.reading.plan import PromptToken, ReadingPlan
+from selfie_adapters.reading.read import Cell
 
 LABELS = [
     'quote " here',

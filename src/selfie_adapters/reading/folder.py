@@ -13,8 +13,8 @@ import msgspec
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_json, write_json
 from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
-from selfie_adapters.labelling.reading import Cell, Reading
-from selfie_adapters.labelling.reading_plan import ReadingPlan
+from selfie_adapters.reading.plan import ReadingPlan
+from selfie_adapters.reading.read import Cell, Reading
 
 _REMOVE = "Remove the file, or name another --out."
 CELLS, WHOLE = "cells.jsonl", "reading.json"

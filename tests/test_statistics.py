@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from selfie_adapters.evaluation import Interval, bootstrap_mean, statistics
-from selfie_adapters.evaluation.statistics import (
+from selfie_adapters import statistics
+from selfie_adapters.evaluation import Interval, bootstrap_mean
+from selfie_adapters.statistics import (
     PairedTable,
     bootstrap_of_means,
     unit_weights,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfie_adapters.labelling.reading_plan import PromptToken
-from selfie_adapters.labelling.words import word_spans, words_of
+from selfie_adapters.reading.plan import PromptToken
+from selfie_adapters.reading.words import word_spans, words_of
 
 
 class TextSoFar:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.labelling.reading_plan import PromptToken
-from selfie_adapters.labelling.repetition import TextSoFar
+from selfie_adapters.reading.plan import PromptToken
+from selfie_adapters.reading.repetition import TextSoFar
 
 TEXTS = [
     "<|user|>",

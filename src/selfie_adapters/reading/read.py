@@ -20,12 +20,12 @@ from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no
 from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.reading_means import ReadingMeans, read_means
-from selfie_adapters.labelling.reading_plan import ReadingPlan, plan_reading
-from selfie_adapters.labelling.repetition import TextSoFar
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
+from selfie_adapters.reading.means import ReadingMeans, read_means
+from selfie_adapters.reading.plan import ReadingPlan, plan_reading
+from selfie_adapters.reading.repetition import TextSoFar
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512
@@ -52,7 +52,7 @@ class Cell:
     the label than the zero vector does, in nats per token. confidence: the calibrated probability
     that the label is right, 0 to 1; None without a calibration and for the answer "no concept".
     withheld: why the label is not shown; None where it is (labelling/abstention.py). repeats: the
-    label holds only words of the text before this token (labelling/repetition.py). lens: the logit
+    label holds only words of the text before this token (reading/repetition.py). lens: the logit
     lens's word for the same state, where it was asked for.
     """
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfie_adapters.labelling.fitting import wilson_bounds
+Z95 = 1.959963984540054
+"""The standard normal's quantile at 0.975: ends of 95 % intervals."""
 
 RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 4_000_000  # 64 MB, however many values there are
@@ -68,6 +69,18 @@ def bootstrap_of_means(
             part[:, column] = data[:, column][drawn].mean(axis=1)
     low, high = np.percentile(of(means), [2.5, 97.5])
     return Interval(float(of(data.mean(axis=0))), float(low), float(high), count)
+
+
+def wilson_bounds(successes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of the 95 % Wilson score intervals of shares, [n] each; counts > 0.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22
+    (1927).
+    """
+    share, shrink = successes / counts, 1 + Z95**2 / counts
+    center = (share + Z95**2 / (2 * counts)) / shrink
+    half = Z95 / shrink * np.sqrt(share * (1 - share) / counts + (Z95 / (2 * counts)) ** 2)
+    return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
 
 
 def wilson(successes: float, n: float) -> Interval:
