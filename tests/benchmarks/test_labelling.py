@@ -38,6 +38,7 @@ def test_all_ways_write_the_same_texts(golden_dir):
 
 @pytest.mark.slow
 def test_labels_on_the_real_model_are_those_of_plain_generation():
-    result = benchmark("--batch", 16, "--rounds", 1, "--max-new-tokens", 12)
+    # In bfloat16 the rounding depends on the batch's shape, and near ties come out differently.
+    result = benchmark("--batch", 16, "--rounds", 1, "--max-new-tokens", 12, "--dtype", "float32")
     assert result["same_texts"] == result["texts"]
     assert result["ratio"] > 1.1  # a small batch of long labels: little to save
