@@ -34,9 +34,18 @@ from transformers import (
 )
 
 from selfie_adapters.chat.in_process import InProcessChat
-from selfie_adapters.evaluation.conversations import ChatTokens, chat_tokens, parse_conversation
-from selfie_adapters.evaluation.latent_peaks import latent_peaks
-from selfie_adapters.evaluation.writing import BEGUN, Writing, requests_for, write_conversations
+from selfie_adapters.evaluation.scoring.conversations import (
+    ChatTokens,
+    chat_tokens,
+    parse_conversation,
+)
+from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
+from selfie_adapters.evaluation.scoring.writing import (
+    BEGUN,
+    Writing,
+    requests_for,
+    write_conversations,
+)
 from selfie_adapters.inference.sampling import row_uniforms
 from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, load_model

@@ -23,8 +23,8 @@ from selfie_adapters.commands.confidence import fit
 from selfie_adapters.commands.demo_training import FURTHER, LAYERS, STEPS, train_demo_adapter
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
-from selfie_adapters.evaluation.judging import names_of
-from selfie_adapters.evaluation.naming_run import run_naming
+from selfie_adapters.evaluation.naming.judging import names_of
+from selfie_adapters.evaluation.naming.protocol import run_naming
 from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.files import write_text
 from selfie_adapters.labelling.confidence import beside
@@ -88,7 +88,7 @@ def calibration_file(labels_file: Path) -> Path:
 
 
 def accepted(name: str) -> list[str]:
-    """Names that are right or related for a noun, as `evaluation.judging` defines them."""
+    """Names that are right or related for a noun, as `evaluation.naming.judging` defines them."""
     nouns = packaged_nouns()
     own = nouns.first_senses(name)
     related = sorted(own | nouns.related(own))

@@ -9,7 +9,7 @@ from selfie_adapters.adapters import create_adapter
 from selfie_adapters.commands.demo_measuring import Measured
 from selfie_adapters.commands.demo_report import Results
 from selfie_adapters.commands.demo_settings import LAST_TOKEN, OWN_TOKEN, QUICK
-from selfie_adapters.evaluation.naming import Named, Verdict
+from selfie_adapters.evaluation.naming.verdicts import Named, Verdict
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.sources.topic import Topic

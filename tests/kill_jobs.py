@@ -206,7 +206,7 @@ def eval_retrieval() -> KillJob:
 
     def patch() -> None:
         from letters import LettersEmbedder
-        from selfie_adapters.evaluation import retrieval_run
+        from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
 
         retrieval_run.SentenceEmbedder = lambda _name: LettersEmbedder()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from selfie_adapters.evaluation.controls import untrained_adapter
-from selfie_adapters.evaluation.recall import hits_at
+from selfie_adapters.evaluation.naming.recall import hits_at
 
 
 def test_an_untrained_adapter_scales_the_unit_vector():

@@ -5,7 +5,7 @@ import pytest
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.loss_run import LossRow
+from selfie_adapters.evaluation.loss.protocol import LossRow
 
 SETTINGS = {"seed": 1, "batch_size": 8}
 

@@ -19,7 +19,7 @@ from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.scoring_settings import ScoringSettings
-from selfie_adapters.evaluation.taboo import TabooSettings
+from selfie_adapters.evaluation.taboo.protocol import TabooSettings
 from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
 TRAIN = b"""

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from fuzz.harness import run
 from fuzz.mutations import damage_json, damage_yaml
 from selfie_adapters.config import TrainConfig, dump_config
-from selfie_adapters.evaluation.bridge_results import BridgeRow
+from selfie_adapters.evaluation.bridge.results import BridgeRow
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.generation_scoring import ScoringRow
-from selfie_adapters.evaluation.loss_run import LossRow
+from selfie_adapters.evaluation.loss.protocol import LossRow
+from selfie_adapters.evaluation.scoring.generation import ScoringRow
 from selfie_adapters.evaluation.spoken_labels import SpokenRow
-from selfie_adapters.evaluation.taboo import TabooRow
+from selfie_adapters.evaluation.taboo.protocol import TabooRow
 from selfie_adapters.labelling.export import open_run, to_csv, to_neuronpedia, to_parquet
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob

@@ -8,8 +8,8 @@ from tokenizers.processors import TemplateProcessing
 from selfie_adapters.chat import ChatRequest, Message
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.errors import DataError, PromptError
-from selfie_adapters.evaluation.bridge_reading import plan_question
-from selfie_adapters.evaluation.conversations import chat_tokens
+from selfie_adapters.evaluation.bridge.reading import plan_question
+from selfie_adapters.evaluation.scoring.conversations import chat_tokens
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import UserText, usual_chat

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from selfie_adapters.evaluation.naming_results import Panel
+from selfie_adapters.evaluation.naming.results import Panel
 from selfie_adapters.report.figures import loss_matrix, naming_by_block
 
 pytest.importorskip("matplotlib")

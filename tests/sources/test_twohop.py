@@ -6,7 +6,7 @@ import pytest
 
 from hub_server import hub_server
 from selfie_adapters.errors import DataError, DownloadError, MissingFileError
-from selfie_adapters.evaluation.entities import names_entity
+from selfie_adapters.evaluation.bridge.entities import names_entity
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion, read_twohop
 
 ROW = {

@@ -32,7 +32,7 @@ from selfie_adapters.commands.demo_terminal import (
     percent,
     training_sentence,
 )
-from selfie_adapters.evaluation.naming import Named
+from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.files import atomic_path, sha256, write_json
 from selfie_adapters.output import visible
 from selfie_adapters.reading.read import Cell, Reading

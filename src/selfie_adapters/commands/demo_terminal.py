@@ -11,7 +11,7 @@ from rich.text import Text
 
 from selfie_adapters.commands.demo_measuring import Measured
 from selfie_adapters.commands.read_table import SILENT
-from selfie_adapters.evaluation.naming import Named, Verdict
+from selfie_adapters.evaluation.naming.verdicts import Named, Verdict
 from selfie_adapters.output import visible
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report.reading_page import shown_token

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
-from selfie_adapters.evaluation.bridge import run_bridge
+from selfie_adapters.evaluation.bridge.protocol import run_bridge
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
-from selfie_adapters.evaluation.published_bridge import (
+from selfie_adapters.evaluation.published.bridge import (
     TranslatedBridge,
     published_file,
     question_row,

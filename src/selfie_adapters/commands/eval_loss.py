@@ -11,7 +11,7 @@ from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.errors import MissingExtraError
-from selfie_adapters.evaluation.loss_run import run_loss
+from selfie_adapters.evaluation.loss.protocol import run_loss
 from selfie_adapters.evaluation.loss_settings import LossSettings as Settings
 from selfie_adapters.files import write_text
 from selfie_adapters.output import visible

@@ -69,7 +69,7 @@ def naming(
     from selfie_adapters.adapters.locating import usual_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
-    from selfie_adapters.evaluation.naming_run import run_naming
+    from selfie_adapters.evaluation.naming.protocol import run_naming
     from selfie_adapters.evaluation.naming_settings import NamingSettings
     from selfie_adapters.locking import folder_lock
 
@@ -103,7 +103,7 @@ def naming(
 
 def print_naming(console: Console, results: dict[str, Any]) -> None:
     """A table per position kind, then the comparisons over all of its blocks."""
-    from selfie_adapters.evaluation.naming_results import position_name
+    from selfie_adapters.evaluation.naming.results import position_name
 
     for pooled in results["positions"]:
         sections = [one for one in results["sections"] if one["position"] == pooled["position"]]
@@ -177,7 +177,7 @@ def _percent(found: dict[str, float], sign: str = "") -> str:
 
 
 def _draw(console: Console, folder: Path, path: Path) -> None:
-    from selfie_adapters.evaluation.naming_results import naming_panels
+    from selfie_adapters.evaluation.naming.results import naming_panels
     from selfie_adapters.report.figures import naming_by_block
 
     panels = naming_panels(json.loads(path.read_text(encoding="utf-8")))

@@ -16,26 +16,26 @@ from rich.table import Table
 
 from selfie_adapters.commands.eval_retrieval import print_conditions
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
-from selfie_adapters.evaluation.embedding import SentenceEmbedder
-from selfie_adapters.evaluation.hit_rates import (
+from selfie_adapters.evaluation.published.files import evaluations, kind_of, missing_shards
+from selfie_adapters.evaluation.published.hit_rates import (
     ResultFile,
     mean_max_hit_rate,
     merged,
     read_result_file,
 )
-from selfie_adapters.evaluation.published_files import evaluations, kind_of, missing_shards
-from selfie_adapters.evaluation.published_labels import (
+from selfie_adapters.evaluation.published.labels import (
     LabelsFile,
     look_up,
     read_labels_file,
     strategy_named,
 )
-from selfie_adapters.evaluation.published_retrieval import (
+from selfie_adapters.evaluation.published.retrieval import (
     RetrievalScore,
     read_ranks,
     read_retrieval_summary,
 )
-from selfie_adapters.evaluation.targets import entries_of
+from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
+from selfie_adapters.evaluation.retrieval.targets import entries_of
 from selfie_adapters.output import visible
 from selfie_adapters.sources import open_topics
 from selfie_adapters.statistics import bootstrap_mean

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from selfie_adapters.commands.eval_retrieval import print_comparisons, print_conditions
 from selfie_adapters.commands.progress import steps_shown
-from selfie_adapters.evaluation.embedding import require_embedder
-from selfie_adapters.evaluation.taboo import DESCRIPTION, run_taboo
-from selfie_adapters.evaluation.taboo import TabooSettings as Settings
+from selfie_adapters.evaluation.retrieval.embedding import require_embedder
+from selfie_adapters.evaluation.taboo.protocol import DESCRIPTION, run_taboo
+from selfie_adapters.evaluation.taboo.protocol import TabooSettings as Settings
 from selfie_adapters.output import visible
 
 __all__ = ["Settings", "run"]

@@ -1,8 +1,8 @@
 """How good labels are, always beside controls and with intervals."""
 
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
-from selfie_adapters.evaluation.naming import Named
-from selfie_adapters.evaluation.naming_conditions import Known, name_vectors
+from selfie_adapters.evaluation.naming.conditions import Known, name_vectors
+from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.statistics import Interval, bootstrap_mean, wilson
 
 __all__ = [

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from selfie_adapters.config import Count, NotNegative, Positive, Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.dataset.schema import Split
-from selfie_adapters.evaluation.embedding import PACKAGED
-from selfie_adapters.evaluation.title_index import Strategy
+from selfie_adapters.evaluation.retrieval.embedding import PACKAGED
+from selfie_adapters.evaluation.retrieval.title_index import Strategy
 from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
 
 UNTRAINED = "untrained"

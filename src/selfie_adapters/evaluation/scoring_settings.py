@@ -10,7 +10,7 @@ from selfie_adapters.chat.settings import ChatSettings
 from selfie_adapters.config import Seed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.evaluation.label_groups import Cut
+from selfie_adapters.evaluation.scoring.label_groups import Cut
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
 Condition = Literal["trained", "untrained", "zero", "random", "training"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from selfie_adapters.evaluation.naming_results import Panel
+    from selfie_adapters.evaluation.naming.results import Panel
     from selfie_adapters.statistics import Interval
 
 # Blue for what was trained, grey for what it has to beat: told apart without colour, too.

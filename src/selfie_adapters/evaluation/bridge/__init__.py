@@ -1,0 +1,1 @@
+"""Is the bridge entity of a two-hop question read from its states?"""

@@ -1,0 +1,150 @@
+"""Does a vector find its own name among others, by the score that each method gives to names?
+
+Names are compared in groups of `CANDIDATES`; each vector of a group picks one name of the group. In
+the spelling control each vector has distractors of its own, which begin with the same token as its
+name, so that the first letters alone do not find it (`spelling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfie_adapters.dataset.controls import shuffle_order
+from selfie_adapters.evaluation.baselines import Baseline
+from selfie_adapters.evaluation.controls import random_directions
+from selfie_adapters.evaluation.naming.conditions import (
+    ADAPTER,
+    RANDOM,
+    SHUFFLED,
+    ZERO,
+    Naming,
+    Readers,
+)
+from selfie_adapters.evaluation.naming.recall import hits_at
+from selfie_adapters.evaluation.naming.spelling import same_start_distractors
+from selfie_adapters.sources.topics import more_topics, packaged_topics
+from selfie_adapters.statistics import PairedTable, wilson
+
+CANDIDATES = 60
+
+
+@dataclass(frozen=True)
+class Found:
+    """hits: [vectors], the chance that the vector's own name is first, per condition.
+
+    1 or 0 unless scores are tied. control: "none" or "spelling". candidates: names that each vector
+    chooses from, on average.
+    """
+
+    control: str
+    candidates: float
+    hits: dict[str, np.ndarray]
+
+    def summary(self) -> dict[str, Any]:
+        """What results.json holds: shares with Wilson intervals, the adapter compared in pairs."""
+        first = self.hits[ADAPTER]
+        units = np.arange(len(first))
+        return {
+            "control": self.control,
+            "vectors": len(first),
+            "candidates": self.candidates,
+            "first": {name: asdict(wilson(one.sum(), len(one))) for name, one in self.hits.items()},
+            "adapter_minus": {
+                name: asdict(PairedTable.of(first, one, units).difference())
+                for name, one in self.hits.items()
+                if name != ADAPTER
+            },
+        }
+
+
+def sampled_groups(names: Sequence[str], count: int, seed: int) -> list[list[int]]:
+    """Rows with different names, drawn at random in whole groups of `CANDIDATES`.
+
+    count: of rows, rounded up to whole groups where there are enough names. Empty where there are
+    fewer than `CANDIDATES` different names.
+    """
+    first = {name: row for row, name in reversed(list(enumerate(names)))}
+    order = np.random.default_rng(seed).permutation(sorted(first.values())).tolist()
+    groups = min(-(-count // CANDIDATES), len(order) // CANDIDATES)
+    return [order[CANDIDATES * i : CANDIDATES * (i + 1)] for i in range(groups)]
+
+
+def retrieve(
+    naming: Naming,
+    readers: Readers,
+    vectors: Tensor,
+    names: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    where: str = "",
+) -> Found:
+    """Names that are found among their group's.
+
+    vectors: [n, d_model]; names: one per vector; groups: rows of `sampled_groups`, at least one.
+    The shuffled condition gives every vector another one's name to find.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+
+    def found(reader: Baseline, condition: str, number: int, rows: Tensor) -> None:
+        group = [names[row] for row in groups[number]]
+
+        def hits() -> list[float]:
+            scores = reader.scores(rows, group)
+            # Row i has the vector of row moved[i]: its own name is another one's.
+            moved = scores[shuffle_order(len(group), naming.seed)]
+            return [*hits_at(scores, 1).tolist(), *hits_at(moved, 1).tolist()]
+
+        unit = f"{where}: {condition}, first of {len(group)}/{number}"
+        naming.progress(unit, number, len(groups))
+        both = np.array(naming.keep(unit, 2 * len(group), hits))
+        parts.setdefault(condition, []).append(both[: len(group)])
+        if condition == ADAPTER:
+            parts.setdefault(SHUFFLED, []).append(both[len(group) :])
+
+    for number, group in enumerate(groups):
+        own = vectors[list(group)]
+        drawn = random_directions(len(group), own.shape[1], naming.seed)
+        for reader in readers.all:
+            found(reader, reader.name, number, own)
+        found(readers.adapter, RANDOM, number, drawn * own.norm(dim=-1, keepdim=True))
+        # The gain of the zero vector is 0 for every name.
+        parts.setdefault(ZERO, []).append(np.full(len(group), 1 / len(group)))
+    return Found("none", CANDIDATES, {name: np.concatenate(hits) for name, hits in parts.items()})
+
+
+def retrieve_spelled(
+    naming: Naming, readers: Readers, vectors: Tensor, names: Sequence[str], where: str = ""
+) -> Found | None:
+    """Names that are found among up to `CANDIDATES` - 1 others with the same first token.
+
+    vectors: [n, d_model]; names: one per vector. The others are the package's nouns and names of
+    `names`; a name without any is omitted. None where that leaves none.
+    """
+    pool = [*names, *(topic.title for topic in [*packaged_topics(), *more_topics()])]
+    distractors = same_start_distractors(
+        naming.model.tokenizer, names, pool, CANDIDATES - 1, naming.seed
+    )
+    candidates = [(row, [names[row], *one.names]) for row, one in enumerate(distractors)]
+    candidates = [(row, some) for row, some in candidates if len(some) > 1]
+    if not candidates:
+        return None
+    own = torch.zeros(1, dtype=torch.int64)  # the first one is right
+    found: dict[str, np.ndarray] = {}
+    for reader in readers.all:
+        unit = f"{where}: {reader.name}, same first token"
+        hits: list[float] = []
+        for done, (row, some) in enumerate(candidates):
+            naming.progress(unit, done, len(candidates))
+
+            def first(reader: Baseline = reader, row: int = row, some: list[str] = some):
+                return hits_at(reader.scores(vectors[row : row + 1], some), 1, own).tolist()
+
+            hits += naming.keep(f"{unit}/{row}", 1, first)
+        found[reader.name] = np.array(hits)
+    found[ZERO] = np.array([1 / len(some) for _, some in candidates])
+    return Found("spelling", sum(len(some) for _, some in candidates) / len(candidates), found)

@@ -1,0 +1,1 @@
+"""Configurations and result files of the published evaluations."""

@@ -1,0 +1,1 @@
+"""Do labels find their topics among many?"""

@@ -1,0 +1,149 @@
+"""What is to be found: for each held-out vector, or topic, its number in the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
+from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.retrieval.title_index import Entry
+from selfie_adapters.json_lines import iter_jsonl
+from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.rows import row_fields
+from selfie_adapters.sources.topic import Topic
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that a text is about. labels: those it was given, not made here."""
+
+    key: str
+    topic: int
+    labels: tuple[str, ...]
+
+
+def entries_of(topics: Sequence[Topic]) -> list[Entry]:
+    return [Entry(topic.title, topic.labels) for topic in topics]
+
+
+def entries_of_vectors(dataset: VectorLabelDataset) -> list[Entry]:
+    """A training file's own labels as the index: its first label is a vector's title.
+
+    Vectors with the same labels are one entry.
+    """
+    different = dict.fromkeys(tuple(item.labels) for item in dataset.labelled())
+    return [Entry(labels[0], labels) for labels in different]
+
+
+def targets_of_topics(entries: Sequence[Entry], chosen: Sequence[int]) -> list[Target]:
+    """Topics themselves, without vectors; a key is the topic's number."""
+    return [Target(str(i), i, entries[i].labels) for i in chosen]
+
+
+def targets_of_vectors(
+    dataset: VectorLabelDataset,
+    items: Sequence[LabelledVector],
+    entries: Sequence[Entry],
+    source: str,
+) -> list[Target]:
+    """The topic of each vector: the one with the same labels, if only one has them.
+
+    Otherwise the only one whose title is the vector's first label; otherwise the one whose number
+    is the vector's row, if they share a label. source: the topics' name, for messages.
+    Raises DataError for a vector whose topic is not among them.
+    """
+    titles: dict[str, list[int]] = {}
+    same: dict[tuple[str, ...], list[int]] = {}
+    for number, entry in enumerate(entries):
+        titles.setdefault(entry.title, []).append(number)
+        same.setdefault(entry.labels, []).append(number)
+    targets = []
+    for item in items:
+        labels = tuple(item.labels)
+        alike, named = same.get(labels, []), titles.get(labels[0], [])
+        if len(alike) == 1:
+            number = alike[0]
+        elif len(named) == 1:
+            number = named[0]
+        else:
+            number = item.row
+            entry = entries[number] if number < len(entries) else None
+            if entry is None or not {entry.title, *entry.labels} & set(labels):
+                raise DataError(
+                    f"{key_of(dataset, item)}, labels {list(labels)[:2]}: {len(named) or 'no'} "
+                    f"topics of {source} have the first one as title, and topic {number} is "
+                    "another one. Give the topics that the vectors were made from."
+                )
+        targets.append(Target(key_of(dataset, item), number, labels))
+    return targets
+
+
+def key_of(dataset: VectorLabelDataset, item: LabelledVector) -> str:
+    """dataset_name@l{layer}/row."""
+    return f"{dataset.sections[item.section].id}/{item.row}"
+
+
+def sample(items: Sequence[Any], limit: int | None, seed: int) -> list[Any]:
+    """`limit` of the items drawn at random, in their order; all if there are no more."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    drawn = np.random.default_rng(seed).permutation(len(items))[:limit]
+    return [items[i] for i in sorted(drawn.tolist())]
+
+
+def given_labels(
+    path: str | Path, targets: Sequence[Target], entries: Sequence[Entry]
+) -> list[str]:
+    """A label for each target, from a labelling run's folder or a JSONL file.
+
+    A JSONL row has `label`, and `topic` (a title) or `index` (the vector's row, or without vectors
+    the topic's number), perhaps with `dataset`. Where there are several labels, the best ranked,
+    else the first. A vector that could not be labelled has a blank one. Raises DataError for a row
+    without these fields, and for a target that no row is about.
+    """
+    found = _read_labels(Path(path))
+    one_dataset = len({target.key.rpartition("/")[0] for target in targets}) == 1
+    labels = []
+    for target in targets:
+        names = [target.key, entries[target.topic].title]
+        if one_dataset:
+            names.insert(1, target.key.rpartition("/")[2])
+        label = next((found[name] for name in names if name in found), None)
+        if label is None:
+            raise DataError(
+                f'{path}: no label for {target.key} (topic "{entries[target.topic].title}"); it '
+                f"has {len(found)} labels. Label all of the vectors, or set limit or split so that "
+                "only labelled ones are asked."
+            )
+        labels.append(label)
+    return labels
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    found: dict[str, tuple[int, str]] = {}
+    for number, fields in _run_rows(path) if path.is_dir() else iter_jsonl(path):
+        label = "" if "error" in fields else fields.get("label")
+        name = fields.get("topic", fields.get("index"))
+        rank = fields.get("rank", 0)
+        if not (isinstance(label, str) and isinstance(name, str | int) and isinstance(rank, int)):
+            raise DataError(
+                f"{path}, line {number}: label and topic, or label and index are expected, found "
+                f"{', '.join(fields)!r:.60}."
+            )
+        key = f"{fields['dataset']}/{name}" if "dataset" in fields else str(name)
+        if key not in found or rank < found[key][0]:
+            found[key] = rank, label
+    return {key: label for key, (_, label) in found.items()}
+
+
+def _run_rows(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    run = open_run(folder)
+    if run.missing:
+        raise DataError(f"{folder}: {run.missing} vectors are not labelled yet. Finish the run.")
+    for number, row in enumerate(run.rows(), start=1):
+        yield number, row_fields(row)

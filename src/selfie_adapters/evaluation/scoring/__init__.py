@@ -1,0 +1,1 @@
+"""Do conversations about a label activate the SAE latent that it describes?"""

@@ -1,0 +1,191 @@
+"""From measured conversations to scores with intervals (formulas: docs/metrics.md).
+
+The unit of every interval is a latent. A label is a group of conversations; those with an error are
+excluded from its score, an empty label scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from selfie_adapters.evaluation.folder import Row
+from selfie_adapters.evaluation.scoring.generation import Foils
+from selfie_adapters.statistics import bootstrap_mean
+
+Where = Literal["anywhere", "content"]
+_Group = list[np.ndarray]  # one conversation: its peaks at the latent, then at the foils
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The groups of one latent in one condition; None for a group whose writing went wrong."""
+
+    groups: list[_Group | None]
+    scales: list[float | None]
+    pieces: np.ndarray  # [conversations, 1 + foils], all groups together
+
+
+def summarise(
+    rows: Mapping[str, Row],
+    conditions: Sequence[str],
+    latents: Sequence[int],
+    foils: Foils,
+    thresholds: Sequence[float] = (0.0,),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores by condition: {condition: {"published": …, "content": …, "counts": …}}.
+
+    rows: as `score_labels` leaves them, under "condition:latent". Where there are foils and a
+    condition "trained", "shuffled" is added: its conversations at another latent than their own.
+    """
+    of = {
+        condition: [rows[f"{condition}:{latent}"] for latent in latents] for condition in conditions
+    }
+    results = {}
+    for condition, measured in of.items():
+        results[condition] = _condition(measured, foils, thresholds, seed, 0)
+        if condition == "trained" and foils.count:
+            results["shuffled"] = _condition(measured, foils, thresholds, seed, 1)
+    return results
+
+
+def _condition(
+    rows: Sequence[Row], foils: Foils, thresholds: Sequence[float], seed: int, column: int
+) -> dict[str, Any]:
+    """column 0: each latent with its own conversations; k: with those it is the k-th foil of."""
+    places = range(len(rows))
+    owner = [place if column == 0 else foils.before(place, column) for place in places]
+    result: dict[str, Any] = {}
+
+    anywhere = [_measured(row, "anywhere", 1 + foils.count) for row in rows]
+    best = [_best(_scores(anywhere[owner[place]], column, 0.0)) for place in places]
+    result["published"] = {"best_of_n": asdict(bootstrap_mean(best, seed))}
+
+    content = [_measured(row, "content", 1 + foils.count) for row in rows]
+    result["content"] = _content(content, owner, foils, thresholds, seed, column)
+    conversations = [c for row in rows for label in row["labels"] for c in label["conversations"]]
+    result["counts"] = {
+        "latents": len(rows),
+        "labels": sum(len(row["labels"]) for row in rows),
+        "empty_labels": sum(not label["text"] for row in rows for label in row["labels"]),
+        "conversations": len(conversations),
+        "conversations_with_error": sum("error" in c for c in conversations),
+    }
+    return result
+
+
+def _content(
+    measured: Sequence[_Measured],
+    owner: Sequence[int],
+    foils: Foils,
+    thresholds: Sequence[float],
+    seed: int,
+    column: int,
+) -> dict[str, Any]:
+    places = range(len(measured))
+    own = [measured[owner[place]] for place in places]
+    negatives = [
+        np.concatenate(
+            [measured[foils.before(place, k)].pieces[:, k] for k in range(1, foils.count + 1)]
+            or [np.empty(0)]
+        )
+        for place in places
+    ]
+    positives = [one.pieces[:, column] for one in own]
+    at_thresholds = []
+    for threshold in thresholds:
+        scores = [_scores(one, column, threshold) for one in own]
+        one_of = [_mean(of) for of in scores]
+        held_out = [_held_out(one, column, threshold) for one in own]
+        entry: dict[str, Any] = {
+            "threshold": threshold,
+            "best_of_1": asdict(bootstrap_mean(one_of, seed)),
+            "best_of_n": asdict(bootstrap_mean([_best(of) for of in scores], seed)),
+            "best_of_n_held_out": asdict(bootstrap_mean(held_out, seed)),
+        }
+        false = [float((of > threshold).mean()) if of.size else None for of in negatives]
+        entry["false_positive_rate"] = _interval(false, seed)
+        entry["balanced_accuracy"] = _interval(_balanced(one_of, false), seed)
+        entry["balanced_accuracy_held_out"] = _interval(_balanced(held_out, false), seed)
+        at_thresholds.append(entry)
+    pairs = zip(positives, negatives, strict=True)
+    areas = [auroc(yes, no) if yes.size and no.size else None for yes, no in pairs]
+    return {
+        "thresholds": at_thresholds,
+        "auroc": _interval(areas, seed),
+        "by_scale": _by_scale(own, column, thresholds[0], seed),
+    }
+
+
+def _by_scale(own: Sequence[_Measured], column: int, threshold: float, seed: int) -> dict[str, Any]:
+    found: dict[float, list[float]] = {}
+    for one in own:
+        for scale, score in zip(one.scales, _scores(one, column, threshold), strict=True):
+            if scale is not None and score is not None:
+                found.setdefault(scale, []).append(score)
+    return {f"{scale:g}": asdict(bootstrap_mean(of, seed)) for scale, of in sorted(found.items())}
+
+
+def _balanced(hits: Sequence[float], false: Sequence[float | None]) -> list[float | None]:
+    """(hit rate + 1 − false positive rate) / 2 of each latent."""
+    return [None if f is None else (t + 1 - f) / 2 for t, f in zip(hits, false, strict=True)]
+
+
+def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Chance that a positive is above a negative, equal ones counting half."""
+    above = (positives[:, None] > negatives).mean()
+    equal = (positives[:, None] == negatives).mean()
+    return float(above + equal / 2)
+
+
+def _measured(row: Row, where: Where, columns: int) -> _Measured:
+    groups: list[_Group | None] = []
+    for label in row["labels"]:
+        sound = [np.array(c[where]) for c in label["conversations"] if "error" not in c]
+        groups.append(sound if sound or not label["text"] else None)
+    every = [piece for group in groups for piece in group or ()]
+    return _Measured(
+        groups,
+        [label["scale"] for label in row["labels"]],
+        np.array(every).reshape(len(every), columns),
+    )
+
+
+def _scores(one: _Measured, column: int, threshold: float) -> list[float | None]:
+    """Share of hits of each label; 0 for an empty one, None where all conversations went wrong."""
+    return [None if group is None else _share(group, column, threshold) for group in one.groups]
+
+
+def _share(group: _Group, column: int, threshold: float) -> float:
+    return sum(piece[column] > threshold for piece in group) / len(group) if group else 0.0
+
+
+def _held_out(one: _Measured, column: int, threshold: float) -> float:
+    """The best label, chosen on every other conversation and scored on the rest; both ways."""
+    groups = [group for group in one.groups if group is not None]
+    if not groups:
+        return 0.0
+    parts = [[group[start::2] for group in groups] for start in (0, 1)]
+    result = 0.0
+    for chosen_on, scored_on in (parts, parts[::-1]):
+        scores = [_share(group, column, threshold) for group in chosen_on]
+        result += _share(scored_on[scores.index(max(scores))], column, threshold) / 2
+    return result
+
+
+def _best(scores: Sequence[float | None]) -> float:
+    return max((score for score in scores if score is not None), default=0.0)
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    found = [score for score in scores if score is not None]
+    return sum(found) / len(found) if found else 0.0
+
+
+def _interval(values: Sequence[float | None], seed: int) -> dict[str, Any] | None:
+    found = [value for value in values if value is not None]
+    return asdict(bootstrap_mean(found, seed)) if found else None

@@ -1,0 +1,1 @@
+"""Does a description without the name find its topic?"""

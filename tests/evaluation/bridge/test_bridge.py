@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation.bridge import protocol as bridge
+from selfie_adapters.evaluation.bridge.protocol import other_questions, run_bridge
+from selfie_adapters.evaluation.bridge.reading import plan_question, question_states
+from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.reading.means import read_means
+from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
+
+SAMPLES, TOKENS = 2, 5
+PROMPTS = ("A sea of ab is", "The hat is", "A fee is", "An ef is")
+
+
+class Knows:
+    """Says what the questions want to hear, but for `wrong`."""
+
+    name = "knows"
+    weights: str | None = None
+
+    def __init__(self, names: dict[str, str], wrong: tuple[str, ...] = ()) -> None:
+        self.names, self.wrong = names, wrong
+        self.asked = 0
+
+    def answer(self, requests, done=lambda _number, _text: None):
+        texts = []
+        for number, request in enumerate(requests):
+            self.asked += 1
+            known = self.names[request.begun]
+            texts.append("no idea" if request.begun in self.wrong else known)
+            done(number, texts[-1])
+        return texts
+
+
+@pytest.fixture(scope="module")
+def model(golden_dir):
+    return load_model(golden_dir / "model", "float32")
+
+
+@pytest.fixture(scope="module")
+def adapter_file(golden_dir):
+    return str(golden_dir / "adapters/scalar_affine_norm.safetensors")
+
+
+@torch.no_grad()
+def plain_labels(model, adapter_file, question, scale=1.0, adapter=None):
+    """Labels of layer × position from the question on, a position at a time, from whole passes."""
+    tokenizer = model.tokenizer
+    turns = [{"role": "user", "content": question.prompt}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    start = len(tokenizer.encode(text[: text.index(question.prompt)], add_special_tokens=False))
+    hidden: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _m, _a, out: hidden.append(out[0] if isinstance(out, tuple) else out)
+        )
+        for block in model.network.model.layers
+    ]
+    model.network(torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
+    labeller = Labeller(model, adapter or load_adapter(adapter_file))
+    columns = []
+    for position in range(start, len(ids)):
+        answers = labeller.label(
+            torch.stack([states.reshape(-1, states.shape[-1])[position] for states in hidden]),
+            (scale,),
+            SAMPLES,
+            temperature=0.7,
+            max_new_tokens=TOKENS,
+            seed=5,
+            names=[(question.uid, layer, position) for layer in range(len(hidden))],
+        )
+        columns.append([[label.text for label in labels] for labels in answers])
+    grid = [list(row) for row in zip(*columns, strict=True)]
+    return grid, start, text
+
+
+def words(grid):
+    """Words of ASCII letters and digits in all labels, with how many labels hold them."""
+    counts: Counter[str] = Counter()
+    for row in grid:
+        for cell in row:
+            for text in cell:
+                counts.update(set(re.findall(r"(?<!\w)[a-z0-9]+(?!\w)", text.lower())))
+    return counts
+
+
+@pytest.fixture(scope="module")
+def plain(model, adapter_file):
+    """`plain_labels` of every question, by uid."""
+    made = {}
+    for number, prompt in enumerate(PROMPTS):
+        bare = TwoHopQuestion(f"q/{number}", "", "", Entity("", ()), Entity("", ()), "", prompt)
+        made[bare.uid] = plain_labels(model, adapter_file, bare)
+    return made
+
+
+@pytest.fixture(scope="module")
+def questions(plain):
+    """Four questions whose bridges are words that their own states, or no states, write."""
+    made = []
+    for number, prompt in enumerate(PROMPTS):
+        grid, _, _ = plain[f"q/{number}"]
+        taken = {alias for one in made for alias in one.bridge.aliases}
+        found = [
+            word
+            for word, _ in words(grid).most_common()
+            if word not in taken and not re.search(rf"\b{word}\b", prompt.lower())
+        ]
+        alias = f"unheard{number}" if number == 2 else found[0].upper()
+        # "THE" stands in the questions, so that it must not count
+        bridge_entity = Entity(alias, (alias, "THE") if number == 1 else (alias,))
+        made.append(
+            TwoHopQuestion(
+                f"q/{number}", "", "", bridge_entity, Entity("x", ("x",)), f"ask {number}", prompt
+            )
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def file(questions, tmp_path_factory):
+    path = tmp_path_factory.mktemp("questions") / "q.jsonl"
+    rows = [
+        {
+            "uid": q.uid,
+            "e1.value": "e",
+            "e2.value": q.bridge.value,
+            "e3.value": "x",
+            "e2.aliases": repr((q.bridge.aliases,)),
+            "r1(e1).prompt": q.bridge_prompt,
+            "r2(r1(e1)).prompt": q.prompt,
+        }
+        for q in questions
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def knows(questions):
+    return {q.bridge_prompt: q.bridge.value for q in questions} | {q.prompt: "x" for q in questions}
+
+
+def settings_for(file, adapter_file, **changes):
+    values = {
+        "questions": file,
+        "model": "given",
+        "adapter": adapter_file,
+        "samples": SAMPLES,
+        "max_new_tokens": TOKENS,
+        "untrained_scales": (1.0, 4.0),
+        "seed": 5,
+        **changes,
+    }
+    return BridgeSettings.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def finished(model, file, adapter_file, knows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bridge") / "r"
+    path = run_bridge(settings_for(file, adapter_file), folder, model, Knows(knows))
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return folder, json.loads(path.read_text()), {row["key"]: row for row in rows}
+
+
+def test_hits_are_those_of_a_plain_loop(model, plain, questions, finished):
+    _, results, rows = finished
+    decoded = []
+    for question in questions:
+        grid, start, text = plain[question.uid]
+        word = question.bridge.value.lower()
+        pattern = re.compile(rf"(?<!\w){word}(?!\w)")
+        hits = [[sum(bool(pattern.search(t.lower())) for t in cell) for cell in r] for r in grid]
+        row = rows[f"trained/{question.uid}"]
+        assert row["hits"] == hits
+        assert row["labels"] == SAMPLES * len(hits) * len(hits[0])
+        assert row["positions"] == list(range(start, start + len(hits[0])))
+        assert (
+            row["positions"][-1] == len(model.tokenizer.encode(text, add_special_tokens=False)) - 1
+        )
+        assert row["tokens"][0] == question.prompt[0]
+        assert row["tokens"][row["last"] - start] == question.prompt[-1]
+        decoded.append(any(map(any, hits)))
+    assert decoded == [True, True, False, True]
+    table = {one["condition"]: one for one in results["conditions"]}
+    assert table["trained"]["decoded"]["mean"] == 0.75
+    assert table["trained"]["decoded"]["n"] == 4
+    assert table["trained"]["decoded_of_those_that_name_no_alias"]["n"] == 3
+
+
+def test_untrained_reads_the_unit_vector_in_embedding_norms(
+    model, adapter_file, questions, finished
+):
+
+    norm = mean_embedding_norm(model)
+    plain = create_adapter("scale_only", model.d_model, init_scale=norm)
+    grid, _, _ = plain_labels(model, adapter_file, questions[0], 4.0, plain)
+    word = questions[0].bridge.value.lower()
+    hits = [[sum(word in re.findall(r"\w+", t.lower()) for t in cell) for cell in r] for r in grid]
+    assert finished[2]["untrained × 4/q/0"]["hits"] == hits
+
+
+def test_every_control_reads_every_question_as_often(finished, questions):
+    _, results, rows = finished
+    conditions = ["trained", "shuffled", "random directions", "untrained × 1", "untrained × 4"]
+    assert [one["condition"] for one in results["conditions"]] == [*conditions, "zero vector"]
+    for question in questions:
+        counts = {rows[f"{c}/{question.uid}"]["labels"] for c in conditions if c != "shuffled"}
+        assert counts == {rows[f"zero vector/{question.uid}"]["labels"]}
+    for name, found in results["trained minus"].items():
+        assert found["low"] <= found["mean"] <= found["high"], name
+    one = {c["condition"]: c["decoded"]["mean"] for c in results["conditions"]}
+    for name, found in results["trained minus"].items():
+        assert found["mean"] == pytest.approx(one["trained"] - one[name])
+
+
+def test_the_zero_vector_is_one_stream_of_labels(model, adapter_file, questions, finished):
+    labeller = Labeller(model, load_adapter(adapter_file))
+    count = finished[2]["zero vector/q/0"]["labels"]
+    labels = labeller.label(
+        torch.zeros(count, model.d_model),
+        temperature=0.7,
+        max_new_tokens=TOKENS,
+        seed=5,
+        names=[("zero", i) for i in range(count)],
+    )
+    word = questions[0].bridge.value.lower()
+    hits = sum(word in re.findall(r"\w+", one[0].text.lower()) for one in labels)
+    assert sum(map(sum, finished[2]["zero vector/q/0"]["hits"])) == hits
+
+
+def test_shuffled_is_anothers_bridge_on_the_same_labels(plain, questions, finished):
+    by_value = {question.bridge.value: question for question in questions}
+    for question in questions:
+        row = finished[2][f"trained/{question.uid}"]
+        other = by_value[row["shuffled_bridge"]]
+        assert other.uid != question.uid
+        grid, _, _ = plain[question.uid]
+        word = other.bridge.value.lower()
+        hits = [[sum(word in re.findall(r"\w+", t.lower()) for t in c) for c in r] for r in grid]
+        assert row["shuffled_hits"] == hits
+
+
+def test_the_heat_map_is_aligned_at_the_questions_last_token(finished, questions):
+    _, results, rows = finished
+    found = results["heat_map"]
+    assert found["layers"] == [0, 1, 2]
+    assert 0 in found["places"]
+    trained = [rows[f"trained/{q.uid}"] for q in questions]
+    for layer in found["layers"]:
+        at = [row["positions"].index(row["last"]) for row in trained]
+        mean = np.mean([r["hits"][layer][a] / SAMPLES for r, a in zip(trained, at, strict=True)])
+        assert found["share"][layer][found["places"].index(0)] == pytest.approx(mean, abs=1e-6)
+    assert found["questions"][found["places"].index(0)] == 4
+    assert min(found["questions"]) >= 2
+    by_layer = [np.mean([any(r["hits"][layer]) for r in trained]) for layer in range(3)]
+    assert list(results["by_layer"].values()) == pytest.approx(by_layer)
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
+    model, file, adapter_file, knows, finished, tmp_path, monkeypatch
+):
+    write = bridge.write_labels
+    left = [7]
+
+    def stops(*arguments, **named):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return write(*arguments, **named)
+
+    monkeypatch.setattr(bridge, "write_labels", stops)
+    folder, first = tmp_path / "r", Knows(knows)
+    for batch_size in (256, 7, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run_bridge(
+                settings_for(file, adapter_file, batch_size=batch_size), folder, model, first
+            )
+        with (folder / "rows.jsonl").open("a") as torn:
+            torn.write('{"key": "trained/q/9", "hi')
+        left[0] = 3
+    left[0] = 100
+    again = Knows(knows)
+    path = run_bridge(settings_for(file, adapter_file), folder, model, again)
+    assert again.asked == 0  # answers were kept
+    assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
+    assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
+
+
+def test_other_weights_of_the_model_that_answers_are_noticed(
+    model, file, adapter_file, knows, tmp_path
+):
+    settings = settings_for(file, adapter_file, untrained_scales=(), random=False)
+    first, other = Knows(knows), Knows(knows)
+    first.weights, other.weights = "a", "b"
+    run_bridge(settings, tmp_path / "r", model, first)
+    with pytest.raises(ConfigError, match="other chat weights"):
+        run_bridge(settings, tmp_path / "r", model, other)
+    assert other.asked == 0
+
+
+def test_only_what_the_model_answers_is_read(model, file, adapter_file, questions, knows, tmp_path):
+    chat = Knows(knows, (questions[0].bridge_prompt, questions[1].prompt))
+    settings = settings_for(file, adapter_file, untrained_scales=(), random=False)
+    results = json.loads(run_bridge(settings, tmp_path / "r", model, chat).read_text())
+    assert results["counts"] == {
+        "questions": 4,
+        "asked": 4,
+        "bridge answered": 3,
+        "question answered": 3,
+        "both answered": 2,
+        "left out: every alias stands in the question": 0,
+        "read": 2,
+        "read that name the bridge by another alias": 0,
+    }
+    nobody = Knows(knows, tuple(knows))
+    with pytest.raises(DataError, match="none is left"):
+        run_bridge(settings, tmp_path / "none", model, nobody)
+    free = settings_for(
+        file, adapter_file, only_answered=False, limit=3, untrained_scales=(), random=False
+    )
+    assert json.loads(run_bridge(free, tmp_path / "f", model).read_text())["counts"]["read"] == 3
+
+
+def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, questions, tmp_path):
+    states = question_states(model, plan_question(model, questions[0], "1", "template"), None)
+    mean = torch.full((model.d_model,), 2.5)
+    save_file({"layer_1": mean}, tmp_path / "mean.safetensors")
+    means = read_means(tmp_path / "mean.safetensors", [1], model.d_model)
+    less = question_states(model, plan_question(model, questions[0], "1", "template"), means)
+    torch.testing.assert_close(less, states - 2.5)
+    settings = settings_for(
+        file,
+        adapter_file,
+        mean=str(tmp_path / "mean.safetensors"),
+        only_answered=False,
+        limit=1,
+        samples=1,
+        max_new_tokens=1,
+        untrained_scales=(),
+        random=False,
+    )
+    results = json.loads(run_bridge(settings, tmp_path / "r", model).read_text())
+    assert results["heat_map"]["layers"] == [1]
+    assert "mean_sha256" in results["inputs"]
+
+
+def test_another_evaluation_in_the_folder_is_refused(file, adapter_file, model, finished):
+    with pytest.raises(ConfigError, match="samples 2; now it is 4"):
+        run_bridge(settings_for(file, adapter_file, samples=4), finished[0], model)
+
+
+def test_partners_share_no_alias(model):
+    def planned(uid, *aliases):
+        question = TwoHopQuestion(
+            uid, "", "", Entity(aliases[0], aliases), Entity("", ()), "", f"what of {uid} is"
+        )
+        return plan_question(model, question, "0", "template")
+
+    same = [planned("a", "US", "USA"), planned("b", "usa", "us"), planned("c", "US")]
+    assert other_questions(same, 0) == [None, None, None]
+    plans = [*same, planned("d", "Peru", "c")]
+    partners = other_questions(plans, 0)
+    assert [p and p.question.uid for p in partners[:3]] == ["d", "d", "d"]
+    assert partners[3] in same
+    named = [planned("Peru", "US"), planned("x", "Peru")]
+    assert other_questions(named, 0) == [None, named[0]]  # Peru stands in the first question
+
+
+def test_the_question_is_read_as_the_adapters_vectors_were_captured(
+    model, file, adapter_file, questions, tmp_path
+):
+    adapter = load_adapter(adapter_file)
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    adapter.binding = bind(model, prompt, 1).model_copy(update={"chat": "none"})
+    bound = str(adapter.save(tmp_path / "bound.safetensors"))
+    only = {"only_answered": False, "limit": 1, "untrained_scales": (), "random": False}
+
+    def tokens_read(name, adapter, **changes):
+        settings = settings_for(file, adapter, layers="1", **only, **changes)
+        run_bridge(settings, tmp_path / name, model)
+        (row,) = (tmp_path / name / "rows.jsonl").read_text().splitlines()[:1]
+        recorded = json.loads((tmp_path / name / "config.json").read_text())["settings"]["chat"]
+        return recorded, json.loads(row)["labels"]
+
+    assert tokens_read("a", bound) == tokens_read("b", bound, chat="none")
+    assert tokens_read("a", bound)[0] == "none"
+    with pytest.raises(ConfigError, match="with chat 'none'; now it is 'template'"):
+        tokens_read("a", bound, chat="template")
+    # an adapter that states nothing, and a folder of the time when this was the default
+    before = tokens_read("c", adapter_file, chat="template")
+    assert before[0] == "template"
+    assert tokens_read("c", adapter_file) == before
+    save_file({"layer_1": torch.ones(48)}, tmp_path / "m.safetensors", {"chat": "none"})
+    assert tokens_read("d", adapter_file, mean=str(tmp_path / "m.safetensors"))[0] == "none"

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.errors import BindingError, ConfigError, DataError
+from selfie_adapters.evaluation.loss import held_out
+from selfie_adapters.evaluation.loss.protocol import run_loss
+from selfie_adapters.evaluation.loss_settings import LossSettings
+from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.training import label_losses
+from tiny_folders import nudge_weight
+
+SAMPLE = Path(__file__).parents[3] / "data/sample/sample.json"
+LABELS = [["owl", "a night bird"], ["tin"], ["bee", "wasp", "hive"], ["ladder"], ["gnu", "elk"]]
+
+
+@pytest.fixture(scope="module")
+def model(golden_dir):
+    return load_model(golden_dir / "model", "float32")
+
+
+@pytest.fixture(scope="module")
+def files(golden_dir, tmp_path_factory):
+    """Two adapters, and two training files with several labels per vector."""
+    folder = tmp_path_factory.mktemp("loss")
+    names = {"plain": "scalar_affine_norm", "full": "full_rank_norm"}
+    adapters = {k: str(golden_dir / f"adapters/{v}.safetensors") for k, v in names.items()}
+    vectors = torch.randn(9, 48, generator=torch.Generator().manual_seed(4)) * 3
+    items = [Item(i, labels, "val") for i, labels in enumerate(LABELS)]
+    items += [Item(5 + i, [f"thing {i}"], "train") for i in range(4)]
+    metadata = {"dataset_name": "own", "filename": "own.safetensors", "layer": 1}
+    metadata |= {"source": "here", "vector_type": "random"}
+    save_dataset(folder / "own.json", [Section(metadata, vectors, items)])
+    return adapters, {"own": str(folder / "own.json"), "sample": str(SAMPLE)}
+
+
+def settings_for(files, **changes):
+    adapters, datasets = files
+    values = {"model": "given", "adapters": adapters, "datasets": datasets, "batch_size": 3}
+    values |= {"untrained_scales": (1.0, 4.0), "choose_on": 3}
+    return LossSettings.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(files, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "r"
+    path = run_loss(settings_for(files), folder, model)
+    return folder, json.loads(path.read_text()), read_jsonl(folder / "examples.jsonl")
+
+
+def cell(results, adapter, dataset):
+    (found,) = [c for c in results["cells"] if (c["adapter"], c["dataset"]) == (adapter, dataset)]
+    return found
+
+
+def test_losses_are_the_label_losses_of_each_example(finished, files, model):
+    _, results, rows = finished
+    adapter = load_adapter(files[0]["plain"])
+    data = load_dataset(files[1]["own"])
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    pairs = [(i, label) for i, labels in enumerate(LABELS) for label in labels]
+    vectors = torch.stack([data.sections[0].vectors[i] for i, _ in pairs])
+    labels = [label for _, label in pairs]
+    identity = create_adapter("identity", 48, normalize_input=True)
+    with torch.no_grad():
+        expected = {
+            "trained": label_losses(model, prompt, adapter, vectors, labels),
+            "zero": label_losses(model, prompt, adapter, vectors * 0, labels),
+            "identity": label_losses(model, prompt, identity, vectors, labels),
+        }
+    mine = [r for r in rows if (r["adapter"], r["dataset"]) == ("plain", "own")]
+    assert [row["label"] for row in mine] == labels
+    assert mine[0]["key"] == "own@l1/0"
+    for condition, losses in expected.items():
+        assert [row[condition] for row in mine] == pytest.approx(losses.tolist(), rel=1e-3)
+        found = cell(results, "plain", "own")["loss"][condition]
+        assert found["mean"] == pytest.approx(float(losses.mean()), rel=1e-3)
+        assert found["n"] == 5  # vectors, though there are nine examples
+        assert found["low"] < found["mean"] < found["high"]
+
+
+def test_controls_have_other_vectors(finished):
+    _, _, rows = finished
+    mine = [r for r in rows if (r["adapter"], r["dataset"]) == ("full", "own")]
+    conditions = ("trained", "zero", "shuffled", "random", "identity", "untrained")
+    means = {c: np.mean([row[c] for row in mine]) for c in conditions}
+    assert len({round(float(m), 6) for m in means.values()}) == 6
+    assert all(row["shuffled"] != row["trained"] for row in mine)
+
+
+def test_the_bias_share_is_that_of_the_means(finished):
+    _, results, _ = finished
+    assert len(results["cells"]) == 4
+    for one in results["cells"]:
+        loss = {name: found["mean"] for name, found in one["loss"].items()}
+        if loss["trained"] >= loss["identity"]:
+            assert one["bias_share"] is None
+            continue
+        by_hand = (loss["identity"] - loss["zero"]) / (loss["identity"] - loss["trained"])
+        assert one["bias_share"]["mean"] == pytest.approx(by_hand)
+    assert any(one["bias_share"] for one in results["cells"])
+
+
+def test_the_matrix_has_a_row_an_adapter_and_two_controls(finished):
+    _, results, _ = finished
+    matrix = results["matrix"]
+    assert matrix["rows"] == ["plain", "full", "untrained", "identity"]
+    assert matrix["columns"] == ["own", "sample"]
+    assert matrix["loss"][1][1] == cell(results, "full", "sample")["loss"]["trained"]["mean"]
+    assert matrix["loss"][2][0] == cell(results, "plain", "own")["loss"]["untrained"]["mean"]
+
+
+def test_what_adapters_have_in_common_is_measured_once(finished):
+    folder, results, _ = finished
+    keys = [row["key"] for row in read_jsonl(folder / "rows.jsonl")]
+    assert sum(key.startswith("identity, unit on own/") for key in keys) == 2  # batches of three
+    a, b = (cell(results, name, "own") for name in ("plain", "full"))
+    assert a["loss"]["untrained"] == b["loss"]["untrained"]
+
+
+def tried_scales(file, split, count, model):
+    """Loss of the first labels of `count` vectors of a split, at each untrained scale."""
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    norm = float(model.embedding(torch.arange(261).unsqueeze(0)).norm(dim=-1).mean())
+    chosen = held_out.HeldOut.of(load_dataset(file), split, count, False, 0)
+    found = {}
+    for scale in ("1", "4"):
+        plain = create_adapter("scale_only", 48, init_scale=float(scale) * norm)
+        pairs = [(chosen.vectors[i], label) for i in range(count) for label in chosen.labels(i)]
+        vectors, labels = torch.stack([v for v, _ in pairs]), [label for _, label in pairs]
+        with torch.no_grad():
+            losses = label_losses(model, prompt, plain, vectors, labels)
+        found[scale] = pytest.approx(float(losses.mean()), rel=1e-3)
+    return found
+
+
+def test_the_untrained_scale_is_chosen_on_the_other_split(finished, files, model):
+    _, results, _ = finished
+    tried = results["untrained_scales_tried"]["own"]
+    assert tried == tried_scales(files[1]["own"], "train", 3, model)
+    assert cell(results, "plain", "own")["untrained_scale"] == float(min(tried, key=tried.get))
+
+
+def test_test_rows_are_measured_and_val_chooses(files, model, tmp_path):
+    (section,) = load_dataset(files[1]["own"]).sections
+    items = [Item(i.index, i.labels, "test" if i.index < 3 else i.split) for i in section.items]
+    own = tmp_path / "own.json"
+    save_dataset(own, [Section(section.metadata, section.vectors, items)])
+    adapters = {"plain": files[0]["plain"]}
+    settings = settings_for((adapters, {"own": str(own)}), split="test")
+    results = json.loads(run_loss(settings, tmp_path / "r", model).read_text())
+    rows = read_jsonl(tmp_path / "r/examples.jsonl")
+    assert {row["label"] for row in rows} == {label for labels in LABELS[:3] for label in labels}
+    assert results["untrained_scales_tried"]["own"] == tried_scales(own, "val", 2, model)
+
+
+@pytest.mark.parametrize("killed_at", [1, 9, 20])
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, files, model, tmp_path, killed_at):
+    folder, _, _ = finished
+    losses, calls = held_out.LossMeter.losses, []
+
+    def dying(self, *arguments):
+        calls.append(arguments)
+        if len(calls) > killed_at:
+            raise KeyboardInterrupt
+        return losses(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out.LossMeter, "losses", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_loss(settings_for(files), tmp_path / "r", model)
+    assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == killed_at
+    run_loss(settings_for(files), tmp_path / "r", model)
+    for name in ("results.json", "examples.jsonl"):
+        assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
+    with pytest.raises(ConfigError, match="seed 0; now it is 1"):
+        run_loss(settings_for(files, seed=1), tmp_path / "r", model)
+
+
+def test_an_adapter_of_another_prompt_is_refused_and_limits_hold(files, model, tmp_path):
+    adapter = load_adapter(files[0]["plain"])
+    bound = bind(model, SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer), 1)
+    adapter.binding = bound.model_copy(update={"mean_embedding_norm": 99.0})
+    adapter.save(tmp_path / "other.safetensors")
+    changed = settings_for(files, adapters={"other": str(tmp_path / "other.safetensors")})
+    with pytest.raises(BindingError):
+        run_loss(changed, tmp_path / "a", model)
+    with pytest.raises(DataError, match="1 vectors with the split"):
+        run_loss(settings_for(files, limit=1), tmp_path / "b", model)
+    with pytest.raises(ValueError, match="untrained stands for a control"):
+        settings_for(files, adapters={"untrained": "x"})
+    with pytest.raises(ValueError, match="at least 1 item"):
+        settings_for(files, datasets={})
+
+
+def test_an_evaluation_resumes_with_the_same_weights_alone(files, golden_dir, tmp_path):
+    model = Path(shutil.copytree(golden_dir / "model", tmp_path / "model"))
+    adapters, datasets = files
+    one = ({"plain": adapters["plain"]}, {"own": datasets["own"]})
+    settings = settings_for(one, model=str(model), dtype="float32", untrained_scales=(1.0,))
+    first = run_loss(settings, tmp_path / "r").read_bytes()
+    rows = tmp_path / "r/rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+
+    rows.write_text("".join(lines[:-2]))
+    assert run_loss(settings, tmp_path / "r").read_bytes() == first
+    assert rows.read_text().splitlines(keepends=True) == lines
+
+    rows.write_text("".join(lines[:-2]))
+    nudge_weight(model)
+    with pytest.raises(ConfigError, match="holds an evaluation with other model weights"):
+        run_loss(settings, tmp_path / "r")
+    assert rows.read_text() == "".join(lines[:-2])

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from letters import LettersEmbedder
+from selfie_adapters.adapters import load_adapter
+from selfie_adapters.dataset import load_dataset
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation import spoken_labels
+from selfie_adapters.evaluation.retrieval.conditions import other_labels
+from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
+from selfie_adapters.evaluation.retrieval.targets import Target
+from selfie_adapters.evaluation.retrieval.title_index import Entry
+from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
+from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.model import load_model
+
+SAMPLE = Path(__file__).parents[3] / "data/sample/sample.json"
+
+
+@pytest.fixture(scope="module")
+def model(golden_dir):
+    return load_model(golden_dir / "model", "float32")
+
+
+@pytest.fixture(scope="module")
+def adapters(golden_dir):
+    names = {"plain": "scalar_affine_norm", "full": "full_rank_norm"}
+    return {k: str(golden_dir / f"adapters/{v}.safetensors") for k, v in names.items()}
+
+
+def settings_for(adapters, **changes):
+    values = {
+        "vectors": str(SAMPLE),
+        "model": "given",
+        "adapters": adapters,
+        "max_new_tokens": 5,
+        "batch_size": 5,
+        "choose_on": 8,
+        "untrained_scales": (1.0, 4.0),
+        **changes,
+    }
+    return RetrievalSettings.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def finished(model, adapters, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrieval") / "r"
+    path = run_retrieval(settings_for(adapters), folder, model, LettersEmbedder())
+    return folder, json.loads(path.read_text()), read_jsonl(folder / "labels.jsonl")
+
+
+def rows_of(table, condition):
+    return [row for row in table if row["condition"] == condition]
+
+
+def test_every_condition_is_measured_on_the_same_vectors(finished):
+    _, results, table = finished
+    names = [one["condition"] for one in results["conditions"]]
+    assert names == [
+        "plain",
+        "full",
+        "plain: shuffled",
+        "full: shuffled",
+        "plain: zero vector",
+        "plain: random",
+        "full: zero vector",
+        "full: random",
+        "untrained",
+        "training labels",
+    ]
+    keys = [row["key"] for row in rows_of(table, "plain")]
+    assert len(keys) == len(load_dataset(SAMPLE).labelled("val")) == 12
+    for name in names:
+        assert [row["key"] for row in rows_of(table, name)] == keys
+    for one in results["conditions"]:
+        interval = one["recall_at"]["1"]
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+        assert interval["n"] == 12
+    assert results["protocol"] == "retrieval"
+    assert results["counts"] == {"topics": 24, "queries": 12}
+    assert "torch" in results["versions"]
+
+
+def test_labels_are_those_of_the_labeller_and_ranks_those_of_a_plain_loop(
+    finished, model, adapters
+):
+    _, _, table = finished
+    data = load_dataset(SAMPLE)
+    items = data.labelled("val")
+    vectors = torch.stack([data.sections[i.section].vectors[i.row].float() for i in items])
+    labels = Labeller(model, load_adapter(adapters["plain"])).label(vectors, max_new_tokens=5)
+    titles = list(dict.fromkeys(tuple(item.labels) for item in data.labelled()))
+    embedder = LettersEmbedder()
+    index = embedder.embed([title[0] for title in titles])
+    for item, (label,), row in zip(items, labels, rows_of(table, "plain"), strict=True):
+        assert row["label"] == label.text
+        cosines = index @ embedder.embed([label.text])[0]
+        own = cosines[titles.index(tuple(item.labels))]
+        assert row["rank"] == 1 + sum(cosine > own + 1e-6 for cosine in cosines)
+        assert row["topic"] == item.labels[0]
+
+
+def test_controls_are_what_they_are_called(finished):
+    _, _, table = finished
+    real = [row["label"] for row in rows_of(table, "plain")]
+    shuffled = [row["label"] for row in rows_of(table, "plain: shuffled")]
+    assert sorted(shuffled) == sorted(real)
+    assert shuffled != real
+    assert len({row["label"] for row in rows_of(table, "plain: zero vector")}) == 1
+    random = [row["label"] for row in rows_of(table, "plain: random")]
+    assert random != real
+    given = {item.labels[0]: item.labels for item in load_dataset(SAMPLE).labelled("val")}
+    for row in rows_of(table, "training labels"):
+        assert row["label"] in given[row["topic"]]
+        assert (row["label"] == row["topic"]) == (len(given[row["topic"]]) == 1)
+
+
+def test_the_untrained_scale_is_chosen_on_training_vectors(finished):
+    folder, results, table = finished
+    tried = results["scales_chosen_on_training_vectors"]["untrained"]
+    assert set(tried) == {"1", "4"}
+    best = max(tried, key=lambda scale: tried[scale])
+    assert {row["scale"] for row in rows_of(table, "untrained")} == {float(best)}
+    units = {row["key"]: row["labels"] for row in read_jsonl(folder / "rows.jsonl")}
+    chosen_on = [len(units[f"untrained: choosing a scale × {scale}/0"]) for scale in tried]
+    assert chosen_on == [5, 5]  # eight vectors in batches of five
+
+
+def test_adapters_are_compared_in_pairs(finished):
+    _, results, table = finished
+    pairs = [(pair["first"], pair["second"]) for pair in results["comparisons"]]
+    assert pairs == [("plain", "full"), ("plain", "untrained"), ("full", "untrained")]
+    ranks = {n: [r["rank"] for r in rows_of(table, n)] for n in ("plain", "full")}
+    a_higher = sum(a < b for a, b in zip(ranks["plain"], ranks["full"], strict=True))
+    assert results["comparisons"][0]["first_ranks_higher"] == a_higher
+
+
+@pytest.mark.parametrize("killed_at", [0, 3, 11])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    finished, model, adapters, tmp_path, monkeypatch, killed_at
+):
+    folder, _, _ = finished
+    label, calls = Labeller.label, []
+
+    def dying(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) > killed_at:
+            raise KeyboardInterrupt
+        return label(self, *arguments, **options)
+
+    settings = settings_for(adapters)
+    with monkeypatch.context() as patch:
+        patch.setattr(spoken_labels.Labeller, "label", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_retrieval(settings, tmp_path / "r", model, LettersEmbedder())
+    assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == killed_at
+    with (tmp_path / "r/rows.jsonl").open("a") as file:
+        file.write('{"key": "plain × 1/')  # and the kill tore a line
+    run_retrieval(settings, tmp_path / "r", model, LettersEmbedder())
+    for name in ("results.json", "labels.jsonl"):
+        assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_finished_run_is_not_labelled_again(finished, model, adapters, monkeypatch):
+    folder, _, _ = finished
+    monkeypatch.setattr(spoken_labels.Labeller, "label", None)
+    before = (folder / "results.json").read_bytes()
+    run_retrieval(settings_for(adapters), folder, model, LettersEmbedder())
+    assert (folder / "results.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="max_new_tokens 5; now it is 6"):
+        run_retrieval(settings_for(adapters, max_new_tokens=6), folder, model, LettersEmbedder())
+
+
+def test_made_labels_are_looked_up_without_a_model(tmp_path):
+    topics = tmp_path / "topics.jsonl"
+    names = ["owl", "tin", "bee", "ladder"]
+    topics.write_text("".join(json.dumps({"name": name}) + "\n" for name in names))
+    said = tmp_path / "said.jsonl"
+    texts = ["owls", "tinny", "wasp", "ladders"]
+    said.write_text(
+        "".join(
+            json.dumps({"topic": name, "label": text}) + "\n"
+            for name, text in zip(names, texts, strict=True)
+        )
+    )
+    settings = RetrievalSettings(topics=str(topics), labels={"said": str(said)})
+    path = run_retrieval(settings, tmp_path / "r", embedder=LettersEmbedder())
+    results = json.loads(path.read_text())
+    names = [one["condition"] for one in results["conditions"]]
+    assert names == ["said", "said: shuffled", "training labels"]
+    said, shuffled, ceiling = results["conditions"]
+    assert said["recall_at"]["1"]["mean"] == 0.75
+    assert shuffled["recall_at"]["1"]["mean"] <= 0.25  # "wasp" may be near anything
+    assert ceiling["recall_at"]["1"]["mean"] == 1
+
+
+def test_the_ceiling_is_a_label_that_is_not_the_title():
+    entries = [Entry("owl", ("owl", "a", "b")), Entry("tin", ("tin",))]
+    targets = [Target("0", 0, ("owl", "a", "b")), Target("1", 1, ("tin",))]
+    drawn = {tuple(other_labels(targets, entries, seed)) for seed in range(20)}
+    assert drawn == {("a", "tin"), ("b", "tin")}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vectors": "v.json"}, "adapters and labels are both empty"),
+        ({"adapters": {"a": "x"}, "topics": "concepts"}, "adapters need model and vectors"),
+        ({"labels": {"a": "x"}}, "give vectors, or topics"),
+        ({"labels": {"untrained": "x"}, "topics": "concepts"}, "untrained stands for another"),
+    ],
+)
+def test_settings_that_make_no_sense(values, message):
+    with pytest.raises(ValueError, match=message):
+        RetrievalSettings(**values)
+
+
+def test_vectors_of_another_width_and_too_few_of_them(model, adapters, tmp_path):
+    with pytest.raises(DataError, match="1 vectors or topics"):
+        run_retrieval(settings_for(adapters, limit=1), tmp_path / "a", model, LettersEmbedder())

@@ -1,0 +1,112 @@
+"""Two latents, one foil each, peaks by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selfie_adapters.evaluation.scoring.generation import Foils
+from selfie_adapters.evaluation.scoring.results import auroc, summarise
+
+
+def conversation(own, foil, template=0.0):
+    """Peaks in the content; the template adds to the latent's own."""
+    return {"text": "x", "content": [own, foil], "anywhere": [max(own, template), foil]}
+
+
+def label(*conversations, text="label", scale=None):
+    return {"text": text, "scale": scale, "conversations": list(conversations)}
+
+
+WRONG = {"text": "", "error": "the writer wrote nothing"}
+
+
+@pytest.fixture
+def rows():
+    c = conversation
+    first = [
+        label(c(1.0, 0.0), c(0.0, 0.0), c(3.0, 0.0), c(0.0, 2.0), scale=0.5),  # 2 of 4
+        label(c(0.0, 0.0), WRONG, c(0.0, 0.0, template=9.0), WRONG, scale=2.0),  # 0 of 2
+    ]
+    second = [
+        label(c(4.0, 1.0), c(4.0, 0.0), c(4.0, 1.0), c(4.0, 0.0), scale=0.5),  # 4 of 4
+        label(text="", scale=2.0),
+    ]
+    return {
+        "trained:5": {"latent": 5, "labels": first},
+        "trained:8": {"latent": 8, "labels": second},
+    }
+
+
+def means(found):
+    return {key: value["mean"] for key, value in found.items() if isinstance(value, dict)}
+
+
+def test_scores_by_hand(rows):
+    foils = Foils((0, 1), 1)  # each is the other's only foil
+    found = summarise(rows, ["trained"], [5, 8], foils, [0.0, 2.0])
+    trained = found["trained"]
+    # the template's activation makes the second label 1 of 2 as published, no better than the first
+    assert trained["published"]["best_of_n"]["mean"] == (1 / 2 + 1) / 2
+    at_0, at_2 = trained["content"]["thresholds"]
+    assert means(at_0) == pytest.approx(
+        {
+            "best_of_1": ((1 / 2 + 0) / 2 + (1 + 0) / 2) / 2,
+            "best_of_n": (1 / 2 + 1) / 2,
+            # latent 5: chosen on conversations 0, 2 (2 of 2), scored on 1, 3 (0 of 2), and back:
+            # both labels have 0 there, the first is taken, 2 of 2
+            "best_of_n_held_out": ((0 + 1) / 2 + 1) / 2,
+            # latent 5 fires on 2 of 4 written for 8, latent 8 on 1 of 6 written for 5
+            "false_positive_rate": (1 / 2 + 1 / 6) / 2,
+            "balanced_accuracy": ((1 / 4 + 1 / 2) / 2 + (1 / 2 + 5 / 6) / 2) / 2,
+            "balanced_accuracy_held_out": ((1 / 2 + 1 / 2) / 2 + (1 + 5 / 6) / 2) / 2,
+        }
+    )
+    assert at_2["best_of_n"]["mean"] == (1 / 4 + 1) / 2
+    assert at_2["false_positive_rate"]["mean"] == 0
+    # latent 5: {1, 0, 3, 0, 0, 0} against {1, 0, 1, 0}: 3 + 4 + 4 · 1 of 24 pairs; latent 8: all
+    assert trained["content"]["auroc"]["mean"] == pytest.approx((11 / 24 + 1) / 2)
+    by_scale = {scale: of["mean"] for scale, of in trained["content"]["by_scale"].items()}
+    assert by_scale == {"0.5": (1 / 2 + 1) / 2, "2": 0.0}
+    assert trained["counts"] == {
+        "latents": 2,
+        "labels": 4,
+        "empty_labels": 1,
+        "conversations": 12,
+        "conversations_with_error": 2,
+    }
+
+
+def test_shuffled_is_each_latent_on_the_other_ones_conversations(rows):
+    found = summarise(rows, ["trained"], [5, 8], Foils((0, 1), 1), [0.0])
+    (at_0,) = found["shuffled"]["content"]["thresholds"]
+    # latent 5 on the conversations of 8: 2 of 4, and an empty label; latent 8 on those of 5:
+    # 1 of 4 and 0 of 2
+    assert at_0["best_of_1"]["mean"] == ((1 / 2 + 0) / 2 + (1 / 4 + 0) / 2) / 2
+    assert at_0["best_of_n"]["mean"] == (1 / 2 + 1 / 4) / 2
+    assert found["shuffled"]["published"]["best_of_n"]["mean"] == (1 / 2 + 1 / 4) / 2
+
+
+def test_a_latent_that_fires_on_everything_does_not_win():
+    c = conversation(5.0, 5.0)
+    rows = {f"trained:{i}": {"latent": i, "labels": [label(c, c)]} for i in (0, 1)}
+    found = summarise(rows, ["trained"], [0, 1], Foils((0, 1), 1))["trained"]["content"]
+    assert found["thresholds"][0]["best_of_n"]["mean"] == 1
+    assert found["thresholds"][0]["balanced_accuracy"]["mean"] == 0.5
+    assert found["auroc"]["mean"] == 0.5
+
+
+def test_one_latent_has_no_negatives():
+    only = {"text": "x", "content": [1.0], "anywhere": [1.0]}
+    rows = {"training:4": {"latent": 4, "labels": [label(only)]}}
+    found = summarise(rows, ["training"], [4], Foils.drawn(1, 5, 0))
+    assert list(found) == ["training"]
+    (at_0,) = found["training"]["content"]["thresholds"]
+    assert at_0["false_positive_rate"] is None
+    assert at_0["balanced_accuracy"] is None
+    assert found["training"]["content"]["auroc"] is None
+
+
+def test_auroc_counts_ties_half():
+    assert auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (2 + 1.5) / 4
+    assert auroc(np.array([0.0]), np.array([0.0, 0.0])) == 0.5
