@@ -26,7 +26,7 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation import bootstrap_mean
-from selfie_adapters.json_lines import append_jsonl, read_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.sources.topic_dataset import write_topic_dataset
 from selfie_adapters.sources.topic_sites import TopicSettings

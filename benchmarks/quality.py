@@ -28,7 +28,7 @@ from selfie_adapters.commands.demo_settings import LAYER, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.files import write_json
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.sources.topic_dataset import write_topic_dataset
 from selfie_adapters.sources.topic_sites import TopicSettings

@@ -46,8 +46,8 @@ from selfie_adapters.evaluation.scoring.writing import (
     requests_for,
     write_conversations,
 )
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.sampling import row_uniforms
-from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.tokens import token_id

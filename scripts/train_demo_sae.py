@@ -28,7 +28,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.splits import split_indices
 from selfie_adapters.files import write_json
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, capture, load_model
 
 CONCEPTS = Path(__file__).parents[1] / "src/selfie_adapters/sources/concepts.jsonl"

@@ -11,7 +11,7 @@ import pytest
 
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.digest import DIGEST_KEY
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data/sample"

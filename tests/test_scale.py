@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from selfie_adapters.config import load_config
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[1]
 SCALE = ROOT / "examples/scale"

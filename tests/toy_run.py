@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 
 def config_for(data, **changes):

@@ -16,7 +16,7 @@ from selfie_adapters.commands.demo_report import write_results
 from selfie_adapters.commands.demo_settings import LAST_TOKEN, QUICK, SENTENCE
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 
 def printed(show, *values):

@@ -16,7 +16,7 @@ from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
 from selfie_adapters.evaluation.taboo import protocol as taboo
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data/sample/sample.json"

@@ -10,7 +10,7 @@ import pytest
 from naming_data import NAMES, write_naming_data
 from selfie_adapters.cli import main
 from selfie_adapters.evaluation.naming import conditions as naming_conditions
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 
 def run(arguments: list[str]) -> None:

@@ -24,7 +24,7 @@ from selfie_adapters.errors import (
     MissingExtraError,
     ModelError,
 )
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.model import load_model
 from selfie_adapters.sources.saelens import find_sae

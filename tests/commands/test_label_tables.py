@@ -12,7 +12,7 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.label import label
 from selfie_adapters.commands.label_tables import controls_sentence
 from selfie_adapters.dataset import load_dataset
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.comparison import compare_gains
 from selfie_adapters.labelling.controls import ControlScores

@@ -22,7 +22,7 @@ from selfie_adapters.errors import (
     DataError,
     PromptError,
 )
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.reading.read import read_prompt

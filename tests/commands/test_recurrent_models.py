@@ -7,7 +7,7 @@ import json
 import pytest
 
 from selfie_adapters.cli import main
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from tiny import golden_tokenizer, tiny_network
 
 

@@ -8,7 +8,7 @@ from selfie_adapters.adapters import find_adapter_file, load_adapter
 from selfie_adapters.adapters.locating import mean_beside, shipped, shipped_concepts
 from selfie_adapters.commands.label import label
 from selfie_adapters.dataset import load_dataset
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.model import load_model

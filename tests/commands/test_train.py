@@ -13,7 +13,7 @@ from selfie_adapters.commands.train import train
 from selfie_adapters.config import load_config
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import load_model
 from selfie_adapters.training import label_losses
 from selfie_adapters.training.setup import bound_prompt

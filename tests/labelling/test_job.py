@@ -21,7 +21,7 @@ from selfie_adapters.errors import (
     DataError,
     LabellingError,
 )
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash

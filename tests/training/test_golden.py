@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.label_batches import tokenize_labels
-from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, load_model
 from selfie_adapters.training import Objective, label_losses, train
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.training import mirrors, train
 from selfie_adapters.training.mirrors import Mirror, MirrorThread
 from toy_run import config_for, rows_of

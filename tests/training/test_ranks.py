@@ -17,7 +17,7 @@ import torch
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.training.ranks import Ranks, joined_ranks
 
 ROOT = Path(__file__).parents[2]

@@ -27,8 +27,8 @@ from selfie_adapters.errors import (
     TrainingError,
     TrainingStopped,
 )
-from selfie_adapters.json_lines import read_jsonl
-from selfie_adapters.locking import folder_lock
+from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.locking import folder_lock
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training import loop, resume, run_folder, train
 from selfie_adapters.training.stopping import stop_on_signals

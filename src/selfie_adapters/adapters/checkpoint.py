@@ -22,7 +22,7 @@ from selfie_adapters.adapters.kinds import KINDS, build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.errors import AdapterError, DataError
 from selfie_adapters.files import atomic_path
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 
 _LARGEST_LOG_SCALE = 80.0  # e^88 is the largest power that float32 holds
 

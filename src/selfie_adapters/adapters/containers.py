@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from selfie_adapters.errors import AdapterError, DataError, first_line
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.tensor_files import load_torch_file
 from selfie_adapters.tensor_files.tensors import Unusable, plain, refuse_pointer
 

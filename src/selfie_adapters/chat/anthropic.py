@@ -17,7 +17,7 @@ import httpx2
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.chat.server import ChatServer, api_key, well_formed
 from selfie_adapters.errors import DataError, DownloadError
-from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.retrying import PassingFailure
 
 ADDRESS = "https://api.anthropic.com/v1"

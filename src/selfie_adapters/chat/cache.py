@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfie_adapters.chat.request import ChatModel, ChatRequest
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.json_lines import append_jsonl, iter_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl
 
 
 class AnswerCache:

@@ -47,7 +47,7 @@ def demo(
         Where the model goes: cpu, cuda, cuda:1, mps, auto; default: the first GPU, else the CPU.
     """
     from selfie_adapters.commands.checking import check_inputs
-    from selfie_adapters.locking import folder_lock
+    from selfie_adapters.files.locking import folder_lock
 
     require_extra("report", "selfie demo")
     check_inputs(device=device)

@@ -13,7 +13,7 @@ from rich.console import Console
 from selfie_adapters.config_reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.files import user_path
-from selfie_adapters.locking import folder_lock
+from selfie_adapters.files.locking import folder_lock
 
 # name → module in this package with `Settings` (a Section) and
 # `run(settings, folder, console)`, which prints a table and returns the path of results.json;

@@ -71,7 +71,7 @@ def naming(
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.evaluation.naming.protocol import run_naming
     from selfie_adapters.evaluation.naming_settings import NamingSettings
-    from selfie_adapters.locking import folder_lock
+    from selfie_adapters.files.locking import folder_lock
 
     if (named := usual_adapter(adapter, model)) is None:
         raise ConfigError(

@@ -127,10 +127,10 @@ def label(
     from selfie_adapters.adapters.locating import find_mean_file, shipped_concepts, usual_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
+    from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
     from selfie_adapters.labelling.settings import LabelSettings
-    from selfie_adapters.locking import folder_lock
 
     console = Console()
     adapter = usual_adapter(adapter, model)

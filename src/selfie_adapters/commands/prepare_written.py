@@ -44,7 +44,7 @@ def dataset(
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.config_reading import beside, read_config
-    from selfie_adapters.locking import folder_lock
+    from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.sources.topic_writing import REPORT, TopicWriting
     from selfie_adapters.sources.writing_settings import TopicWritingSettings
 

@@ -12,7 +12,7 @@ from selfie_adapters.dataset.schema import Item, Problem, metadata_problems, pro
 from selfie_adapters.dataset.unlabelled import labels_only
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, read_json, read_plain
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 
 _HINT = "A list of sections is expected, see docs/formats.md."
 

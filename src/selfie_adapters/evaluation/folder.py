@@ -20,7 +20,7 @@ from selfie_adapters import installed
 from selfie_adapters.config_reading import Section
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_json, write_json
-from selfie_adapters.json_lines import append_jsonl, iter_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl
 
 Row = dict[str, Any]
 LATE = {"model_weights", "chat_weights"}

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.json_lines import iter_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.labelling.abstention import Withheld
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import DataError
-from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.labelling.rows import (
     FailedRow,
     Name,

@@ -12,7 +12,7 @@ import msgspec
 
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_json, write_json
-from selfie_adapters.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.reading.plan import ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 

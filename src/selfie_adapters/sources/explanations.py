@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from selfie_adapters.errors import DataError, nearest
-from selfie_adapters.json_text import mend_surrogates, parse_json
+from selfie_adapters.files.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.label_set import Explainer, LabelSet
 
 # What an explainer answers when it finds nothing. Newer exports put the token that excites the

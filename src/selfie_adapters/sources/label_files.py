@@ -12,7 +12,7 @@ import msgspec
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
-from selfie_adapters.json_text import mend_surrogates, parse_json
+from selfie_adapters.files.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.explanations import collect_labels, latent_number, parse_rows
 from selfie_adapters.sources.label_set import LabelSet
 

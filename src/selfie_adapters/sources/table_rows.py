@@ -11,7 +11,7 @@ from typing import Any
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz")
 _LONGEST_FIELD = 10_000_000  # characters of a CSV field

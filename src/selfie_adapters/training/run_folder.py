@@ -22,7 +22,7 @@ from typing import Any
 from selfie_adapters.config import TrainConfig, dump_config, load_config
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError, TrainingError
 from selfie_adapters.files import read_json, write_json, write_text
-from selfie_adapters.locking import folder_lock
+from selfie_adapters.files.locking import folder_lock
 
 
 @dataclass

@@ -25,7 +25,7 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.errors import DataError, TrainingError
 from selfie_adapters.files import atomic_path
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 
 _NAME = re.compile(r"step_(\d+)\.safetensors")
 _HEADER = "state_json"

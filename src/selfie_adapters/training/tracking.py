@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from selfie_adapters.json_lines import append_jsonl
+from selfie_adapters.files.json_lines import append_jsonl
 from selfie_adapters.output import visible
 from selfie_adapters.training.mirrors import MirrorThread
 

@@ -14,7 +14,7 @@ from selfie_adapters.errors import BindingError, ConfigError, DataError
 from selfie_adapters.evaluation.loss import held_out
 from selfie_adapters.evaluation.loss.protocol import run_loss
 from selfie_adapters.evaluation.loss_settings import LossSettings
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.training import label_losses
 from tiny_folders import nudge_weight

@@ -17,8 +17,8 @@ from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming import retrieval as naming_retrieval
 from selfie_adapters.evaluation.naming.protocol import run_naming
 from selfie_adapters.evaluation.naming_settings import NamingSettings
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.logit_lens import lens_words
-from selfie_adapters.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import SoftPrompt, load_model

@@ -16,7 +16,7 @@ from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
 from selfie_adapters.evaluation.retrieval.targets import Target
 from selfie_adapters.evaluation.retrieval.title_index import Entry
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
 

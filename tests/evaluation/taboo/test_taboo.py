@@ -9,7 +9,7 @@ from selfie_adapters.errors import ConfigError, DownloadError
 from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
 from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.taboo.protocol import TabooSettings, run_taboo
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 # what the model says holds the next topic's letters, so that redaction matters
 SAID = {

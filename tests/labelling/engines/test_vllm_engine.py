@@ -13,7 +13,7 @@ import fake_vllm
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.label import label
 from selfie_adapters.errors import BindingError, ConfigError, LabellingError, ModelError
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.engines.vllm import VllmEngine
 from selfie_adapters.model import load_model

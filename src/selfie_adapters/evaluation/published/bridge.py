@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from selfie_adapters.config_reading import Section, beside, read_config, top_level_keys
 from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.files import atomic_path
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 MARKS = {"selfie_method", "num_generations", "start_token_position", "dataset_path"}
 _PREFIX = "Complete the statement: "

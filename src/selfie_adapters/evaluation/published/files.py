@@ -12,7 +12,7 @@ import msgspec
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.published.hit_rates import ResultFile
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json_as
+from selfie_adapters.files.json_text import parse_json_as
 
 FileKind = Literal["results", "labels", "retrieval summary", "ranks"]
 _Content = dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]]

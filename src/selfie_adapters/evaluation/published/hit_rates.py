@@ -17,7 +17,7 @@ import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json, parse_json_as
+from selfie_adapters.files.json_text import parse_json, parse_json_as
 
 GROUP = 10
 """Conversations per label in the published protocol."""

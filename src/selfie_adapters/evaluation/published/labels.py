@@ -18,7 +18,7 @@ from selfie_adapters.evaluation.retrieval.embedding import Embedder
 from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex
 from selfie_adapters.evaluation.retrieval.title_index import Entry, Strategy
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json_as
+from selfie_adapters.files.json_text import parse_json_as
 
 STRATEGIES: dict[str, Strategy] = {
     "title_only": "title",

@@ -12,7 +12,7 @@ import msgspec
 from selfie_adapters.evaluation.folder import Row
 from selfie_adapters.evaluation.published.scoring import TranslatedScoring
 from selfie_adapters.files import atomic_path
-from selfie_adapters.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl
 
 _SHARD = 0  # a local run is one shard
 

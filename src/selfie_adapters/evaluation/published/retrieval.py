@@ -11,7 +11,7 @@ import msgspec
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.retrieval.lookup import KS
 from selfie_adapters.files import read_plain
-from selfie_adapters.json_text import parse_json_as
+from selfie_adapters.files.json_text import parse_json_as
 
 
 @dataclass(frozen=True)

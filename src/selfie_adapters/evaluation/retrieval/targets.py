@@ -12,7 +12,7 @@ import numpy as np
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.retrieval.title_index import Entry
-from selfie_adapters.json_lines import iter_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources.topic import Topic

@@ -39,7 +39,7 @@ from selfie_adapters.evaluation.retrieval_settings import UNTRAINED
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
-from selfie_adapters.json_lines import iter_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.sources import open_topics
 
 QUESTION = (

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "ü \U0001f600 \u2028", {"a": [1, {"b": None}]}, []])

@@ -17,7 +17,7 @@ from selfie_adapters.dataset.stream import stream_vectors
 from selfie_adapters.dataset.vectors import save_vectors
 from selfie_adapters.errors import StorageError
 from selfie_adapters.files import atomic_path, write_json
-from selfie_adapters.json_lines import append_jsonl, read_jsonl, write_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, read_jsonl, write_jsonl
 
 VECTORS = torch.randn(500, 48, generator=torch.Generator().manual_seed(0))
 ADAPTER = create_adapter("full_rank", 48, seed=0)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, existing_file, unwritable
-from selfie_adapters.json_text import parse_json
+from selfie_adapters.files.atomic import atomic_path, unwritable
+from selfie_adapters.files.existing import existing_file
+from selfie_adapters.files.json_text import parse_json
 
 _BLOCK = 1 << 16
 

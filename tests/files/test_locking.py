@@ -12,13 +12,13 @@ import sys
 
 import pytest
 
-from selfie_adapters import locking
 from selfie_adapters.errors import ConfigError, FolderInUseError, StorageError
-from selfie_adapters.locking import LOCK_NAME, folder_lock
+from selfie_adapters.files import locking
+from selfie_adapters.files.locking import LOCK_NAME, folder_lock
 
 HOLD = """
 import sys
-from selfie_adapters.locking import folder_lock
+from selfie_adapters.files.locking import folder_lock
 
 with folder_lock(sys.argv[1]):
     print("held", flush=True)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from selfie_adapters.errors import DataError, StorageError
-from selfie_adapters.json_lines import append_jsonl, read_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, read_jsonl
 
 
 def test_rows_appended_are_read_back(tmp_path):
