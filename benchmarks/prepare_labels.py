@@ -29,7 +29,7 @@ from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import escape
 
-from selfie_adapters.sources.neuronpedia import fetch_source_labels
+from selfie_adapters.sources.labels.neuronpedia import fetch_source_labels
 
 BUCKET = "neuronpedia-datasets"
 SOURCE_ID = "bench/0-res"

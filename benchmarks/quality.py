@@ -30,9 +30,9 @@ from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.sources.topic_dataset import write_topic_dataset
-from selfie_adapters.sources.topic_sites import TopicSettings
-from selfie_adapters.sources.topics import Topic, packaged_topics
+from selfie_adapters.sources.topics.dataset import write_topic_dataset
+from selfie_adapters.sources.topics.reading import Topic, packaged_topics
+from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.statistics import bootstrap_mean
 from selfie_adapters.training import label_losses, train
 

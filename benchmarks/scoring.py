@@ -51,10 +51,10 @@ from selfie_adapters.inference.sampling import row_uniforms
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.tokens import token_id
-from selfie_adapters.sources.sae_encoder import LatentEncoder, encoder_of
+from selfie_adapters.sources.sae.encoder import LatentEncoder, encoder_of
 
 ROOT = Path(__file__).parents[1]
-CONCEPTS = ROOT / "src/selfie_adapters/sources/concepts.jsonl"
+CONCEPTS = ROOT / "src/selfie_adapters/sources/topics/concepts.jsonl"
 SMALL = ROOT / "tests/golden/llama/model"
 Scores = list[list[tuple[bool, bool]]]  # label → conversation → hit anywhere, hit in the content
 

@@ -41,7 +41,7 @@ from selfie_adapters.inference.label_batches import LabelTokens
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.precision import resolve_dtype
 from selfie_adapters.model.tokens import encode
-from selfie_adapters.sources.topics import packaged_topics
+from selfie_adapters.sources.topics.reading import packaged_topics
 from selfie_adapters.training import Objective
 
 LENGTHS = Path(__file__).with_name("goodfire_label_lengths.json")

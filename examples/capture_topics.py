@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfie_adapters import load_model
 from selfie_adapters.sources import Topic, read_topics, topic_vectors
-from selfie_adapters.sources.topics import topic_texts
+from selfie_adapters.sources.topics.reading import topic_texts
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 

@@ -16,7 +16,7 @@ import torch
 
 from selfie_adapters import SoftPrompt, create_adapter, label_losses, load_adapter, load_model
 from selfie_adapters.sources import Topic, read_topics, topic_vectors
-from selfie_adapters.sources.topics import topic_texts
+from selfie_adapters.sources.topics.reading import topic_texts
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 DEFAULT = ["owl", "violin", "a bird that hunts at night"]

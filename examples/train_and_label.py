@@ -17,8 +17,8 @@ from rich.console import Console
 from selfie_adapters import Labeller, load_adapter, load_dataset, load_model, train
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.sources import read_topics
-from selfie_adapters.sources.topic_dataset import write_topic_dataset
-from selfie_adapters.sources.topic_sites import TopicSettings
+from selfie_adapters.sources.topics.dataset import write_topic_dataset
+from selfie_adapters.sources.topics.sites import TopicSettings
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfie_adapters.sources.noun_forms import Irregular, shared_keys
+from selfie_adapters.sources.topics.noun_forms import Irregular, shared_keys
 
 HELD_OUT = 0.1  # of all concepts, for each of val and test
 LARGEST_GROUP = 50  # concepts; a larger group is trained on, whole

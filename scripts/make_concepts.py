@@ -4,8 +4,8 @@
     python scripts/make_concepts.py wordnet/usr/share
 
 Writes concepts.jsonl, more_concepts.jsonl.gz, wordnet_nouns.txt.gz (the graph of synsets, see
-wordnet_graph.py) and WORDNET_LICENSE into src/selfie_adapters/sources. The same input gives the
-same bytes. A row of the first two:
+wordnet_graph.py) and WORDNET_LICENSE into src/selfie_adapters/sources/topics. The same input
+gives the same bytes. A row of the first two:
 {"name": …, "labels": [name, "name, gloss", a synonym …], "group": …, "split": …}.
 
 concepts.jsonl has 8,000 nouns, a tenth of them val and a tenth test. Names, synonyms, their
@@ -213,7 +213,7 @@ def licence_of(data: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("share", type=Path, help="folder that holds wordnet/data.noun")
-    home = Path(__file__).parents[1] / "src/selfie_adapters/sources"
+    home = Path(__file__).parents[1] / "src/selfie_adapters/sources/topics"
     parser.add_argument("--out", type=Path, default=home)
     parser.add_argument("--size", type=int, default=8000)
     parser.add_argument("--more", type=int, default=12000, help="size of more_concepts.jsonl.gz")

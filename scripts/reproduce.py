@@ -41,10 +41,10 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
-from selfie_adapters.sources.sae_encoder import DEMO_SAE
-from selfie_adapters.sources.topic_dataset import write_topic_dataset
-from selfie_adapters.sources.topic_sites import TopicSettings
-from selfie_adapters.sources.topics import Topic, packaged_topics
+from selfie_adapters.sources.sae.encoder import DEMO_SAE
+from selfie_adapters.sources.topics.dataset import write_topic_dataset
+from selfie_adapters.sources.topics.reading import Topic, packaged_topics
+from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.training import resume, train
 
 RANK = 32

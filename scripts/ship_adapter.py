@@ -29,7 +29,7 @@ from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.files import write_text
 from selfie_adapters.labelling.confidence import beside
 from selfie_adapters.sources import Topic
-from selfie_adapters.sources.wordnet import packaged_nouns
+from selfie_adapters.sources.topics.wordnet import packaged_nouns
 
 HOME = Path(__file__).parents[1] / "src/selfie_adapters/adapters/shipped"
 CALIBRATED_ON = 300  # val nouns

@@ -31,7 +31,7 @@ from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, capture, load_model
 
-CONCEPTS = Path(__file__).parents[1] / "src/selfie_adapters/sources/concepts.jsonl"
+CONCEPTS = Path(__file__).parents[1] / "src/selfie_adapters/sources/topics/concepts.jsonl"
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WINDOW = 128  # tokens of raw text
 TURN = 220  # characters of a text in one turn

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from selfie_adapters.sources.noun_forms import Irregular
+from selfie_adapters.sources.topics.noun_forms import Irregular
 
 HYPERNYMS = ("@", "@i")  # of a kind, and of an instance: owl → bird of prey, Paris → capital
 
 
 def graph_text(data: Path, first: Mapping[str, str], irregular: Irregular) -> str:
-    """What `selfie_adapters.sources.wordnet` reads, from `data.noun` of WordNet.
+    """What `selfie_adapters.sources.topics.wordnet` reads, from `data.noun` of WordNet.
 
     first: the offset of each lemma's first sense, as in `index.noun`.
     """

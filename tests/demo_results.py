@@ -12,7 +12,7 @@ from selfie_adapters.commands.demo_settings import LAST_TOKEN, OWN_TOKEN, QUICK
 from selfie_adapters.evaluation.naming.verdicts import Named, Verdict
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training.run_reading import Run
 
 HOSTILE = '<script>document.title="x"</script>\u202e&'

@@ -27,7 +27,7 @@ from selfie_adapters.errors import (
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.model import load_model
-from selfie_adapters.sources.saelens import find_sae
+from selfie_adapters.sources.sae.registry import find_sae
 
 SAMPLE = Path(__file__).parents[2] / "data/sample/sample.json"
 

@@ -12,7 +12,7 @@ from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.errors import DataError, MissingFileError, ModelError
 from selfie_adapters.model import load_model
 from selfie_adapters.sources import read_topics, topic_vectors
-from selfie_adapters.sources.topics import topic_texts
+from selfie_adapters.sources.topics.reading import topic_texts
 
 SAMPLE = Path(__file__).parents[2] / "data/sample/topics.jsonl"
 
@@ -52,7 +52,7 @@ def test_options_reach_the_capture(golden_dir, tmp_path):
 
 def test_the_word_concepts_takes_the_packaged_ones(golden_dir, tmp_path, monkeypatch):
     few = read_topics(SAMPLE)[:5]
-    monkeypatch.setattr("selfie_adapters.sources.topics.packaged_topics", lambda: few)
+    monkeypatch.setattr("selfie_adapters.sources.topics.reading.packaged_topics", lambda: few)
     dataset = prepare(golden_dir, tmp_path / "c.json", source="concepts")
     assert len(dataset.labelled()) == 5
 

@@ -13,7 +13,7 @@ from selfie_adapters.labelling.centring import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, beside
 from selfie_adapters.model import load_model
 from selfie_adapters.reading.read import read_prompt
-from selfie_adapters.sources.topics import packaged_topics
+from selfie_adapters.sources.topics.reading import packaged_topics
 
 LAYERS = [8, 12, 16, 20, 24, 28]
 

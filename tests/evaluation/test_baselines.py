@@ -122,7 +122,7 @@ def test_a_ridge_probe_of_scrambled_names_finds_nothing():
 def test_on_the_real_model_the_lens_names_what_is_about_to_be_written():
     """Late blocks write the word, early ones do not: the reason for reading early blocks."""
     from selfie_adapters.model.prompt import as_chat
-    from selfie_adapters.sources.topics import packaged_topics, topic_vectors
+    from selfie_adapters.sources.topics.reading import packaged_topics, topic_vectors
 
     model = load_model("demo")
     topics = packaged_topics()[::40][:120]

@@ -17,8 +17,8 @@ from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.evaluation.taboo.protocol import TabooSettings, run_taboo
 from selfie_adapters.model import load_model
 from selfie_adapters.sources import Topic, open_topics
-from selfie_adapters.sources.topic_dataset import write_topic_dataset
-from selfie_adapters.sources.topic_sites import TopicSettings
+from selfie_adapters.sources.topics.dataset import write_topic_dataset
+from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.training import train
 
 pytestmark = pytest.mark.slow

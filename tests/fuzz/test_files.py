@@ -28,9 +28,9 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.editing import split_file
 from selfie_adapters.dataset.inspection import inspect_file
 from selfie_adapters.dataset.source import read_label_source
-from selfie_adapters.sources.label_files import read_label_file
-from selfie_adapters.sources.titles import read_titles
-from selfie_adapters.sources.topics import read_topics
+from selfie_adapters.sources.labels.files import read_label_file
+from selfie_adapters.sources.topics.reading import read_topics
+from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.training.optimizer import make_optimizer
 from selfie_adapters.training.state import (
     Checkpoints,

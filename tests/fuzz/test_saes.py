@@ -19,7 +19,7 @@ from fuzz.mutations import (
     damage_safetensors,
     damage_yaml,
 )
-from selfie_adapters.sources.sae_files import open_on_disk
+from selfie_adapters.sources.sae.files import open_on_disk
 from small_saes import (
     dictionary_learning_1,
     gemma_2,

@@ -17,7 +17,7 @@ from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import read_states
-from selfie_adapters.sources.topics import topic_vectors
+from selfie_adapters.sources.topics.reading import topic_vectors
 from tiny import D_MODEL, FAMILIES, RECURRENT, golden_tokenizer, tiny_network
 
 OTHERS = ("gemma3n_text", "gpt2", "openai-gpt", "opt")

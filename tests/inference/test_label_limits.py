@@ -13,7 +13,7 @@ from selfie_adapters.inference.label_scores import score_candidates
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.limits import learned_positions
 from selfie_adapters.reading.plan import plan_reading
-from selfie_adapters.sources.topics import topic_vectors
+from selfie_adapters.sources.topics.reading import topic_vectors
 from tiny import FAMILIES, golden_tokenizer, tiny_network
 from tiny_folders import save_causal
 

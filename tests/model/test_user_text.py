@@ -15,8 +15,8 @@ from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import UserText, usual_chat
 from selfie_adapters.reading.plan import prompt_ids
 from selfie_adapters.sources import Topic, topic_vectors
-from selfie_adapters.sources import topics as topics_module
-from selfie_adapters.sources.topics import topic_texts
+from selfie_adapters.sources.topics import reading as topics_module
+from selfie_adapters.sources.topics.reading import topic_texts
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 from tiny import golden_tokenizer, tiny_network
 

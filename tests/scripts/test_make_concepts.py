@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGED = ROOT / "src/selfie_adapters/sources/concepts.jsonl"
+PACKAGED = ROOT / "src/selfie_adapters/sources/topics/concepts.jsonl"
 MORE = PACKAGED.with_name("more_concepts.jsonl.gz")
 
 LICENCE = ["  1 This software is free.", "  2", "  3 Copyright somebody"]

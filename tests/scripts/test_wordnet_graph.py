@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from selfie_adapters.sources.wordnet import read_nouns
+from selfie_adapters.sources.topics.wordnet import read_nouns
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from wordnet_graph import graph_text

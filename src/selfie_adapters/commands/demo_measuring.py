@@ -20,7 +20,7 @@ from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import Reading, chat_of_reading, read_prompt
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def demo_topics() -> list[Topic]:
     """The packaged nouns with their splits, and further ones to train on, drawn at random."""
     import random
 
-    from selfie_adapters.sources.topics import more_topics, packaged_topics
+    from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
 
     more = more_topics()
     random.Random(SEED).shuffle(more)
@@ -61,8 +61,8 @@ def demo_topics() -> list[Topic]:
 
 
 def _capture(console: Console, model: FrozenModel, topics: list[Topic], labels_file: Path) -> None:
-    from selfie_adapters.sources.topic_dataset import write_topic_dataset
-    from selfie_adapters.sources.topic_sites import TopicSettings
+    from selfie_adapters.sources.topics.dataset import write_topic_dataset
+    from selfie_adapters.sources.topics.sites import TopicSettings
 
     settings = TopicSettings(LAYERS, chat="bare", positions=(-1, "name"), seed=SEED)
     with progress_bars(console) as progress:

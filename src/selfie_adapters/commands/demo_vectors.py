@@ -14,9 +14,9 @@ from selfie_adapters.dataset.schema import Split
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
-from selfie_adapters.sources.topic import Topic
-from selfie_adapters.sources.topic_sites import TopicSettings, topic_sites
-from selfie_adapters.sources.topics import packaged_topics, topic_vectors
+from selfie_adapters.sources.topics.reading import packaged_topics, topic_vectors
+from selfie_adapters.sources.topics.sites import TopicSettings, topic_sites
+from selfie_adapters.sources.topics.topic import Topic
 
 CHAT: Chat = "bare"
 """The chat format that the shipped adapter's vectors were captured in."""

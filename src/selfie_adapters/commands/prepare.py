@@ -79,9 +79,9 @@ def topics(
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.model import load_model
     from selfie_adapters.sources import open_topics
-    from selfie_adapters.sources.frames import read_frames
-    from selfie_adapters.sources.topic_dataset import topic_files, write_topic_dataset
-    from selfie_adapters.sources.topic_sites import TopicSettings, read_positions
+    from selfie_adapters.sources.topics.dataset import topic_files, write_topic_dataset
+    from selfie_adapters.sources.topics.frames import read_frames
+    from selfie_adapters.sources.topics.sites import TopicSettings, read_positions
 
     settings = TopicSettings(
         tuple(layers),
@@ -143,8 +143,8 @@ def labels(
     """
     from selfie_adapters.commands.progress import files_fetched
     from selfie_adapters.files import check_free, user_path
-    from selfie_adapters.sources.label_files import write_label_file
-    from selfie_adapters.sources.neuronpedia import fetch_source_labels
+    from selfie_adapters.sources.labels.files import write_label_file
+    from selfie_adapters.sources.labels.neuronpedia import fetch_source_labels
 
     check_free(user_path(out), overwrite)
     console = Console()

@@ -11,7 +11,7 @@ from rich.console import Console
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
-    from selfie_adapters.sources.saelens import RegisteredSae
+    from selfie_adapters.sources.sae.registry import RegisteredSae
 
 _SHOWN = 40  # single SAEs; more are counted by release
 
@@ -35,7 +35,7 @@ def list_saes(
     json
         Print a JSON list instead.
     """
-    from selfie_adapters.sources.saelens import search_registry
+    from selfie_adapters.sources.sae.registry import search_registry
 
     found = search_registry(words, model, labelled)
     if json:

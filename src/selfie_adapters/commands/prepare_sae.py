@@ -83,7 +83,7 @@ def sae(
     """
     options = locals()  # the parameters and nothing else: they are SaeRequest's fields
     from selfie_adapters.commands.progress import progress_bars
-    from selfie_adapters.sources.sae_dataset import SaeRequest, prepare_sae
+    from selfie_adapters.sources.sae.dataset import SaeRequest, prepare_sae
 
     request = SaeRequest(**options)
     console = Console()

@@ -45,7 +45,7 @@ def dataset(
     from selfie_adapters.commands.progress import steps_shown
     from selfie_adapters.config_reading import beside, read_config
     from selfie_adapters.files.locking import folder_lock
-    from selfie_adapters.sources.topic_writing import REPORT, TopicWriting
+    from selfie_adapters.sources.topics.writing import REPORT, TopicWriting
     from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
     settings = read_config(config, TopicWritingSettings, set_ or [])

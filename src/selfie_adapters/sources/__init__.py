@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selfie_adapters.sources.label_files import read_label_file
-    from selfie_adapters.sources.label_set import LabelSet
-    from selfie_adapters.sources.neuronpedia import fetch_source_labels
-    from selfie_adapters.sources.topic import Topic
-    from selfie_adapters.sources.topics import open_topics, read_topics, topic_vectors
+    from selfie_adapters.sources.labels.files import read_label_file
+    from selfie_adapters.sources.labels.label_set import LabelSet
+    from selfie_adapters.sources.labels.neuronpedia import fetch_source_labels
+    from selfie_adapters.sources.topics.reading import open_topics, read_topics, topic_vectors
+    from selfie_adapters.sources.topics.topic import Topic
 
 _HOMES = {
-    "LabelSet": "label_set",
-    "Topic": "topic",
-    "fetch_source_labels": "neuronpedia",
-    "open_topics": "topics",
-    "read_label_file": "label_files",
-    "read_topics": "topics",
-    "topic_vectors": "topics",
+    "LabelSet": "labels.label_set",
+    "Topic": "topics.topic",
+    "fetch_source_labels": "labels.neuronpedia",
+    "open_topics": "topics.reading",
+    "read_label_file": "labels.files",
+    "read_topics": "topics.reading",
+    "topic_vectors": "topics.reading",
 }
 
 __all__ = [

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from selfie_adapters.evaluation.naming.judging import is_exact, judge, names_of, shares_first_letter
-from selfie_adapters.sources.topic import Topic
-from selfie_adapters.sources.topics import more_topics, packaged_topics
+from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
+from selfie_adapters.sources.topics.topic import Topic
 
 OWL = Topic(("owl", "owl, nocturnal bird of prey with hawk-like beak"), name="owl")
 

@@ -12,7 +12,7 @@ from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming.retrieval import sampled_groups
 from selfie_adapters.evaluation.naming.verdicts import comparisons
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import PairedTable, wilson
 from tiny import golden_tokenizer, tiny_network
 

@@ -12,7 +12,7 @@ from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, score_
 from selfie_adapters.evaluation.scoring.label_groups import GivenLabels
 from selfie_adapters.evaluation.scoring.writing import Writing
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.sae_encoder import encoder_of
+from selfie_adapters.sources.sae.encoder import encoder_of
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 from tiny_sae import tiny_sae
 

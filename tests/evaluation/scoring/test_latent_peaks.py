@@ -6,7 +6,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.scoring.conversations import ChatTokens, chat_tokens
 from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.sae_encoder import encoder_of
+from selfie_adapters.sources.sae.encoder import encoder_of
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 from tiny_sae import D_SAE, tiny_sae
 

@@ -34,7 +34,7 @@ from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.reading.read import MAX_NEW_TOKENS
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import Objective
 
 ADAPTER, ZERO, SHUFFLED, RANDOM, UNTRAINED = (

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from selfie_adapters.sources.noun_forms import noun_forms, words_of
-from selfie_adapters.sources.topic import Topic
-from selfie_adapters.sources.wordnet import Nouns, packaged_nouns
+from selfie_adapters.sources.topics.noun_forms import noun_forms, words_of
+from selfie_adapters.sources.topics.topic import Topic
+from selfie_adapters.sources.topics.wordnet import Nouns, packaged_nouns
 
 Judgement = Literal["right", "related", "wrong"]
 _ARTICLES = ("a", "an", "the")

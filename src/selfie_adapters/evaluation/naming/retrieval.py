@@ -28,7 +28,7 @@ from selfie_adapters.evaluation.naming.conditions import (
 )
 from selfie_adapters.evaluation.naming.recall import hits_at
 from selfie_adapters.evaluation.naming.spelling import same_start_distractors
-from selfie_adapters.sources.topics import more_topics, packaged_topics
+from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
 from selfie_adapters.statistics import PairedTable, wilson
 
 CANDIDATES = 60

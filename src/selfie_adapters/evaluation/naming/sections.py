@@ -15,7 +15,7 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.naming.conditions import CHOOSE_ON, Known
 from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.evaluation.retrieval.targets import sample
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION
 
 NULL = "null"

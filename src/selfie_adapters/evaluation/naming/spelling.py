@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.inference.label_batches import tokenize_labels
-from selfie_adapters.sources.noun_forms import noun_forms
-from selfie_adapters.sources.wordnet import packaged_nouns
+from selfie_adapters.sources.topics.noun_forms import noun_forms
+from selfie_adapters.sources.topics.wordnet import packaged_nouns
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from selfie_adapters.evaluation.naming.judging import is_exact, judge, shares_first_letter
 from selfie_adapters.labelling.abstention import is_no_concept
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import Interval, PairedTable, unit_weights, wilson
 
 Verdict = Literal["right", "related", "wrong", "no concept"]

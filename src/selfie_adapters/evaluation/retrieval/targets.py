@@ -15,7 +15,7 @@ from selfie_adapters.evaluation.retrieval.title_index import Entry
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.rows import row_fields
-from selfie_adapters.sources.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic
 
 
 @dataclass(frozen=True)

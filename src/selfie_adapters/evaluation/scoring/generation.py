@@ -28,7 +28,7 @@ from selfie_adapters.evaluation.scoring.label_groups import LabelSource
 from selfie_adapters.evaluation.scoring.latent_peaks import check_width, latent_peaks
 from selfie_adapters.evaluation.scoring.writing import Writing, write_conversations
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.sae_encoder import LatentEncoder
+from selfie_adapters.sources.sae.encoder import LatentEncoder
 
 NO_TEXT = "the writer wrote nothing"
 

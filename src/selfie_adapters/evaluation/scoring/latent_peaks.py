@@ -15,7 +15,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.scoring.conversations import ChatTokens
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.prefix import common_length
-from selfie_adapters.sources.sae_encoder import LatentEncoder
+from selfie_adapters.sources.sae.encoder import LatentEncoder
 
 
 @dataclass(frozen=True)

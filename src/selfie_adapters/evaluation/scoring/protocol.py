@@ -36,13 +36,13 @@ from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
-from selfie_adapters.sources.label_files import (
+from selfie_adapters.sources.labels.files import (
     SectionChoice,
     read_label_file,
     write_label_file,
 )
-from selfie_adapters.sources.label_set import LabelSet
-from selfie_adapters.sources.sae_encoder import LatentEncoder, open_encoder
+from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.sae.encoder import LatentEncoder, open_encoder
 
 # Changing these does not change the results.
 FREE = ("batch_size", "latents_at_once")

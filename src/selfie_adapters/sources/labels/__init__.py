@@ -1,0 +1,1 @@
+"""Labels of SAEs: from files, or from the exports of Neuronpedia."""

@@ -1,0 +1,1 @@
+"""Topics: read or written, captured from a model, and made into training files."""
