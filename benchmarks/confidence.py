@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from train_step import machine
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.evaluation import bootstrap_mean
 from selfie_adapters.labelling.calibration import calibrate
 from selfie_adapters.labelling.choosing import meaning
 from selfie_adapters.labelling.fitting import reliability
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker
 
 

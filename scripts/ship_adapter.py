@@ -21,11 +21,11 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import mean_beside
 from selfie_adapters.commands.confidence import fit
 from selfie_adapters.commands.demo_training import FURTHER, LAYERS, STEPS, train_demo_adapter
+from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.evaluation.naming.judging import names_of
 from selfie_adapters.evaluation.naming.protocol import run_naming
-from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.files import write_text
 from selfie_adapters.labelling.confidence import beside
 from selfie_adapters.sources import Topic

@@ -12,7 +12,7 @@ from chat_server import chat_server, says
 from killed_eval import check_kill
 from letters import LettersEmbedder
 from selfie_adapters.commands.eval import PROTOCOLS, evaluate
-from selfie_adapters.config_reading import read_config
+from selfie_adapters.config.reading import read_config
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
 from selfie_adapters.evaluation.taboo import protocol as taboo

@@ -8,8 +8,8 @@ import pytest
 from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.commands.eval_bridge import Settings
-from selfie_adapters.config_reading import read_config
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
+from selfie_adapters.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]
 

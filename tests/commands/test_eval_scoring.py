@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.commands.eval_scoring import Settings
-from selfie_adapters.config_reading import read_config
+from selfie_adapters.config.reading import read_config
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from tiny import SMALL_SCORING
 from tiny_sae import tiny_sae

@@ -8,13 +8,14 @@ import pytest
 
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.evaluation.loss import LossSettings
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
+from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.errors import ModelError
 from selfie_adapters.evaluation.loss.protocol import run_loss
-from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.retrieval.embedding import packaged_folder
 from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
-from selfie_adapters.evaluation.taboo.protocol import TabooSettings, run_taboo
+from selfie_adapters.evaluation.taboo.protocol import run_taboo
 from selfie_adapters.model import load_model
 from selfie_adapters.sources import Topic, open_topics
 from selfie_adapters.sources.topics.dataset import write_topic_dataset

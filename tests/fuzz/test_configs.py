@@ -13,14 +13,14 @@ import pytest
 from fuzz.harness import run
 from fuzz.mutations import damage_bytes, damage_yaml
 from selfie_adapters.config import TrainConfig, dump_config, load_config
-from selfie_adapters.config_reading import Section, read_config
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
+from selfie_adapters.config.evaluation.loss import LossSettings
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
+from selfie_adapters.config.evaluation.scoring import ScoringSettings
+from selfie_adapters.config.evaluation.taboo import TabooSettings
+from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.writing import TopicWritingSettings
 from selfie_adapters.errors import ConfigError, SelfieError
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
-from selfie_adapters.evaluation.loss_settings import LossSettings
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
-from selfie_adapters.evaluation.scoring_settings import ScoringSettings
-from selfie_adapters.evaluation.taboo.protocol import TabooSettings
-from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
 TRAIN = b"""
 seed: 7

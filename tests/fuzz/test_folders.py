@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from fuzz.harness import run
 from fuzz.mutations import damage_json, damage_yaml
 from selfie_adapters.config import TrainConfig, dump_config
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.evaluation.bridge.results import BridgeRow
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss.protocol import LossRow
@@ -22,7 +23,6 @@ from selfie_adapters.labelling.export import open_run, to_csv, to_neuronpedia, t
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
 from selfie_adapters.labelling.run_record import RunRecord, read_binding, read_controls
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import ShardFile
 from selfie_adapters.reading.folder import ReadingFolder
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.labelling.export import (
@@ -22,7 +23,6 @@ from selfie_adapters.labelling.export import (
 )
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.run_record import vectors_hash
-from selfie_adapters.labelling.settings import LabelSettings
 
 NASTY = [
     'a "quoted" word, and a comma',

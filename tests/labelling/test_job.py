@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import (
     AdapterError,
     BindingError,
@@ -25,7 +26,6 @@ from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import cut_into_shards
 from selfie_adapters.labelling.worker import ShardWorker
 
@@ -124,7 +124,7 @@ import selfie_adapters.labelling.shards as shards
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash
-from selfie_adapters.labelling.settings import LabelSettings
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker
 append = shards.ShardFile.append
 def slow(self, rows):

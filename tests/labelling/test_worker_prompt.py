@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import load_adapter
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import Item, Section, save_dataset
 from selfie_adapters.errors import BindingError
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.model import SoftPrompt, bind, load_model
 

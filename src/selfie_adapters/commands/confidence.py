@@ -92,10 +92,10 @@ def fit(
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.label import drawing
     from selfie_adapters.commands.progress import progress_bars
+    from selfie_adapters.config.labelling import LabelSettings
     from selfie_adapters.labelling.calibration import calibrate, first_of_each_section
     from selfie_adapters.labelling.confidence import beside
     from selfie_adapters.labelling.inputs import open_source
-    from selfie_adapters.labelling.settings import LabelSettings
     from selfie_adapters.labelling.worker import ShardWorker
 
     settings = LabelSettings.checked(

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from selfie_adapters.config_reading import read_config
+from selfie_adapters.config.reading import read_config
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.files import user_path
 from selfie_adapters.files.locking import folder_lock

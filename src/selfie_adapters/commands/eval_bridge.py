@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.config.evaluation.bridge import BridgeSettings as Settings
 from selfie_adapters.evaluation.bridge.protocol import run_bridge
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings as Settings
 from selfie_adapters.evaluation.published.bridge import (
     TranslatedBridge,
     published_file,

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.config.evaluation.loss import LossSettings as Settings
 from selfie_adapters.errors import MissingExtraError
 from selfie_adapters.evaluation.loss.protocol import run_loss
-from selfie_adapters.evaluation.loss_settings import LossSettings as Settings
 from selfie_adapters.files import write_text
 from selfie_adapters.output import visible
 from selfie_adapters.report.figures import loss_matrix

@@ -69,8 +69,8 @@ def naming(
     from selfie_adapters.adapters.locating import usual_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
+    from selfie_adapters.config.evaluation.naming import NamingSettings
     from selfie_adapters.evaluation.naming.protocol import run_naming
-    from selfie_adapters.evaluation.naming_settings import NamingSettings
     from selfie_adapters.files.locking import folder_lock
 
     if (named := usual_adapter(adapter, model)) is None:

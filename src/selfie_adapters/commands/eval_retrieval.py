@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings as Settings
 from selfie_adapters.evaluation.retrieval.embedding import require_embedder
 from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings as Settings
 from selfie_adapters.output import visible
 
 __all__ = ["Settings", "print_conditions", "run"]

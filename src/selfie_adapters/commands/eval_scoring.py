@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_adapters.commands.progress import steps_shown
+from selfie_adapters.config.evaluation.scoring import ScoringSettings as Settings
 from selfie_adapters.evaluation.published.results import write_published_results
 from selfie_adapters.evaluation.published.scoring import TranslatedScoring, read_scoring_config
 from selfie_adapters.evaluation.scoring.protocol import run_scoring
-from selfie_adapters.evaluation.scoring_settings import ScoringSettings as Settings
 from selfie_adapters.extras import require_extra
 
 __all__ = ["Settings", "read", "run"]

@@ -12,8 +12,8 @@ from selfie_adapters.commands.label_tables import show_controls, show_labels, sh
 from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:
+    from selfie_adapters.config.labelling import LabelSettings
     from selfie_adapters.labelling.job import LabelJob
-    from selfie_adapters.labelling.settings import LabelSettings
 
 
 def label(
@@ -126,11 +126,11 @@ def label(
         require_extra(engine, f"selfie label --engine {engine}")
     from selfie_adapters.adapters.locating import find_mean_file, shipped_concepts, usual_adapter
     from selfie_adapters.commands.checking import check_inputs
+    from selfie_adapters.config.labelling import LabelSettings
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
-    from selfie_adapters.labelling.settings import LabelSettings
 
     console = Console()
     adapter = usual_adapter(adapter, model)
@@ -192,7 +192,7 @@ def drawing(
 
     Raises ConfigError for scales that are no numbers.
     """
-    from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
+    from selfie_adapters.config.labelling import TRAINED_SCALES, UNTRAINED_SCALES
 
     several = samples > 1 or (best_of or 1) > 1
     return {

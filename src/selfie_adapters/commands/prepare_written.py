@@ -10,7 +10,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from selfie_adapters.chat.costs import Cost
-    from selfie_adapters.sources.writing_settings import WriterSettings
+    from selfie_adapters.config.writing import WriterSettings
 
 
 def dataset(
@@ -43,10 +43,10 @@ def dataset(
 
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import steps_shown
-    from selfie_adapters.config_reading import beside, read_config
+    from selfie_adapters.config.reading import beside, read_config
+    from selfie_adapters.config.writing import TopicWritingSettings
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.sources.topics.writing import REPORT, TopicWriting
-    from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
     settings = read_config(config, TopicWritingSettings, set_ or [])
     settings = settings.model_copy(update={"titles": beside(config, settings.titles)})

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
+from selfie_adapters.config.types import Split
 from selfie_adapters.errors import nearest
 
-Split = Literal["train", "val", "test"]
-"""What a row is for: training, choosing (validation, early stopping, calibration), reporting."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLITS_LISTED = '"train", "val" or "test"'
 

@@ -17,7 +17,7 @@ import msgspec
 from pydantic_core import to_jsonable_python
 
 from selfie_adapters import installed
-from selfie_adapters.config_reading import Section
+from selfie_adapters.config.reading import Section
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import read_json, write_json
 from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.choosing import rank_labels
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.labelling.labeller import Label, Labeller
-from selfie_adapters.labelling.settings import LabelSettings
 
 CONTROLS = 16
 """Vectors of each kind in a labelling run."""

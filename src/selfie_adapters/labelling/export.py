@@ -15,6 +15,7 @@ import torch
 from msgspec import UNSET
 from torch import Tensor
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
 from selfie_adapters.dataset.position_kind import stated_kind
 from selfie_adapters.dataset.schema import Split
@@ -34,7 +35,6 @@ from selfie_adapters.labelling.rows import (
     row_fields,
 )
 from selfie_adapters.labelling.run_record import RunRecord, read_binding, vectors_hash
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, complete
 
 VAL_FRACTION, SPLIT_SEED = 0.1, 42

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource, read_label_source
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.sources.sae.rows import is_sae_name, open_sae_rows
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import write_json
 from selfie_adapters.files.locking import LOCK_NAME
 from selfie_adapters.labelling.rows import FailedRow, read_rows
 from selfie_adapters.labelling.run_record import CONFIG, RunRecord
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.model.devices import is_cpu, resolve_device

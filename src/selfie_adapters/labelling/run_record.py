@@ -12,11 +12,11 @@ import msgspec
 from pydantic import ValidationError
 
 from selfie_adapters.adapters import Binding, find_adapter_file
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.files import read_json, sha256, write_json
 from selfie_adapters.labelling.controls import ControlScores
-from selfie_adapters.labelling.settings import LabelSettings
 
 CONFIG, BINDING, CONTROLS = "config.json", "binding.json", "controls.json"
 _CHUNK = 1024  # vectors that are hashed at a time

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
@@ -33,7 +34,6 @@ from selfie_adapters.labelling.run_record import (
     write_binding,
     write_controls,
 )
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard, ShardFile, failed
 from selfie_adapters.model import BoundPrompt, FrozenModel, load_model
 from selfie_adapters.model.compiled import compile_if_worth

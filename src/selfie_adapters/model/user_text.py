@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from transformers import PreTrainedTokenizerBase
 
+from selfie_adapters.config.types import Chat
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model.chat_format import chat_format
 from selfie_adapters.model.chat_template import render
 from selfie_adapters.model.tokens import begun_ids
-
-Chat = Literal["template", "bare", "none"]
 
 
 class UserText:

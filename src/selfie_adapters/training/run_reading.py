@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from selfie_adapters.config.yaml_reading import read_yaml
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.yaml_reading import read_yaml
 
 _STRETCHES = 10  # of training losses in a comparison
 

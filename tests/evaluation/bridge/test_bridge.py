@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.bridge import protocol as bridge
 from selfie_adapters.evaluation.bridge.protocol import other_questions, run_bridge
 from selfie_adapters.evaluation.bridge.reading import plan_question, question_states
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm

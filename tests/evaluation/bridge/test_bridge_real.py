@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.evaluation.bridge.protocol import run_bridge
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.model import load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.errors import BindingError, ConfigError, DataError
 from selfie_adapters.evaluation.loss import held_out
 from selfie_adapters.evaluation.loss.protocol import run_loss
-from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.training import label_losses

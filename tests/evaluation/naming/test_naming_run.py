@@ -10,17 +10,17 @@ import torch
 
 from naming_data import NAMES, write_naming_data
 from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.config.evaluation.naming import NamingSettings
+from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming import retrieval as naming_retrieval
 from selfie_adapters.evaluation.naming.protocol import run_naming
-from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import SoftPrompt, load_model
 from selfie_adapters.statistics import wilson
 from selfie_adapters.training import label_losses

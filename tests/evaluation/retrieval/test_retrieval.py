@@ -8,6 +8,7 @@ import torch
 
 from letters import LettersEmbedder
 from selfie_adapters.adapters import load_adapter
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation import spoken_labels
@@ -15,7 +16,6 @@ from selfie_adapters.evaluation.retrieval.conditions import other_labels
 from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
 from selfie_adapters.evaluation.retrieval.targets import Target
 from selfie_adapters.evaluation.retrieval.title_index import Entry
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from letters import LettersEmbedder
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
+from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.errors import ConfigError, DownloadError
 from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
-from selfie_adapters.evaluation.taboo.protocol import TabooSettings, run_taboo
+from selfie_adapters.evaluation.taboo.protocol import run_taboo
 from selfie_adapters.files.json_lines import read_jsonl
 
 # what the model says holds the next topic's letters, so that redaction matters

@@ -11,12 +11,12 @@ import pytest
 
 from chat_server import Reply, chat_server, says
 from selfie_adapters.chat.costs import Cost
+from selfie_adapters.config.writing import TopicWritingSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.sources import open_topics
 from selfie_adapters.sources.topics.writing import TopicWriting
-from selfie_adapters.sources.writing_settings import TopicWritingSettings
 
 TITLES = [f"Thing {i}" for i in range(12)]
 

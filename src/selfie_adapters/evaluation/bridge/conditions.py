@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.evaluation.bridge.results import TRAINED
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.controls import untrained_adapter
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt

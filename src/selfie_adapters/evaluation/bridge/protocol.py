@@ -17,6 +17,7 @@ from torch import Tensor
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.chat import ChatModel
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.bridge.conditions import BridgeCondition, bridge_conditions
@@ -38,7 +39,6 @@ from selfie_adapters.evaluation.bridge.reading import (
     write_labels,
 )
 from selfie_adapters.evaluation.bridge.results import TRAINED, BridgeRow, summarise
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import sha256

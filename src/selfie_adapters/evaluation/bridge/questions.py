@@ -11,9 +11,9 @@ from itertools import count
 import torch
 
 from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation.bridge.known_questions import ask
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.spoken_labels import Progress
 from selfie_adapters.inference.sampling import row_seed

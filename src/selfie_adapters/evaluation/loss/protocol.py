@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
+from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.inputs import dataset_hash
 from selfie_adapters.evaluation.loss.held_out import CONDITIONS, Condition, HeldOut, LossMeter
-from selfie_adapters.evaluation.loss_settings import LossSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import atomic_path, sha256
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model

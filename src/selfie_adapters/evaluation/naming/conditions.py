@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.evaluation.controls import other_topics, random_directions
@@ -30,7 +31,6 @@ from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.reading.read import MAX_NEW_TOKENS

@@ -17,6 +17,7 @@ import msgspec
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
+from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.position_kind import NAME, stated_kind
 from selfie_adapters.errors import DataError
@@ -31,7 +32,6 @@ from selfie_adapters.evaluation.naming.retrieval import (
 )
 from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
-from selfie_adapters.evaluation.naming_settings import NamingSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import atomic_path, sha256
 from selfie_adapters.labelling.confidence import Calibration, Confidence

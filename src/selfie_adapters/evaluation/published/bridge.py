@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 from pydantic import ConfigDict, Field, model_validator
 
-from selfie_adapters.config_reading import Section, beside, read_config, top_level_keys
-from selfie_adapters.evaluation.bridge_settings import BridgeSettings
+from selfie_adapters.config.evaluation.bridge import BridgeSettings
+from selfie_adapters.config.reading import Section, beside, read_config, top_level_keys
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_lines import read_jsonl
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config_reading import Section, beside, read_config, top_level_keys
+from selfie_adapters.config.evaluation.scoring import Condition, ScoringSettings
+from selfie_adapters.config.reading import Section, beside, read_config, top_level_keys
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.scoring_settings import Condition, ScoringSettings
 
 MARKS = {"model_config", "reward_config", "master_json_path", "label_generator_config"}
 _DEFAULT_FOLDER = "/sae-data"  # the published cloud volume: the current folder in a local run

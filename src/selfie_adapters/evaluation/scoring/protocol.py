@@ -15,6 +15,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.chat import AnswerCache, open_chat
+from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
@@ -29,7 +30,6 @@ from selfie_adapters.evaluation.scoring.label_groups import (
 )
 from selfie_adapters.evaluation.scoring.results import summarise
 from selfie_adapters.evaluation.scoring.writing import Writing
-from selfie_adapters.evaluation.scoring_settings import ScoringSettings
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.inference.sampling import Sampling

@@ -15,16 +15,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from selfie_adapters.chat import ChatModel, ChatRequest, Message
-from selfie_adapters.chat.settings import ChatSettings, open_chat
-from selfie_adapters.config import Count, NotNegative, Seed
-from selfie_adapters.config_reading import Section
+from selfie_adapters.chat import ChatModel, ChatRequest, Message, open_chat
+from selfie_adapters.config.evaluation.retrieval import UNTRAINED
+from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
-from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.retrieval.conditions import other_labels
-from selfie_adapters.evaluation.retrieval.embedding import PACKAGED, Embedder, SentenceEmbedder
+from selfie_adapters.evaluation.retrieval.embedding import Embedder, SentenceEmbedder
 from selfie_adapters.evaluation.retrieval.embedding_cache import CachedEmbedder
 from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex, compare
 from selfie_adapters.evaluation.retrieval.protocol import TABLE, write_table
@@ -34,8 +32,7 @@ from selfie_adapters.evaluation.retrieval.targets import (
     sample,
     targets_of_topics,
 )
-from selfie_adapters.evaluation.retrieval.title_index import Entry, Strategy
-from selfie_adapters.evaluation.retrieval_settings import UNTRAINED
+from selfie_adapters.evaluation.retrieval.title_index import Entry
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
@@ -47,29 +44,6 @@ QUESTION = (
     "its name, nor any word of its name."
 )
 DESCRIPTION = "description"
-
-
-class TabooSettings(Section):
-    topics: str
-    """Topics that are searched, and of which some are asked about: concepts, a topics file, or a
-    data set on the hub (owner/name)."""
-    retrieval: str | None = None
-    """Folder of a retrieval among the same topics: its topics are asked about, its labels
-    compared."""
-    split: Split = "val"
-    """Topics asked about, where they come with a split and no retrieval names them."""
-    limit: Count | None = None
-    """So many of them, drawn at random; null takes all."""
-    index: Strategy = "title"
-    embedder: str = PACKAGED
-    chat: ChatSettings = ChatSettings()
-    """The model that is asked."""
-    device: str | None = None
-    """Where it (if it is in this process) and the embedder go: cpu, cuda, cuda:1, mps, auto; null:
-    the first GPU, else the CPU."""
-    max_tokens: Count = 80
-    temperature: NotNegative = 0.0
-    seed: Seed = 0
 
 
 def run_taboo(

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import LabellingError, SelfieError
 from selfie_adapters.extras import extra
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
-from selfie_adapters.labelling.settings import LabelSettings
 from selfie_adapters.labelling.shards import Shard
 from selfie_adapters.labelling.worker import ShardWorker
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters.config.yaml_reading import read_yaml, shortened
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import read_json
-from selfie_adapters.yaml_reading import read_yaml, shortened
 
 _PARTS = ("metadata", "trainer", "llm", "sae")  # mappings inside that hold what is asked for
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatRequest, open_chat
 from selfie_adapters.chat.costs import Cost, cost_of
+from selfie_adapters.config.writing import TopicWritingSettings, WriterSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, write_json
@@ -30,7 +31,6 @@ from selfie_adapters.sources.topics.questions import (
     writing_request,
 )
 from selfie_adapters.sources.topics.titles import read_titles
-from selfie_adapters.sources.writing_settings import TopicWritingSettings, WriterSettings
 
 TOPICS, CANDIDATES, REPORT = "topics.jsonl", "candidates.jsonl", "report.json"
 _EXPECTED_TEXT = 60  # characters of a label or prompt, before any is written

@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.chat import ChatSettings
-from selfie_adapters.config import Count, NotNegative, Seed
-from selfie_adapters.config_reading import Section
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from selfie_adapters.config.chat import ChatSettings
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.types import Count, NotNegative, Seed, Share
 
 
 class WriterSettings(ChatSettings):

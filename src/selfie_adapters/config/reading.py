@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from selfie_adapters.config.yaml_reading import parse_yaml, read_yaml, shortened
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.files import existing_file, user_path
-from selfie_adapters.yaml_reading import parse_yaml, read_yaml, shortened
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

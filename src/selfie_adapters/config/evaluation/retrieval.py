@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config import Count, NotNegative, Positive, Seed
-from selfie_adapters.config_reading import Section
-from selfie_adapters.dataset.schema import Split
-from selfie_adapters.evaluation.retrieval.embedding import PACKAGED
-from selfie_adapters.evaluation.retrieval.title_index import Strategy
-from selfie_adapters.labelling.settings import TRAINED_SCALES, UNTRAINED_SCALES
+from selfie_adapters.config.labelling import TRAINED_SCALES, UNTRAINED_SCALES
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.types import Count, NotNegative, Positive, Seed, Split
 
+Strategy = Literal["title", "title_and_first_label", "title_and_all_labels", "mean"]
+"""What of a topic is embedded."""
+PACKAGED_EMBEDDER = "minilm"
 UNTRAINED = "untrained"
 TRAINING_LABELS = "training labels"
 Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -29,7 +29,7 @@ class RetrievalSettings(Section):
     the labels of the training file."""
     index: Strategy = "title"
     """What of a topic is embedded: title, title_and_first_label, title_and_all_labels, mean."""
-    embedder: str = PACKAGED
+    embedder: str = PACKAGED_EMBEDDER
     """Any sentence-transformers model: hub id or folder; minilm comes from a package."""
     model: str | None = None
     """Model that writes the labels of the adapters: hub id, folder, .gguf file, or demo."""

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config_reading import Section, beside, read_config
+from selfie_adapters.config.reading import Section, beside, read_config
+from selfie_adapters.config.types import Count, NotNegative, NotNegativeCount, Positive, Seed
 
 AdapterKind = Literal[
     "identity",
@@ -23,11 +24,6 @@ AdapterKind = Literal[
     "scalar_affine_plus_low_rank",
     "full_rank",
 ]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-NotNegativeCount = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's generators take
 
 SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 

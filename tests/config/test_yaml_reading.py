@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from selfie_adapters.config.yaml_reading import MAX_BYTES, parse_yaml, shortened
 from selfie_adapters.errors import DataError
-from selfie_adapters.yaml_reading import MAX_BYTES, parse_yaml, shortened
 
 LAUGHS = "".join(
     f"{name}: &{name} [{', '.join(['*' + before if before else 'x'] * 10)}]\n"

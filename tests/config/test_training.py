@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from selfie_adapters.config import TrainConfig, dump_config, load_config
 from selfie_adapters.errors import ConfigError, MissingFileError, SelfieError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "training/configs").glob("*.yaml"))
 
 # The published keys and this project's own, section by section; "" holds those at the top.
@@ -343,7 +343,7 @@ def test_no_float_of_any_section_may_be_infinite_or_no_number():
             yield from sections(one)
 
     import selfie_adapters.commands.eval as protocols
-    from selfie_adapters.config_reading import Section
+    from selfie_adapters.config.reading import Section
 
     for module in protocols.PROTOCOLS.values():
         importlib.import_module(f"selfie_adapters.commands.{module}")

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config import Count, Positive, Seed, SoftPromptSection
-from selfie_adapters.config_reading import Section
-from selfie_adapters.dataset.schema import Split
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
+from selfie_adapters.config.labelling import UNTRAINED_SCALES
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.training import SoftPromptSection
+from selfie_adapters.config.types import Count, Positive, Seed, Split
 
 Named = Annotated[dict[str, str], Field(min_length=1)]
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
-from selfie_adapters.config import Count, NotNegative, Positive, Seed
-from selfie_adapters.config_reading import Section
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.types import Count, NotNegative, Positive, Seed
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.inference.sampling import Sampling
 
 TRAINED_SCALES = (1.0,)
 UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.chat.settings import ChatSettings
-from selfie_adapters.config import Seed
-from selfie_adapters.config_reading import Section
+from selfie_adapters.config.chat import ChatSettings
+from selfie_adapters.config.labelling import UNTRAINED_SCALES
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.types import Seed
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.evaluation.scoring.label_groups import Cut
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
 
+Cut = Literal["trimmed", "first_quote", "last_quote"]
 Condition = Literal["trained", "untrained", "zero", "random", "training"]
 
 

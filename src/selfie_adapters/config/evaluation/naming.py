@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from selfie_adapters.config import Count, Seed
-from selfie_adapters.config_reading import Section
-from selfie_adapters.dataset.schema import Split
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.types import Count, Seed, Split
 from selfie_adapters.errors import ConfigError
 
 

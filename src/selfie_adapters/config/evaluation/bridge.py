@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.chat import ChatSettings
-from selfie_adapters.config import Count, NotNegative, Positive, Seed
-from selfie_adapters.config_reading import Section
-from selfie_adapters.labelling.settings import UNTRAINED_SCALES
+from selfie_adapters.config.chat import ChatSettings
+from selfie_adapters.config.labelling import UNTRAINED_SCALES
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.types import Count, NotNegative, Positive, Seed
 
 
 class BridgeSettings(Section):

@@ -1,0 +1,32 @@
+"""Settings of every command, checked, with one default per value. Nothing here imports torch."""
+
+from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.training import (
+    AdapterKind,
+    DataSection,
+    LoggingSection,
+    ModelSection,
+    ProjectionSection,
+    Ratio,
+    SoftPromptSection,
+    TrainConfig,
+    TrainingSection,
+    dump_config,
+    load_config,
+)
+
+__all__ = [
+    "AdapterKind",
+    "DataSection",
+    "LoggingSection",
+    "ModelSection",
+    "ProjectionSection",
+    "Ratio",
+    "Section",
+    "SoftPromptSection",
+    "TrainConfig",
+    "TrainingSection",
+    "dump_config",
+    "load_config",
+    "read_config",
+]

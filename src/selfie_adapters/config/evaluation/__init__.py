@@ -1,0 +1,1 @@
+"""Settings of the evaluation protocols, one file each."""
