@@ -72,7 +72,8 @@ class Adapter(nn.Module, ABC):
         self.low_rank_init_factor = low_rank_init_factor
         self.record = TrainingRecord()
         self.binding: Binding | None = None
-        self.file: Path | None = None  # where it was loaded from; means and calibration lie beside
+        self.file: Path | None = None  # where it was loaded from; means and calibration are beside
+        self.specialists: dict[tuple[int, str], Adapter] = {}  # by layer and kind of position
         # An adapter may have no parameters; this empty buffer still follows `.to(device)`. It is
         # made on the CPU even under torch.device("meta"), and is never saved.
         self.register_buffer("device_marker", torch.empty(0, device="cpu"), persistent=False)
@@ -124,6 +125,15 @@ class Adapter(nn.Module, ABC):
             if self.normalize_input if normalize_input is None else normalize_input:
                 x = unit_norm(x)
             return self._map(x)
+
+    def at(self, layer: int | None, kind: str | None) -> Adapter:
+        """The adapter for states of one place: a specialist where there is one, else this one.
+
+        layer: zero-based block; kind: kind of position (dataset/position_kind.py).
+        """
+        if layer is None or kind is None:
+            return self
+        return self.specialists.get((layer, kind), self)
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -20,6 +20,7 @@ from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.containers import SUFFIXES, read_container, safetensors_bytes
 from selfie_adapters.adapters.kinds import KINDS, build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
+from selfie_adapters.adapters.specialists import check_specialist, specialist_files
 from selfie_adapters.errors import AdapterError, DataError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
@@ -32,18 +33,29 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
     `owner/repo/file.safetensors`; on `device` (default: CPU), in evaluation mode.
 
     Reads `.safetensors` with a `config_json` or the older flat header, and `.pt` (never running
-    code from it). Stored numbers of any floating dtype become float32. Leaves torch's random state
+    code from it). Stored numbers of any floating dtype become float32. Specialists for single
+    blocks and positions beside the file are read too (`Adapter.at`). Leaves torch's random state
     alone. Raises MissingFileError if there is no such file, AdapterError if it is cut off, foreign,
     or inconsistent: unknown kind, missing, extra or wrongly shaped tensors, NaN or infinity.
     """
     path = find_adapter_file(path_or_repo)
+    adapter = _read(path).to(device)
+    for place, file in specialist_files(path).items():
+        specialist = _read(file).to(device)
+        check_specialist(specialist, place, adapter)
+        adapter.specialists[place] = specialist
+    return adapter
+
+
+def _read(path: Path) -> Adapter:
+    """The adapter in one file, on the CPU, in evaluation mode."""
     header, tensors = read_container(path)
     try:
         adapter = _assemble(header, tensors)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from error
     adapter.file = path
-    return adapter.to(device).eval()
+    return adapter.eval()
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> Path:

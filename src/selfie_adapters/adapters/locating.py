@@ -6,6 +6,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
+from selfie_adapters.adapters.specialists import is_specialist
 from selfie_adapters.errors import AdapterError, first_line
 from selfie_adapters.files import existing_file, looks_local
 
@@ -25,7 +26,9 @@ def shipped() -> dict[str, Path]:
     return {
         path.name.removesuffix(".safetensors"): path
         for path in sorted(folder.glob("*.safetensors"))
-        if not path.name.endswith(MEAN_SUFFIX) and path.stem != shipped_concepts().stem
+        if not path.name.endswith(MEAN_SUFFIX)
+        and path.stem != shipped_concepts().stem
+        and not is_specialist(path)
     }
 
 
@@ -85,7 +88,7 @@ def _is_hub_path(parts: list[str]) -> bool:
 
 def _only_adapter_in(folder: Path) -> Path:
     candidates = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    adapters = [path for path in candidates if is_adapter_file(path)]
+    adapters = [path for path in candidates if is_adapter_file(path) and not is_specialist(path)]
     if len(adapters) == 1:
         return adapters[0]
     if adapters:

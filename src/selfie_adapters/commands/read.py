@@ -103,6 +103,7 @@ def read(
         find_mean_file,
         usual_adapter,
     )
+    from selfie_adapters.adapters.specialists import adapter_digest
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.files import sha256
     from selfie_adapters.files.locking import folder_lock
@@ -153,7 +154,7 @@ def read(
         "weights_digest": weights_digest(frozen),
         "dtype": str(frozen.dtype).removeprefix("torch."),
         "adapter": str(adapter),
-        "adapter_sha256": sha256(adapter_file),
+        "adapter_sha256": adapter_digest(adapter_file),
         "mean": mean,
         "mean_sha256": None if mean is None else sha256(mean),
         "confidence": None if trust is None else trust.fields(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.labelling.abstention import judge, no_concept_label
@@ -47,17 +48,19 @@ def control_scores(
     settings: LabelSettings,
     calibrations: Sequence[Calibration | None],
     vectors: Tensor,
+    places: Sequence[Place] | None = None,
 ) -> list[ControlScores]:
     """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
 
     Each is labelled with the run's own settings and its best label taken. calibrations: that of
-    each vector's place, which holds for the control made from it. Shuffling is omitted where there
-    is one vector only.
+    each vector's place; places: see `Labeller.soft_tokens`. Both hold for the control made from it.
+    Shuffling is omitted where there is one vector only.
     """
     seed, no_concept = settings.seed, no_concept_label(labeller.adapter)
 
     def best(kind: str, some: Tensor) -> list[tuple[Label, float]]:
-        drawn = draw(labeller, settings, some, [(kind, i) for i in range(len(some))])
+        names = [(kind, i) for i in range(len(some))]
+        drawn = draw(labeller, settings, some, names, places and places[: len(some)])
         ranked = [rank_labels(labels)[0] for labels in drawn]
         return [(one.label, one.agreement) for one in ranked]
 
@@ -68,8 +71,9 @@ def control_scores(
         ("random", best("random", random_vectors(vectors, seed))),
     ]
     if len(vectors) > 1:
-        other = vectors[shuffle_order(len(vectors), seed)]
-        moved = labeller.rescore([label for label, _ in real], other)
+        order = shuffle_order(len(vectors), seed)
+        elsewhere = places and [places[i] for i in order.tolist()]
+        moved = labeller.rescore([label for label, _ in real], vectors[order], elsewhere)
         shares = [agreement for _, agreement in real]
         kinds.append(("shuffled", list(zip(moved, shares, strict=True))))
     return [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
@@ -80,6 +84,7 @@ def draw(
     settings: LabelSettings,
     vectors: Tensor,
     names: Sequence[tuple[float | str, ...]],
+    places: Sequence[Place] | None = None,
 ) -> list[list[Label]]:
     """Labels of `vectors` as the settings say; seeds are made of `names`, one per vector."""
     return labeller.label(
@@ -90,6 +95,7 @@ def draw(
         seed=settings.seed,
         batch_size=settings.batch_size,
         names=names,
+        places=places,
     )
 
 

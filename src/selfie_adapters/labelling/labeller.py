@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.binding import Binding
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.inference.generate import Generated, answer_text, label_in
 from selfie_adapters.inference.microbatch import rows_per_batch
@@ -116,6 +117,7 @@ class Labeller:
         if check and adapter.binding is not None:
             adapter.binding.check(self.binding)
         self._engine = engine(model, self.prompt)
+        self._zeros: dict[Adapter, Any] = {}
 
     @cached_property
     def binding(self) -> Binding:
@@ -123,14 +125,24 @@ class Labeller:
         bound = self.adapter.binding
         return bind(self.model, self.prompt, None if bound is None else bound.layer)
 
-    @cached_property
-    def _read_zero(self) -> Any:
+    def _zero(self, adapter: Adapter) -> Any:
         """The prompt after the zero vector's soft token, which no scale changes."""
-        zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
-        return self._engine.prefill(zero)
+        if adapter not in self._zeros:
+            zero = torch.zeros(1, self.model.d_model, device=adapter.device)
+            with torch.no_grad():
+                self._zeros[adapter] = self._engine.prefill(adapter.transform(zero))
+        return self._zeros[adapter]
 
-    def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
+    def soft_tokens(
+        self,
+        vectors: Tensor,
+        scales: Tensor | float = 1.0,
+        places: Sequence[Place] | None = None,
+    ) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
+
+        places: block and kind of position of each vector; where the adapter has a specialist for
+        one (`Adapter.at`), that maps it.
 
         The scale applies to the adapter's input: to the unit vector where the adapter normalises,
         to the vector as it is where it does not.
@@ -141,8 +153,21 @@ class Labeller:
             largest = values.abs().amax(dim=-1, keepdim=True)
             values = unit_norm(torch.where(largest > _LONGEST, values / largest, values))
         factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
+        values = values * factor
         with torch.no_grad():
-            return self.adapter.transform(values * factor, normalize_input=False)
+            if not self.adapter.specialists or places is None:
+                return self.adapter.transform(values, normalize_input=False)
+            soft = torch.empty_like(values, device=self.adapter.device)
+            for adapter, rows in self._by_adapter(places).items():
+                soft[rows] = adapter.transform(values[rows], normalize_input=False)
+        return soft
+
+    def _by_adapter(self, places: Sequence[Place]) -> dict[Adapter, list[int]]:
+        """Which rows each adapter maps."""
+        rows: dict[Adapter, list[int]] = {}
+        for row, place in enumerate(places):
+            rows.setdefault(self.adapter.at(*place), []).append(row)
+        return rows
 
     def label(
         self,
@@ -156,6 +181,7 @@ class Labeller:
         first_index: int = 0,
         progress: Callable[[int], None] = lambda _rows: None,
         names: Sequence[tuple[float | str, ...]] | None = None,
+        places: Sequence[Place] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> list[list[Label]]:
         """One list of labels per vector: scales × samples of them, scale by scale.
@@ -165,9 +191,9 @@ class Labeller:
         temperature=0.7. first_index: the number of the first vector in a longer job; a row's seed
         is made of seed, vector number, scale and sample, so that batches and shards do not change
         what comes out. names: what a vector's seeds are made of in place of its number, one tuple
-        per vector. batch_size: rows at a time; None: as many as suit the model's device
-        (`rows_per_batch`). Raises DataError for vectors of another width or with NaN; ConfigError
-        for a bad setting.
+        per vector. places: see `soft_tokens`. batch_size: rows at a time; None: as many as suit the
+        model's device (`rows_per_batch`). Raises DataError for vectors of another width or with
+        NaN; ConfigError for a bad setting.
         """
         sampling = replace(sampling or Sampling(), **options)
         check_settings(scales, samples, sampling)
@@ -193,13 +219,23 @@ class Labeller:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             source = vectors[[row.vector for row in batch]]
-            soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
+            here = [(None, None) if places is None else places[row.vector] for row in batch]
+            soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]), here)
             found = self._engine.generate(soft, [row.seed for row in batch], sampling)
-            at_zero = self._engine.score(self._read_zero, [answer.ids for answer in found])
+            at_zero = self._scores_at_zero([answer.ids for answer in found], here)
             for row, answer, zero in zip(batch, found, at_zero, strict=True):
                 answers[row.vector].append(self._finish(row, answer, zero))
             progress(len(batch))
         return answers
+
+    def _scores_at_zero(self, ids: Sequence[Sequence[int]], places: Sequence[Place]) -> list[float]:
+        """Log-probability of each answer after its own adapter's zero vector."""
+        scores = [0.0] * len(ids)
+        for adapter, rows in self._by_adapter(places).items():
+            found = self._engine.score(self._zero(adapter), [ids[row] for row in rows])
+            for row, score in zip(rows, found, strict=True):
+                scores[row] = score
+        return scores
 
     def _check_room(self, new_tokens: int) -> None:
         limit = learned_positions(self.model)
@@ -209,13 +245,15 @@ class Labeller:
                 f"{self.model.name} has room for {limit - len(self.prompt.ids) + 1}."
             )
 
-    def rescore(self, labels: Sequence[Label], vectors: Tensor) -> list[Label]:
+    def rescore(
+        self, labels: Sequence[Label], vectors: Tensor, places: Sequence[Place] | None = None
+    ) -> list[Label]:
         """Each label as if it had been written for another vector: labels[i] under vectors[i].
 
-        vectors: [n, d_model]. Only log_prob, and so the gain, changes.
+        vectors: [n, d_model]; places: see `soft_tokens`. Only log_prob, and so the gain, changes.
         """
         scales = torch.tensor([label.scale for label in labels])
-        read = self._engine.prefill(self.soft_tokens(vectors, scales))
+        read = self._engine.prefill(self.soft_tokens(vectors, scales, places))
         rows = torch.arange(len(labels))
         scores = self._engine.score(read, [label.ids for label in labels], rows)
         return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from selfie_adapters.adapters import Binding, find_adapter_file
+from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
@@ -35,7 +36,7 @@ class RunRecord:
         """The record of a run that labels `source`. Reads all vectors once."""
         inputs = {"vectors": vectors_hash(source)}
         if settings.adapter is not None:
-            inputs["adapter"] = sha256(find_adapter_file(settings.adapter))
+            inputs["adapter"] = adapter_digest(find_adapter_file(settings.adapter))
         for key in ("mean", "confidence"):
             if (path := getattr(settings, key)) is not None:
                 inputs[key] = sha256(path)

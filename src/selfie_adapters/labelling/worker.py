@@ -130,7 +130,8 @@ class ShardWorker:
     def label(self, vectors: Tensor, positions: list[int]) -> list[list[Label]]:
         """The labels of some vectors; seeds are made of what identifies them."""
         names = [tuple(self.source.identity(position).values()) for position in positions]
-        return draw(self.labeller, self.settings, vectors, names)
+        places = [self.place(position) for position in positions]
+        return draw(self.labeller, self.settings, vectors, names, places)
 
     def controls(self) -> list[ControlScores]:
         """How a few of the run's vectors with a concept, and vectors that mean nothing, score."""
@@ -141,7 +142,8 @@ class ShardWorker:
         if not usable:
             return []
         calibrations = [self.calibration(picked[i]) for i in usable]
-        return control_scores(self.labeller, self.settings, calibrations, vectors[usable])
+        places = [self.place(picked[i]) for i in usable]
+        return control_scores(self.labeller, self.settings, calibrations, vectors[usable], places)
 
     def write_facts(self, folder: str | Path) -> None:
         """Write binding.json and controls.json, unless an earlier attempt has.

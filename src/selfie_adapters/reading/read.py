@@ -13,7 +13,9 @@ from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.dataset.captured import Captured
+from selfie_adapters.dataset.position_kind import NAME
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no_concept_label
@@ -120,7 +122,12 @@ def read_cells(
             vectors = torch.stack([states[row, column] for row, column in batch])
             _check_finite(vectors, places)
             words = lens_words(labeller.model, vectors) if lens else [None] * len(places)
-            answers = labeller.label(vectors, max_new_tokens=max_new_tokens, batch_size=batch_size)
+            answers = labeller.label(
+                vectors,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                places=[_place(labeller.adapter, *place, len(plan.tokens)) for place in places],
+            )
             yield [
                 _cell(labeller, place, answer, confidence, so_far, word)
                 for place, (answer,), word in zip(places, answers, words, strict=True)
@@ -261,6 +268,15 @@ def _cell(
         repeats=verdict.withheld != NO_CONCEPT and so_far.repeats(answer.text, position),
         lens=word,
     )
+
+
+def _place(adapter: Adapter, layer: int, position: int, tokens: int) -> Place:
+    """Block and kind of position, as far as the adapter has specialists."""
+    known = {kind for number, kind in adapter.specialists if number == layer}
+    for kind in (str(position - tokens), str(position)):
+        if kind in known:
+            return layer, kind
+    return layer, NAME
 
 
 def _check_finite(vectors: Tensor, places: list[tuple[int, int]]) -> None:

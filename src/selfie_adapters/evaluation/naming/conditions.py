@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
@@ -46,6 +47,7 @@ ADAPTER, ZERO, SHUFFLED, RANDOM, UNTRAINED = (
 )
 CHOOSE_ON = 40
 BATCH = 64
+NOWHERE: Place = (None, None)
 
 Keep = Callable[[str, int, Callable[[], list[Any]]], list[Any]]
 """Called with the name of a unit of work, how many results it has, and what makes them; returns
@@ -71,14 +73,26 @@ class Known:
 class SoftTokenReader:
     """Greedy labels, and gains of names over the zero vector, through the model's question."""
 
-    def __init__(self, name: str, meaning: str, labeller: Labeller, scale: float = 1.0) -> None:
-        self.name, self.meaning = name, meaning
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        labeller: Labeller,
+        scale: float = 1.0,
+        place: Place = NOWHERE,
+    ) -> None:
+        """place: block and kind of position of the vectors, for an adapter with specialists."""
+        self.name, self.meaning, self.place = name, meaning, place
         self._labeller, self._scale = labeller, scale
 
     def labels(self, vectors: Tensor) -> list[Label]:
         """The label of each vector [n, d_model]."""
         found = self._labeller.label(
-            vectors, (self._scale,), max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH
+            vectors,
+            (self._scale,),
+            max_new_tokens=MAX_NEW_TOKENS,
+            batch_size=BATCH,
+            places=[self.place] * len(vectors),
         )
         return [labels[0] for labels in found]
 
@@ -89,8 +103,8 @@ class SoftTokenReader:
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         """Gain of each name under each vector, nats per token: [n, names]."""
         labeller = self._labeller
-        soft = labeller.soft_tokens(vectors, self._scale)
-        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale)
+        soft = labeller.soft_tokens(vectors, self._scale, [self.place] * len(vectors))
+        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale, [self.place])
         found, at_zero = (
             score_candidates(labeller.model, labeller.prompt, tokens, names)
             for tokens in (soft, zero)
@@ -135,13 +149,18 @@ class Naming:
         norm = mean_embedding_norm(model)
         plain = create_adapter("scale_only", model.d_model, init_scale=norm).to(model.device)
         self._plain = Labeller(model, plain, self._labeller.prompt.prompt)
-        self._adapter = SoftTokenReader(ADAPTER, "greedy label by the adapter", self._labeller)
 
-    def readers(self, training: Known, choosing: Known, where: str = "") -> Readers:
+    def _reader(self, place: Place) -> SoftTokenReader:
+        return SoftTokenReader(ADAPTER, "greedy label by the adapter", self._labeller, 1.0, place)
+
+    def readers(
+        self, training: Known, choosing: Known, where: str = "", place: Place = NOWHERE
+    ) -> Readers:
         """What reads the vectors of a section.
 
         training: its training vectors, for the ridge probe; choosing: vectors that are not measured
-        on, for the untrained scale. where: the section's name, in units of work.
+        on, for the untrained scale. where: the section's name, in units of work. place: block and
+        kind of position of its vectors.
         """
         tried = self._untrained_losses(choosing.first(CHOOSE_ON), where)
         scale = min(tried, key=lambda one: tried[one])
@@ -152,14 +171,15 @@ class Naming:
             RidgeProbe(self.model, training.vectors, training.names, self.seed),
         ]
         untrained = SoftTokenReader(UNTRAINED, meaning, self._plain, scale)
-        return Readers(self._adapter, untrained, baselines, tried)
+        return Readers(self._reader(place), untrained, baselines, tried)
 
-    def labels(self, where: str, vectors: Tensor) -> list[Label]:
+    def labels(self, where: str, vectors: Tensor, place: Place = NOWHERE) -> list[Label]:
         """The adapter's label of each vector [n, d_model]; where: of which vectors."""
+        reader = self._reader(place)
         found = self._in_batches(
             f"{where}: {ADAPTER}",
             vectors,
-            lambda some: [_kept(label) for label in self._adapter.labels(some)],
+            lambda some: [_kept(label) for label in reader.labels(some)],
         )
         return [_label(*values) for values in found]
 
@@ -180,14 +200,18 @@ class Naming:
         vectors: [n, d_model]; topics: one per vector. calibration: of the adapter's labels, for
         what is shown. Raises DataError for a single topic.
         """
-        own = self.labels(where, vectors)
+        place = readers.adapter.place
+        own = self.labels(where, vectors, place)
         order = other_topics(np.array([topic.title for topic in topics]), self.seed)
-        zero = self.labels("zero vector", torch.zeros_like(vectors[:1]))
+        zero = self.labels(self._of(place, "zero vector"), torch.zeros_like(vectors[:1]), place)
         meant = {
-            ADAPTER: (self._adapter.meaning, own),
+            ADAPTER: (readers.adapter.meaning, own),
             ZERO: ("the adapter without a vector: one label", zero * len(own)),
             SHUFFLED: ("the adapter's label of another topic's vector", [own[i] for i in order]),
-            RANDOM: ("the adapter on random directions", self._random_labels(where, vectors)),
+            RANDOM: (
+                "the adapter on random directions",
+                self._random_labels(where, vectors, place),
+            ),
         }
         found = [
             Named.judged(
@@ -205,15 +229,20 @@ class Naming:
             found.append(Named.judged(reader.name, reader.meaning, words, topics, self.no_concept))
         return found
 
-    def _random_labels(self, where: str, vectors: Tensor) -> list[Label]:
+    def _of(self, place: Place, unit: str) -> str:
+        """The name of a unit of work that all places without a specialist share."""
+        adapter = self._labeller.adapter
+        return unit if adapter.at(*place) is adapter else f"{unit} at {place}"
+
+    def _random_labels(self, where: str, vectors: Tensor, place: Place) -> list[Label]:
         if not self._unit_input:
             norms = vectors.norm(dim=-1, keepdim=True)
             drawn = random_directions(len(vectors), vectors.shape[1], self.seed) * norms
-            return self.labels(f"{where}: random", drawn)
+            return self.labels(f"{where}: random", drawn, place)
         # Lengths do not matter: all sections share the labels of whole batches of directions.
         whole = -(-len(vectors) // BATCH) * BATCH
         drawn = random_directions(whole, vectors.shape[1], self.seed)
-        return self.labels("random", drawn)[: len(vectors)]
+        return self.labels(self._of(place, "random"), drawn, place)[: len(vectors)]
 
     def _in_batches(
         self, unit: str, vectors: Tensor, make: Callable[[Tensor], list[Any]]

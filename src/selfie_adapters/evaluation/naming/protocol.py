@@ -17,6 +17,7 @@ import msgspec
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
+from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.position_kind import NAME, stated_kind
@@ -33,7 +34,7 @@ from selfie_adapters.evaluation.naming.retrieval import (
 from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
 from selfie_adapters.evaluation.spoken_labels import Progress, silent
-from selfie_adapters.files import atomic_path, sha256
+from selfie_adapters.files import atomic_path
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
@@ -66,7 +67,7 @@ def run_naming(
     dataset = load_dataset(settings.source)
     sections = naming_sections(dataset, settings)
     adapter_file = find_adapter_file(settings.adapter)
-    inputs = {"adapter_file": sha256(adapter_file), "training_file": dataset_hash(dataset)}
+    inputs = {"adapter_file": adapter_digest(adapter_file), "training_file": dataset_hash(dataset)}
     # Units of work are of one block: other layers in the same folder reuse what is there.
     kept = EvaluationFolder(folder, "naming", settings, inputs, free=("layers",), kind=NamingRow)
     model = model or load_model(settings.model, settings.dtype, settings.device)
@@ -160,8 +161,8 @@ class _Run:
         self._settings, self._naming, self.confidence = settings, naming, confidence
 
     def without_concept(self, section: NamingSection) -> _Null:
-        labels = self._naming.labels(section.unit, section.vectors)
         # A reading takes tokens inside a sentence for the kind "name".
+        labels = self._naming.labels(section.unit, section.vectors, (section.layer, NAME))
         shown = self._naming.shown(labels, self._calibration(section.layer, NAME))
         return _Null(section, [label.text for label in labels], shown)
 
@@ -171,8 +172,9 @@ class _Run:
     def measure(self, section: NamingSection) -> _Measured:
         vectors, topics = section.vectors, section.topics
         training, choosing = section.known(section.training), section.known(section.choosing)
-        readers = self._naming.readers(training, choosing, section.unit)
-        trust = self._calibration(section.layer, stated_kind(section.section.metadata))
+        kind = stated_kind(section.section.metadata)
+        readers = self._naming.readers(training, choosing, section.unit, (section.layer, kind))
+        trust = self._calibration(section.layer, kind)
         named = self._naming.name(readers, vectors, topics, section.unit, trust)
         retrieval = self._retrieval(section, readers, vectors)
         return _Measured(section, named, retrieval, readers.untrained_scales)
