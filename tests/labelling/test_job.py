@@ -211,7 +211,7 @@ def test_vectors_that_fail_are_marked_and_tried_again(settings, tmp_path, golden
     assert [shard.number for shard in again.todo()] == [0, 1]
     # the file is other now, and says so
     save_file({"v": vectors}, path)
-    with pytest.raises(ConfigError, match="whose vectors had another content"):
+    with pytest.raises(ConfigError, match="with different vectors"):
         run(tmp_path / "run", options)
     # had only the reading gone wrong, the same run goes on
     config = tmp_path / "run/config.json"
@@ -430,5 +430,5 @@ def test_shards_cover_every_position_once(tmp_path):
 def test_labels_of_an_unknown_run_are_not_taken_over(settings, tmp_path, name):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("")
-    with pytest.raises(ConfigError, match=rf"{name} holds labels, and config\.json"):
+    with pytest.raises(ConfigError, match=rf"{name} holds results, and config\.json"):
         run(tmp_path / "run", settings())

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import httpx2
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.chat.server import ChatServer, api_key, well_formed
 from selfie_adapters.errors import DataError, DownloadError
-from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.keyed_rows import KeyedRows
+from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.retrying import PassingFailure
 
 ADDRESS = "https://api.anthropic.com/v1"
@@ -52,9 +52,9 @@ class AnthropicBatches:
         if api_key_env is not None:
             headers["x-api-key"] = api_key(api_key_env)
         self._server = ChatServer(base_url, headers, 600.0, api_key_env)
-        self._file = Path(folder) / "batches.jsonl"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._batches = _stored(self._file)
+        kept = ResumableFolder(folder, "batches").path
+        kept.mkdir(parents=True, exist_ok=True)
+        self._batches = KeyedRows(kept / "batches.jsonl", _parsed, _row)
 
     def answer(
         self,
@@ -110,8 +110,7 @@ class AnthropicBatches:
         batch = self._server.post(
             client, "messages/batches", {"requests": rows}, _batch_id, repeatable=False
         )
-        append_jsonl(self._file, {"id": batch, "digests": list(requests)})
-        self._batches[batch] = list(requests)
+        self._batches.add({batch: list(requests)})
         return batch
 
     def _params(self, request: ChatRequest) -> dict[str, Any]:
@@ -139,30 +138,21 @@ class AnthropicBatches:
         return self._server.get_text(client, f"{path}/results", _results)
 
     def _forget(self, batch: str) -> None:
-        del self._batches[batch]
-        rows = ({"id": name, "digests": digests} for name, digests in self._batches.items())
-        write_jsonl(self._file, rows)
+        self._batches.replace({b: digests for b, digests in self._batches.items() if b != batch})
 
 
-def _parts(requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[list[tuple[str, ChatRequest]]]:
-    rows = iter(requests)
-    while part := list(islice(rows, _AT_ONCE)):
-        yield part
+def _parsed(row: dict[str, Any], where: str) -> tuple[str, list[str]]:
+    match row:
+        case {"id": str(batch), "digests": [*digests]} if all(
+            isinstance(digest, str) for digest in digests
+        ):
+            return batch, digests
+        case _:
+            raise DataError(f"{where}: id and digests are expected, found {row!r:.80}.")
 
 
-def _stored(file: Path) -> dict[str, list[str]]:
-    batches: dict[str, list[str]] = {}
-    for number, row in iter_jsonl(file) if file.exists() else ():
-        match row:
-            case {"id": str(batch), "digests": [*digests]} if all(
-                isinstance(digest, str) for digest in digests
-            ):
-                batches[batch] = digests
-            case _:
-                raise DataError(
-                    f"{file}, line {number}: id and digests are expected, found {row!r:.80}."
-                )
-    return batches
+def _row(batch: str, digests: list[str]) -> dict[str, Any]:
+    return {"id": batch, "digests": digests}
 
 
 def _batch_id(body: Any) -> str:

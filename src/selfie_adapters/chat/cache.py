@@ -4,38 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from selfie_adapters.chat.request import ChatModel, ChatRequest
-from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl
+from selfie_adapters.errors import DataError
+from selfie_adapters.files.keyed_rows import KeyedRows
+from selfie_adapters.files.resumable_folder import ResumableFolder
 
 
 class AnswerCache:
     """A chat model that asks `chat` only what `folder` does not hold the answer to.
 
-    answers.jsonl in the folder: `digest` of the request, the model's name and, in this process, its
-    weights; `answer`. Each
-    answer is written as it comes. A request that occurs twice is asked once.
+    answers.jsonl in the folder has one row per answer: `digest` of the request, the model's name
+    and, in this process, its weights; `answer`. Each is written as it comes. A request that occurs
+    twice is asked once.
     """
 
     def __init__(self, chat: ChatModel, folder: str | Path) -> None:
         """Raises ConfigError for a folder that is a file, DataError for other content."""
         self.name, self.weights = chat.name, chat.weights
         self._chat = chat
-        self._file = Path(folder) / "answers.jsonl"
-        if Path(folder).is_file():
-            raise ConfigError(f"{folder} is a file; a folder for answers is expected.")
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._answers: dict[str, str] = {}
-        for number, row in iter_jsonl(self._file) if self._file.exists() else ():
-            match row:
-                case {"digest": str(digest), "answer": str(answer)}:
-                    self._answers[digest] = answer
-                case _:
-                    raise DataError(
-                        f"{self._file}, line {number}: digest and answer are expected, found "
-                        f"{row!r:.80}. Remove the file, or name another folder."
-                    )
+        self._folder = ResumableFolder(folder, "answers").path
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._answers = KeyedRows(self._folder / "answers.jsonl", _parsed, _row)
 
     def _digest(self, request: ChatRequest) -> str:
         return request.digest(self.name, self.weights)
@@ -62,11 +53,25 @@ class AnswerCache:
 
         def keep(place: int, text: str) -> None:
             digest = missing[place]
-            append_jsonl(self._file, {"digest": digest, "answer": text})
-            self._answers[digest] = text
+            self._answers.add({digest: text})
             for number in numbers[digest]:
                 done(number, text)
 
         if missing:
             self._chat.answer([requests[numbers[digest][0]] for digest in missing], keep)
         return [self._answers[digest] for digest in digests]
+
+
+def _parsed(row: dict[str, Any], where: str) -> tuple[str, str]:
+    match row:
+        case {"digest": str(digest), "answer": str(answer)}:
+            return digest, answer
+        case _:
+            raise DataError(
+                f"{where}: digest and answer are expected, found {row!r:.80}. Remove the file, or "
+                "name another folder."
+            )
+
+
+def _row(digest: str, answer: str) -> dict[str, str]:
+    return {"digest": digest, "answer": answer}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from pydantic_core import to_jsonable_python
 from selfie_adapters import installed
 from selfie_adapters.config.reading import Section
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import read_json, write_json
-from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl
+from selfie_adapters.files import write_json
+from selfie_adapters.files.keyed_rows import KeyedRows
+from selfie_adapters.files.resumable_folder import ResumableFolder
 
 Row = dict[str, Any]
 LATE = {"model_weights", "chat_weights"}
@@ -70,40 +72,48 @@ class EvaluationFolder:
         file and line for a row that is not of this kind.
         """
         self.folder = Path(folder)
-        if self.folder.is_file():
-            raise ConfigError(f"{folder} is a file; a folder for the results is expected.")
-        self._defaults: dict[str, Any] = {}
+        self._store = ResumableFolder(folder, "an evaluation")
+        defaults: dict[str, Any] = {}
         if isinstance(settings, Section):
-            self._defaults = _defaults(type(settings))
+            defaults = _defaults(type(settings))
             settings = settings.model_dump(mode="json")
         self._record = {"protocol": protocol, "settings": settings, "inputs": inputs or {}}
         self._record = json.loads(json.dumps(self._record))  # as it will be read back
-        self._check_same(free)
-        self._lines: dict[str, int] = {}
-        self.rows: dict[str, Row] = self._read(kind)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._config.exists():
-            write_json(self._config, self._record)
-        append_jsonl(self._file)  # a torn last line is removed
+        # The same results come of every device, up to rounding.
+        self._check_same(defaults, {*free, "device"})
+        self._rows = KeyedRows(
+            self.folder / "rows.jsonl", partial(_parsed, kind), lambda key, row: {"key": key, **row}
+        )
+        self._store.begin(self._record)
+        self._rows.add({})  # a torn last line is removed
 
-    def _read(self, kind: type[msgspec.Struct]) -> dict[str, Row]:
-        rows: dict[str, Row] = {}
-        for number, row in iter_jsonl(self._file) if self._file.exists() else ():
-            key = row.pop("key", None)
-            try:
-                if not isinstance(key, str):
-                    raise msgspec.ValidationError(f"key: a text is expected, found {key!r:.40}")
-                msgspec.convert(row, kind)
-            except msgspec.ValidationError as error:
-                raise DataError(
-                    f"{self._file}, line {number}: not a row of this evaluation ({error}). {_REDO}"
-                ) from error
-            rows[key], self._lines[key] = row, number
-        return rows
+    def _check_same(self, defaults: dict[str, Any], free: Collection[str]) -> None:
+        match earlier := self._store.earlier("rows.jsonl"):
+            case None:
+                return
+            case {"protocol": str(), "settings": dict(), "inputs": dict()}:
+                pass
+            case _:
+                raise ConfigError(
+                    f"{self._store.config}: not an evaluation's configuration (protocol, settings "
+                    "and inputs are expected). Give another --out."
+                )
+        for name, digest in earlier["inputs"].items():  # in the file's order
+            if name in LATE:
+                self._record["inputs"].setdefault(name, str(digest))
+        was, now = earlier, self._record
+        stated = {"protocol": was["protocol"], **defaults, **was["settings"]}
+        self._store.check_settings(stated, {"protocol": now["protocol"], **now["settings"]}, free)
+        self._store.check_inputs(was["inputs"], now["inputs"])
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        """Finished units of work by key."""
+        return self._rows
 
     def damaged(self, key: str, found: str) -> DataError:
         """The error for a row that is of the right kind and does not fit the evaluation."""
-        return DataError(f"{self._file}, line {self._lines.get(key, '?')}: {key} {found}. {_REDO}")
+        return DataError(f"{self._rows.where(key)}: {key} {found}. {_REDO}")
 
     def also_depends_on(self, name: str, digest: str | None) -> None:
         """One more input, known only after the folder was opened; the first run records it.
@@ -115,62 +125,31 @@ class EvaluationFolder:
         if digest is None:
             return
         known = self._record["inputs"].get(name)
-        if known is not None and known != digest:
-            raise ConfigError(
-                f"{self.folder} holds an evaluation with other {name.replace('_', ' ')} (their "
-                "hashes differ). Give another --out, or the same ones to resume it."
-            )
         if known is None:
             self._record["inputs"][name] = digest
-            write_json(self._config, self._record)
-
-    @property
-    def _config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "rows.jsonl"
-
-    def _check_same(self, free: Collection[str]) -> None:
-        free = {*free, "device"}  # the same results come of every device, up to rounding
-        if not self._config.exists():
-            if self._file.exists():
-                raise ConfigError(
-                    f"{self._file} holds results, and {self._config.name} that states what they "
-                    "were made with is not beside it. Restore that file, or give another --out."
-                )
-            return
-        match earlier := read_json(self._config):
-            case {"protocol": str(), "settings": dict(), "inputs": dict()}:
-                stated = self._defaults | earlier["settings"]
-                was = {"protocol": earlier["protocol"], **stated, **earlier["inputs"]}
-            case _:
-                raise ConfigError(
-                    f"{self._config}: not an evaluation's configuration (protocol, settings and "
-                    "inputs are expected). Give another --out."
-                )
-        for name, digest in earlier["inputs"].items():  # in the file's order
-            if name in LATE:
-                self._record["inputs"].setdefault(name, str(digest))
-        record = self._record
-        now = {"protocol": record["protocol"], **record["settings"], **record["inputs"]}
-        for key in sorted({*was, *now} - set(free)):
-            if was.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{self.folder} holds an evaluation with {key} {was.get(key)!r}; now it is "
-                    f"{now.get(key)!r}. Give another --out, or the same settings to resume it."
-                )
+            write_json(self._store.config, self._record)
+        else:
+            self._store.check_inputs({name: known}, {name: digest})
 
     def add(self, key: str, row: Row) -> None:
         """Keep a finished unit of work; `key` must not be among `rows` yet."""
         if key in self.rows:
             raise ValueError(f"{key} is done already")
-        append_jsonl(self._file, {"key": key, **row})
-        self.rows[key] = row
+        self._rows.add({key: row})
 
     def finish(self, results: Mapping[str, Any]) -> Path:
         """Write results.json: the record of the evaluation, versions, and `results`."""
         path = self.folder / "results.json"
         write_json(path, {**self._record, "versions": versions(), **results})
         return path
+
+
+def _parsed(kind: type[msgspec.Struct], row: Row, where: str) -> tuple[str, Row]:
+    key = row.pop("key", None)
+    try:
+        if not isinstance(key, str):
+            raise msgspec.ValidationError(f"key: a text is expected, found {key!r:.40}")
+        msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{where}: not a row of this evaluation ({error}). {_REDO}") from error
+    return key, row

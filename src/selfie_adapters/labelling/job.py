@@ -20,6 +20,7 @@ from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import write_json
 from selfie_adapters.files.locking import LOCK_NAME
+from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.labelling.rows import FailedRow, read_rows
 from selfie_adapters.labelling.run_record import CONFIG, RunRecord
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
@@ -65,10 +66,11 @@ class LabelJob:
         Raises ConfigError if `folder` is a file, or holds a run with other settings or inputs;
         DataError if there is nothing to label.
         """
-        self.folder = Path(folder)
+        self._store = ResumableFolder(folder, "a run")
+        self.folder = self._store.path
         self.settings = settings
         self.source = source
-        if self.folder.is_file() or self.folder.suffix in (".jsonl", ".json", ".csv"):
+        if self.folder.suffix in (".jsonl", ".json", ".csv"):
             raise ConfigError(
                 f"{folder}: --out names a folder, and this looks like a file. Labels go into "
                 "labels-00000.jsonl and so on in it; selfie export makes one file of them."
@@ -84,31 +86,15 @@ class LabelJob:
         self._written = 0.0
 
     def _check_same_run(self) -> None:
-        if not (self.folder / CONFIG).exists():
-            if labels := min(self.folder.glob("labels-*.jsonl*"), default=None):
-                raise ConfigError(
-                    f"{labels} holds labels, and {CONFIG} that states what they were made with is "
-                    "not beside it. Restore that file, or give another --out."
-                )
+        if self._store.earlier("labels-*.jsonl*") is None:
             return
         now, earlier = self._record, RunRecord.read(self.folder)
-        pairs = [
-            (key, getattr(earlier.settings, key), getattr(now.settings, key))
-            for key in LabelSettings.model_fields
-            if key not in _FREE
-        ]
-        for key, was, is_now in [*pairs, ("vectors", earlier.vectors, now.vectors)]:
-            if was != is_now:
-                raise ConfigError(
-                    f"{self.folder} holds a run with {key} {was!r}; now {key} is {is_now!r}. Give "
-                    "another --out, or the same settings to resume that run."
-                )
-        for key in sorted({*earlier.inputs, *now.inputs}):
-            if earlier.inputs.get(key) != now.inputs.get(key):
-                raise ConfigError(
-                    f"{self.folder} holds a run whose {key} had another content than now (their "
-                    "hashes differ). Give another --out, or restore the file to resume that run."
-                )
+        was, is_now = (
+            {**one.settings.model_dump(mode="json"), "vectors": one.vectors}
+            for one in (earlier, now)
+        )
+        self._store.check_settings(was, is_now, _FREE)
+        self._store.check_inputs(earlier.inputs, now.inputs)
 
     def _finished(self, shard: Shard) -> bool:
         rows = shard_rows(shard, self.source, self.settings.rows_per_vector)
@@ -128,9 +114,7 @@ class LabelJob:
 
     def begin(self) -> None:
         """Make the folder and write config.json, if this is its first run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / CONFIG).exists():
-            self._record.write(self.folder)
+        self._store.begin(self._record.content())
         self.note(0, 0)
 
     @contextmanager
@@ -139,7 +123,7 @@ class LabelJob:
 
         A folder without a label is then free for other settings.
         """
-        fresh = not (self.folder / "config.json").exists()
+        fresh = not self._store.config.exists()
         self.begin()
         try:
             yield
@@ -149,7 +133,7 @@ class LabelJob:
             raise
 
     def _take_back(self) -> None:
-        own = {"config.json", "progress.json"}
+        own = {CONFIG, "progress.json"}
         if {file.name for file in self.folder.iterdir()} - {LOCK_NAME} <= own:
             for name in own:
                 (self.folder / name).unlink(missing_ok=True)

@@ -18,6 +18,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name = tuple[str | None, int]
 """What names a vector: its dataset, where it has one, and its row in it."""
 
+REMOVE = (
+    "Remove the file and run the same selfie label command again: it labels these vectors again."
+)
+"""What errors in the files of a run advise."""
+
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | UnsetType = UNSET
@@ -92,10 +97,7 @@ def parse_row(fields: Any, where: str) -> Row:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise DataError(
-            f"{where}: not a row of a labelling run ({error}). Remove the file and run the same "
-            "selfie label command again: it labels these vectors again."
-        ) from error
+        raise DataError(f"{where}: not a row of a labelling run ({error}). {REMOVE}") from error
 
 
 def read_rows(shard: str | Path) -> dict[Name, list[Row]]:
@@ -110,8 +112,7 @@ def read_rows(shard: str | Path) -> dict[Name, list[Row]]:
         others = found.setdefault(row.name, [])
         if any(_same_label(row, other) for other in others):
             raise DataError(
-                f"{shard}, line {number}: {name_text(row.name)} has this row already. Remove the "
-                "file and run the same selfie label command again: it labels these vectors again."
+                f"{shard}, line {number}: {name_text(row.name)} has this row already. {REMOVE}"
             )
         others.append(row)
     return found

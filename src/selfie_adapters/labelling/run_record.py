@@ -63,14 +63,10 @@ class RunRecord:
                 f"{file}: not a labelling run's configuration ({error}). Give another folder."
             ) from error
 
-    def write(self, folder: str | Path) -> None:
-        """Write config.json, atomically."""
-        content = {
-            "settings": self.settings.model_dump(mode="json"),
-            "vectors": self.vectors,
-            "inputs": self.inputs,
-        }
-        write_json(Path(folder) / CONFIG, content)
+    def content(self) -> dict[str, Any]:
+        """What config.json holds."""
+        settings = self.settings.model_dump(mode="json")
+        return {"settings": settings, "vectors": self.vectors, "inputs": self.inputs}
 
 
 def vectors_hash(source: LabelSource) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import DataError
-from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.json_lines import write_jsonl
+from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.labelling.rows import (
+    REMOVE,
     FailedRow,
     Name,
     Row,
@@ -71,8 +73,7 @@ def shard_rows(shard: Shard, source: LabelSource, rows_per_vector: int) -> dict[
     for name, rows in read_rows(shard.path).items():
         if name not in positions:
             raise DataError(
-                f"{shard.path}: {name_text(name)} is not one of this shard's vectors. Remove the "
-                "file and run the same selfie label command again: it labels its vectors again."
+                f"{shard.path}: {name_text(name)} is not one of this shard's vectors. {REMOVE}"
             )
         if complete(rows, rows_per_vector):
             found[positions[name]] = rows
@@ -96,43 +97,38 @@ class ShardFile:
     def __init__(self, shard: Shard, source: LabelSource, group: int, rows_per_vector: int) -> None:
         """Raises DataError for a part or a finished file that holds something else."""
         self._shard, self._source, self._rows_per_vector = shard, source, rows_per_vector
-        self._part = shard.path.with_name(shard.path.name + ".part")
+        part = shard.path.with_name(shard.path.name + ".part")
         positions = range(shard.start, shard.stop)
         self._groups = [positions[i : i + group] for i in range(0, len(shard), group)]
         found = shard_rows(shard, source, rows_per_vector)
-        if not shard.path.exists() and self._part.exists():
-            found = self._of_part()
+        if shard.path.exists():
+            part.unlink(missing_ok=True)  # its writer was killed while it put the shard in place
+        self._rows = KeyedRows(part, self._parsed, _line)
+        if not shard.path.exists():
+            found = {at: r for at, r in self._rows.items() if complete(r, rows_per_vector)}
         if len(found) < len(shard):
             whole = [group for group in self._groups if all(at in found for at in group)]
             found = {at: found[at] for group in whole for at in group}
-        self._rows = {at: rows for at, rows in found.items() if not failed(rows)}
-        write_jsonl(self._part, map(_line, self._rows.items()))
+        self._rows.replace({at: rows for at, rows in found.items() if not failed(rows)})
 
-    def _of_part(self) -> dict[int, list[Row]]:
-        found: dict[int, list[Row]] = {}
-        for number, line in iter_jsonl(self._part):
-            where = f"{self._part}, line {number}"
-            match line:
-                case {"position": int(at), "rows": [*fields]} if (
-                    self._shard.start <= at < self._shard.stop and fields
-                ):
-                    rows = [parse_row(row, where) for row in fields]
-                case _:
-                    raise DataError(
-                        f"{where}: a position from {self._shard.start} to {self._shard.stop - 1} "
-                        f"and its rows are expected, found {line!r:.80}. Remove the file and run "
-                        "the same selfie label command again: it labels these vectors again."
-                    )
-            name = source_name(self._source, at)
-            if any(row.name != name for row in rows):
+    def _parsed(self, line: dict[str, Any], where: str) -> tuple[int, list[Row]]:
+        match line:
+            case {"position": int(at), "rows": [*fields]} if (
+                self._shard.start <= at < self._shard.stop and fields
+            ):
+                rows = [parse_row(row, where) for row in fields]
+            case _:
                 raise DataError(
-                    f"{where}: position {at} is {name_text(name)}, and the rows are of "
-                    f"{name_text(rows[0].name)}. Remove the file and run the same selfie label "
-                    "command again: it labels these vectors again."
+                    f"{where}: a position from {self._shard.start} to {self._shard.stop - 1} "
+                    f"and its rows are expected, found {line!r:.80}. {REMOVE}"
                 )
-            if complete(rows, self._rows_per_vector):
-                found[at] = rows
-        return found
+        name = source_name(self._source, at)
+        if any(row.name != name for row in rows):
+            raise DataError(
+                f"{where}: position {at} is {name_text(name)}, and the rows are of "
+                f"{name_text(rows[0].name)}. {REMOVE}"
+            )
+        return at, rows
 
     def __len__(self) -> int:
         """Vectors that have their labels."""
@@ -150,8 +146,7 @@ class ShardFile:
 
         Raises StorageError if the disk is full; the part then holds what it held before.
         """
-        append_jsonl(self._part, *map(_line, rows.items()))
-        self._rows |= rows
+        self._rows.add(rows)
 
     def finish(self) -> None:
         """Write the complete shard, in order, and drop the part."""
@@ -159,9 +154,8 @@ class ShardFile:
         write_jsonl(
             self._shard.path, (row_fields(row) for at in positions for row in self._rows[at])
         )
-        self._part.unlink(missing_ok=True)
+        self._rows.path.unlink(missing_ok=True)
 
 
-def _line(vector: tuple[int, list[Row]]) -> dict[str, Any]:
-    position, rows = vector
+def _line(position: int, rows: list[Row]) -> dict[str, Any]:
     return {"position": position, "rows": [row_fields(row) for row in rows]}

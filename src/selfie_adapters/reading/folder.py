@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import DataError
 from selfie_adapters.files import read_json, write_json
-from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
+from selfie_adapters.files.keyed_rows import KeyedRows
+from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.reading.plan import ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 
 _REMOVE = "Remove the file, or name another --out."
 CELLS, WHOLE = "cells.jsonl", "reading.json"
-# Not stated by readings that were made before it was recorded; they cannot be compared in it.
+# Settings that the readings of earlier versions do not state: they are compared where stated.
 _ADDED = {"weights_digest"}
 
 
 class ReadingFolder:
     """`cells.jsonl` (what has been read, the settings in its first line), then `reading.json`.
 
-    Killed at any moment and opened again with the same settings, it knows what is done.
+    Stopped at any moment and opened again with the same settings, it knows what is done.
     """
 
     def __init__(self, folder: str | Path, plan: ReadingPlan, settings: dict[str, Any]) -> None:
@@ -34,15 +35,25 @@ class ReadingFolder:
         Raises ConfigError if the folder holds a reading made with other settings, DataError naming
         file and line for what is no cell of it.
         """
-        self.path = Path(folder)
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; --out must name a folder.")
+        self._folder = ResumableFolder(folder, "a reading")
+        self.path = self._folder.path
         self.plan = plan
         self.settings = {**settings, "prompt": plan.prompt, "chat": plan.chat}
         self.settings |= {"layers": list(plan.layers), "positions": list(plan.positions)}
         self._wanted = set(plan.cells())
-        self.cells: dict[tuple[int, int], Cell] = {}
-        self._load()
+        self._checked = False
+        partial = self.path / CELLS
+        self._rows = KeyedRows(
+            partial, self._parsed, lambda _, cell: asdict(cell), {"settings": self.settings}
+        )
+        self.cells: Mapping[tuple[int, int], Cell] = self._rows
+        """What has been read, by layer and position."""
+        if not partial.exists():
+            self.cells = self._of_whole()
+            if self.whole:
+                return
+        self._rows.replace(self.cells)
+        self.cells = self._rows
 
     @property
     def whole(self) -> bool:
@@ -53,8 +64,7 @@ class ReadingFolder:
 
     def append(self, cells: Sequence[Cell]) -> None:
         """Write finished cells; those of a writer killed in the middle are read again later."""
-        append_jsonl(self.path / CELLS, *map(asdict, cells))
-        self._take(cells)
+        self._rows.add({(cell.layer, cell.position): cell for cell in cells})
 
     def finish(self) -> Reading:
         """Write `reading.json` in place of `cells.jsonl`."""
@@ -68,28 +78,27 @@ class ReadingFolder:
         (self.path / CELLS).unlink(missing_ok=True)
         return Reading(self.plan, tuple(cells))
 
-    def _load(self) -> None:
-        whole, partial = self.path / WHOLE, self.path / CELLS
-        if partial.exists():
-            rows = list(iter_jsonl(partial))
-            if rows:  # none: the writer was killed in its first line
-                self._check(partial, rows[0][1].get("settings"))
-                for line, row in rows[1:]:
-                    self._take([self._cell(row, f"{partial}, line {line}")])
-        elif whole.exists():
-            match read_json(whole, _REMOVE):
-                case {"settings": settings, "cells": [*cells]}:
-                    self._check(whole, settings)
-                    for number, row in enumerate(cells, start=1):
-                        self._take([self._cell(row, f"{whole}, cell {number}")])
-                case _:
-                    raise DataError(
-                        f"{whole}: not a reading (settings and cells are expected). {_REMOVE}"
-                    )
-            if self.whole:
-                return
-        cells = map(asdict, self.cells.values())
-        write_jsonl(partial, [{"settings": self.settings}, *cells])
+    def _parsed(self, row: dict[str, Any], where: str) -> tuple[tuple[int, int], Cell] | None:
+        """A row of cells.jsonl; its first one holds the settings."""
+        if not self._checked:
+            self._check(row.get("settings"))
+            return None
+        cell = self._cell(row, where)
+        return (cell.layer, cell.position), cell
+
+    def _of_whole(self) -> dict[tuple[int, int], Cell]:
+        whole = self.path / WHOLE
+        if not whole.exists():
+            return {}
+        match read_json(whole, _REMOVE):
+            case {"settings": settings, "cells": [*rows]}:
+                self._check(settings)
+            case _:
+                raise DataError(
+                    f"{whole}: not a reading (settings and cells are expected). {_REMOVE}"
+                )
+        cells = [self._cell(row, f"{whole}, cell {n}") for n, row in enumerate(rows, start=1)]
+        return {(cell.layer, cell.position): cell for cell in cells}
 
     def _cell(self, row: Any, where: str) -> Cell:
         try:
@@ -106,19 +115,8 @@ class ReadingFolder:
                 raise DataError(f"{where}: {name} is {value}. {_REMOVE}")
         return cell
 
-    def _take(self, cells: Sequence[Cell]) -> None:
-        self.cells.update({(cell.layer, cell.position): cell for cell in cells})
-
-    def _check(self, file: Path, found: Any) -> None:
-        there = found if isinstance(found, dict) else {}
-        names = [
-            key
-            for key, value in self.settings.items()
-            if there.get(key) != value and (key in there or key not in _ADDED)
-        ]
-        names += [key for key in there if key not in self.settings]
-        if names:
-            raise ConfigError(
-                f"{file} is a reading made with other settings ({', '.join(names)}). "
-                "Name another --out, or remove that folder."
-            )
+    def _check(self, found: Any) -> None:
+        was = found if isinstance(found, dict) else {}
+        free = [name for name in _ADDED if name not in was]
+        self._folder.check_settings(was, self.settings, free)
+        self._checked = True

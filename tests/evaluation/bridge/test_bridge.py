@@ -310,7 +310,7 @@ def test_other_weights_of_the_model_that_answers_are_noticed(
     first, other = Knows(knows), Knows(knows)
     first.weights, other.weights = "a", "b"
     run_bridge(settings, tmp_path / "r", model, first)
-    with pytest.raises(ConfigError, match="other chat weights"):
+    with pytest.raises(ConfigError, match="different chat weights"):
         run_bridge(settings, tmp_path / "r", model, other)
     assert other.asked == 0
 

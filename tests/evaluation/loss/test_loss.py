@@ -217,6 +217,6 @@ def test_an_evaluation_resumes_with_the_same_weights_alone(files, golden_dir, tm
 
     rows.write_text("".join(lines[:-2]))
     nudge_weight(model)
-    with pytest.raises(ConfigError, match="holds an evaluation with other model weights"):
+    with pytest.raises(ConfigError, match="holds an evaluation with different model weights"):
         run_loss(settings, tmp_path / "r")
     assert rows.read_text() == "".join(lines[:-2])

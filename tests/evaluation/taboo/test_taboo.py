@@ -170,7 +170,7 @@ def test_other_weights_of_a_chat_model_in_this_process_are_noticed(tmp_path, top
         run_taboo(settings, tmp_path / "t", chat, LettersEmbedder())
     other = FakeChat()
     other.weights = "b"
-    with pytest.raises(ConfigError, match="other chat weights"):
+    with pytest.raises(ConfigError, match="different chat weights"):
         run_taboo(settings, tmp_path / "t", other, LettersEmbedder())
     assert not other.asked
     other.weights = "a"
