@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from selfie_adapters import interruption, output
 from selfie_adapters.errors import SelfieError
@@ -49,42 +49,16 @@ app.command(
 _eval = _group("eval", "Measure labels by a protocol, alongside controls.")
 
 
-@_eval.default
-def _evaluate(
-    name: str,
-    /,
-    *,
-    config: str,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    out: str | None = None,
-    device: str | None = None,
-) -> None:
-    """Run one of the protocols, alongside its controls. Stopped, it resumes where it was.
+for _name, _help in {
+    "bridge": "Read the connecting entity of two-hop questions from their states.",
+    "loss": "Loss of held-out labels, every adapter on every training file.",
+    "naming": "Right, related and wrong labels of held-out vectors, block by block.",
+    "retrieval": "Labels find their topics among all topics.",
+    "scoring": "Conversations written from labels activate the latent, or not.",
+    "taboo": "A chat model's descriptions without the name find their topics, or not.",
+}.items():
+    _eval.command(f"{COMMANDS}.eval:{_name}", name=_name, help=_help)
 
-    Parameters
-    ----------
-    name
-        The protocol: bridge, loss, retrieval, scoring or taboo; docs/metrics.md has the formulas.
-    config
-        YAML or JSON file (see evaluation/configs); published configurations work too.
-    set_
-        Change a key of the file, such as --set seed=1; may be repeated.
-    out
-        Folder of the results; by default results/ and the configuration's name.
-    device
-        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
-        default: device of the file.
-    """
-    from selfie_adapters.commands.eval import evaluate
-
-    evaluate(name, config, set_, out, device)
-
-
-_eval.command(
-    f"{COMMANDS}.eval_naming:naming",
-    name="naming",
-    help="Right, related and wrong labels of held-out vectors, block by block, with baselines.",
-)
 _eval.command(
     f"{COMMANDS}.eval_published:published",
     name="published",

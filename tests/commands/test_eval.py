@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from chat_server import chat_server, says
 from killed_eval import check_kill
 from letters import LettersEmbedder
-from selfie_adapters.commands.eval import PROTOCOLS, evaluate
+from selfie_adapters.commands.eval import PROTOCOLS
 from selfie_adapters.config.reading import read_config
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
@@ -33,7 +34,7 @@ def run(tmp_path, monkeypatch):
 
     def run(name, set_=None, **settings):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        evaluate(name, config=f"{name}.yaml", set_=set_)
+        PROTOCOLS[name](config=f"{name}.yaml", set_=set_)
         return json.loads((tmp_path / "results" / name / "results.json").read_text())
 
     return run
@@ -105,8 +106,6 @@ def test_loss_by_a_settings_file_draws_the_matrix(run, golden_dir, tmp_path, cap
 def test_a_settings_file_with_a_slip_names_the_key(run, golden_dir):
     with pytest.raises(ConfigError, match=r'adaptors: unknown key. Did you mean "adapters"'):
         run("retrieval", adaptors={"a": "x"})
-    with pytest.raises(ConfigError, match='Did you mean "retrieval"'):
-        evaluate("retreival", config="x.yaml")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +113,38 @@ def test_a_settings_file_with_a_slip_names_the_key(run, golden_dir):
 )
 def test_the_settings_files_of_the_project_are_valid(file):
     name = next(name for name in PROTOCOLS if file.stem.startswith(name))
-    protocol = __import__(f"selfie_adapters.commands.{PROTOCOLS[name]}", fromlist=["Settings"])
-    read_config(file, protocol.Settings)
+    read_config(file, PROTOCOLS[name].settings)
+
+
+def test_a_protocol_without_a_file(golden_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = golden_settings(golden_dir)
+    PROTOCOLS["loss"](
+        model=settings["model"],
+        dtype="float32",
+        adapters=[f"{name}={file}" for name, file in settings["adapters"].items()],
+        datasets=[f"sample={SAMPLE}"],
+        untrained_scales=["1"],
+        limit=3,
+    )
+    results = json.loads((tmp_path / "results/loss/results.json").read_text())
+    assert results["settings"]["limit"] == 3
+    assert results["settings"]["adapters"] == settings["adapters"]
+    assert results["settings"]["untrained_scales"] == [1.0]
+
+
+def test_options_replace_the_values_of_the_file_and_paths_in_it_are_beside_it(
+    run, golden_dir, tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(SAMPLE.parent, tmp_path, dirs_exist_ok=True)
+    settings = golden_settings(golden_dir) | {"datasets": {"sample": "sample.json"}, "limit": 2}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    PROTOCOLS["loss"](config=str(tmp_path / "mine.yaml"), limit=3, out="out")
+    results = json.loads((tmp_path / "elsewhere/out/results.json").read_text())
+    assert results["settings"]["limit"] == 3
+    assert results["settings"]["datasets"] == {"sample": str(tmp_path / "sample.json")}
 
 
 def test_a_process_killed_by_force_goes_on_to_the_same_results(golden_dir, tmp_path):

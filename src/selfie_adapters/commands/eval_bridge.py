@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from selfie_adapters.report.bridge_page import write_bridge_page, write_question
 __all__ = ["Settings", "read", "run"]
 
 
-def read(config: str, changes: Sequence[str]) -> Settings | TranslatedBridge:
+def read(
+    config: Path, changes: Sequence[str], given: Mapping[str, Any]
+) -> Settings | TranslatedBridge:
     """Settings from this project's own form of file or from a published one."""
-    return read_bridge_config(config, changes)
+    return read_bridge_config(config, changes, given)
 
 
 def run(given: Settings | TranslatedBridge, folder: Path, console: Console) -> Path:

@@ -4,101 +4,47 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.errors import ConfigError, MissingExtraError
-from selfie_adapters.files import user_path, write_text
+from selfie_adapters.files import write_text
 from selfie_adapters.output import visible
 
 FIGURE = "naming.svg"
 
 
-def naming(
-    source: str,
-    /,
-    *,
-    model: str = "demo",
-    adapter: str | None = None,
-    split: Literal["train", "val", "test"] = "test",
-    layers: str | None = None,
-    limit: int | None = None,
-    retrieval: int = 60,
-    out: str = "results/naming",
-    seed: int = 0,
-    dtype: str = "auto",
-    device: str | None = None,
-) -> None:
-    """Label held-out vectors of a training file and count right, related and wrong labels.
+def prepare(settings: NamingSettings) -> NamingSettings:
+    """The settings with the adapter that is the default for their model.
 
-    Each section (block and position) is labelled by the adapter, by its controls (zero vector,
-    shuffled, random, untrained) and by logit lens, cosine with token embeddings and ridge probe.
-    Stopped, it resumes where it was.
-
-    Parameters
-    ----------
-    source
-        Training file with held-out vectors, as selfie prepare topics makes it.
-    model
-        The model of the vectors: hub id, folder, .gguf file, or demo.
-    adapter
-        Adapter file, hub path, or a shipped one's name; default: demo, for the model demo.
-    split
-        Which vectors are measured.
-    layers
-        Blocks that are measured, such as 8,12 or 8:21; default: all of the file. Blocks that are
-        in the folder already are not measured again.
-    limit
-        Measure N topics, drawn at random, the same in every section; default: all.
-    retrieval
-        Vectors per section that look for their names among 60; 0 skips it, the slowest part.
-    out
-        Folder of the results: results.json, labels.jsonl (one row per vector and condition),
-        naming.svg.
-    seed
-        Of everything that is drawn.
-    dtype
-        Dtype of the model: auto, bfloat16, float16, float32.
-    device
-        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
-        default: the first GPU, else the CPU.
+    Raises ConfigError if there is none, and what `check_inputs` raises.
     """
     from selfie_adapters.adapters.locating import usual_adapter
     from selfie_adapters.commands.checking import check_inputs
-    from selfie_adapters.commands.progress import steps_shown
-    from selfie_adapters.config.evaluation.naming import NamingSettings
-    from selfie_adapters.evaluation.naming.protocol import run_naming
-    from selfie_adapters.files.locking import folder_lock
 
-    if (named := usual_adapter(adapter, model)) is None:
+    if (named := usual_adapter(settings.adapter, settings.model)) is None:
         raise ConfigError(
-            f"selfie eval naming with {model} needs --adapter FILE: one that was trained for this "
-            "model."
+            f"selfie eval naming with {settings.model} needs --adapter FILE: one that was trained "
+            "for this model."
         )
-    settings = NamingSettings.checked(
-        source=source,
-        model=model,
-        adapter=named,
-        split=split,
-        layers=layers,
-        limit=limit,
-        retrieval=retrieval,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-    )
-    check_inputs(model=model, device=device, adapters=[named], files=[source])
-    folder = user_path(out)
-    console = Console()
-    with folder_lock(folder):
-        with steps_shown(console) as progress:
-            path = run_naming(settings, folder, progress=progress)
-        print_naming(console, json.loads(path.read_text(encoding="utf-8")))
-        _draw(console, folder, path)
-    console.print(f"results: {path}", highlight=False, markup=False)
+    check_inputs(adapters=[named], files=[settings.source])
+    return settings.model_copy(update={"adapter": named})
+
+
+def run(settings: NamingSettings, folder: Path, console: Console) -> Path:
+    """Run the protocol, print its tables and draw the figure."""
+    from selfie_adapters.commands.progress import steps_shown
+    from selfie_adapters.evaluation.naming.protocol import run_naming
+
+    with steps_shown(console) as progress:
+        path = run_naming(settings, folder, progress=progress)
+    print_naming(console, json.loads(path.read_text(encoding="utf-8")))
+    _draw(console, folder, path)
+    return path
 
 
 def print_naming(console: Console, results: dict[str, Any]) -> None:

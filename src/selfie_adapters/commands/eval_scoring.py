@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from selfie_adapters.extras import require_extra
 __all__ = ["Settings", "read", "run"]
 
 
-def read(config: str, changes: Sequence[str]) -> Settings | TranslatedScoring:
+def read(
+    config: Path, changes: Sequence[str], given: Mapping[str, Any]
+) -> Settings | TranslatedScoring:
     """Settings from this project's own form of file or from a published one."""
-    return read_scoring_config(config, changes)
+    return read_scoring_config(config, changes, given)
 
 
 def run(given: Settings | TranslatedScoring, folder: Path, console: Console) -> Path:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from selfie_adapters.config.reading import Section
 from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.config.types import Count, NotNegative, Positive, Seed
-from selfie_adapters.errors import ConfigError
 
 TRAINED_SCALES = (1.0,)
 UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
@@ -63,17 +62,6 @@ class LabelSettings(Section):
     )
     """What generates the labels; ray is the local one in several processes. Runs of earlier
     releases call it writer."""
-
-    @classmethod
-    def checked(cls, **values: object) -> LabelSettings:
-        """Settings from values. Raises ConfigError naming the option, what was found, and why."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            option = str(problem["loc"][0]) if problem["loc"] else "settings"
-            why = problem["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{option}: {why}, found {problem.get('input')!r}.") from None
 
     @field_validator("scales")
     @classmethod

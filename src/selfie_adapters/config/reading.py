@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from selfie_adapters.config.types import Option
 from selfie_adapters.config.yaml_reading import parse_yaml, read_yaml, shortened
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.files import existing_file, user_path
@@ -39,8 +40,33 @@ class Section(BaseModel):
         protected_namespaces=(),
     )
 
+    @classmethod
+    def checked(cls, **values: object) -> Self:
+        """Settings from values. Raises ConfigError that names every wrong one and why."""
+        return check_settings(cls, values)
+
 
 Config = TypeVar("Config", bound=Section)
+
+
+def check_settings(
+    kind: type[Config],
+    values: Mapping[str, Any],
+    where: str | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> Config:
+    """The settings that `values`, nested as the sections are, make.
+
+    where: the file they come from, for messages. flags: how a dotted key is called there, where it
+    is an option of a command. Raises ConfigError that lists every problem with its place and fix.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = list(_problems(error, kind, flags or {}))
+    if where is None and len(problems) == 1:
+        raise ConfigError(problems[0])
+    raise ConfigError("\n".join([f"{where or 'options'}:", *(f"  - {one}" for one in problems)]))
 
 
 def read_config(
@@ -48,29 +74,78 @@ def read_config(
     kind: type[Config],
     overrides: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read a YAML (or JSON) file, change it by `overrides` ("section.key=value"), and check it.
 
-    defaults: values of top-level keys that the file leaves out or leaves empty.
+    defaults: values of top-level keys that the file leaves out or leaves empty. given: values,
+    nested as the sections are, that replace the file's. Paths in the file may be relative to the
+    file, else they are relative to the working directory.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
     file = existing_file(path)
-    values = _read_values(file, kind)
+    values = _from_file(_read_values(file, kind), kind, file)
     for override in overrides:
         _apply(values, override, kind)
+    values = merged(values, given or {})
     for name, value in (defaults or {}).items():
         if values.get(name) is None:
             values[name] = value
     # A section that is present but empty reads as null; where null is no value, all is default.
     for name, field in _fields(kind).items():
         empty = name in values and values[name] is None
-        if empty and not field.is_required() and _own_section(field.annotation) is field.annotation:
+        if empty and not field.is_required() and own_section(field.annotation) is field.annotation:
             values[name] = {}
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(f"  - {line}" for line in _problems(error, kind))
-        raise ConfigError(f"{file}:\n{problems}") from None
+    return check_settings(kind, values, str(file))
+
+
+def changed(settings: Config, given: Mapping[str, Any] | None) -> Config:
+    """Settings with the values in `given`, nested as the sections are. Raises ConfigError."""
+    if not given:
+        return settings
+    return check_settings(type(settings), merged(settings.model_dump(), given))
+
+
+def merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `given` in their place, section by section."""
+    result = dict(values)
+    for name, value in given.items():
+        former = result.get(name)
+        inner = isinstance(value, dict) and isinstance(former, dict)
+        result[name] = merged(former, value) if inner else value
+    return result
+
+
+def _from_file(values: dict[str, Any], kind: type[Section], file: Path) -> dict[str, Any]:
+    """Values with their paths resolved: beside the file if they exist there, else as they are."""
+    result = dict(values)
+    for name, field in _fields(kind).items():
+        value, section = result.get(name), own_section(field.annotation)
+        if section is not None and isinstance(value, dict):
+            result[name] = _from_file(value, section, file)
+        elif value is not None and _names_file(field):
+            result[name] = _beside_each(value, file)
+    return result
+
+
+def _beside_each(value: Any, file: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _beside_each(one, file) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_beside_each(one, file) for one in value]
+    return beside(file, value) if isinstance(value, str) else value
+
+
+def _names_file(field: FieldInfo) -> bool:
+    def marked(annotation: Any) -> bool:
+        metadata = getattr(annotation, "__metadata__", ())
+        return _is_file(metadata) or any(map(marked, get_args(annotation)))
+
+    return _is_file(field.metadata) or marked(field.annotation)
+
+
+def _is_file(metadata: Iterable[Any]) -> bool:
+    return any(isinstance(one, Option) and one.file for one in metadata)
 
 
 def top_level_keys(path: str | Path, kind: type[Section]) -> set[str]:
@@ -82,11 +157,15 @@ def top_level_keys(path: str | Path, kind: type[Section]) -> set[str]:
 
 
 def beside(config_file: str | Path, path: str) -> str:
-    """A relative path counts from the current folder, or else from the configuration's own."""
+    """A relative path counts from the configuration's own folder, or else from the current one.
+
+    A single word ("demo") is a name, not a path.
+    """
     given = user_path(path)
     near = user_path(config_file).parent / given
     try:
-        found_near = not given.is_absolute() and not given.exists() and near.exists()
+        named = given.name == path and not given.suffix
+        found_near = not named and not given.is_absolute() and near.exists()
     except OSError:  # no path can be that long; whoever opens it says so
         return path
     return str(near) if found_near else path
@@ -143,8 +222,8 @@ def _fields(kind: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
-def _own_section(annotation: Any) -> type[Section] | None:
-    """The section that a field is, or may be beside null; none for lists of sections."""
+def own_section(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be instead of null; none for lists of sections."""
     choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     sections = (one for one in choices if isinstance(one, type) and issubclass(one, Section))
     return next(sections, None)
@@ -152,17 +231,20 @@ def _own_section(annotation: Any) -> type[Section] | None:
 
 def _dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in _fields(kind).items():
-        inner = _own_section(field.annotation)
+        inner = own_section(field.annotation)
         if inner is not None:
             yield from _dotted_keys(inner, f"{prefix}{name}.")
         if inner is None or inner is not field.annotation:
             yield prefix + name
 
 
-def _problems(error: ValidationError, kind: type[Section]) -> Iterator[str]:
+def _problems(
+    error: ValidationError, kind: type[Section], flags: Mapping[str, str]
+) -> Iterator[str]:
     found = error.errors(include_url=False)
     for problem in found[:_PROBLEMS_SHOWN]:
-        place = shortened(".".join(str(part) for part in problem["loc"])) or "the whole"
+        key = ".".join(str(part) for part in problem["loc"])
+        place = flags.get(key) or flags.get(key.rpartition(".")[0]) or shortened(key) or "settings"
         if problem["type"] == "extra_forbidden":
             hint = nearest(str(problem["loc"][-1]), _keys_beside(kind, problem["loc"]))
             yield f"{place}: unknown key. {hint}"

@@ -6,15 +6,24 @@ reads a default anywhere. Unknown keys are refused with the nearest valid one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config.reading import Section, beside, read_config
-from selfie_adapters.config.types import Count, NotNegative, NotNegativeCount, Positive, Seed
+from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.types import (
+    Count,
+    Dtype,
+    InFile,
+    NotNegative,
+    NotNegativeCount,
+    Option,
+    Positive,
+    Seed,
+)
 
 AdapterKind = Literal[
     "identity",
@@ -29,11 +38,14 @@ SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 
 
 class ModelSection(Section):
-    name: str
+    name: Annotated[InFile, Option(names=("model",), file=True)]
     """Hub id, local folder, .gguf file, or "demo"."""
-    device_map: str | dict[str, int | str] | None = None
-    """Passed to transformers; null puts the whole model on the first GPU, else the CPU."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device_map: Annotated[
+        str | dict[str, int | str] | None,
+        Option(names=("device", "device-map"), default="the first GPU, else the CPU"),
+    ] = None
+    """Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices."""
+    dtype: Dtype = "auto"
     """Dtype of the frozen weights; auto takes bfloat16 where it is faster."""
     enable_gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, less memory."""
@@ -59,10 +71,10 @@ class Ratio(Section):
 
 
 class DataSection(Section):
-    labels_file: str
+    labels_file: InFile
     """Training file (.json or .json.gz), see docs/formats.md."""
     batch_size: Count = 80
-    """Examples a batch."""
+    """Examples per batch."""
     shuffle: bool = True
     """A new order of the examples each epoch, drawn from the seed."""
     keep_labels_together: bool = False
@@ -94,7 +106,7 @@ class DataSection(Section):
 
 
 class ProjectionSection(Section):
-    type: AdapterKind = "scalar_affine"
+    type: Annotated[AdapterKind, Option(names=("adapter-kind",))] = "scalar_affine"
     """Kind of adapter."""
     normalize_input: bool = True
     """Scale vectors to unit norm first."""
@@ -104,7 +116,9 @@ class ProjectionSection(Section):
     """Rank r of the low-rank part; needed by the low-rank kinds, without meaning for the others."""
     low_rank_init_factor: NotNegative = 0.01
     """Size of the low-rank part at the start, relative to init_scale."""
-    init: Literal["published", "closed_form"] = "published"
+    init: Annotated[Literal["published", "closed_form"], Option(names=("adapter-init",))] = (
+        "published"
+    )
     """Initial values: published (from init_scale), or closed_form, computed from the training
     vectors and the embeddings of their labels (docs/training-quality.md)."""
 
@@ -118,7 +132,7 @@ class ProjectionSection(Section):
 class SoftPromptSection(Section):
     template: str | None = None
     """The fixed question with the placeholder; null takes the built-in one for the tokenizer."""
-    reserved_token: str | None = None
+    reserved_token: Annotated[str | None, Option(names=("placeholder",))] = None
     """The placeholder: one existing token that each soft token replaces."""
 
 
@@ -140,9 +154,9 @@ class TrainingSection(Section):
     num_epochs: Count = 2
     """Passes over the training examples."""
     max_steps: Count | None = None
-    """Stop after so many optimizer steps; the schedule ends there too."""
+    """Stop after N optimizer steps; the schedule ends there too."""
     gradient_accumulation_steps: Count = 1
-    """Batches an optimizer step."""
+    """Batches per optimizer step."""
     gradient_clip_norm: Positive = 0.5
     """Largest gradient norm over all of the adapter's parameters."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -165,7 +179,7 @@ class TrainingSection(Section):
     """Folder of run folders; this run's is checkpoint_dir/experiment_name."""
     save_final_checkpoint: bool = True
     """Write adapter_final at the end."""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: InFile | None = None
     """Adapter file (.pt or .safetensors) to continue from, at the step it was saved at."""
 
 
@@ -210,12 +224,12 @@ class TrainConfig(Section):
     """Name of the run and of its folder."""
     seed: Seed = 42
     """Seed of initial values, order of examples, and validation subset."""
-    model: ModelSection
-    data: DataSection
-    projection: ProjectionSection = ProjectionSection()
-    soft_prompt: SoftPromptSection = SoftPromptSection()
-    training: TrainingSection = TrainingSection()
-    logging: LoggingSection = LoggingSection()
+    model: Annotated[ModelSection, Option(prefix="")]
+    data: Annotated[DataSection, Option(prefix="")]
+    projection: Annotated[ProjectionSection, Option(prefix="")] = ProjectionSection()
+    soft_prompt: Annotated[SoftPromptSection, Option(prefix="")] = SoftPromptSection()
+    training: Annotated[TrainingSection, Option(prefix="")] = TrainingSection()
+    logging: Annotated[LoggingSection, Option(prefix="")] = LoggingSection()
 
     @field_validator("experiment_name")
     @classmethod
@@ -227,15 +241,16 @@ class TrainConfig(Section):
         return name
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Read a YAML file, change it by `overrides` ("training.learning_rate=0.02"), and check it.
 
-    A relative data.labels_file counts from the current folder, or else from the file's own.
+    given: values by section that replace the file's. Paths in the file may be relative to the file,
+    else they are relative to the working directory.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
-    config = read_config(path, TrainConfig, overrides, {"experiment_name": Path(path).stem})
-    data = config.data.model_copy(update={"labels_file": beside(path, config.data.labels_file)})
-    return config.model_copy(update={"data": data})
+    return read_config(path, TrainConfig, overrides, {"experiment_name": Path(path).stem}, given)
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -8,36 +8,41 @@ from pydantic import Field, model_validator
 
 from selfie_adapters.config.chat import ChatSettings
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
-from selfie_adapters.config.reading import Section
-from selfie_adapters.config.types import Count, NotNegative, Positive, Seed
+from selfie_adapters.config.shared import ModelSettings
+from selfie_adapters.config.types import (
+    Chat,
+    Count,
+    InFile,
+    NotNegative,
+    Nucleus,
+    Numbers,
+    Option,
+    Positive,
+    Seed,
+)
 
 
-class BridgeSettings(Section):
-    questions: str = "facts"
+class BridgeSettings(ModelSettings):
+    questions: InFile = "facts"
     """The project's own (facts), a file, or a data set on the hub such as soheeyang/TwoHopFact."""
     question_id: str | None = None
     """Read this question alone (its uid)."""
     limit: Count | None = 500
-    """So many of those that are kept, drawn at random; null takes all."""
+    """Take N of those that are kept, drawn at random; null takes all."""
     only_answered: bool = True
     """Keep the questions whose bridge and whose answer the model says when it is asked."""
     answerer: ChatSettings = ChatSettings()
     """Who is asked: null the model itself in this process, or the same model behind a url."""
-    model: str
-    """Hub id, folder, .gguf file, or demo."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    device: str | None = None
-    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
-    adapter: str | None = None
+    adapter: InFile | None = None
     """Adapter file or hub path; null reads without one, at untrained_scales."""
     prompt: Literal["adapter", "chat_template"] = "adapter"
     """What is asked about a state: the adapter's own prompt (or the built-in one), or the same
     question in the tokenizer's whole chat template, for adapters that are bound to no prompt."""
-    mean: str | None = None
+    mean: InFile | None = None
     """File of mean vectors (layer_0, layer_1, …), subtracted from the states first."""
-    layers: str | None = None
+    layers: Annotated[str | None, Option(hyphen=True)] = None
     """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that `mean` has."""
-    chat: Literal["template", "bare", "none"] | None = None
+    chat: Chat | None = None
     """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is;
     null: as the vectors that the adapter was trained on, else as the mean file, else template."""
     question_prefix: str = ""
@@ -54,17 +59,21 @@ class BridgeSettings(Section):
     samples: Count = 10
     """Labels of every state."""
     max_new_tokens: Count = 20
+    """Longest label, in tokens."""
     temperature: NotNegative = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: Nucleus | None = 1.0
     """null: the model's own generation_config decides."""
-    untrained_scales: tuple[Positive, ...] = UNTRAINED_SCALES
+    untrained_scales: Annotated[tuple[Positive, ...], Numbers] = UNTRAINED_SCALES
     """Of the unit vector without an adapter; each is read too."""
     untrained_scale_unit: Literal["embedding_norm", "absolute"] = "embedding_norm"
     """What untrained_scales count: mean embedding norms, or the vector's own length."""
     random: bool = True
     """Read random directions too; costs another reading."""
     batch_size: Count = 256
+    """Labels at a time."""
     seed: Seed = 0
+    """Seed of the questions that are taken, of the labels, and of the controls."""
 
     @model_validator(mode="after")
     def _something_to_read_with(self) -> BridgeSettings:

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.shared import ModelSettings
 from selfie_adapters.config.training import SoftPromptSection
-from selfie_adapters.config.types import Count, Positive, Seed, Split
+from selfie_adapters.config.types import Count, InFile, Numbers, Option, Positive, Seed, Split
 
-Named = Annotated[dict[str, str], Field(min_length=1)]
+Named = Annotated[dict[str, InFile], Field(min_length=1)]
 
 
-class LossSettings(Section):
-    model: str
-    """Hub id, folder, .gguf file, or demo."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    device: str | None = None
-    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
+class LossSettings(ModelSettings):
     adapters: Named
     """Name: adapter file or hub path."""
     datasets: Named
     """Name: training file."""
     split: Split = "val"
+    """Which vectors of the training files."""
     limit: Count | None = None
-    """So many vectors of each data set, drawn at random, with all labels; null takes all."""
+    """Take N vectors of each data set, drawn at random, with all labels."""
     strip_labels: bool = False
     """Remove whitespace around labels."""
-    soft_prompt: SoftPromptSection = SoftPromptSection()
+    soft_prompt: Annotated[SoftPromptSection, Option(prefix="")] = SoftPromptSection()
     """Of adapters whose file does not say (published ones); null takes the built-in prompt."""
     eos_token: str | None = None
     """Token that ends the answer; null takes the chat format's own."""
     max_loss: Positive = 100.0
-    """Each token's loss is clamped there."""
-    untrained_scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = UNTRAINED_SCALES
+    """Each token's loss is clamped there, in nats."""
+    untrained_scales: Annotated[tuple[Positive, ...], Field(min_length=1), Numbers] = (
+        UNTRAINED_SCALES
+    )
     """Of the unit vector without an adapter, in mean embedding norms; of several the best on
     `choose_on` training vectors is taken."""
     choose_on: Count = 100
+    """Training vectors on which a scale is chosen."""
     batch_size: Count = 256
     """Vectors at a time; a kill loses one batch at most."""
     seed: Seed = 0
+    """Seed of the controls and of the vectors that are taken."""
 
     @model_validator(mode="after")
     def _names_for_files(self) -> LossSettings:

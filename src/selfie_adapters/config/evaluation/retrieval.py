@@ -7,52 +7,65 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from selfie_adapters.config.labelling import TRAINED_SCALES, UNTRAINED_SCALES
-from selfie_adapters.config.reading import Section
-from selfie_adapters.config.types import Count, NotNegative, Positive, Seed, Split
+from selfie_adapters.config.shared import DeviceSettings
+from selfie_adapters.config.types import (
+    Count,
+    Dtype,
+    InFile,
+    NotNegative,
+    Nucleus,
+    Numbers,
+    Positive,
+    Seed,
+    Split,
+)
 
 Strategy = Literal["title", "title_and_first_label", "title_and_all_labels", "mean"]
 """What of a topic is embedded."""
 PACKAGED_EMBEDDER = "minilm"
 UNTRAINED = "untrained"
 TRAINING_LABELS = "training labels"
-Scales = Annotated[tuple[Positive, ...], Field(min_length=1)]
+Scales = Annotated[tuple[Positive, ...], Field(min_length=1), Numbers]
 
 
-class RetrievalSettings(Section):
-    vectors: str | None = None
+class RetrievalSettings(DeviceSettings):
+    vectors: InFile | None = None
     """Training file whose vectors are labelled; without it, labels are of topics."""
     split: Split = "val"
+    """Which vectors (or topics) are looked up."""
     limit: Count | None = None
-    """So many of the vectors (or topics), drawn at random; null takes all."""
-    topics: str | None = None
+    """Take N of the vectors (or topics), drawn at random; null takes all."""
+    topics: InFile | None = None
     """What is searched: concepts, a topics file, or a data set on the hub (owner/name); null takes
     the labels of the training file."""
     index: Strategy = "title"
     """What of a topic is embedded: title, title_and_first_label, title_and_all_labels, mean."""
     embedder: str = PACKAGED_EMBEDDER
     """Any sentence-transformers model: hub id or folder; minilm comes from a package."""
-    model: str | None = None
+    model: InFile | None = None
     """Model that writes the labels of the adapters: hub id, folder, .gguf file, or demo."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    device: str | None = None
-    """Where model and embedder go: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the
-    CPU."""
-    adapters: dict[str, str] = Field(default_factory=dict)
+    dtype: Dtype = "auto"
+    """Dtype of the model."""
+    adapters: dict[str, InFile] = Field(default_factory=dict)
     """Name of a condition: adapter file or hub path."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, InFile] = Field(default_factory=dict)
     """Name of a condition: labelling run's folder, or JSONL file with labels that are made."""
     scales: Scales = TRAINED_SCALES
     """Of the adapters' input; of several the best on training vectors is taken."""
     untrained_scales: Scales = UNTRAINED_SCALES
-    """Of the unit vector without an adapter, in mean embedding norms; chosen likewise."""
+    """Of the unit vector without an adapter, in mean embedding norms; chosen in the same way."""
     choose_on: Count = 100
     """Training vectors on which a scale is chosen."""
     temperature: NotNegative = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: Nucleus = 1.0
+    """Sample from the most likely tokens that make up this share of the probability."""
     max_new_tokens: Count = 30
+    """Longest label, in tokens."""
     batch_size: Count = 64
     """Vectors at a time; a kill loses one batch at most."""
     seed: Seed = 0
+    """Seed of the sample, of the labels, and of the controls."""
 
     @model_validator(mode="after")
     def _something_to_look_up(self) -> RetrievalSettings:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from selfie_adapters.config.chat import ChatSettings
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
-from selfie_adapters.config.reading import Section
-from selfie_adapters.config.types import Seed
+from selfie_adapters.config.shared import ModelSettings
+from selfie_adapters.config.types import InFile, Numbers, Seed
 from selfie_adapters.errors import ConfigError
 
 Cut = Literal["trimmed", "first_quote", "last_quote"]
 Condition = Literal["trained", "untrained", "zero", "random", "training"]
 
 
-class ScoringSettings(Section):
+class ScoringSettings(ModelSettings):
     """The defaults are the published protocol's."""
 
     evaluation_mode: Literal["label_generator", "label_dataset", "label_generation_only"] = (
         "label_generator"
     )
-    """label_generator: labels by the adapter beside all controls; label_dataset: the labels of
+    """label_generator: labels by the adapter alongside all controls; label_dataset: the labels of
     labels_file alone; label_generation_only: labels by the adapter, no conversations."""
 
-    model: str = "demo"
-    """Hub id, folder, .gguf file, or demo."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-    device: str | None = None
-    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
+    model: InFile = "demo"
+    """Hub id, local folder, .gguf file, or demo."""
 
     template: str | None = None
     """The question about a vector, with the placeholder; null: the adapter's own, or the built-in
@@ -40,21 +35,21 @@ class ScoringSettings(Section):
     placeholder: str | None = None
     """The token in `template` that the vector replaces."""
 
-    vectors: str | None = None
+    vectors: InFile | None = None
     """Vector file whose rows are the latents' vectors; null: the SAE's decoder."""
 
     normalize_vectors: bool | None = None
     """Scales apply to unit vectors (true) or to vectors as they are (false), whatever the adapter's
     own normalization, which is off then; null: as the adapter does."""
 
-    sae: str = "demo"
+    sae: InFile = "demo"
     """SAELens folder, release:sae_id, or demo."""
 
     force_sae: bool = False
     """Use an SAE that was trained on other states than this model's (processed weights, lost
     scaling factors)."""
 
-    adapter: str | None = None
+    adapter: InFile | None = None
     """The adapter file; without one there is no condition that needs it."""
 
     sae_layer: int | None = None
@@ -66,26 +61,30 @@ class ScoringSettings(Section):
     labels_layer: int | None = None
     """The section of labels_file of this layer."""
 
-    labels_file: str | None = None
+    labels_file: InFile | None = None
     """Labels of the latents: any label file (docs/formats.md), or trained_labels.jsonl
     of a label_generation_only run."""
 
     split: Literal["train", "val", "test", "all"] = "val"
     """Which latents of labels_file, if it has splits."""
 
-    latents: list[int] | None = None
+    latents: Annotated[list[int] | None, Numbers] = None
     """Which latents; null: those of labels_file."""
 
     limit: int | None = Field(default=None, ge=1)
-    """So many of them, drawn by the seed; null: all."""
+    """Take N of them, drawn by the seed; null: all."""
 
     conditions: list[Condition] | None = None
     """null: all that adapter and labels_file allow."""
 
-    scales: list[float] = Field(default=[0.5, 0.8, 1.3, 2.1, 3.4, 5.5], min_length=1)
+    scales: Annotated[list[float], Numbers] = Field(
+        default=[0.5, 0.8, 1.3, 2.1, 3.4, 5.5], min_length=1
+    )
     """One label is written at each."""
 
-    untrained_scales: list[float] = Field(default=list(UNTRAINED_SCALES), min_length=1)
+    untrained_scales: Annotated[list[float], Numbers] = Field(
+        default=list(UNTRAINED_SCALES), min_length=1
+    )
     """The same for unit vectors without adapter."""
 
     untrained_scale_unit: Literal["embedding_norm", "absolute"] = "embedding_norm"
@@ -124,7 +123,7 @@ class ScoringSettings(Section):
     writer: ChatSettings = ChatSettings()
     """Who writes the conversations; default: the evaluated model itself."""
 
-    thresholds: list[float] = Field(default=[0.0], min_length=1)
+    thresholds: Annotated[list[float], Numbers] = Field(default=[0.0], min_length=1)
     """A conversation hits if the latent's activation is above; in the SAE's units."""
 
     foils: int = Field(default=5, ge=0)

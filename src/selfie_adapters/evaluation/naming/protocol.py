@@ -21,7 +21,7 @@ from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.position_kind import NAME, stated_kind
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.inputs import dataset_hash
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
@@ -66,6 +66,8 @@ def run_naming(
     """
     dataset = load_dataset(settings.source)
     sections = naming_sections(dataset, settings)
+    if settings.adapter is None:
+        raise ConfigError("adapter: the naming protocol measures one; name it.")
     adapter_file = find_adapter_file(settings.adapter)
     inputs = {"adapter_file": adapter_digest(adapter_file), "training_file": dataset_hash(dataset)}
     # Units of work are of one block: other layers in the same folder reuse what is there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import msgspec
 from pydantic import ConfigDict, Field, model_validator
 
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.config.reading import Section, beside, read_config, top_level_keys
+from selfie_adapters.config.reading import Section, beside, changed, read_config, top_level_keys
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_lines import read_jsonl
 
@@ -68,17 +68,22 @@ class TranslatedBridge:
         return self.published.output_dir
 
 
-def read_bridge_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+def read_bridge_config(
+    path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Any:
     """BridgeSettings from a file of this project's, TranslatedBridge from a published one.
 
-    overrides are keys of the file's own form. Raises MissingFileError, ConfigError.
+    overrides are keys of the file's own form; given are values of this project's settings that
+    replace those of either. Raises MissingFileError, ConfigError.
     """
     keys = top_level_keys(path, BridgeSettings)
     if not MARKS & keys:
-        return read_config(path, BridgeSettings, overrides)
+        return read_config(path, BridgeSettings, overrides, given=given)
     published = read_config(path, PublishedBridge, overrides)
     return TranslatedBridge(
-        published, translate(published, path), sorted(keys - {*PublishedBridge.model_fields})
+        published,
+        changed(translate(published, path), given),
+        sorted(keys - {*PublishedBridge.model_fields}),
     )
 
 

@@ -6,15 +6,15 @@ protocol; `published_results` writes its result files in the published format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from selfie_adapters.config.evaluation.scoring import Condition, ScoringSettings
-from selfie_adapters.config.reading import Section, beside, read_config, top_level_keys
+from selfie_adapters.config.reading import Section, beside, changed, read_config, top_level_keys
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.errors import ConfigError, DataError
@@ -137,15 +137,19 @@ class TranslatedScoring:
         return self.settings.conditions[0]
 
 
-def read_scoring_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+def read_scoring_config(
+    path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Any:
     """ScoringSettings from a file of this project's, TranslatedScoring from a published one.
 
-    overrides are keys of the file's own form. Raises MissingFileError, ConfigError, and DataError
+    overrides are keys of the file's own form; given are values of this project's settings that
+    replace those of either. Raises MissingFileError, ConfigError, and DataError
     for a training file that has nothing of what is asked for.
     """
     if not MARKS & top_level_keys(path, ScoringSettings):
-        return read_config(path, ScoringSettings, overrides)
-    return translate(read_config(path, PublishedScoring, overrides), path)
+        return read_config(path, ScoringSettings, overrides, given=given)
+    found = translate(read_config(path, PublishedScoring, overrides), path)
+    return replace(found, settings=changed(found.settings, given))
 
 
 def translate(published: PublishedScoring, config_file: str | Path) -> TranslatedScoring:

@@ -1,0 +1,64 @@
+"""Settings that several commands share, each written once: model, prompt, mean, sampling."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from selfie_adapters.config.reading import Section
+from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.types import (
+    Count,
+    Dtype,
+    InFile,
+    NotNegative,
+    Nucleus,
+    Option,
+    Positive,
+)
+
+DEVICE_DEFAULT = "the first GPU, else the CPU"
+
+
+class DeviceSettings(Section):
+    device: Annotated[str | None, Option(default=DEVICE_DEFAULT)] = None
+    """Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices."""
+
+
+class ModelSettings(DeviceSettings):
+    """The frozen model."""
+
+    model: InFile
+    """Hub id, local folder, .gguf file, or demo."""
+    dtype: Dtype = "auto"
+    """Dtype of the model."""
+
+
+class PromptSettings(Section):
+    """The prompt whose placeholder each soft token replaces."""
+
+    template: Annotated[str | None, Option(default="the adapter's, else the built-in one")] = None
+    """Prompt text with the placeholder; selfie prompt show prints the built-in one."""
+    placeholder: Annotated[str | None, Option(default="that of the prompt")] = None
+    """The token of the prompt that each soft token replaces."""
+
+
+class BindingSettings(PromptSettings):
+    ignore_binding: bool = False
+    """Continue although the adapter was trained with another model or prompt."""
+
+
+class SamplingSettings(Section):
+    """How labels are generated."""
+
+    temperature: NotNegative = 0.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: Nucleus = 1.0
+    """Sample from the most likely tokens that make up this share of the probability."""
+    repetition_penalty: Positive = 1.0
+    """Above 1: tokens that a label has already are less likely."""
+    max_new_tokens: Count = 30
+    """Longest label, in tokens."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.repetition_penalty, self.max_new_tokens)
