@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.baselines import LogitLens, RidgeProbe, TokenCosine, word_tokens
+from selfie_adapters.evaluation.baselines import LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.training.closed_form import word_tokens
 from tiny import golden_tokenizer, tiny_network
 
 NAMES = ["owl", "tin can", "bee", "a"]

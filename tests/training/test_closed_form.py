@@ -14,6 +14,7 @@ from selfie_adapters.training.closed_form import (
     label_embeddings,
     low_rank,
     set_map,
+    word_tokens,
 )
 from tiny import golden_tokenizer, tiny_network
 
@@ -129,13 +130,16 @@ def test_scale_and_low_rank_part_share_the_work(pairs):
 def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     objective = Objective(model, bound)
-    labels = tokenize_labels(model.tokenizer, [f"label {i}" for i in range(30)], bound.end_id)
+    texts = [f"label {i}" for i in range(30)]
+    labels = tokenize_labels(model.tokenizer, texts, bound.end_id)
     vectors = torch.randn(15, 32, generator=torch.Generator().manual_seed(0))
     vector_of = torch.arange(30) // 2
     rank = 4 if "low_rank" in kind else None
     adapters = [create_adapter(kind, 32, low_rank_rank=rank, seed=seed) for seed in (0, 1)]
     starts = [
-        closed_form_start(a, objective, lambda rows: vectors[vector_of[rows]], labels, vector_of, 7)
+        closed_form_start(
+            a, objective, lambda rows: vectors[vector_of[rows]], labels, texts, vector_of, seed=7
+        )
         for a in adapters
     ]
     assert starts[0] == starts[1]  # nothing of the published start is left
@@ -154,7 +158,7 @@ def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
 
     assert loss(adapters[0]) == pytest.approx(starts[0].loss, rel=1e-5)
     unit = vectors / vectors.norm(dim=1, keepdim=True)
-    embedded = label_embeddings(model, labels)
+    embedded = label_embeddings(model, word_tokens(model, texts))
     regression = fit(unit, (embedded[::2] + embedded[1::2]) / 2)
     norm = float(model.network.get_input_embeddings().weight.norm(dim=1).mean())
     for sizes in (dict.fromkeys(SIZES, 1.0), {**starts[0].sizes, "common": 1.0}):
@@ -173,5 +177,26 @@ def test_an_adapter_without_parameters_has_nothing_to_start(model):
                 Objective(model, bound),
                 lambda rows: torch.ones(len(rows), 32),
                 labels,
+                ["a"],
                 one,
             )
+
+
+def test_examples_that_are_not_chosen_have_no_influence(model):
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    objective = Objective(model, bound)
+    texts = [f"label {i}" for i in range(40)]
+    labels = tokenize_labels(model.tokenizer, texts, bound.end_id)
+    vectors = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    vector_of, chosen = torch.arange(40), torch.arange(1, 40, 2)
+    found = []
+    for others in (0.0, 5.0):
+        changed = vectors.clone()
+        changed[::2] += others
+        adapter = create_adapter("full_rank", 32, seed=0)
+        closed_form_start(
+            adapter, objective, lambda rows, v=changed: v[rows], labels, texts, vector_of, chosen
+        )
+        found.append(adapter.state_dict())
+    assert torch.equal(found[0]["weight"], found[1]["weight"])
+    assert torch.equal(found[0]["bias"], found[1]["bias"])

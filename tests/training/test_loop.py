@@ -149,6 +149,13 @@ def test_mixtures_take_their_shares_each_epoch(data, model):
     assert [row["examples"] for row in rows_of(run, "step")] == [5, 5, 5] * 2
 
 
+def test_the_binding_states_what_the_mixture_takes(data, model):
+    config = config_for(data, data__train_dataset_ratios=[{"datasets": "b@l2", "ratio": 1.0}])
+    binding = load_adapter(train(config, model) / "adapter_final.safetensors").binding
+    assert binding is not None
+    assert (binding.layer, binding.question) == (2, "b {}")
+
+
 def test_a_mixture_of_nothing_is_refused_with_the_nearest(data, model):
     config = config_for(data, data__train_dataset_ratios=[{"datasets": "bb@l2", "ratio": 1.0}])
     with pytest.raises(DataError, match='Did you mean "b@l2"'):

@@ -32,8 +32,11 @@ class Captured:
 
     @classmethod
     def by_sections(cls, sections: Sequence[Section]) -> Captured:
-        """What all sections of a training file state alike."""
-        return cls._common([section.metadata for section in sections])
+        """What sections of a training file state alike; those of vectors without a concept, which
+        are from several positions, decide only where there are no others."""
+        stated = [section.metadata for section in sections]
+        concepts = [one for one in stated if one.get("vector_type") != "null"]
+        return cls._common(concepts or stated)
 
     @classmethod
     def by_mean_file(cls, path: str | Path) -> Captured:

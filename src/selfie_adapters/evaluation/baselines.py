@@ -16,10 +16,15 @@ from torch import Tensor
 
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import DataError
-from selfie_adapters.inference.label_batches import LabelTokens, tokenize_labels
+from selfie_adapters.inference.label_batches import LabelTokens
 from selfie_adapters.inference.logit_lens import lens_logits, lens_words
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION, fit, label_embeddings
+from selfie_adapters.training.closed_form import (
+    VECTORS_A_DIMENSION,
+    fit,
+    label_embeddings,
+    word_tokens,
+)
 
 _TOKENS_AT_ONCE = 8192
 _TIE_BREAK = 1e-6
@@ -132,12 +137,6 @@ class RidgeProbe:
         """Minus the mean of the training names: [n, d_model]."""
         regression = self._regression
         return (unit_norm(vectors.float()) - regression.mean_x) @ regression.matrix
-
-
-def word_tokens(model: FrozenModel, names: Sequence[str]) -> LabelTokens:
-    """Tokens of names as they are inside a sentence, after a space."""
-    no_end = 0  # the closing quote and the end token are never looked at
-    return tokenize_labels(model.tokenizer, [f" {name.strip()}" for name in names], no_end)
 
 
 def _own_lengths(tokens: LabelTokens) -> Tensor:

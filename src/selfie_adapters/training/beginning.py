@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.errors import ConfigError, TrainingError
@@ -49,11 +50,21 @@ def first_state(setup: Setup, optimizer: torch.optim.Optimizer) -> Start:
         setup.validator.objective,
         train.vectors,
         train.tokens,
+        train.examples.labels,
         train.vector_of,
+        _to_start_from(setup),
         config.seed,
     )
     line = f"closed-form start: loss {found.loss:.4f} on {PROBES} examples"
     return Start(event={"event": "closed_form", "line": line, "step": 0, **asdict(found)})
+
+
+def _to_start_from(setup: Setup) -> Tensor:
+    """Examples that training takes; those without a concept only where there are no others."""
+    members, sections = setup.order.members(), setup.train.dataset.sections
+    null = torch.tensor([section.metadata["vector_type"] == "null" for section in sections])
+    concepts = members[~null[setup.train.examples.section[members]]]
+    return concepts if len(concepts) else members
 
 
 def check_same_run(setup: Setup, run: RunFolder, progress: Progress, examples: str) -> None:

@@ -10,7 +10,7 @@ each part of the map is then chosen by the loss itself, on a few examples, forwa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.inference.label_batches import LabelTokens
+from selfie_adapters.inference.label_batches import LabelTokens, tokenize_labels
 from selfie_adapters.inference.label_loss import Objective
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.fingerprint import mean_embedding_norm
@@ -47,6 +47,15 @@ class Regression:
     covariance: Tensor  # [d, d], of the vectors
     ridge: float
     explained: float
+
+
+def word_tokens(model: FrozenModel, labels: Sequence[str]) -> LabelTokens:
+    """Tokens of labels as they are inside a sentence, after a space: those of whole words.
+
+    Their embeddings say more about a label than those of the pieces that follow a quote.
+    """
+    no_end = 0  # the closing quote and the end token are never looked at
+    return tokenize_labels(model.tokenizer, [f" {label.strip()}" for label in labels], no_end)
 
 
 @torch.no_grad()
@@ -165,25 +174,31 @@ def closed_form_start(
     objective: Objective,
     vectors: Callable[[Tensor], Tensor],
     labels: LabelTokens,
+    texts: Sequence[str],
     vector_of: Tensor,
+    chosen: Tensor | None = None,
     seed: int = 0,
 ) -> ClosedFormStart:
     """Set `adapter` to the regression of label embeddings on vectors, at the sizes of least loss.
 
-    vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, vector_of:
-    label and vector of each example. Costs one pass over at most 10·d_model vectors and some
-    twenty forward passes of `PROBES` examples, none with gradients.
+    vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, texts,
+    vector_of: tokens, text and vector of the label of each example. chosen: the examples to start
+    from, None: all. Costs one pass over at most 10·d_model vectors and some twenty forward passes
+    of `PROBES` examples, none with gradients.
     Raises ConfigError for an adapter without parameters, and for fewer than two vectors.
     """
     if not adapter.num_parameters():
         raise ConfigError(f"projection.init: {adapter.kind} has nothing to start. Use published.")
     generator = torch.Generator().manual_seed(seed)
-    x, y = _pairs(adapter, objective.model, vectors, labels, vector_of, generator)
+    chosen = torch.arange(len(labels)) if chosen is None else chosen
+    words = word_tokens(objective.model, [texts[int(i)] for i in chosen])
+    targets = label_embeddings(objective.model, words)
+    x, y = _pairs(adapter, vectors, chosen, targets, vector_of[chosen], generator)
     if len(x) < 2:
         raise ConfigError("projection.init: closed_form needs two vectors or more.")
     regression = fit(x, y, seed)
     unit = mean_embedding_norm(objective.model)
-    probes = torch.randperm(len(labels), generator=generator)[:PROBES]
+    probes = chosen[torch.randperm(len(chosen), generator=generator)[:PROBES]]
     probed = vectors(probes)
     names = dict(adapter.named_parameters())
     parts = [
@@ -206,25 +221,28 @@ def closed_form_start(
         if tried[size] < least:
             least, sizes = tried[size], {**sizes, part: size}
     set_map(adapter, regression, unit, sizes)
-    chosen = {part: sizes[part] for part in parts}
-    return ClosedFormStart(chosen, least, regression.ridge, regression.explained, len(x))
+    used = {part: sizes[part] for part in parts}
+    return ClosedFormStart(used, least, regression.ridge, regression.explained, len(x))
 
 
 def _pairs(
     adapter: Adapter,
-    model: FrozenModel,
     vectors: Callable[[Tensor], Tensor],
-    labels: LabelTokens,
+    chosen: Tensor,
+    targets: Tensor,
     vector_of: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """What to regress: vectors as the adapter sees them, and the mean embedding of their labels."""
+    """What to regress: vectors as the adapter sees them, and the mean target of their labels.
+
+    targets, vector_of: of the examples `chosen`.
+    """
     _, vector, counts = torch.unique(vector_of, return_inverse=True, return_counts=True)
     n = counts.numel()
-    y = torch.zeros(n, adapter.dim).index_add(0, vector, label_embeddings(model, labels))
-    first = torch.full((n,), len(labels)).scatter_reduce(
-        0, vector, torch.arange(len(labels)), "amin"
+    y = torch.zeros(n, adapter.dim).index_add(0, vector, targets)
+    first = torch.full((n,), len(chosen)).scatter_reduce(
+        0, vector, torch.arange(len(chosen)), "amin"
     )
     some = torch.randperm(n, generator=generator)[: VECTORS_A_DIMENSION * adapter.dim]
-    x = vectors(first[some]).float()
+    x = vectors(chosen[first[some]]).float()
     return (unit_norm(x) if adapter.normalize_input else x), y[some] / counts[some].unsqueeze(1)

@@ -142,6 +142,12 @@ class TrainingOrder:
             order = order[shuffled]
         return order
 
+    def members(self) -> Tensor:
+        """Every example that some epoch may take, in rising order."""
+        if not self._groups:
+            return torch.arange(len(self._split))
+        return torch.unique(torch.cat([group.members for group in self._groups]))
+
     def counts(self, epoch: int) -> dict[str, int]:
         """Examples that each dataset gives to an epoch."""
         ids = self._split.dataset_ids

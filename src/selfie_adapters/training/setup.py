@@ -73,8 +73,10 @@ def set_up(
         raise DataError(f'{config.data.labels_file}: no vector has the split "train".')
     order = TrainingOrder(train, config)
     adapter = new_adapter(config, model)
-    layers = {section.layer for section in dataset.sections}
-    captured = asdict(Captured.by_sections(dataset.sections))
+    trained_on = torch.unique(train.examples.section[order.members()]).tolist()
+    sections = [dataset.sections[number] for number in trained_on]
+    layers = {section.layer for section in sections}
+    captured = asdict(Captured.by_sections(sections))
     bound = bind(model, prompt, layers.pop() if len(layers) == 1 else None)
     adapter.binding = bound.model_copy(update=captured)
     if config.model.enable_gradient_checkpointing:
