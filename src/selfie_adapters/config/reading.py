@@ -79,15 +79,15 @@ def read_config(
     """Read a YAML (or JSON) file, change it by `overrides` ("section.key=value"), and check it.
 
     defaults: values of top-level keys that the file leaves out or leaves empty. given: values,
-    nested as the sections are, that replace the file's. Paths in the file may be relative to the
-    file, else they are relative to the working directory.
+    nested as the sections are, that replace the file's. A path in the file is relative to the
+    working directory, or, if nothing is there, to the file.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
     file = existing_file(path)
-    values = _from_file(_read_values(file, kind), kind, file)
+    values = _read_values(file, kind)
     for override in overrides:
         _apply(values, override, kind)
-    values = merged(values, given or {})
+    values = merged(_from_file(values, kind, file), given or {})
     for name, value in (defaults or {}).items():
         if values.get(name) is None:
             values[name] = value
@@ -117,7 +117,7 @@ def merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _from_file(values: dict[str, Any], kind: type[Section], file: Path) -> dict[str, Any]:
-    """Values with their paths resolved: beside the file if they exist there, else as they are."""
+    """Values with their paths resolved: as they are, or beside the file where only that exists."""
     result = dict(values)
     for name, field in _fields(kind).items():
         value, section = result.get(name), own_section(field.annotation)
@@ -133,7 +133,9 @@ def _beside_each(value: Any, file: Path) -> Any:
         return {key: _beside_each(one, file) for key, one in value.items()}
     if isinstance(value, list):
         return [_beside_each(one, file) for one in value]
-    return beside(file, value) if isinstance(value, str) else value
+    # A single word ("demo") is a name, not a path.
+    is_path = isinstance(value, str) and ("/" in value or bool(Path(value).suffix))
+    return beside(file, value) if is_path else value
 
 
 def _names_file(field: FieldInfo) -> bool:
@@ -157,15 +159,11 @@ def top_level_keys(path: str | Path, kind: type[Section]) -> set[str]:
 
 
 def beside(config_file: str | Path, path: str) -> str:
-    """A relative path counts from the configuration's own folder, or else from the current one.
-
-    A single word ("demo") is a name, not a path.
-    """
+    """A relative path counts from the current folder, or else from the configuration's own."""
     given = user_path(path)
     near = user_path(config_file).parent / given
     try:
-        named = given.name == path and not given.suffix
-        found_near = not named and not given.is_absolute() and near.exists()
+        found_near = not given.is_absolute() and not given.exists() and near.exists()
     except OSError:  # no path can be that long; whoever opens it says so
         return path
     return str(near) if found_near else path

@@ -246,8 +246,8 @@ def load_config(
 ) -> TrainConfig:
     """Read a YAML file, change it by `overrides` ("training.learning_rate=0.02"), and check it.
 
-    given: values by section that replace the file's. Paths in the file may be relative to the file,
-    else they are relative to the working directory.
+    given: values by section that replace the file's. A path in the file is relative to the working
+    directory, or, if nothing is there, to the file.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
     """
     return read_config(path, TrainConfig, overrides, {"experiment_name": Path(path).stem}, given)
