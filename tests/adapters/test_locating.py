@@ -49,7 +49,7 @@ def test_offline_hub_path_says_what_was_tried(tmp_path, monkeypatch):
         load_adapter("some-owner/no-such-repo/sub/a.safetensors")
     message = str(refused.value)
     assert "there is no such local file" in message
-    assert "the file sub/a.safetensors of the hub repository some-owner/no-such-repo" in message
+    assert "some-owner/no-such-repo/sub/a.safetensors: cannot be fetched from the hub" in message
     assert "HF_HUB_OFFLINE is set" in message
 
 

@@ -12,7 +12,7 @@ from selfie_adapters.errors import ConfigError, DataError, DownloadError
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr("selfie_adapters.retrying.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("selfie_adapters.http.FIRST_WAIT", 0.001)
     monkeypatch.setenv("SOME_KEY", "k")
 
 

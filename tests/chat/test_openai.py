@@ -11,7 +11,7 @@ from selfie_adapters.errors import ConfigError, DownloadError
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr("selfie_adapters.retrying.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("selfie_adapters.http.FIRST_WAIT", 0.001)
 
 
 def question(text: str = "Who?", **changes) -> ChatRequest:
@@ -102,7 +102,7 @@ def test_what_may_go_well_the_next_time_is_asked_again(failure):
 def test_a_wait_that_the_server_asks_for_is_kept(monkeypatch):
     slept = []
     # `time` is one module for all: the server's own sleeps of 0 s come along
-    monkeypatch.setattr("selfie_adapters.retrying.time.sleep", slept.append)
+    monkeypatch.setattr("selfie_adapters.http.time.sleep", slept.append)
 
     def waited(*asked: str) -> list[float]:
         slept.clear()
@@ -122,12 +122,12 @@ def test_a_server_that_does_not_recover_is_named():
         with pytest.raises(DownloadError, match=r"/v1/chat/completions: status 503, warming up"):
             OpenAIChat(server.address, "m").answer([question()])
         assert len(server.asked) == 6
-    with pytest.raises(DownloadError, match="no whole answer"):  # nobody listens there any more
+    with pytest.raises(DownloadError, match="no complete answer"):  # nobody listens there any more
         OpenAIChat(server.address, "m").answer([question()])
 
 
 def test_a_server_that_stalls_is_given_up(monkeypatch):
-    monkeypatch.setattr("selfie_adapters.retrying.ATTEMPTS", 2)
+    monkeypatch.setattr("selfie_adapters.http.ATTEMPTS", 2)
     with chat_server(lambda _asked: says("late", stall=1.0)) as server:
         chat = OpenAIChat(server.address, "m", timeout=0.05)
         with pytest.raises(DownloadError, match=r"timed out.*2 attempts"):

@@ -16,7 +16,7 @@ from fuzz.mutations import damage_bytes, damage_inside_zip, damage_safetensors
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.adapters.containers import is_adapter_file
 from selfie_adapters.dataset.source import read_label_source
-from selfie_adapters.sources.table_rows import file_rows
+from selfie_adapters.files.table_rows import file_rows
 from selfie_adapters.sources.topics.topic import topic_of_row
 from tiny_gguf import control_vector
 

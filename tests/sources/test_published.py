@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from export_bucket import Proxy
-from selfie_adapters.errors import DataError, DownloadError
+from selfie_adapters.errors import DataError, DownloadError, MissingFileError
 from selfie_adapters.sources import published
 from selfie_adapters.sources.published import FILES, PublishedFile, fetch_published
 
@@ -28,7 +28,7 @@ def mirror(tmp_path, monkeypatch):
     (tmp_path / "mirror" / path).write_bytes(CONTENT)
     known = PublishedFile(path, hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(FILES, "goodfire-8b-labels", known)
-    monkeypatch.setattr("selfie_adapters.retrying.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("selfie_adapters.http.FIRST_WAIT", 0.001)
     handler = partial(Quiet, directory=tmp_path / "mirror")
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -76,8 +76,8 @@ def test_one_failure_is_got_over(mirror, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "error", "message", "requests"),
     [
-        (lambda s, h, b: (503, {}, b""), DownloadError, "HTTP 503 .*6 attempts", 6),
-        (lambda s, h, b: (404, {}, b""), DownloadError, "refused .HTTP 404", 1),
+        (lambda s, h, b: (503, {}, b""), DownloadError, "status 503, .*6 attempts", 6),
+        (lambda s, h, b: (404, {}, b""), DownloadError, "status 404, .*Check the address", 1),
         (lambda s, h, b: (s, h, b + b"x"), DataError, "SHA-256 is .* nothing was written", 1),
     ],
 )
@@ -91,8 +91,16 @@ def test_what_stays_wrong_leaves_no_file(mirror, tmp_path, change, error, messag
 
 def test_no_network(mirror, tmp_path):
     mirror.stop()
-    with pytest.raises(DownloadError, match="no answer.*refused"):
+    with pytest.raises(DownloadError, match="no complete answer.*refused"):
         fetch_published("goodfire-8b-labels", tmp_path)
+
+
+def test_a_file_address_is_read_and_checked(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_DATA_URL", (tmp_path / "mirror").as_uri())
+    path, fetched = fetch_published("goodfire-8b-labels", tmp_path / "out")
+    assert (path.read_bytes(), fetched) == (CONTENT, True)
+    with pytest.raises(MissingFileError):
+        fetch_published("vital-articles", tmp_path / "out")
 
 
 def test_an_address_that_is_none(monkeypatch, tmp_path):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.adapters.specialists import is_specialist
-from selfie_adapters.errors import AdapterError, first_line
+from selfie_adapters.errors import AdapterError, DownloadError
 from selfie_adapters.files import existing_file, looks_local
+from selfie_adapters.hub import fetch_hub_file
 
 MEAN_SUFFIX = ".mean.safetensors"
 DEMO = "demo"
@@ -99,15 +100,7 @@ def _only_adapter_in(folder: Path) -> Path:
 
 
 def _from_hub(repo: str, filename: str) -> Path:
-    import huggingface_hub  # only this path needs it
-
     try:
-        return Path(huggingface_hub.hf_hub_download(repo, filename))
-    # The client lets errors of its HTTP library and of its download backend through as well.
-    except Exception as error:
-        offline = " HF_HUB_OFFLINE is set." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-        raise AdapterError(
-            f"{repo}/{filename}: there is no such local file, and the file {filename} of the hub "
-            f"repository {repo} could not be fetched ({first_line(error)})."
-            f"{offline} Check the name, or download it elsewhere and give the local path."
-        ) from error
+        return fetch_hub_file(repo, filename, "Or download it elsewhere and give the local path.")
+    except DownloadError as error:
+        raise AdapterError(f"there is no such local file, and {error}") from error

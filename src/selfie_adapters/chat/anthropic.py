@@ -18,7 +18,7 @@ from selfie_adapters.chat.server import ChatServer, api_key, well_formed
 from selfie_adapters.errors import DataError, DownloadError
 from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
-from selfie_adapters.retrying import PassingFailure
+from selfie_adapters.http import PassingFailure
 
 ADDRESS = "https://api.anthropic.com/v1"
 _VERSION = "2023-06-01"

@@ -11,7 +11,7 @@ import httpx2
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.chat.server import ChatServer, api_key, well_formed
 from selfie_adapters.errors import DownloadError
-from selfie_adapters.retrying import PassingFailure
+from selfie_adapters.http import PassingFailure
 
 
 class OpenAIChat:

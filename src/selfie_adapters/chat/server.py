@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
 
 from selfie_adapters.errors import ConfigError, DownloadError
-from selfie_adapters.retrying import PassingFailure, with_retries
+from selfie_adapters.http import PassingFailure, answered, with_retries
 
 Result = TypeVar("Result")
 
-_PASSING = {408, 409, 425, 429}  # and every 5xx
 _CONNECT_SECONDS = 20.0
 
 
@@ -75,7 +72,7 @@ class ChatServer:
                 if repeatable or isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
                     raise
                 raise DownloadError(
-                    f"{url}: no whole answer ({error or type(error).__name__}), so it is not known "
+                    f"{url}: no complete answer ({error or type(error).__name__}); it is not known "
                     "whether the server took the request. Look there before you run it again."
                 ) from error
 
@@ -99,26 +96,11 @@ class ChatServer:
         url = path if path.startswith(("http://", "https://")) else f"{self.base_url}/{path}"
 
         def once() -> Result:
-            try:
-                response = send(url)
-            except httpx2.TransportError as error:
-                said = str(error) or type(error).__name__
-                raise PassingFailure(f"no whole answer ({said})") from error
-            self._check(url, response)
-            return read(decode(response))
+            return read(decode(answered(url, lambda: send(url), self._fix)))
 
         return with_retries(
             url, once, "Is the server up, and not too busy? What was answered is kept."
         )
-
-    def _check(self, url: str, response: httpx2.Response) -> None:
-        status = response.status_code
-        if response.is_success:
-            return
-        told = f"status {status}, {_said(response)}"
-        if status in _PASSING or status >= 500:
-            raise PassingFailure(told, _wanted_wait(response))
-        raise DownloadError(f"{url}: {told}. {self._fix(status)}")
 
     def _fix(self, status: int) -> str:
         if status in (401, 403):
@@ -163,31 +145,3 @@ def _json(response: httpx2.Response) -> Any:
 
 def _text(response: httpx2.Response) -> str:
     return response.content.decode("utf-8", "replace")
-
-
-def _said(response: httpx2.Response) -> str:
-    """The server's own words, on one line."""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        body = response.content[:300].decode("utf-8", "replace")
-    said = body
-    if isinstance(body, dict):
-        said = body.get("error", body.get("detail", body.get("message", body)))
-        said = said.get("message", said) if isinstance(said, dict) else said
-    return " ".join(str(said).split())[:300] or "without a word"
-
-
-def _wanted_wait(response: httpx2.Response) -> float | None:
-    """Seconds in Retry-After, which may be a number or a date."""
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return seconds if seconds > 0 else None  # not a number is not above 0 either

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from selfie_adapters.errors import first_line
 from selfie_adapters.files import user_path
+from selfie_adapters.hub import access_fix
 
 
 def not_loaded(name: str, error: Exception) -> str:
@@ -27,19 +26,8 @@ def _fix(name: str, error: Exception) -> str:
             'The model does not fit into the memory: use a smaller dtype, the device "auto" to '
             "spread it over all devices, or another device."
         )
-    for cause in _causes(error):
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if isinstance(cause, GatedRepoError) or (
-            isinstance(cause, HfHubHTTPError)
-            and not isinstance(cause, RepositoryNotFoundError)
-            and status in (401, 403)
-        ):
-            return (
-                f"Access is restricted: ask for it at {constants.ENDPOINT}/{name}, then run "
-                "`hf auth login`."
-            )
-        if isinstance(cause, RepositoryNotFoundError):
-            return "Check the name (owner/name); for a private repository run `hf auth login`."
+    if (fix := access_fix(name, error)) is not None:
+        return fix
     if "custom code" in str(error) or "trust_remote_code" in str(error):
         return (
             "Code from a model's own repository (trust_remote_code) is not run here. Use a version "
@@ -56,13 +44,3 @@ def _fix(name: str, error: Exception) -> str:
         'Give a hub id (owner/name), a local folder, a .gguf file, or "demo". Without a network, '
         f"download the model elsewhere first ({Path(constants.HF_HUB_CACHE)} is the hub's cache)."
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those it was raised from."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__

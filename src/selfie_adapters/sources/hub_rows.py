@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, DownloadError, first_line
+from selfie_adapters.errors import DataError
 from selfie_adapters.extras import is_installed, require_extra
 from selfie_adapters.files import existing_file, looks_local
-from selfie_adapters.sources.table_rows import KINDS, file_rows
+from selfie_adapters.files.table_rows import KINDS, file_rows
+from selfie_adapters.hub import fetch_hub_data, hub_data_files
 
 _NOT_DATA = ("dataset_infos.json", "dataset_info.json")
 
@@ -49,33 +50,8 @@ def hub_rows(repo: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from file_rows(file, name)
 
 
-def _has_parquet(repo: str) -> bool:
-    """Whether the hub lists a Parquet file; False where that cannot be found out."""
-    import huggingface_hub
-
-    try:
-        files = huggingface_hub.list_repo_files(repo, repo_type="dataset")
-    except Exception:  # fetching the files says what is wrong
-        return False
-    return any(name.endswith(".parquet") for name in files)
-
-
 def _fetched(repo: str) -> Path:
-    import huggingface_hub
-
-    if not is_installed("pyarrow") and _has_parquet(repo):
+    if not is_installed("pyarrow") and any(f.endswith(".parquet") for f in hub_data_files(repo)):
         require_extra("export", f"The data set {repo} (Parquet)")
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                repo, repo_type="dataset", allow_patterns=[f"*{kind}" for kind in KINDS]
-            )
-        )
-    # the client lets errors of its HTTP library and of its download backend through as well
-    except Exception as error:
-        offline = " HF_HUB_OFFLINE is set." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-        raise DownloadError(
-            f"{repo}: there is no such file here, and the hub's data set cannot be "
-            f"fetched ({first_line(error)}).{offline} Check the name and the network, or fetch it "
-            "elsewhere and give a JSONL file."
-        ) from error
+    otherwise = f"There is no file {repo} here; one in JSONL can be given instead."
+    return fetch_hub_data(repo, [f"*{kind}" for kind in KINDS], otherwise)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from selfie_adapters.errors import DataError, DownloadError, nearest
-from selfie_adapters.files import atomic_path, sha256
-from selfie_adapters.retrying import PassingFailure, with_retries
+from selfie_adapters.errors import DataError, nearest
+from selfie_adapters.files import atomic_path, existing_file, sha256
+from selfie_adapters.http import fetch
 
 BASE_URL = "https://raw.githubusercontent.com/agencyenterprise/selfie-adapters/main"
 URL_VARIABLE = "SELFIE_DATA_URL"
@@ -53,7 +51,7 @@ def fetch_published(name: str, folder: str | Path = ".") -> tuple[Path, bool]:
         return path, False
     base = os.environ.get(URL_VARIABLE) or BASE_URL
     url = f"{base.rstrip('/')}/{wanted.path}"
-    data = with_retries(url, lambda: _get(url))
+    data = _content(url)
     found = hashlib.sha256(data).hexdigest()
     if found != wanted.sha256:
         raise DataError(
@@ -65,18 +63,10 @@ def fetch_published(name: str, folder: str | Path = ".") -> tuple[Path, bool]:
     return path, True
 
 
-def _get(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-            return response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            reason = f"HTTP {error.code} {error.reason}"
-        if error.code < 500 and error.code not in {408, 425, 429}:
-            raise DownloadError(f"{url}: refused ({reason}). Check the address.") from error
-        raise PassingFailure(reason) from error
-    except ValueError as error:  # not a URL at all
-        raise DataError(f"{url}: not an address ({error}). Check ${URL_VARIABLE}.") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise PassingFailure(f"no answer, or only part of it ({reason})") from error
+def _content(url: str) -> bytes:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return existing_file(unquote(parts.path)).read_bytes()
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise DataError(f"{url}: an http or https address is expected. Check ${URL_VARIABLE}.")
+    return fetch(url, _TIMEOUT, "Check the address.")

@@ -29,7 +29,7 @@ GOODFIRE = ("goodfire-llama-3.1-8b-instruct", "layer_19")
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
     """Prepare a case from a hub in a folder; labels "label 0" to "label 95" unless given."""
-    monkeypatch.setattr(sae_files, "fetch_hub_file", lambda r, f: tmp_path / "hub" / r / f)
+    monkeypatch.setattr(sae_files, "fetch_hub_file", lambda r, f, _: tmp_path / "hub" / r / f)
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
 
     def prepare(case: str | None = "goodfire 8B", **options):

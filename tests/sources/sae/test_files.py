@@ -42,7 +42,7 @@ def local_hub(tmp_path, monkeypatch):
     """Repositories in a folder, without a server."""
     fetched = []
 
-    def fetch(repo, filename):
+    def fetch(repo, filename, otherwise):
         fetched.append((repo, filename))
         assert (tmp_path / repo / filename).is_file(), filename
         return tmp_path / repo / filename
@@ -107,7 +107,7 @@ def test_blocks_of_any_size_hold_the_same_rows(local_hub, monkeypatch):
         assert len(blocks) > 5
         assert torch.equal(torch.cat(blocks), expected)
         monkeypatch.undo()
-        monkeypatch.setattr(sae_files, "fetch_hub_file", lambda r, f: root / r / f)
+        monkeypatch.setattr(sae_files, "fetch_hub_file", lambda r, f, _: root / r / f)
 
 
 def test_a_configuration_of_other_widths_stops(local_hub):

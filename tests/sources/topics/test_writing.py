@@ -108,7 +108,7 @@ def test_costs_are_those_of_what_is_missing(titles, tmp_path):
 
 
 def test_a_failing_server_loses_nothing(titles, tmp_path, monkeypatch):
-    monkeypatch.setattr("selfie_adapters.retrying.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("selfie_adapters.http.FIRST_WAIT", 0.001)
     with chat_server(openai) as server:
         whole = TopicWriting(settings_for(titles, server), tmp_path / "whole").run().read_bytes()
     down = [False]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from selfie_adapters.errors import DataError, DownloadError, MissingFileError
 from selfie_adapters.files import atomic_path
-from selfie_adapters.retrying import PassingFailure, with_retries
+from selfie_adapters.http import PassingFailure, may_pass, with_retries
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -104,7 +104,7 @@ class Bucket:
         )
         if status:
             reason = f"HTTP {status[1]} {status[2]}"
-            if status[1].startswith("4") and status[1] not in {"408", "425", "429"}:
+            if not may_pass(int(status[1])):
                 text = f"{self.url}: {path} is refused ({reason}). Check the address."
                 return DownloadError(text)
         return PassingFailure(reason)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.sources.hub import fetch_hub_file
+from selfie_adapters.hub import fetch_hub_file
 from selfie_adapters.sources.sae.cross_layer import source_of, with_target
 from selfie_adapters.sources.sae.decoder import Decoder, open_decoder
 from selfie_adapters.sources.sae.facts import SaeFacts, read_facts, with_guesses
@@ -17,6 +17,8 @@ from selfie_adapters.sources.sae.layouts import ANY_DECODER, LAYOUTS, ROWS, Layo
 from selfie_adapters.sources.sae.registry import RegisteredSae, load_w_dec
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".npy")
+
+_OTHERWISE = "Or fetch the file elsewhere and give it as --sae-path."
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ def open_registered(
     elif folder is not None:
         found = _local_config(folder, config)
     else:
-        found = fetch_hub_file(entry.repo, config)
+        found = fetch_hub_file(entry.repo, config, _OTHERWISE)
     facts = with_guesses(read_facts(found, entry.overrides), layout, names, layer)
-    weights = file or fetch_hub_file(entry.repo, layout.weights_file(entry.path))
+    weights = file or fetch_hub_file(entry.repo, layout.weights_file(entry.path), _OTHERWISE)
     tensors = {name.format(path=entry.path): way for name, way in layout.tensors.items()}
     decoder = open_decoder(
         weights,

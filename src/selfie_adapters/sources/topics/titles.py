@@ -8,7 +8,7 @@ from typing import Any
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_text import parse_json
-from selfie_adapters.sources.table_rows import jsonl_rows
+from selfie_adapters.files.table_rows import jsonl_rows
 
 _EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'
 _KEYS = ("title", "name", "original_title")

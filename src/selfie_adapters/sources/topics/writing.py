@@ -21,7 +21,7 @@ from selfie_adapters.config.writing import TopicWritingSettings, WriterSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, write_json
-from selfie_adapters.sources.table_rows import file_rows
+from selfie_adapters.files.table_rows import file_rows
 from selfie_adapters.sources.topics.questions import (
     Candidates,
     judging_request,
