@@ -10,41 +10,58 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
-    from selfie_adapters.dataset import VectorLabelDataset, load_dataset
+    from selfie_adapters.config import TrainConfig
+    from selfie_adapters.dataset import (
+        Item,
+        Section,
+        VectorLabelDataset,
+        load_dataset,
+        save_dataset,
+    )
+    from selfie_adapters.errors import SelfieError
+    from selfie_adapters.inference.sampling import Sampling
     from selfie_adapters.labelling import Label, Labeller
-    from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
+    from selfie_adapters.labelling.reading import Reading, read_prompt
+    from selfie_adapters.model import FrozenModel, SoftPrompt, capture, load_model
     from selfie_adapters.training import label_losses, train
 
     __version__: str
 
-_HOMES = {
-    "Adapter": "adapters",
-    "create_adapter": "adapters",
-    "load_adapter": "adapters",
-    "VectorLabelDataset": "dataset",
-    "load_dataset": "dataset",
-    "Label": "labelling",
-    "Labeller": "labelling",
-    "FrozenModel": "model",
-    "SoftPrompt": "model",
-    "load_model": "model",
-    "label_losses": "training",
-    "train": "training",
+_MODULES = {
+    "adapters": ("Adapter", "create_adapter", "load_adapter"),
+    "config": ("TrainConfig",),
+    "dataset": ("Item", "Section", "VectorLabelDataset", "load_dataset", "save_dataset"),
+    "errors": ("SelfieError",),
+    "inference.sampling": ("Sampling",),
+    "labelling": ("Label", "Labeller"),
+    "labelling.reading": ("Reading", "read_prompt"),
+    "model": ("FrozenModel", "SoftPrompt", "capture", "load_model"),
+    "training": ("label_losses", "train"),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Adapter",
     "FrozenModel",
+    "Item",
     "Label",
     "Labeller",
+    "Reading",
+    "Sampling",
+    "Section",
+    "SelfieError",
     "SoftPrompt",
+    "TrainConfig",
     "VectorLabelDataset",
     "__version__",
+    "capture",
     "create_adapter",
     "label_losses",
     "load_adapter",
     "load_dataset",
     "load_model",
+    "read_prompt",
+    "save_dataset",
     "train",
 ]
 
@@ -54,10 +71,10 @@ def __getattr__(name: str) -> Any:
         from selfie_adapters.installed import own_version
 
         return own_version()
-    if home := _HOMES.get(name):
-        return getattr(import_module(f"{__name__}.{home}"), name)
+    if module := _MODULE_OF.get(name):
+        return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return list(__all__)

@@ -15,8 +15,8 @@ from selfie_adapters.errors import SelfieError
 from selfie_adapters.serving.requests import (
     LabelRequest,
     ReadRequest,
-    as_vectors,
     parse_request,
+    vectors_in,
     vectors_of,
 )
 
@@ -60,7 +60,7 @@ def test_damaged_requests(tmp_path):
         def label():
             wanted = parse_request(LabelRequest, body)
             assert all(-1e400 < scale < 1e400 for scale in wanted.scales)
-            assert as_vectors(wanted.vectors).dtype == torch.float32
+            assert vectors_in(wanted.vectors).dtype == torch.float32
 
         one_sentence(label)
 

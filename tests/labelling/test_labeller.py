@@ -4,6 +4,7 @@ import dataclasses
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -66,6 +67,26 @@ def test_sampled_labels_do_not_depend_on_the_batch_size(labeller, vectors, batch
     expected = labeller.label(vectors, batch_size=24, **options)
     found = labeller.label(vectors, batch_size=batch_size, **options)
     assert [[x.raw for x in row] for row in found] == [[x.raw for x in row] for row in expected]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda rows: rows.numpy(),
+        lambda rows: rows.numpy().astype(np.float64),
+        lambda rows: rows.tolist(),
+        lambda rows: tuple(map(tuple, rows.tolist())),
+        lambda rows: list(rows),
+        lambda rows: list(rows.numpy()),
+    ],
+    ids=["numpy", "float64", "lists", "tuples", "list of tensors", "list of arrays"],
+)
+def test_arrays_and_lists_get_the_labels_of_the_tensor(labeller, vectors, form):
+    expected = labeller.label(vectors[:3], max_new_tokens=6)
+    assert labeller.label(form(vectors[:3]), max_new_tokens=6) == expected
+    one = labeller.label(vectors[1:2], max_new_tokens=6)
+    assert labeller.label(form(vectors[:3])[1], max_new_tokens=6) == one
+    assert one[0][0].raw == expected[1][0].raw
 
 
 def test_a_shard_writes_what_the_whole_job_writes(labeller, vectors):
@@ -188,7 +209,7 @@ def test_an_adapter_of_another_width_is_refused(model):
     ("bad", "message"),
     [
         (torch.ones(2, 47), r"\[n, 48\] is expected"),
-        (torch.ones(48), r"\[n, 48\] is expected"),
+        (torch.ones(47), r"\[n, 48\] is expected"),
         (torch.cat([torch.ones(1, 48), torch.full((1, 48), math.nan)]), "vector 1 holds NaN"),
         (torch.full((1, 48), math.inf), "vector 0 holds NaN or infinity"),
     ],

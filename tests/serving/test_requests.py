@@ -15,8 +15,8 @@ from selfie_adapters.serving.requests import (
     LabelRequest,
     ReadRequest,
     RefusedError,
-    as_vectors,
     parse_request,
+    vectors_in,
     vectors_of,
 )
 
@@ -53,7 +53,7 @@ def test_one_vector_needs_no_outer_axis(body):
 def test_half_precision_and_whole_numbers_in_json_are_read():
     assert vectors_of(npy(ROWS.numpy().astype(np.float16))).allclose(ROWS, atol=1e-3)
     assert vectors_of(save({"x": ROWS.bfloat16()})).allclose(ROWS, atol=1e-2)
-    assert as_vectors([1, 2]).tolist() == [[1.0, 2.0]]
+    assert vectors_in([1, 2]).tolist() == [[1.0, 2.0]]
 
 
 def claiming(shape):
@@ -152,7 +152,7 @@ def test_a_bad_request_says_what_is_wrong(kind, body, message):
 def test_many_errors_in_one_body_cost_no_more_than_one(body):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError if b"x" in body else RefusedError):
-        as_vectors(parse_request(LabelRequest, body).vectors)
+        vectors_in(parse_request(LabelRequest, body).vectors)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kB
 
 

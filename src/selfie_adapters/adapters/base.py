@@ -204,4 +204,5 @@ class Adapter(nn.Module, ABC):
         return save_adapter(self, path)
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, normalize_input={self.normalize_input}"
+        rank = "" if self.low_rank_rank is None else f"low_rank_rank={self.low_rank_rank}, "
+        return f"dim={self.dim}, {rank}normalize_input={self.normalize_input}"

@@ -19,10 +19,10 @@ from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
 from selfie_adapters.errors import DataError, SelfieError
 from selfie_adapters.files import atomic_path, check_free, existing_file, inside, user_path
 
-_SHOWN = 5  # problems in the message of an error; `selfie data inspect` shows more
+_SHOWN = 5  # problems in an error (`selfie data inspect` shows more), sections in a repr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Section:
     """Labelled vectors of one dataset and layer. metadata is kept whole, extra keys too."""
 
@@ -43,10 +43,15 @@ class Section:
         """How a mixture names it: dataset_name@l{layer}."""
         return f"{self.name}@l{self.layer}"
 
+    def __repr__(self) -> str:
+        rows, width = self.vectors.shape
+        dtype = str(self.vectors.dtype).removeprefix("torch.")
+        return f"Section({self.id}, vectors [{rows}, {width}] {dtype}, {len(self.items)} labeled)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Examples:
-    """Training examples of a split in file order: one a (vector, label)."""
+    """Training examples of a split in file order, one per (vector, label) pair."""
 
     labels: list[str]
     section: Tensor  # [n], position in `VectorLabelDataset.sections`
@@ -54,6 +59,9 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Examples({len(self)} pairs of vector and label)"
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,16 @@ class LabelledVector:
     split: Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VectorLabelDataset:
     """A training file. Vectors stay on disk until they are gathered."""
 
     sections: Sequence[Section]
+
+    def __repr__(self) -> str:
+        listed = ", ".join(map(repr, self.sections[:_SHOWN]))
+        more = len(self.sections) - _SHOWN
+        return f"VectorLabelDataset([{listed}{f', and {more} more' if more > 0 else ''}])"
 
     @cached_property
     def d_model(self) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +18,7 @@ from selfie_adapters.tensor_files import open_tensors
 
 _LAYER = re.compile(r"(?:layers?|blocks?|l|direction)?[._ ]?(\d{1,4})", re.IGNORECASE)
 _ROWS_AT_ONCE = 8192
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Directions(NamedTuple):
@@ -87,6 +89,53 @@ def _layers(names: Iterable[str]) -> tuple[int, ...] | None:
     return numbers if len(numbers) == len(matches) == len(set(numbers)) else None
 
 
+def as_vectors(values: Any) -> Tensor:
+    """`values` as one floating-point tensor [n, d_model]; one vector may be [d_model].
+
+    values: a tensor, a numpy array, a list of numbers, or a sequence of any of these. Tensors of
+    at most 32 bits keep dtype and memory; all else becomes float32. Raises DataError for other
+    shapes, rows of several lengths, and what is not a real number.
+    """
+    try:
+        if isinstance(values, (list, tuple)) and any(
+            isinstance(row, (Tensor, np.ndarray)) for row in values
+        ):
+            tensor = torch.cat([as_vectors(row) for row in values])
+        elif isinstance(values, Tensor):
+            tensor = values
+            if tensor.dtype == torch.bool or tensor.is_complex():
+                raise TypeError
+            if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+                tensor = tensor.float()
+        else:
+            tensor = _from_numbers(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(
+            "a list of numbers, or lists of numbers of one length, is expected."
+        ) from error
+    if tensor.ndim == 1:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 2:
+        raise DataError(f"vectors of shape {list(tensor.shape)}: [n, d_model] is expected.")
+    return tensor
+
+
+def _from_numbers(values: Any) -> Tensor:
+    """float32, of any shape. numpy alone would also convert booleans, None and strings."""
+    if isinstance(values, (list, tuple)):
+        rows = (row if isinstance(row, (list, tuple)) else (row,) for row in values)
+        kinds = {type(number) for row in rows for number in row}
+        if not all(issubclass(kind, _NUMBERS) and kind is not bool for kind in kinds):
+            raise TypeError
+        array = np.asarray(values, dtype=np.float64)  # an integer may exceed 64 bits
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiu":
+            raise TypeError
+    with np.errstate(over="ignore"):  # becomes infinity, which callers report with its position
+        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+
+
 def save_vectors(path: str | Path, vectors: Tensor) -> None:
     """Write one 2-D tensor as `.safetensors` (key "vectors") or `.pt`, atomically."""
     contiguous = vectors.detach().cpu().contiguous()
@@ -104,7 +153,7 @@ def bad_rows(vectors: Tensor, rows: Tensor) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     for chunk in rows.split(_ROWS_AT_ONCE):
         values = vectors[chunk].float()
-        # A row's largest magnitude tells all: NaN, infinity or zero.
+        # NaN, infinity and a row of zeros all show in the largest magnitude.
         largest = values.abs().amax(dim=1)
         for position in (~(largest > 0) | ~torch.isfinite(largest)).nonzero().flatten().tolist():
             what = "all zeros" if largest[position] == 0 else "NaN or infinity"

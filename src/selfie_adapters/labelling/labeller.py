@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,7 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.specialists import Place
+from selfie_adapters.dataset.vectors import as_vectors
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.inference.generate import Generated, answer_text, label_in
 from selfie_adapters.inference.microbatch import rows_per_batch
@@ -119,6 +121,9 @@ class Labeller:
         self._engine = engine(model, self.prompt)
         self._zeros: dict[Adapter, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"Labeller({self.model!r}, {self.adapter!r})"
+
     @cached_property
     def binding(self) -> Binding:
         """Of this model and prompt, with the layer that the adapter was trained for."""
@@ -171,7 +176,7 @@ class Labeller:
 
     def label(
         self,
-        vectors: Tensor,
+        vectors: Tensor | np.ndarray | Sequence[Any],
         scales: Sequence[float] = (1.0,),
         samples: int = 1,
         sampling: Sampling | None = None,
@@ -186,7 +191,8 @@ class Labeller:
     ) -> list[list[Label]]:
         """One list of labels per vector: scales × samples of them, scale by scale.
 
-        vectors: [n, d_model]. sampling: None is greedy, up to 30 tokens (then every sample of a
+        vectors: [n, d_model], or one vector [d_model]: a tensor, a numpy array, or lists of
+        numbers. sampling: None is greedy, up to 30 tokens (then every sample of a
         scale is the same). options: fields of `Sampling` that replace its own, such as
         temperature=0.7. first_index: the number of the first vector in a longer job; a row's seed
         is made of seed, vector number, scale and sample, so that batches and shards do not change
@@ -198,14 +204,15 @@ class Labeller:
         sampling = replace(sampling or Sampling(), **options)
         check_settings(scales, samples, sampling)
         self._check_room(sampling.max_new_tokens)
-        if vectors.ndim != 2 or vectors.shape[1] != self.model.d_model:
+        vectors = as_vectors(vectors)
+        if vectors.shape[1] != self.model.d_model:
             raise DataError(
-                f"vectors of shape {tuple(vectors.shape)}: [n, {self.model.d_model}] is expected "
+                f"vectors of shape {list(vectors.shape)}: [n, {self.model.d_model}] is expected "
                 f"for {self.model.name}."
             )
         bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten().tolist()
         if bad:
-            raise DataError(f"vector {first_index + bad[0]} holds NaN or infinity. Leave it out.")
+            raise DataError(f"vector {first_index + bad[0]} holds NaN or infinity. Remove it.")
         if names is None:
             names = [(first_index + i,) for i in range(len(vectors))]
         rows = [

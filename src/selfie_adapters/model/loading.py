@@ -39,7 +39,7 @@ from selfie_adapters.model.weights import check_loaded
 _NO_CODE = {"trust_remote_code": False}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrozenModel:
     """A language model whose weights get no gradient, with its tokenizer.
 
@@ -59,6 +59,14 @@ class FrozenModel:
         self.network.requires_grad_(False)
         self.network.eval()
         install(self.network)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        layers = self.network.config.get_text_config(decoder=True).num_hidden_layers
+        return (
+            f"FrozenModel({self.name!r}, {layers} layers, d_model {self.d_model}, "
+            f"{dtype} on {self.device})"
+        )
 
     @cached_property
     def blocks(self) -> nn.ModuleList:

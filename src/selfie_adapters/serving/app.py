@@ -27,8 +27,8 @@ from selfie_adapters.serving.requests import (
     Limits,
     ReadRequest,
     RefusedError,
-    as_vectors,
     parse_request,
+    vectors_in,
     vectors_of,
 )
 from selfie_adapters.serving.service import Service
@@ -66,7 +66,7 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
             body = await _body(request, service.limits)
             if kind == "application/json":
                 wanted = parse_request(LabelRequest, body)
-                vectors = as_vectors(wanted.vectors)
+                vectors = vectors_in(wanted.vectors)
             else:
                 ask = request.query_params.get("ask", "{}")
                 wanted = parse_request(LabelRequest, ask.encode())

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from selfie_adapters.config.yaml_reading import shortened
+from selfie_adapters.dataset.vectors import as_vectors
 from selfie_adapters.errors import DataError, SelfieError, nearest
 from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.model.user_text import Chat
@@ -73,7 +73,7 @@ class LabelRequest(_Request):
     """Label vectors: one list of numbers, or a list of such lists."""
 
     vectors: list[Any] = Field(default=[])
-    """Checked by `as_vectors`: one wrong number is one error, not one for each of the others."""
+    """Checked by `vectors_in`: one wrong number is one error, not one for each of the others."""
     scales: list[float] = Field(default=[1.0], min_length=1, max_length=8)
 
 
@@ -102,39 +102,30 @@ def vectors_of(body: bytes) -> Tensor:
     if not body:
         raise DataError("the file is empty; .npy, .safetensors or JSON is expected.")
     if body[:1].isspace() or body[:1] in (b"[", b"{", b"\xef"):
-        return as_vectors(parse_json(body, "the file"))
+        return vectors_in(parse_json(body, "the file"))
     tensors = _tensors(body, ".npy" if body.startswith(b"\x93NUMPY") else ".safetensors")
     if len(tensors) != 1:
         raise DataError(f"the file holds {len(tensors)} tensors; one is expected.")
     (tensor,) = tensors.values()
     if not tensor.is_floating_point():
         raise DataError(f"the file holds {tensor.dtype}; floating-point numbers are expected.")
-    return _two_axes(tensor.float())
+    return _not_empty(as_vectors(tensor.float()))
 
 
-def as_vectors(numbers: Any) -> Tensor:
-    """A list of numbers, or a list of such lists of one length, as [n, d_model]. DataError."""
-    if isinstance(numbers, dict):
-        numbers = numbers.get("vectors", numbers.get("vector"))
-    rows = numbers if isinstance(numbers, list) else [numbers]
-    flat = [number for row in rows for number in (row if isinstance(row, list) else [row])]
-    try:
-        if not all(type(number) in (int, float) for number in flat):
-            raise TypeError
-        tensor = torch.tensor(numbers, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DataError(
-            "a list of numbers, or lists of numbers of one length, is expected."
-        ) from error
-    return _two_axes(tensor.float())
+def vectors_in(value: Any) -> Tensor:
+    """[n, d_model] of a JSON value: numbers, lists of numbers, or an object that holds them.
+
+    Raises DataError.
+    """
+    if isinstance(value, dict):
+        value = value.get("vectors", value.get("vector"))
+    return _not_empty(as_vectors(value))
 
 
-def _two_axes(tensor: Tensor) -> Tensor:
-    if tensor.ndim == 1:
-        tensor = tensor.unsqueeze(0)
-    if tensor.ndim != 2 or not tensor.numel():
-        raise DataError(f"vectors of shape {list(tensor.shape)}: [n, d_model] is expected.")
-    return tensor
+def _not_empty(vectors: Tensor) -> Tensor:
+    if not vectors.numel():
+        raise DataError(f"vectors of shape {list(vectors.shape)}: [n, d_model] is expected.")
+    return vectors
 
 
 def _tensors(body: bytes, suffix: str) -> dict[str, Tensor]:
