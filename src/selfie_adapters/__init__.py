@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from selfie_adapters.errors import SelfieError
     from selfie_adapters.inference.sampling import Sampling
     from selfie_adapters.labelling import Label, Labeller
-    from selfie_adapters.labelling.reading import Reading, read_prompt
     from selfie_adapters.model import FrozenModel, SoftPrompt, capture, load_model
+    from selfie_adapters.reading import Reading, read_prompt
     from selfie_adapters.training import label_losses, train
 
     __version__: str
@@ -34,7 +34,7 @@ _MODULES = {
     "errors": ("SelfieError",),
     "inference.sampling": ("Sampling",),
     "labelling": ("Label", "Labeller"),
-    "labelling.reading": ("Reading", "read_prompt"),
+    "reading": ("Reading", "read_prompt"),
     "model": ("FrozenModel", "SoftPrompt", "capture", "load_model"),
     "training": ("label_losses", "train"),
 }
