@@ -105,7 +105,7 @@ class Measuring:
 
     def adapter(self, place: Place, vectors: Tensor) -> Named:
         """The adapter's labels alone: vectors [topics, d_model] of the place."""
-        labels = self._naming.labels(_unit(place), vectors)
+        labels = self._naming.labels(_unit(place), vectors, _key(place))
         shown = self._naming.shown(labels, self._calibration(place))
         texts = [label.text for label in labels]
         return Named.judged(ADAPTER, "", texts, self.topics, self._naming.no_concept, shown)
@@ -115,14 +115,18 @@ class Measuring:
     ) -> Measured:
         """All conditions. training [n, d_model], names: of training concepts at the same place."""
         known, unit = Known(training, names), _unit(place)
-        readers = self._naming.readers(known, known, unit)
+        readers = self._naming.readers(known, known, unit, _key(place))
         named = self._naming.name(readers, vectors, self.topics, unit, self._calibration(place))
         return Measured(place, named)
 
     def _calibration(self, place: Place) -> Calibration | None:
         if self._confidence is None:
             return None
-        return self._confidence.at(place.layer, str(place.position))
+        return self._confidence.at(*_key(place))
+
+
+def _key(place: Place) -> tuple[int, str]:
+    return place.layer, str(place.position)
 
 
 def _unit(place: Place) -> str:

@@ -1,6 +1,7 @@
-"""How the shipped adapter "demo" is made: `selfie demo --train`.
+"""How the shipped set of adapters "demo" is made: `selfie demo --train`.
 
-Stopped and run again, it resumes.
+First one adapter for all blocks and positions, then specialists, each for one block and position,
+on more nouns. Stopped and run again, it resumes.
 """
 
 from __future__ import annotations
@@ -20,34 +21,49 @@ if TYPE_CHECKING:
 
 LAYERS = (8, 12, 16, 20, 24, 28)
 FURTHER = 3000  # nouns beside the 8,000 that have a split: to train on
+FURTHER_OF_SPECIALISTS = 12_000
 STEPS = 2600  # of 64 examples
+SPECIALISTS: dict[tuple[int, str], int] = {
+    (12, "-1"): 700,
+    (16, "-1"): 700,
+    (20, "-1"): 500,
+    (24, "-1"): 500,
+    (28, "-1"): 400,
+}
+"""Steps of 32 examples, by block and kind of position."""
 SEED = 0
 
 
 def train_demo_adapter(folder: Path, console: Console, device: str | None = None) -> Path:
-    """Capture, train, and calibrate; returns the adapter's file, with means and calibration beside.
+    """Capture and train; returns the file of the set's general adapter, with means beside.
 
-    80 minutes on one core of a Xeon with AMX that other work shared. Raises TrainingStopped if it
-    is stopped; calling it again resumes.
+    Two and a half hours on one core of a Xeon with AMX. Raises TrainingStopped if it is stopped;
+    calling it again resumes.
     """
     from selfie_adapters.adapters.locating import mean_beside
+    from selfie_adapters.adapters.specialists import specialist_file
     from selfie_adapters.files import atomic_path
     from selfie_adapters.model import load_model
 
     model = load_model("demo", device_map=device, job="training")
-    topics = demo_topics()
-    labels_file = folder / "reading.json"
-    if not labels_file.exists():  # it is written last, when all it needs is there
-        console.print(f"[bold]capture the states of {len(topics)} nouns[/]", highlight=False)
-        _capture(console, model, topics, labels_file)
-    console.print("[bold]train[/]")
-    adapter = _train(console, model, labels_file, folder)
-    with atomic_path(mean_beside(adapter)) as temporary:
-        temporary.write_bytes((folder / "reading_mean.safetensors").read_bytes())
-    return adapter
+    general = folder / "reading.json"
+    _captured(console, model, FURTHER, general)
+    made = {folder / "demo" / "demo.safetensors": _trained(console, model, recipe(general, folder))}
+    (final,) = made
+    more = folder / "more.json"
+    _captured(console, model, FURTHER_OF_SPECIALISTS, more)
+    for place in SPECIALISTS:
+        trained = _trained(console, model, specialist_recipe(more, folder, place))
+        made[specialist_file(final, *place)] = trained
+    made[mean_beside(final)] = more.with_name("more_mean.safetensors")
+    final.parent.mkdir(exist_ok=True)
+    for target, source in made.items():
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
+    return final
 
 
-def demo_topics() -> list[Topic]:
+def demo_topics(further: int = FURTHER) -> list[Topic]:
     """The packaged nouns with their splits, and further ones to train on, drawn at random."""
     import random
 
@@ -55,15 +71,20 @@ def demo_topics() -> list[Topic]:
 
     more = more_topics()
     random.Random(SEED).shuffle(more)
-    topics = [*packaged_topics(), *more[:FURTHER]]
+    topics = [*packaged_topics(), *more[:further]]
     # Names alone; synonyms are known to WordNet, by which labels are judged.
     return [replace(topic, labels=(topic.title,)) for topic in topics]
 
 
-def _capture(console: Console, model: FrozenModel, topics: list[Topic], labels_file: Path) -> None:
+def _captured(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
+    """The training file of the packaged nouns and `further` ones, unless it is there already."""
     from selfie_adapters.sources.topics.dataset import write_topic_dataset
     from selfie_adapters.sources.topics.sites import TopicSettings
 
+    if labels_file.exists():  # it is written last, when all it needs is there
+        return
+    topics = demo_topics(further)
+    console.print(f"[bold]capture the states of {len(topics)} nouns[/]", highlight=False)
     settings = TopicSettings(LAYERS, chat="bare", positions=(-1, "name"), seed=SEED)
     with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=None)
@@ -77,25 +98,26 @@ def _capture(console: Console, model: FrozenModel, topics: list[Topic], labels_f
         )
 
 
-def _train(console: Console, model: FrozenModel, labels_file: Path, folder: Path) -> Path:
+def _trained(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> Path:
     from selfie_adapters.config import TrainConfig
     from selfie_adapters.dataset import load_dataset
     from selfie_adapters.training import resume, train
 
-    run = folder / "reading"
+    config = TrainConfig.model_validate(recipe)
+    run = Path(config.training.checkpoint_dir) / config.experiment_name
     final = run / "adapter_final.safetensors"
     if final.exists():
         return final
+    console.print(f"[bold]train {config.experiment_name}[/]", highlight=False)
     if (run / "adapter_last.safetensors").exists():
         resume(run, model=model, console=console)
-        return final
-    config = TrainConfig.model_validate(recipe(labels_file, folder))
-    train(config, model, load_dataset(labels_file), console, overwrite=True)
+    else:
+        train(config, model, load_dataset(config.data.labels_file), console, overwrite=True)
     return final
 
 
 def recipe(labels_file: Path, folder: Path) -> dict[str, Any]:
-    """The training configuration: that of training/configs/smollm2_reading.yaml."""
+    """The general adapter's configuration: that of training/configs/smollm2_reading.yaml."""
     return {
         "experiment_name": "reading",
         "model": {"name": "demo"},
@@ -111,4 +133,29 @@ def recipe(labels_file: Path, folder: Path) -> dict[str, Any]:
             "val_fraction": 0.05,
             "checkpoint_dir": str(folder),
         },
+    }
+
+
+def specialist_recipe(labels_file: Path, folder: Path, place: tuple[int, str]) -> dict[str, Any]:
+    """A specialist's configuration: the general one's on the vectors of one place, with a tenth of
+    vectors without a concept."""
+    layer, kind = place
+    here = f"{labels_file.stem}_at_{kind}@l{layer}"
+    null = f"{labels_file.stem}_at_null@l{layer}"
+    general, steps = recipe(labels_file, folder), SPECIALISTS[place]
+    data = {
+        "batch_size": 32,
+        "train_dataset_ratios": [
+            {"datasets": here, "ratio": 0.9},
+            {"datasets": null, "ratio": 0.1},
+        ],
+        "val_dataset_ratios": [{"datasets": here, "ratio": 1.0}],
+    }
+    training = {"max_steps": steps, "validation_every_n_steps": steps // 2, "val_fraction": 0.4}
+    return {
+        **general,
+        "experiment_name": f"layer_{layer}_at_{kind}",
+        "seed": SEED,
+        "data": {**general["data"], **data},
+        "training": {**general["training"], **training},
     }
