@@ -95,7 +95,7 @@ def test_unknown_kind_offers_the_nearest_one():
     ("kind", "options", "says"),
     [
         ("low_rank_only", {}, "low_rank_only needs low_rank_rank"),
-        ("scalar_affine", {"low_rank_rank": 4}, "scalar_affine has no low-rank part.*leave"),
+        ("scalar_affine", {"low_rank_rank": 4}, "scalar_affine has no low-rank part: omit"),
         ("low_rank_only", {"low_rank_rank": 0}, "from 1 to 8 .*not 0"),
         ("low_rank_only", {"low_rank_rank": 9}, "from 1 to 8 .*not 9"),
         ("low_rank_only", {"low_rank_rank": 2.0}, "whole number"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from selfie_adapters.adapters.binding import Binding
-from selfie_adapters.errors import AdapterError
+from selfie_adapters.config.training import ADAPTER_KINDS
+from selfie_adapters.errors import AdapterError, nearest
 
 FORMAT_VERSION = 1
 """Version of the checkpoint format, as it is stored in `.pt` files."""
@@ -21,9 +23,17 @@ NORM_EPSILON = 1e-8
 """Added to the L2 norm before dividing, so that the zero vector stays zero."""
 
 
+ParameterGroup = Literal["scale", "direction", "bias"]
+"""Which learning rate of the configuration a parameter takes: scale_learning_rate (and no weight
+decay), direction_learning_rate, or bias_learning_rate."""
+
+KINDS: dict[str, type[Adapter]] = {}
+"""Every kind of adapter by its name. A class enters when it is defined."""
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How an adapter came to be: the resolved training config (plain JSON values), the optimiser
+    """How an adapter was trained: the resolved training config (plain JSON values), the optimizer
     step it was taken at, and the best validation loss (nats per token; None before any validation).
     """
 
@@ -32,13 +42,13 @@ class TrainingRecord:
     best_val_loss: float | None = None
 
     def __post_init__(self) -> None:
-        # Trainers start from an infinite best loss; infinity here says no more than None.
+        # Trainers start from an infinite best loss; infinity here means no more than None.
         if self.best_val_loss is not None and not math.isfinite(self.best_val_loss):
             object.__setattr__(self, "best_val_loss", None)
 
 
 def unit_norm(vectors: Tensor) -> Tensor:
-    """x / (‖x‖₂ + 1e-8) over the last axis, same shape. The published normalisation."""
+    """x / (‖x‖₂ + 1e-8) over the last axis, same shape. The published normalization."""
     return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_EPSILON)
 
 
@@ -46,14 +56,48 @@ class Adapter(nn.Module, ABC):
     """A trainable map from vectors `[n, d]` to soft tokens `[n, d]`.
 
     Parameters are float32 and carry the published names (`log_scale`, `bias`, `U`, `V`, `weight`),
-    so that `state_dict()` holds exactly the published tensors. `record` says how it was trained,
-    `binding` what it was trained for; both travel in the file.
+    so that `state_dict()` holds exactly the published tensors. `record` states how it was trained,
+    `binding` what it was trained for; both are stored in the file.
+
+    A kind is a subclass that states its name and the group of each of its parameters:
+
+        class Shift(Adapter, kind="shift", groups={"bias": "bias"}): ...
+
+    From then on `create_adapter`, `load_adapter` and `projection.type` of a configuration know it.
     """
 
     kind: ClassVar[str]
-    takes_rank: ClassVar[bool] = False
+    takes_rank: ClassVar[bool]
+    parameter_groups: ClassVar[Mapping[str, ParameterGroup]]
+    """Parameter name → group that decides its learning rate and weight decay."""
 
     device_marker: Tensor
+
+    def __init_subclass__(
+        cls,
+        kind: str | None = None,
+        groups: Mapping[str, ParameterGroup] | None = None,
+        takes_rank: bool = False,
+    ) -> None:
+        """kind None: a class that several kinds share. Raises AdapterError if another class has the
+        name, or the configuration knows the kind with another takes_rank."""
+        super().__init_subclass__()
+        if kind is None:
+            return
+        cls.kind, cls.parameter_groups, cls.takes_rank = kind, dict(groups or {}), takes_rank
+        known = KINDS.get(kind)
+        # A cell of a notebook that is run again defines the same class again.
+        if known is not None and _full_name(known) != _full_name(cls):
+            raise AdapterError(
+                f'two classes are the adapter kind "{kind}": {_full_name(known)} and '
+                f"{_full_name(cls)}. Give the new one a name of its own."
+            )
+        if ADAPTER_KINDS.setdefault(kind, takes_rank) != takes_rank:
+            raise AdapterError(
+                f'adapter kind "{kind}": takes_rank is {takes_rank} in its class and '
+                f"{not takes_rank} in ADAPTER_KINDS of config/training.py. Make them equal."
+            )
+        KINDS[kind] = cls
 
     def __init__(
         self,
@@ -72,12 +116,15 @@ class Adapter(nn.Module, ABC):
         self.low_rank_init_factor = low_rank_init_factor
         self.record = TrainingRecord()
         self.binding: Binding | None = None
-        self.file: Path | None = None  # where it was loaded from; means and calibration are beside
+        self.file: Path | None = (
+            None  # where it was loaded from; means and calibration are next to it
+        )
         self.specialists: dict[tuple[int, str], Adapter] = {}  # by layer and kind of position
         # An adapter may have no parameters; this empty buffer still follows `.to(device)`. It is
         # made on the CPU even under torch.device("meta"), and is never saved.
         self.register_buffer("device_marker", torch.empty(0, device="cpu"), persistent=False)
         self._make_parameters()
+        self.grouped_parameters()  # a kind with an incomplete declaration fails at once
 
     def _make_parameters(self) -> None:
         """Allocate the parameters; their values come from `reset_parameters` or a file."""
@@ -87,7 +134,7 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def _map(self, x: Tensor) -> Tensor:
-        """The map itself, on float32 vectors that are normalised already if they should be."""
+        """The formula, on float32 vectors that are already normalized where they should be."""
 
     @property
     def device(self) -> torch.device:
@@ -135,6 +182,37 @@ class Adapter(nn.Module, ABC):
             return self
         return self.specialists.get((layer, kind), self)
 
+    def grouped_parameters(self) -> dict[ParameterGroup, list[nn.Parameter]]:
+        """The parameters of each group, for the optimizer; groups without any are omitted.
+
+        Raises AdapterError if a parameter has no group or one that does not exist, or if the class
+        declares a parameter that the adapter lacks.
+        """
+        parameters, declared = dict(self.named_parameters()), self.parameter_groups
+        groups = get_args(ParameterGroup)
+        for name in parameters.keys() - declared.keys():
+            raise AdapterError(
+                f'the parameter "{name}" of the adapter kind "{self.kind}" is in no parameter '
+                f"group, so it would not be trained. Add it to the groups of the class "
+                f"{type(self).__name__}, as one of {', '.join(groups)}."
+            )
+        for name, group in declared.items():
+            if name not in parameters:
+                raise AdapterError(
+                    f'the groups of the adapter kind "{self.kind}" name "{name}", which is '
+                    f"not a parameter of it. {nearest(name, parameters)}"
+                )
+            if group not in groups:
+                raise AdapterError(
+                    f'parameter "{name}" of the adapter kind "{self.kind}": unknown parameter '
+                    f'group "{group}". {nearest(group, groups)}'
+                )
+        return {
+            group: members
+            for group in groups
+            if (members := [parameters[name] for name in declared if declared[name] == group])
+        }
+
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
@@ -151,13 +229,13 @@ class Adapter(nn.Module, ABC):
 
     @torch.no_grad()
     def singular_values(self) -> Tensor | None:
-        """Singular values, descending, of the map's matrix beside the scaled identity:
+        """Singular values, descending, of the map's matrix without the scaled identity:
         `[r]` of U Vᵀ, `[d]` of W; None for kinds without a matrix."""
         return None
 
     def low_rank_share(self) -> float | None:
-        """‖U Vᵀ‖_F / (scale · √d): the low-rank part against the scaled identity, whose Frobenius
-        norm is scale · √d. None where either part is missing."""
+        """‖U Vᵀ‖_F / (scale · √d): the low-rank part relative to the scaled identity, whose
+        Frobenius norm is scale · √d. None where either part is missing."""
         return None
 
     def projection_section(self) -> dict[str, Any]:
@@ -173,7 +251,7 @@ class Adapter(nn.Module, ABC):
     def get_metadata(self) -> dict[str, Any]:
         """Everything about the adapter but its numbers, in plain JSON values.
 
-        The published names (`projection_type`, `model_dim`, …) are there beside this project's.
+        Some values have two names: the published one (`projection_type`, `model_dim`) and ours.
         """
         return {
             "kind": self.kind,
@@ -206,3 +284,7 @@ class Adapter(nn.Module, ABC):
     def extra_repr(self) -> str:
         rank = "" if self.low_rank_rank is None else f"low_rank_rank={self.low_rank_rank}, "
         return f"dim={self.dim}, {rank}normalize_input={self.normalize_input}"
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -15,10 +15,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from selfie_adapters.adapters.base import FORMAT_VERSION, Adapter, TrainingRecord
+from selfie_adapters.adapters.base import FORMAT_VERSION, KINDS, Adapter, TrainingRecord
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.containers import SUFFIXES, read_container, safetensors_bytes
-from selfie_adapters.adapters.kinds import KINDS, build_adapter
+from selfie_adapters.adapters.kinds import build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.adapters.specialists import check_specialist, specialist_files
 from selfie_adapters.errors import AdapterError, DataError

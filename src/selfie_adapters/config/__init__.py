@@ -2,7 +2,7 @@
 
 from selfie_adapters.config.reading import Section, read_config
 from selfie_adapters.config.training import (
-    AdapterKind,
+    ADAPTER_KINDS,
     DataSection,
     LoggingSection,
     ModelSection,
@@ -16,7 +16,7 @@ from selfie_adapters.config.training import (
 )
 
 __all__ = [
-    "AdapterKind",
+    "ADAPTER_KINDS",
     "DataSection",
     "LoggingSection",
     "ModelSection",

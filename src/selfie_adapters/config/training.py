@@ -24,15 +24,19 @@ from selfie_adapters.config.types import (
     Positive,
     Seed,
 )
+from selfie_adapters.errors import nearest
 
-AdapterKind = Literal[
-    "identity",
-    "scale_only",
-    "scalar_affine",
-    "low_rank_only",
-    "scalar_affine_plus_low_rank",
-    "full_rank",
-]
+ADAPTER_KINDS = {
+    "identity": False,
+    "scale_only": False,
+    "scalar_affine": False,
+    "low_rank_only": True,
+    "scalar_affine_plus_low_rank": True,
+    "full_rank": False,
+}
+"""Name of each kind of adapter → whether it takes low_rank_rank. Their classes are in
+adapters/kinds.py, which needs torch; a kind that a program defines itself is added here when its
+class is defined."""
 
 SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 
@@ -106,8 +110,9 @@ class DataSection(Section):
 
 
 class ProjectionSection(Section):
-    type: Annotated[AdapterKind, Option(names=("adapter-kind",))] = "scalar_affine"
-    """Kind of adapter."""
+    type: Annotated[str, Option(names=("adapter-kind",))] = "scalar_affine"
+    """Kind of adapter: identity, scale_only, scalar_affine, low_rank_only,
+    scalar_affine_plus_low_rank or full_rank."""
     normalize_input: bool = True
     """Scale vectors to unit norm first."""
     init_scale: Positive = 30.0
@@ -122,9 +127,16 @@ class ProjectionSection(Section):
     """Initial values: published (from init_scale), or closed_form, computed from the training
     vectors and the embeddings of their labels (docs/training-quality.md)."""
 
+    @field_validator("type")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in ADAPTER_KINDS:
+            raise ValueError(f"unknown kind of adapter. {nearest(kind, ADAPTER_KINDS)}".rstrip("."))
+        return kind
+
     @model_validator(mode="after")
     def _rank_where_it_is_needed(self) -> ProjectionSection:
-        if "low_rank" in self.type and self.low_rank_rank is None:
+        if ADAPTER_KINDS[self.type] and self.low_rank_rank is None:
             raise ValueError(f"type {self.type} needs low_rank_rank, for example 16")
         return self
 

@@ -7,35 +7,29 @@ import math
 import torch
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.adapters.base import ParameterGroup
 from selfie_adapters.config import TrainingSection
 
 WARMUP_START = 1e-6
 
 
 def make_optimizer(adapter: Adapter, settings: TrainingSection) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum; one group a role, so that each can have its own rate.
+    """AdamW or SGD with momentum, with the parameter groups that the adapter's class declares.
 
-    Roles: scale (`log_scale`, never decayed), direction (`U`, `V`, `weight`), bias.
+    Each group has a learning rate of its own where the configuration sets one. The scale is never
+    decayed. Raises AdapterError for a parameter without a group.
     """
-    base = settings.learning_rate
-    roles = {
-        "scale": (["log_scale"], settings.scale_learning_rate, 0.0),
-        "direction": (["U", "V", "weight"], settings.direction_learning_rate, None),
-        "bias": (["bias"], settings.bias_learning_rate, None),
+    base, decay = settings.learning_rate, settings.weight_decay
+    settings_of: dict[ParameterGroup, tuple[float | None, float]] = {
+        "scale": (settings.scale_learning_rate, 0.0),
+        "direction": (settings.direction_learning_rate, decay),
+        "bias": (settings.bias_learning_rate, decay),
     }
-    parameters = dict(adapter.named_parameters())
     groups = []
-    for role, (names, rate, decay) in roles.items():
-        members = [parameters[name] for name in names if name in parameters]
-        if members:
-            groups.append(
-                {
-                    "name": role,
-                    "params": members,
-                    "peak": base if rate is None else rate,
-                    "weight_decay": settings.weight_decay if decay is None else decay,
-                }
-            )
+    for name, members in adapter.grouped_parameters().items():
+        rate, decay = settings_of[name]
+        peak = base if rate is None else rate
+        groups.append({"name": name, "params": members, "peak": peak, "weight_decay": decay})
     if not groups:  # the identity has no parameters, and torch requires a group all the same
         groups = [{"name": "none", "params": [], "peak": base}]
     if settings.optimizer_type == "adamw":
@@ -66,7 +60,7 @@ def set_rates(
 ) -> dict[str, float]:
     """Give every group its learning rate for optimizer step `step` (from 0) of `total`.
 
-    Returns the rates by role. A function of the step alone: nothing of it has to be saved.
+    Returns the rates by group. A function of the step alone, so none of it has to be saved.
     """
     factor = rate_factor(step, total, settings.warmup_steps, settings.scheduler_type)
     for group in optimizer.param_groups:
