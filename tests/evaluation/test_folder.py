@@ -70,6 +70,23 @@ def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(tm
         EvaluationFolder(tmp_path / "r", "loss", _Later(seed=2))
 
 
+class _Chat(Section):
+    model: str | None = None
+    protocol: str = "openai"
+
+
+class _Asking(Section):
+    chat: _Chat = _Chat()
+
+
+def test_a_setting_that_a_section_inside_did_not_have_counts_as_its_default(tmp_path):
+    earlier = EvaluationFolder(tmp_path / "r", "loss", {"chat": {"model": "m"}})
+    EvaluationFolder(earlier.folder, "loss", _Asking(chat=_Chat(model="m")))
+    for other in (_Chat(model="n"), _Chat(model="m", protocol="batches")):
+        with pytest.raises(ConfigError, match="holds an evaluation with chat"):
+            EvaluationFolder(earlier.folder, "loss", _Asking(chat=other))
+
+
 def test_a_unit_is_done_once(tmp_path):
     folder = opened(tmp_path / "r")
     folder.add("x", {})

@@ -53,7 +53,6 @@ class AnthropicBatches:
             headers["x-api-key"] = api_key(api_key_env)
         self._server = ChatServer(base_url, headers, 600.0, api_key_env)
         kept = ResumableFolder(folder, "batches").path
-        kept.mkdir(parents=True, exist_ok=True)
         self._batches = KeyedRows(kept / "batches.jsonl", _parsed, _row)
 
     def answer(

@@ -24,9 +24,8 @@ class AnswerCache:
         """Raises ConfigError for a folder that is a file, DataError for other content."""
         self.name, self.weights = chat.name, chat.weights
         self._chat = chat
-        self._folder = ResumableFolder(folder, "answers").path
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._answers = KeyedRows(self._folder / "answers.jsonl", _parsed, _row)
+        kept = ResumableFolder(folder, "answers").path
+        self._answers = KeyedRows(kept / "answers.jsonl", _parsed, _row)
 
     def _digest(self, request: ChatRequest) -> str:
         return request.digest(self.name, self.weights)

@@ -1,6 +1,8 @@
-"""Which chat model writes: a section of configuration files."""
+"""Which chat model is asked: a section of configuration files."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -8,13 +10,17 @@ from selfie_adapters.config.reading import Section
 
 
 class ChatSettings(Section):
-    """A model in this process, or one behind an OpenAI-compatible address."""
+    """A model in this process, or one of a server."""
 
     model: str | None = None
     """The model's name at `url`; without url a hub id or folder. null: the evaluated model."""
 
     url: str | None = None
-    """Address that ends before /chat/completions, such as http://localhost:8000/v1."""
+    """Address that the protocol's paths are appended to, such as http://localhost:8000/v1."""
+
+    protocol: Literal["openai", "anthropic_batches"] = "openai"
+    """openai: POST url/chat/completions. anthropic_batches: all requests are submitted to
+    url/messages/batches at once, and the answers are fetched within a day, at half the price."""
 
     api_key_env: str | None = None
     """Environment variable with the server's key; null sends none."""
@@ -31,4 +37,6 @@ class ChatSettings(Section):
             raise ValueError("url needs the model's name there (model)")
         if self.url is None and self.api_key_env is not None:
             raise ValueError("api_key_env needs a server (url)")
+        if self.protocol == "anthropic_batches" and self.url is None:
+            raise ValueError("anthropic_batches needs url, such as https://api.anthropic.com/v1")
         return self

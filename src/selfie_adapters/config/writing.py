@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -12,18 +12,14 @@ from selfie_adapters.config.types import Count, NotNegative, Seed, Share
 
 
 class WriterSettings(ChatSettings):
-    """A chat model, how it is reached, and what it costs."""
+    """A chat model and what it costs."""
 
-    protocol: Literal["openai", "anthropic_batches"] = "openai"
-    """anthropic_batches hands all requests in at once and fetches the answers later."""
     input_price: NotNegative | None = None
     """For a million tokens; null leaves the costs in tokens."""
     output_price: NotNegative | None = None
 
     @model_validator(mode="after")
-    def _batches_need_a_server(self) -> WriterSettings:
-        if self.protocol == "anthropic_batches" and self.url is None:
-            raise ValueError("anthropic_batches needs url, such as https://api.anthropic.com/v1")
+    def _both_prices(self) -> WriterSettings:
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both input_price and output_price, or neither")
         return self

@@ -50,6 +50,15 @@ def _defaults(kind: type[Section]) -> dict[str, Any]:
     }
 
 
+def _filled(stated: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`stated` with the default of every setting, also inside sections, that it does not have."""
+    found = {**defaults, **stated}
+    for name, value in stated.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict):
+            found[name] = _filled(value, defaults[name])
+    return found
+
+
 class EvaluationFolder:
     """The rows that are done, and where the next ones go."""
 
@@ -102,7 +111,7 @@ class EvaluationFolder:
             if name in LATE:
                 self._record["inputs"].setdefault(name, str(digest))
         was, now = earlier, self._record
-        stated = {"protocol": was["protocol"], **defaults, **was["settings"]}
+        stated = {"protocol": was["protocol"], **_filled(was["settings"], defaults)}
         self._store.check_settings(stated, {"protocol": now["protocol"], **now["settings"]}, free)
         self._store.check_inputs(was["inputs"], now["inputs"])
 

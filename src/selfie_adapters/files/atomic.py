@@ -71,6 +71,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they exist. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def os_error_behind(error: BaseException | None) -> OSError | None:
     """The operating system's error that another error came of, or that its text names."""
     while error is not None:

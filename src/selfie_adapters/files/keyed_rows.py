@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selfie_adapters.files.atomic import make_folder
 from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 
 Key = TypeVar("Key")
@@ -27,7 +28,7 @@ class KeyedRows(Mapping[Key, Value]):
         fields: Callable[[Key, Value], Fields],
         first: Fields | None = None,
     ) -> None:
-        """Read the file, if there is one; its folder must exist before anything is added.
+        """Read the file, if there is one; it and its folder are made when something is added.
 
         parse: (row of the file, "file, line N") → key and value; it raises DataError for any other
         row, and returns None for one that is not a unit of work. fields: the row of a key and
@@ -62,6 +63,8 @@ class KeyedRows(Mapping[Key, Value]):
 
         Raises StorageError if the disk is full or the file cannot be written.
         """
+        if not self.path.exists():
+            make_folder(self.path.parent)
         append_jsonl(self.path, *(self._fields(key, value) for key, value in values.items()))
         self._values.update(values)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.files.atomic import write_json
+from selfie_adapters.files.atomic import make_folder, write_json
 from selfie_adapters.files.existing import read_json
 
 _LONGEST = 120  # characters of a value in a message
@@ -58,7 +58,7 @@ class ResumableFolder:
 
     def begin(self, content: Any) -> None:
         """Make the folder and write config.json, unless it has one. Raises StorageError."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         if not self.config.exists():
             write_json(self.config, content)
 

@@ -49,8 +49,12 @@ def known_questions(
     limit = settings.limit or len(questions)
     if not settings.only_answered:
         return [questions[i] for i in order[:limit]], {"questions": len(questions)}
-    chat = chat or open_chat(settings.answerer, model, settings.device)
-    cache = AnswerCache(chat, kept.folder / "answers")
+    answers = kept.folder / "answers"
+    cache = (
+        AnswerCache(chat, answers)
+        if chat is not None
+        else open_chat(settings.answerer, answers, model, settings.device)
+    )
     kept.also_depends_on("chat_weights", cache.weights)
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0

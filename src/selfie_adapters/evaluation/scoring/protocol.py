@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.chat import AnswerCache, open_chat
+from selfie_adapters.chat import open_chat
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.vectors import open_vectors
@@ -90,7 +90,7 @@ def run_scoring(
     answers = kept.folder / "answers"
     writer = None
     if writes:
-        writer = AnswerCache(open_chat(settings.writer, model, settings.device), answers)
+        writer = open_chat(settings.writer, answers, model, settings.device)
         kept.also_depends_on("chat_weights", writer.weights)
     scoring = Scoring(
         model,

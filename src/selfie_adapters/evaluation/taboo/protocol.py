@@ -68,7 +68,7 @@ def run_taboo(
             f'{settings.topics}: {len(targets)} topics with the split "{settings.split}"; at '
             "least 2 are needed, so that they can be shuffled."
         )
-    chat = chat or open_chat(settings.chat, device=settings.device)
+    chat = chat or open_chat(settings.chat, Path(folder) / "answers", device=settings.device)
     embedder = embedder or CachedEmbedder(
         SentenceEmbedder(settings.embedder, device=settings.device)
     )

@@ -6,7 +6,6 @@ asked, and the files are those of one go.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from selfie_adapters.chat import AnswerCache, ChatModel, ChatRequest, open_chat
+from selfie_adapters.chat import AnswerCache, ChatModel, ChatRequest, ChatSettings, open_chat
 from selfie_adapters.chat.costs import Cost, cost_of
-from selfie_adapters.config.writing import TopicWritingSettings, WriterSettings
+from selfie_adapters.config.writing import TopicWritingSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, write_json
+from selfie_adapters.files import write_json
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.files.table_rows import file_rows
 from selfie_adapters.sources.topics.questions import (
     Candidates,
@@ -56,17 +56,17 @@ class TopicWriting:
         self._folder = Path(folder)
         self._titles = _drawn(read_titles(settings.titles), settings.limit, settings.seed)
         self._earlier = [one for path in settings.earlier for one in read_candidates(path)]
-        answers = self._folder / "answers"
-        self._writer = AnswerCache(
-            writer or open_writer(settings.writer, answers, settings.device), answers
-        )
+        self._writer = self._opened(settings.writer, "answers", writer)
         self._judge = self._writer
         if judge is not None or settings.judge is not None:
-            marks = self._folder / "judgements"
-            self._judge = AnswerCache(
-                judge or open_writer(settings.judge or settings.writer, marks, settings.device),
-                marks,
-            )
+            named = settings.judge or settings.writer
+            self._judge = self._opened(named, "judgements", judge)
+
+    def _opened(self, named: ChatSettings, folder: str, chat: ChatModel | None) -> AnswerCache:
+        kept = self._folder / folder
+        if chat is not None:
+            return AnswerCache(chat, kept)
+        return open_chat(named, kept, device=self._settings.device)
 
     def costs(self) -> tuple[Cost, Cost]:
         """Of the writing and of the judging that is still to be asked: at most, about."""
@@ -85,7 +85,7 @@ class TopicWriting:
         topics are left.
         """
         candidates, counts = self._candidates(progress)
-        _write_rows(self._folder / CANDIDATES, (asdict(one) for one in candidates))
+        write_jsonl(self._folder / CANDIDATES, map(asdict, candidates))
         topics, judged = self._judged(candidates, progress)
         counts |= judged
         if len(topics) < 2:
@@ -97,7 +97,7 @@ class TopicWriting:
         _, val = split_indices(range(len(topics)), self._settings.val_fraction, self._settings.seed)
         for number, topic in enumerate(topics):
             topic["split"] = "val" if number in set(val) else "train"
-        _write_rows(self._folder / TOPICS, topics)
+        write_jsonl(self._folder / TOPICS, topics)
         counts |= {"topics": len(topics), "val": len(val)}
         counts["labels kept"] = sum(len(topic["labels"]) for topic in topics)
         report: dict[str, Any] = {"settings": self._settings.model_dump(mode="json")}
@@ -175,17 +175,6 @@ class TopicWriting:
         return topics, counts
 
 
-def open_writer(settings: WriterSettings, folder: Path, device: str | None = None) -> ChatModel:
-    """The chat model of `settings`; what a batch protocol hands in is kept in `folder`."""
-    if settings.protocol == "openai":
-        return open_chat(settings, device=device)
-    from selfie_adapters.chat.anthropic import AnthropicBatches
-
-    assert settings.url is not None
-    assert settings.model is not None
-    return AnthropicBatches(settings.url, settings.model, settings.api_key_env, folder)
-
-
 def read_candidates(path: str) -> list[Candidates]:
     """candidates.jsonl of an earlier run. Raises DataError naming file and row."""
     found = []
@@ -228,9 +217,3 @@ def _shared_labels(candidates: Iterable[Candidates]) -> set[str]:
     """Labels, in small letters, that stand with several topics and so tell none of them."""
     counts = Counter(label for one in candidates for label in {t.casefold() for t in one.labels})
     return {label for label, count in counts.items() if count > 1}
-
-
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
