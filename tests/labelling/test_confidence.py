@@ -15,11 +15,9 @@ from selfie_adapters.labelling.fitting import (
     fit_calibration,
     fit_confidence,
     own_or_common,
-    quality,
-    reliability,
 )
 from selfie_adapters.labelling.labeller import Label
-from selfie_adapters.statistics import wilson_bounds
+from selfie_adapters.statistics import quality, reliability, wilson_bounds
 
 
 def test_the_probability_is_the_logistic_function_of_weighted_features():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _EXPLAINED = 5  # vectors that --explain shows
 _LISTED = 20  # vectors whose labels are listed
+_FEWEST_COMPARED = 4  # vectors of either kind below which no interval is computed
 
 
 def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
@@ -89,23 +91,23 @@ class LabelCounts:
 
 def controls_sentence(folder: Path) -> str | None:
     """What the controls mean for a run; None where they were not measured."""
-    from selfie_adapters.labelling.comparison import compare_gains
     from selfie_adapters.labelling.run_record import read_controls
+    from selfie_adapters.statistics import bootstrap_difference
 
     gains = {row.kind: row.gains for row in read_controls(folder) or []}
     own, random = gains.get("vectors of this run", ()), gains.get("random", ())
     if not own or not random:
         return None
-    found = compare_gains(own, random)
-    if found is None:
+    if min(len(own), len(random)) < _FEWEST_COMPARED:
         return f"{len(own)} vectors are too few to be compared with random directions."
+    # Not paired: a random direction shares nothing but its norm with the vector it was made from.
+    found = bootstrap_difference(own, random)
     return (
-        f"Vectors of this run gain {found.own:.2f} nats per token, random directions "
-        f"{found.random:.2f}: difference {found.own - found.random:.2f} [{found.low:.2f}, "
-        f"{found.high:.2f}] ({len(own)} each, 95 % interval). "
+        f"Vectors of this run gain {fmean(own):.2f} nats per token, random directions "
+        f"{fmean(random):.2f}: difference {found} ({len(own)} each, 95 % interval). "
         + (
             "The labels depend on their vectors; given labels show whether they are right."
-            if found.differs
+            if found.above_zero
             else "These labels say nothing: random directions gain as much."
         )
     )

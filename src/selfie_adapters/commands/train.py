@@ -107,7 +107,7 @@ def _speaks() -> bool:
 
 def _draw(folder: Path, console: Console) -> None:
     """The loss curve, where matplotlib is installed."""
-    from selfie_adapters.report.curves import write_loss_curve
+    from selfie_adapters.report.figures import write_loss_curve
 
     try:
         write_loss_curve(folder)

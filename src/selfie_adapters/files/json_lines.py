@@ -6,17 +6,20 @@ append removes it; a complete last row whose newline is missing counts for both.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.atomic import atomic_path, unwritable
 from selfie_adapters.files.existing import existing_file
 from selfie_adapters.files.json_text import parse_json
+
+Value = TypeVar("Value")
 
 _BLOCK = 1 << 16
 
@@ -65,14 +68,7 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     source = existing_file(path)
     try:
         with source.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield number, _row(line, str(source), number)
-                except DataError:
-                    if line.endswith(b"\n"):
-                        raise
+            yield from _numbered(file, lambda line, n: _row(line, str(source), n), torn_tail=True)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
 
@@ -80,6 +76,32 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """All rows, without their line numbers. Raises like `iter_jsonl`."""
     return [row for _, row in iter_jsonl(path)]
+
+
+def jsonl_values(name: str, data: bytes, hint: str = "") -> Iterator[tuple[int, Any]]:
+    """The values in `data`, JSON Lines that others wrote, with their line numbers (from 1).
+
+    Blank lines are skipped. Raises like `parse_json`, also for a torn last line; `name` and `hint`
+    go into the message.
+    """
+    # Not splitlines: JSON strings may hold characters that it takes for line ends.
+    return _numbered(io.BytesIO(data), lambda line, n: parse_json(line, name, hint, line=n))
+
+
+def _numbered(
+    lines: Iterable[bytes], parse: Callable[[bytes, int], Value], torn_tail: bool = False
+) -> Iterator[tuple[int, Value]]:
+    """Parsed lines with their numbers. torn_tail: a bad last line without a newline is skipped."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = parse(line, number)
+        except DataError:
+            if torn_tail and not line.endswith(b"\n"):
+                return
+            raise
+        yield number, value
 
 
 def _unfinished_line(file: FileIO, end: int) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.files import read_plain
+from selfie_adapters.files.existing import read_plain
+from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.json_text import parse_json
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz")
@@ -30,7 +31,7 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
     if kind == ".parquet":
         rows = _parquet_rows(name, file)
     else:
-        read = {".csv": csv_rows, ".jsonl": jsonl_rows, ".json": _json_rows}
+        read = {".csv": csv_rows, ".jsonl": jsonl_values, ".json": _json_rows}
         rows = read[kind.removesuffix(".gz")](name, read_plain(file))
     for number, row in rows:
         place = f"{name}, row {number}"
@@ -85,14 +86,6 @@ def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
                 'around texts with commas; separate several labels by "|".'
             )
         yield reader.line_num, row
-
-
-def jsonl_rows(name: str, data: bytes, hint: str = "") -> Iterator[tuple[int, Any]]:
-    """Values of JSON lines by line number; blank lines are skipped. Raises like `parse_json`."""
-    # Not splitlines: JSON texts may hold marks that it takes for line ends.
-    for number, line in enumerate(io.BytesIO(data), start=1):
-        if line.strip():
-            yield number, parse_json(line, name, hint, line=number)
 
 
 def _json_rows(name: str, data: bytes) -> Iterator[tuple[int, Any]]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.labelling.choosing import meaning
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.words import plain
 
 NO_CONCEPT = "no concept"
 BELOW_THRESHOLD = "below threshold"
@@ -42,7 +42,7 @@ def judge(
 
 def is_no_concept(text: str, no_concept: str | None) -> bool:
     """Whether a generated label says that there is no concept, case and whitespace aside."""
-    return no_concept is not None and meaning(text) == meaning(no_concept)
+    return no_concept is not None and plain(text) == plain(no_concept)
 
 
 def no_concept_label(adapter: Adapter) -> str | None:

@@ -16,7 +16,7 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling.abstention import is_no_concept
-from selfie_adapters.labelling.choosing import meaning, rank_labels
+from selfie_adapters.labelling.choosing import rank_labels
 from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration
 from selfie_adapters.labelling.controls import draw
 from selfie_adapters.labelling.fitting import (
@@ -31,6 +31,7 @@ from selfie_adapters.labelling.fitting import (
 )
 from selfie_adapters.labelling.labeller import Label
 from selfie_adapters.labelling.worker import ShardWorker
+from selfie_adapters.words import plain
 
 SAMPLED_ZEROS = 20
 """Zero vectors that are labelled where labels are sampled; one greedy label is like the next."""
@@ -91,7 +92,7 @@ def calibrate(
     labels, evidence = label("calibration", vectors)
     right = np.array(
         [
-            has and meaning(one.text) in {meaning(text) for text in source.labels(position)}
+            has and plain(one.text) in {plain(text) for text in source.labels(position)}
             for one, position, has in zip(labels, positions, concept, strict=True)
         ],
         dtype=bool,

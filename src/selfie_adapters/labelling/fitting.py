@@ -13,7 +13,7 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.labelling.confidence import FEATURES, Calibration, Confidence
 from selfie_adapters.labelling.labeller import Label
-from selfie_adapters.statistics import Z95, wilson_bounds
+from selfie_adapters.statistics import Z95, quality, wilson_bounds
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
@@ -228,42 +228,6 @@ def controls_needed(control_rate: float) -> int:
     if not 0 < control_rate <= 1:
         raise ConfigError(f"control rate {control_rate}: a share above 0, at most 1, is expected.")
     return max(0, math.ceil(Z95**2 * (1 - control_rate) / control_rate))
-
-
-def reliability(
-    probabilities: np.ndarray, right: np.ndarray, bins: int = 10
-) -> list[dict[str, float]]:
-    """Labels sorted by probability in `bins` of like size: predicted mean, share right, count."""
-    order = np.argsort(probabilities, kind="stable")
-    return [
-        {
-            "predicted": float(probabilities[some].mean()),
-            "right": float(right[some].mean()),
-            "labels": int(some.size),
-        }
-        for some in np.array_split(order, bins)
-        if some.size
-    ]
-
-
-def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """How good probabilities of unseen labels are: AUROC (None with one class), Brier score, mean
-    negative log-likelihood in nats, reliability in ten bins; empty without labels."""
-    if not right.size:
-        return {}
-    positive, negative = probabilities[right], np.sort(probabilities[~right])
-    auroc = None
-    if positive.size and negative.size:
-        below = np.searchsorted(negative, positive, "left").sum()
-        equal = np.searchsorted(negative, positive, "right").sum() - below
-        auroc = float((below + equal / 2) / (positive.size * negative.size))
-    stated = np.clip(np.where(right, probabilities, 1 - probabilities), 1e-12, 1)
-    return {
-        "auroc": auroc,
-        "brier": float(((probabilities - right) ** 2).mean()),
-        "nll": float(-np.log(stated).mean()),
-        "reliability": reliability(probabilities, right),
-    }
 
 
 def _scores(calibration: Calibration, evidence: Evidence) -> np.ndarray:

@@ -19,7 +19,7 @@ from selfie_adapters.errors import ConfigError, DataError, LabellingError, first
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.centring import load_mean
-from selfie_adapters.labelling.choosing import Ranked, meaning, rank_labels
+from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
 from selfie_adapters.labelling.engines.base import Engine
@@ -38,6 +38,7 @@ from selfie_adapters.labelling.shards import Shard, ShardFile, failed
 from selfie_adapters.model import BoundPrompt, FrozenModel, load_model
 from selfie_adapters.model.compiled import compile_if_worth
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
+from selfie_adapters.words import plain
 
 _LONGEST = 1e18
 
@@ -267,7 +268,7 @@ class ShardWorker:
                 row["withheld"] = verdict.withheld
         if given := self.source.labels(position):
             row["given"] = given[0]
-            row["equal"] = meaning(label.text) in map(meaning, given)
+            row["equal"] = plain(label.text) in map(plain, given)
         return LabelRow(**self.source.identity(position), **row)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfie_adapters.reading.plan import PromptToken
-from selfie_adapters.reading.words import word_spans, words_of
+from selfie_adapters.words import word_spans, words_of
 
 
 class TextSoFar:

@@ -1,4 +1,4 @@
-"""Figures: as SVG text, to be put into a page that needs no other file, or as PNG files."""
+"""Figures: as SVG text for pages that need no other file, or as PNG files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
+from selfie_adapters.training.run_reading import read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,22 @@ def loss_figure(
     axes.set_ylabel("loss, nats per token")
     axes.legend(frameon=False)
     return figure
+
+
+def write_loss_curve(folder: str | Path) -> Path | None:
+    """Draw `loss_curve.png` in a run folder from its metrics.jsonl; None if there is no curve.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    run = read_run(folder)
+    if not run.training:
+        return None
+    figure = loss_figure(
+        list(run.training), list(run.training.values()), sorted(run.validation.items())
+    )
+    path = run.path / "loss_curve.png"
+    write_png(path, figure)
+    return path
 
 
 def condition_bars(panels: Mapping[str, Sequence[tuple[str, Interval, Interval]]]) -> str:

@@ -11,8 +11,8 @@ from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.output import visible
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
-from selfie_adapters.reading.words import words_of
 from selfie_adapters.report.page import write_page
+from selfie_adapters.words import words_of
 
 CELLS_ON_A_PAGE = 20_000
 """A browser stays quick up to here; `reading.json` holds the rest."""

@@ -22,6 +22,7 @@ from typing import Literal
 from selfie_adapters.sources.topics.noun_forms import noun_forms, words_of
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.sources.topics.wordnet import Nouns, packaged_nouns
+from selfie_adapters.words import plain
 
 Judgement = Literal["right", "related", "wrong"]
 _ARTICLES = ("a", "an", "the")
@@ -67,15 +68,11 @@ def shares_first_letter(label: str, topic: Topic) -> bool:
 
 
 def _is_gloss(label: str, topic: Topic) -> bool:
-    return _plain(label).startswith(f"{_plain(topic.title)},") and "," not in topic.title
+    return plain(label).startswith(f"{plain(topic.title)},") and "," not in topic.title
 
 
 def _is_one_of(label: str, names: list[str]) -> bool:
-    return _plain(label) in {_plain(name) for name in names} - {""}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return plain(label) in {plain(name) for name in names} - {""}
 
 
 def _without_article(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfie_adapters.chat import ChatRequest, Message
+from selfie_adapters.words import plain
 
 LONGEST_TEXT = 300  # characters of a prompt or label; longer ones are not what was asked for
 
@@ -125,7 +126,7 @@ def _by_frequency(runs: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _same(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
+    return plain(text).rstrip(".")
 
 
 def _numbered(texts: tuple[str, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
-from selfie_adapters.files.table_rows import csv_rows, jsonl_rows
+from selfie_adapters.files.json_lines import jsonl_values
+from selfie_adapters.files.table_rows import csv_rows
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.limits import check_texts
 from selfie_adapters.model.prefix import common_length
@@ -60,7 +60,9 @@ def read_topics(path: str | Path) -> list[Topic]:
     if suffix == "csv":
         rows = ((number, _labels_split(row)) for number, row in csv_rows(str(file), data))
     else:
-        rows = jsonl_rows(str(file), data, "One JSON object per line; a table must be called .csv.")
+        rows = jsonl_values(
+            str(file), data, "One JSON object per line; a table must be called .csv."
+        )
     topics = [topic_of_row(f"{file}, line {number}", row) for number, row in rows]
     if not topics:
         raise DataError(
@@ -96,9 +98,8 @@ def more_topics() -> list[Topic]:
 
 def _packaged(name: str) -> list[Topic]:
     data = (package_files("selfie_adapters.sources.topics") / name).read_bytes()
-    text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
-    rows = (json.loads(line) for line in text.split("\n") if line)
-    return [Topic(tuple(row["labels"]), name=row["name"], split=row["split"]) for row in rows]
+    rows = jsonl_values(name, gzip.decompress(data) if name.endswith(".gz") else data)
+    return [Topic(tuple(row["labels"]), name=row["name"], split=row["split"]) for _, row in rows]
 
 
 def _labels_split(row: dict[str, Any]) -> dict[str, Any]:

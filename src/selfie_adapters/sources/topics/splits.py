@@ -8,6 +8,7 @@ from selfie_adapters.dataset import split_indices
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.sources.topics.topic import Topic
+from selfie_adapters.words import plain
 
 
 def split_topics(topics: Sequence[Topic], val_fraction: float, seed: int) -> list[Split]:
@@ -54,10 +55,6 @@ def _first_of_each(topics: Sequence[Topic]) -> list[int]:
     for i, topic in enumerate(topics):
         for kind, text in (("name", topic.name), ("prompt", topic.prompt)):
             if text:
-                one, other = sorted((root(seen.setdefault((kind, _plain(text)), i)), root(i)))
+                one, other = sorted((root(seen.setdefault((kind, plain(text)), i)), root(i)))
                 first[other] = one
     return [root(i) for i in range(len(topics))]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

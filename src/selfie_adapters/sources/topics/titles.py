@@ -7,8 +7,8 @@ from typing import Any
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.json_text import parse_json
-from selfie_adapters.files.table_rows import jsonl_rows
 
 _EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'
 _KEYS = ("title", "name", "original_title")
@@ -30,7 +30,7 @@ def read_titles(path: str | Path) -> list[str]:
         if not isinstance(values, list):
             raise DataError(f"{file}: {_EXPECTED}")
     elif kind == "jsonl":
-        values = [value for _, value in jsonl_rows(str(file), data)]
+        values = [value for _, value in jsonl_values(str(file), data)]
     else:
         values = _lines(file, data)
     titles = dict.fromkeys(_title(f"{file}, title {i}", v) for i, v in enumerate(values, start=1))

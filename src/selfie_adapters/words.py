@@ -1,4 +1,4 @@
-"""Words of labels and texts as they are compared: whole, case and a plural s aside."""
+"""Strings as they are compared: whole labels, and the words in a text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from selfie_adapters.output import JOINERS
 
 
+def plain(text: str) -> str:
+    """`text` as labels and names are compared: letter case and whitespace make no difference."""
+    return " ".join(text.casefold().split())
+
+
 def words_of(text: str) -> list[str]:
-    """The words of `text`, in order."""
+    """The words of `text`, in order; letter case and a plural s make no difference."""
     return [word for _, _, word in word_spans(text)]
 
 
