@@ -86,25 +86,21 @@ def test_without_specialists_the_digest_is_the_file_s(tmp_path):
     assert adapter_digest(tmp_path / "one.safetensors") == hashlib.sha256(content).hexdigest()
 
 
-def test_another_prompt_or_place_is_refused(model, tmp_path):
+def test_a_specialist_of_another_place_is_refused(model, tmp_path):
     prompt = SoftPrompt.for_tokenizer(model.tokenizer)
     width = model.d_model
 
-    def save(name: str, layer: int | None, position: int | str | None, text: str) -> None:
+    def save(name: str, layer: int | None, position: int | str | None) -> None:
         adapter = affine(1.0, width)
-        other = SoftPrompt(text, prompt.placeholder, prompt.end).bind(model.tokenizer)
-        bound = bind(model, other, layer)
+        bound = bind(model, prompt.bind(model.tokenizer), layer)
         adapter.binding = bound.model_copy(update={"position": position})
         adapter.save(tmp_path / name)
 
-    save("set.safetensors", None, None, prompt.template)
-    save("set.layer_1_at_-1.safetensors", 1, -1, prompt.template)
+    save("set.safetensors", None, None)
+    save("set.layer_1_at_-1.safetensors", 1, -1)
     assert list(load_adapter(tmp_path / "set.safetensors").specialists) == [(1, "-1")]
-    save("set.layer_1_at_-1.safetensors", 0, -1, prompt.template)
+    save("set.layer_1_at_-1.safetensors", 0, -1)
     with pytest.raises(AdapterError, match=r"states block 1, position -1.*block 0, position -1"):
-        load_adapter(tmp_path / "set.safetensors")
-    save("set.layer_1_at_-1.safetensors", 1, -1, prompt.template + " ")
-    with pytest.raises(AdapterError, match="its template is"):
         load_adapter(tmp_path / "set.safetensors")
 
 
@@ -155,3 +151,21 @@ def test_a_reading_takes_the_specialist_at_its_tokens(labellers):
     for place in ours.keys() - {(1, last)}:
         assert ours[place].log_prob == pytest.approx(one[place].log_prob, abs=1e-4)
     assert one[1, last].log_prob != pytest.approx(other[1, last].log_prob, abs=1e-2)
+
+
+def test_a_specialist_keeps_its_own_question(model, golden_dir):
+    plain = SoftPrompt.for_tokenizer(model.tokenizer)
+    other = SoftPrompt(plain.template.replace("meaning", "sense"), plain.placeholder, plain.end)
+    assert other != plain
+    general, special = (create_adapter("scale_only", model.d_model, init_scale=3.0) for _ in "ab")
+    general.binding = bind(model, plain.bind(model.tokenizer), None)
+    special.binding = bind(model, other.bind(model.tokenizer), 1)
+    general.specialists[1, "-1"] = special.eval()
+    both = Labeller(model, general.eval())
+    vectors = torch.randn(3, model.d_model, generator=torch.Generator().manual_seed(0))
+    found = both.label(vectors, max_new_tokens=4, places=[(1, "-1")] * 3)
+    alone = Labeller(model, special).label(vectors, max_new_tokens=4)
+    assert [one[0].log_prob for one in found] == [one[0].log_prob for one in alone]
+    assert both.at(1, "-1").prompt.prompt == other
+    chosen = Labeller(model, general, SoftPrompt(plain.template + " ", plain.placeholder), False)
+    assert chosen.at(1, "-1").prompt.prompt == chosen.prompt.prompt

@@ -235,10 +235,10 @@ def test_a_vector_that_upsets_the_model_does_not_take_its_neighbours_along(
     soft_tokens = Labeller.soft_tokens
     fatal = open_source(settings()).at([8])[0]
 
-    def fussy(self, vectors, scales=1.0, places=None):
+    def fussy(self, vectors, scales=1.0):
         if any(torch.equal(vector, fatal) for vector in vectors):
             raise RuntimeError("kernel said no\nat some place")
-        return soft_tokens(self, vectors, scales, places)
+        return soft_tokens(self, vectors, scales)
 
     monkeypatch.setattr(Labeller, "soft_tokens", fussy)
     monkeypatch.setattr(ShardWorker, "controls", lambda self: [])
@@ -246,7 +246,7 @@ def test_a_vector_that_upsets_the_model_does_not_take_its_neighbours_along(
     assert (job.progress.labelled, job.progress.failed) == (39, 1)
     assert job.first_failure() == "row 8: RuntimeError: kernel said no"
 
-    def broken(self, vectors, scales=1.0, places=None):
+    def broken(self, vectors, scales=1.0):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(Labeller, "soft_tokens", broken)

@@ -61,7 +61,7 @@ def adapter_digest(adapter_file: str | Path) -> str:
 
 
 def check_specialist(specialist: Adapter, place: tuple[int, str], general: Adapter) -> None:
-    """Raise AdapterError for a specialist of another width or prompt, or trained elsewhere."""
+    """Raise AdapterError for a specialist of another width, or trained at another place."""
     layer, kind = place
     if specialist.dim != general.dim:
         raise AdapterError(
@@ -71,13 +71,12 @@ def check_specialist(specialist: Adapter, place: tuple[int, str], general: Adapt
     mine, its = general.binding, specialist.binding
     if mine is None or its is None:
         return
-    for field in ("template", "placeholder_id", "no_concept"):
-        if getattr(mine, field) != getattr(its, field):
-            raise AdapterError(
-                f"{specialist.file}: its {field} is {getattr(its, field)!r}, and that of "
-                f"{general.file}, which it belongs to, is {getattr(mine, field)!r}. All adapters "
-                "of a set answer the same question: train it with the other's soft_prompt."
-            )
+    if mine.no_concept != its.no_concept:
+        raise AdapterError(
+            f"{specialist.file}: its label for no concept is {its.no_concept!r}, and that of "
+            f"{general.file}, which it belongs to, is {mine.no_concept!r}. Train both on the same "
+            "one."
+        )
     position = None if its.position is None else str(its.position)
     if (its.layer, position) not in ((layer, kind), (None, None), (layer, None), (None, kind)):
         raise AdapterError(

@@ -53,7 +53,7 @@ def control_scores(
     """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
 
     Each is labelled with the run's own settings and its best label taken. calibrations: that of
-    each vector's place; places: see `Labeller.soft_tokens`. Both hold for the control made from it.
+    each vector's place; places: see `Labeller.at`. Both hold for the control made from it.
     Shuffling is omitted where there is one vector only.
     """
     seed, no_concept = settings.seed, no_concept_label(labeller.adapter)

@@ -118,8 +118,9 @@ class Labeller:
             )
         if check and adapter.binding is not None:
             adapter.binding.check(self.binding)
+        self._check, self._make_engine = check, engine
         self._engine = engine(model, self.prompt)
-        self._zeros: dict[Adapter, Any] = {}
+        self._specialists: dict[Adapter, Labeller] = {}
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.adapter!r})"
@@ -130,24 +131,36 @@ class Labeller:
         bound = self.adapter.binding
         return bind(self.model, self.prompt, None if bound is None else bound.layer)
 
-    def _zero(self, adapter: Adapter) -> Any:
+    @cached_property
+    def _read_zero(self) -> Any:
         """The prompt after the zero vector's soft token, which no scale changes."""
-        if adapter not in self._zeros:
-            zero = torch.zeros(1, self.model.d_model, device=adapter.device)
-            with torch.no_grad():
-                self._zeros[adapter] = self._engine.prefill(adapter.transform(zero))
-        return self._zeros[adapter]
+        zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
+        return self._engine.prefill(zero)
 
-    def soft_tokens(
-        self,
-        vectors: Tensor,
-        scales: Tensor | float = 1.0,
-        places: Sequence[Place] | None = None,
-    ) -> Tensor:
+    def at(self, layer: int | None, kind: str | None) -> Labeller:
+        """What labels vectors of one block and kind of position (`Adapter.at`): a specialist's
+        labeller, with its own prompt unless the user chose one, or this one.
+
+        Raises BindingError for a specialist of another model, ConfigError where the engine has no
+        room for a second prompt.
+        """
+        adapter = self.adapter.at(layer, kind)
+        if adapter is self.adapter:
+            return self
+        if adapter not in self._specialists:
+            own = adapter_prompt(self.adapter, self.model.tokenizer)
+            chosen = None if self.prompt.prompt == own else self.prompt.prompt
+            if self._make_engine is not LocalEngine:
+                raise ConfigError(
+                    f"{self.adapter.file}: a set of adapters, of which {adapter.file} is for block "
+                    f"{layer}, position {kind}. Only the local engine labels with several: take "
+                    "--engine local, or --adapter with one of its files in a folder of its own."
+                )
+            self._specialists[adapter] = Labeller(self.model, adapter, chosen, self._check)
+        return self._specialists[adapter]
+
+    def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
-
-        places: block and kind of position of each vector; where the adapter has a specialist for
-        one (`Adapter.at`), that maps it.
 
         The scale applies to the adapter's input: to the unit vector where the adapter normalises,
         to the vector as it is where it does not.
@@ -158,21 +171,17 @@ class Labeller:
             largest = values.abs().amax(dim=-1, keepdim=True)
             values = unit_norm(torch.where(largest > _LONGEST, values / largest, values))
         factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
-        values = values * factor
         with torch.no_grad():
-            if not self.adapter.specialists or places is None:
-                return self.adapter.transform(values, normalize_input=False)
-            soft = torch.empty_like(values, device=self.adapter.device)
-            for adapter, rows in self._by_adapter(places).items():
-                soft[rows] = adapter.transform(values[rows], normalize_input=False)
-        return soft
+            return self.adapter.transform(values * factor, normalize_input=False)
 
-    def _by_adapter(self, places: Sequence[Place]) -> dict[Adapter, list[int]]:
-        """Which rows each adapter maps."""
-        rows: dict[Adapter, list[int]] = {}
+    def _by_place(self, places: Sequence[Place] | None, rows: int) -> dict[Labeller, list[int]]:
+        """Which rows each labeller labels."""
+        if places is None or not self.adapter.specialists:
+            return {self: list(range(rows))}
+        found: dict[Labeller, list[int]] = {}
         for row, place in enumerate(places):
-            rows.setdefault(self.adapter.at(*place), []).append(row)
-        return rows
+            found.setdefault(self.at(*place), []).append(row)
+        return found
 
     def label(
         self,
@@ -197,9 +206,10 @@ class Labeller:
         temperature=0.7. first_index: the number of the first vector in a longer job; a row's seed
         is made of seed, vector number, scale and sample, so that batches and shards do not change
         what comes out. names: what a vector's seeds are made of in place of its number, one tuple
-        per vector. places: see `soft_tokens`. batch_size: rows at a time; None: as many as suit the
-        model's device (`rows_per_batch`). Raises DataError for vectors of another width or with
-        NaN; ConfigError for a bad setting.
+        per vector. places: block and kind of position of each, for an adapter with specialists
+        (`at`). batch_size: rows at a time; None: as many as suit the model's device
+        (`rows_per_batch`). Raises DataError for vectors of another width or with NaN; ConfigError
+        for a bad setting.
         """
         sampling = replace(sampling or Sampling(), **options)
         check_settings(scales, samples, sampling)
@@ -223,26 +233,29 @@ class Labeller:
         ]
         answers: list[list[Label]] = [[] for _ in range(len(vectors))]
         batch_size = rows_per_batch(self.model) if batch_size is None else batch_size
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            source = vectors[[row.vector for row in batch]]
-            here = [(None, None) if places is None else places[row.vector] for row in batch]
-            soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]), here)
-            found = self._engine.generate(soft, [row.seed for row in batch], sampling)
-            at_zero = self._scores_at_zero([answer.ids for answer in found], here)
-            for row, answer, zero in zip(batch, found, at_zero, strict=True):
-                answers[row.vector].append(self._finish(row, answer, zero))
-            progress(len(batch))
+        for labeller, mine in self._by_place(places, len(vectors)).items():
+            chosen = set(mine)
+            its = [row for row in rows if row.vector in chosen]
+            for start in range(0, len(its), batch_size):
+                batch = its[start : start + batch_size]
+                for row, label in zip(
+                    batch, labeller._label_batch(vectors, batch, sampling), strict=True
+                ):
+                    answers[row.vector].append(label)
+                progress(len(batch))
         return answers
 
-    def _scores_at_zero(self, ids: Sequence[Sequence[int]], places: Sequence[Place]) -> list[float]:
-        """Log-probability of each answer after its own adapter's zero vector."""
-        scores = [0.0] * len(ids)
-        for adapter, rows in self._by_adapter(places).items():
-            found = self._engine.score(self._zero(adapter), [ids[row] for row in rows])
-            for row, score in zip(rows, found, strict=True):
-                scores[row] = score
-        return scores
+    def _label_batch(
+        self, vectors: Tensor, batch: Sequence[_Row], sampling: Sampling
+    ) -> list[Label]:
+        source = vectors[[row.vector for row in batch]]
+        soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
+        found = self._engine.generate(soft, [row.seed for row in batch], sampling)
+        at_zero = self._engine.score(self._read_zero, [answer.ids for answer in found])
+        return [
+            self._finish(row, answer, zero)
+            for row, answer, zero in zip(batch, found, at_zero, strict=True)
+        ]
 
     def _check_room(self, new_tokens: int) -> None:
         limit = learned_positions(self.model)
@@ -257,16 +270,26 @@ class Labeller:
     ) -> list[Label]:
         """Each label as if it had been written for another vector: labels[i] under vectors[i].
 
-        vectors: [n, d_model]; places: see `soft_tokens`. Only log_prob, and so the gain, changes.
+        vectors: [n, d_model]; places: of the vectors, see `at`. Only log_prob, and so the gain,
+        changes.
         """
+        moved = list(labels)
+        for labeller, rows in self._by_place(places, len(labels)).items():
+            its = [labels[row] for row in rows]
+            for row, score in zip(rows, labeller._scores(its, vectors[rows]), strict=True):
+                moved[row] = replace(labels[row], log_prob=score)
+        return moved
+
+    def _scores(self, labels: Sequence[Label], vectors: Tensor) -> list[float]:
         scales = torch.tensor([label.scale for label in labels])
-        read = self._engine.prefill(self.soft_tokens(vectors, scales, places))
+        read = self._engine.prefill(self.soft_tokens(vectors, scales))
         rows = torch.arange(len(labels))
-        scores = self._engine.score(read, [label.ids for label in labels], rows)
-        return [replace(label, log_prob=score) for label, score in zip(labels, scores, strict=True)]
+        return self._engine.score(read, [label.ids for label in labels], rows)
 
     def close(self) -> None:
         """Release what the engine holds besides the model; no label can be had afterwards."""
+        for labeller in self._specialists.values():
+            labeller.close()
         self._engine.close()
 
     def _finish(self, row: _Row, answer: Generated, zero_log_prob: float) -> Label:

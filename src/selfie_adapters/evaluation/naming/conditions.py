@@ -83,16 +83,12 @@ class SoftTokenReader:
     ) -> None:
         """place: block and kind of position of the vectors, for an adapter with specialists."""
         self.name, self.meaning, self.place = name, meaning, place
-        self._labeller, self._scale = labeller, scale
+        self._labeller, self._scale = labeller.at(*place), scale
 
     def labels(self, vectors: Tensor) -> list[Label]:
         """The label of each vector [n, d_model]."""
         found = self._labeller.label(
-            vectors,
-            (self._scale,),
-            max_new_tokens=MAX_NEW_TOKENS,
-            batch_size=BATCH,
-            places=[self.place] * len(vectors),
+            vectors, (self._scale,), max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH
         )
         return [labels[0] for labels in found]
 
@@ -103,8 +99,8 @@ class SoftTokenReader:
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         """Gain of each name under each vector, nats per token: [n, names]."""
         labeller = self._labeller
-        soft = labeller.soft_tokens(vectors, self._scale, [self.place] * len(vectors))
-        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale, [self.place])
+        soft = labeller.soft_tokens(vectors, self._scale)
+        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale)
         found, at_zero = (
             score_candidates(labeller.model, labeller.prompt, tokens, names)
             for tokens in (soft, zero)
