@@ -35,17 +35,15 @@ from transformers import (
 
 from selfie_adapters.chat.in_process import InProcessChat
 from selfie_adapters.evaluation.scoring.conversations import (
+    BEGUN,
     ChatTokens,
+    Writing,
     chat_tokens,
     parse_conversation,
-)
-from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
-from selfie_adapters.evaluation.scoring.writing import (
-    BEGUN,
-    Writing,
     requests_for,
     write_conversations,
 )
+from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.sampling import row_uniforms
 from selfie_adapters.model import FrozenModel, load_model

@@ -28,17 +28,12 @@ from reproduce_tables import write_tables
 from rich.console import Console
 
 from selfie_adapters.adapters import create_adapter, load_adapter
-from selfie_adapters.commands import (
-    eval_bridge,
-    eval_loss,
-    eval_retrieval,
-    eval_scoring,
-    eval_taboo,
-    prepare_sae,
-)
+from selfie_adapters.commands import prepare_sae
 from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, TEMPLATE
+from selfie_adapters.commands.eval_running import run_protocol
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
+from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.files import write_json
 from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.sources.sae.encoder import DEMO_SAE
@@ -191,15 +186,16 @@ class Pipeline:
         )
         train(config, self.model, load_dataset(file), self.console)
 
-    def evaluate(self, name: str, protocol: Any, settings: dict[str, Any]) -> None:
-        folder = self.folder / name
-        if "model" in protocol.Settings.model_fields:  # taboo has none: it has a chat model
+    def evaluate(self, name: str, protocol_name: str, settings: dict[str, Any]) -> None:
+        folder, protocol = self.folder / name, find_protocol(protocol_name)
+        if "model" in protocol.settings_class.model_fields:  # taboo has none: it has a chat model
             settings = {"model": "demo", **settings}
         self.step(
             name,
             folder / "results.json",
-            lambda: protocol.run(
-                protocol.Settings.model_validate(settings),
+            lambda: run_protocol(
+                protocol,
+                protocol.settings_class.model_validate(settings),
                 folder,
                 self.console,
             ),
@@ -213,7 +209,7 @@ class Pipeline:
             del trained["identity"]  # a control of this protocol
             self.evaluate(
                 f"loss-{data}",
-                eval_loss,
+                "loss",
                 {
                     "adapters": trained,
                     "datasets": files,
@@ -224,7 +220,7 @@ class Pipeline:
             )
         self.evaluate(
             "retrieval",
-            eval_retrieval,
+            "retrieval",
             {
                 "adapters": self.adapters("topics"),
                 "vectors": str(self.topics),
@@ -237,7 +233,7 @@ class Pipeline:
         )
         self.evaluate(
             "taboo",
-            eval_taboo,
+            "taboo",
             {
                 "topics": "concepts",
                 "retrieval": str(self.folder / "retrieval"),
@@ -259,12 +255,12 @@ class Pipeline:
             alone = {} if kind == SHOWN else {"conditions": ["trained"]}
             self.evaluate(
                 f"scoring-{kind}",
-                eval_scoring,
+                "scoring",
                 {**scoring, **alone, "adapter": str(self.adapter(kind, "sae"))},
             )
         self.evaluate(
             "bridge",
-            eval_bridge,
+            "bridge",
             {
                 "adapter": str(self.adapter(SHOWN, "topics")),
                 "mean": str(self.means),

@@ -30,7 +30,7 @@ from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.evaluation.naming.judging import names_of
-from selfie_adapters.evaluation.naming.protocol import run_naming
+from selfie_adapters.evaluation.naming.protocol import NamingProtocol
 from selfie_adapters.files import write_text
 from selfie_adapters.labelling.confidence import beside
 from selfie_adapters.sources import Topic
@@ -63,7 +63,7 @@ def main() -> None:
         limit=MEASURED_ON,
         retrieval=0,
     )
-    results = json.loads(run_naming(settings, work / "naming").read_text("utf-8"))
+    results = json.loads(NamingProtocol.run(settings, work / "naming").read_text("utf-8"))
     ship(adapter, work / "more.json", results)
     console.print(f"shipped: {HOME}")
 

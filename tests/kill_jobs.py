@@ -206,9 +206,9 @@ def eval_retrieval() -> KillJob:
 
     def patch() -> None:
         from letters import LettersEmbedder
-        from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
+        from selfie_adapters.evaluation.retrieval import embedding
 
-        retrieval_run.SentenceEmbedder = lambda _name: LettersEmbedder()
+        embedding.SentenceEmbedder = lambda _name, device=None: LettersEmbedder()
 
     return _evaluation("retrieval", settings, patch)
 

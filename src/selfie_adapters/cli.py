@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from cyclopts import App
@@ -49,15 +51,17 @@ app.command(
 _eval = _group("eval", "Measure labels by a protocol, alongside controls.")
 
 
-for _name, _help in {
-    "bridge": "Read the connecting entity of two-hop questions from their states.",
-    "loss": "Loss of held-out labels, every adapter on every training file.",
-    "naming": "Right, related and wrong labels of held-out vectors, block by block.",
-    "retrieval": "Labels find their topics among all topics.",
-    "scoring": "Conversations written from labels activate the latent, or not.",
-    "taboo": "A chat model's descriptions without the name find their topics, or not.",
-}.items():
-    _eval.command(f"{COMMANDS}.eval:{_name}", name=_name, help=_help)
+def _summary(file: Path) -> str:
+    """First paragraph of the docstring of the settings class in `file`, which is not imported."""
+    kinds = (one for one in ast.parse(file.read_bytes()).body if isinstance(one, ast.ClassDef))
+    kind = next(one for one in kinds if one.name.endswith("Settings"))
+    return (ast.get_docstring(kind) or "").partition("\n\n")[0]
+
+
+for _protocol in sorted((Path(__file__).parent / "config/evaluation").glob("[!_]*.py")):
+    _eval.command(
+        f"{COMMANDS}.eval:{_protocol.stem}", name=_protocol.stem, help=_summary(_protocol)
+    )
 
 _eval.command(
     f"{COMMANDS}.eval_published:published",

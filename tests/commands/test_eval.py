@@ -15,8 +15,7 @@ from letters import LettersEmbedder
 from selfie_adapters.commands.eval import PROTOCOLS
 from selfie_adapters.config.reading import read_config
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.evaluation.retrieval import protocol as retrieval_run
-from selfie_adapters.evaluation.taboo import protocol as taboo
+from selfie_adapters.evaluation.retrieval import embedding
 from selfie_adapters.files.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +27,7 @@ def run(tmp_path, monkeypatch):
     """Write settings to NAME.yaml and evaluate by them; returns results.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    for module in (retrieval_run, taboo):
-        monkeypatch.setattr(module, "SentenceEmbedder", lambda _name, device: LettersEmbedder())
+    monkeypatch.setattr(embedding, "SentenceEmbedder", lambda _name, device: LettersEmbedder())
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
 
     def run(name, set_=None, **settings):

@@ -7,7 +7,6 @@ import pytest
 
 from killed_eval import check_kill
 from selfie_adapters.cli import main
-from selfie_adapters.commands.eval_bridge import Settings
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.config.reading import read_config
 
@@ -85,7 +84,7 @@ def test_errors_are_one_red_line(config, tmp_path, capsys):
 
 
 def test_the_settings_file_that_comes_along():
-    given = read_config(ROOT / "evaluation/configs/bridge.yaml", Settings)
+    given = read_config(ROOT / "evaluation/configs/bridge.yaml", BridgeSettings)
     assert given.questions == "facts"
     published = {"limit": 500, "samples": 10, "max_new_tokens": 20, "temperature": 0.7}
     assert {key: BridgeSettings.model_fields[key].default for key in published} == published

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from killed_eval import check_kill
 from selfie_adapters.cli import main
-from selfie_adapters.commands.eval_scoring import Settings
+from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.config.reading import read_config
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from tiny import SMALL_SCORING
@@ -158,10 +158,10 @@ def test_an_sae_of_another_width_is_refused(config, tmp_path, capsys):
 
 
 def test_the_published_values_are_the_defaults_and_the_sample_file_is_sound():
-    default = Settings(latents=[1])
+    default = ScoringSettings(latents=[1])
     assert default.scales == [0.5, 0.8, 1.3, 2.1, 3.4, 5.5]
     assert (default.label_tokens, default.label_temperature, default.label_top_p) == (30, 0.7, 0.9)
     assert (default.conversations, default.conversation_tokens) == (10, 100)
     assert (default.temperature, default.top_p, default.thresholds) == (0.7, 0.9, [0.0])
-    sample = read_config(ROOT / "evaluation/configs/scoring.yaml", Settings)
+    sample = read_config(ROOT / "evaluation/configs/scoring.yaml", ScoringSettings)
     assert set(sample.wanted()) == {"trained", "zero", "random", "untrained", "training"}

@@ -341,10 +341,10 @@ def test_no_float_of_any_section_may_be_infinite_or_no_number():
             yield one
             yield from sections(one)
 
-    import selfie_adapters.commands.eval as protocols
+    from selfie_adapters.config.evaluation import settings_of_protocols
     from selfie_adapters.config.reading import Section
 
-    assert protocols.PROTOCOLS
+    assert settings_of_protocols()
     floats = 0
     for section in sections(Section):
         for name, field in section.model_fields.items():

@@ -12,10 +12,10 @@ from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.errors import ModelError
-from selfie_adapters.evaluation.loss.protocol import run_loss
+from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.evaluation.retrieval.embedding import packaged_folder
-from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.taboo.protocol import run_taboo
+from selfie_adapters.evaluation.retrieval.protocol import Retrieval
+from selfie_adapters.evaluation.taboo.protocol import Taboo
 from selfie_adapters.model import load_model
 from selfie_adapters.sources import Topic, open_topics
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
@@ -77,7 +77,7 @@ def test_a_real_adapter_beats_its_controls_and_asking_beats_saying_nothing(work)
         untrained_scales=(1.3,),
         max_new_tokens=8,
     )
-    results = json.loads(run_retrieval(settings, folder / "retrieval", model).read_text())
+    results = json.loads(Retrieval.run(settings, folder / "retrieval", model).read_text())
     assert results["counts"] == {"topics": 8000, "queries": HELD_OUT}
     rank = {one["condition"]: one["median_rank"] for one in results["conditions"]}
     for control in ("trained: shuffled", "trained: zero vector", "trained: random"):
@@ -86,7 +86,7 @@ def test_a_real_adapter_beats_its_controls_and_asking_beats_saying_nothing(work)
 
     taboo = TabooSettings(topics="concepts", retrieval=str(folder / "retrieval"), limit=8)
     chat = InProcessChat(model)
-    found = json.loads(run_taboo(taboo, folder / "taboo", chat).read_text())
+    found = json.loads(Taboo.run(taboo, folder / "taboo", chat=chat).read_text())
     rank = {one["condition"]: one["median_rank"] for one in found["conditions"]}
     assert rank["description"] < rank["nothing said"] / 3, rank
     assert rank["description"] < rank["description: shuffled"] / 3, rank
@@ -97,7 +97,7 @@ def test_its_held_out_loss_is_below_its_controls(work):
     settings = LossSettings(
         model="demo", adapters=adapters, datasets={"topics": data}, untrained_scales=(1.3,)
     )
-    results = json.loads(run_loss(settings, folder / "loss", model).read_text())
+    results = json.loads(Loss.run(settings, folder / "loss", model).read_text())
     (cell,) = results["cells"]
     trained = cell["loss"]["trained"]
     for control in ("zero", "shuffled", "random", "identity", "untrained"):

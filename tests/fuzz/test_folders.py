@@ -13,11 +13,11 @@ from fuzz.harness import run
 from fuzz.mutations import damage_json, damage_yaml
 from selfie_adapters.config import TrainConfig, dump_config
 from selfie_adapters.config.labelling import LabelSettings
+from selfie_adapters.evaluation.base import LabelsRow
 from selfie_adapters.evaluation.bridge.results import BridgeRow
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss.protocol import LossRow
 from selfie_adapters.evaluation.scoring.generation import ScoringRow
-from selfie_adapters.evaluation.spoken_labels import SpokenRow
 from selfie_adapters.evaluation.taboo.protocol import TabooRow
 from selfie_adapters.labelling.export import open_run, to_csv, to_neuronpedia, to_parquet
 from selfie_adapters.labelling.inputs import open_source
@@ -136,7 +136,7 @@ def test_evaluation_folders(tmp_path):
     failed = {"text": "", "error": "no text"}
     kinds = {
         LossRow: {"losses": [[1.5, 2.5], [0.25]]},
-        SpokenRow: {"labels": ["a", "größer"]},
+        LabelsRow: {"labels": ["a", "größer"]},
         TabooRow: {"text": "it flies at night 🦉"},
         ScoringRow: {
             "latent": 3,

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.commands.demo_settings import READ_AT, SENTENCE, Place
+from selfie_adapters.evaluation.base import Progress
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Keep, Known, Naming
 from selfie_adapters.evaluation.naming.results import position_name
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
-from selfie_adapters.evaluation.spoken_labels import Progress
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading.plan import plan_reading

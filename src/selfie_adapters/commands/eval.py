@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from selfie_adapters.commands.options import options
-from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.config.evaluation.loss import LossSettings
-from selfie_adapters.config.evaluation.naming import NamingSettings
-from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
-from selfie_adapters.config.evaluation.scoring import ScoringSettings
-from selfie_adapters.config.evaluation.taboo import TabooSettings
-from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.evaluation import settings_of_protocols
+from selfie_adapters.config.reading import Section
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files import user_path
-from selfie_adapters.files.locking import folder_lock
 
 
-def _protocol(name: str, kind: type[Section], summary: str, published: bool = False) -> Any:
-    """The command of a protocol; its module in this package is eval_{name}.
+def _command(name: str, kind: type[Section]) -> Callable[..., None]:
+    """The command of a protocol: its options are the fields of its settings."""
 
-    The module has `run(settings, folder, console)`, which prints a table and returns the path of
-    results.json. It may have `prepare(settings)`, which fills in what only the command knows and
-    checks inputs. published: there are published configurations too; the module's
-    `read(file, changes, given)` reads both forms.
-    """
+    def read(
+        path: Path, _kind: type[Section], changes: Sequence[str], given: Mapping[str, Any]
+    ) -> Any:
+        from selfie_adapters.evaluation.base import find_protocol
 
-    def read(path: Path, kind: type[Section], changes: Sequence[str], given: Mapping[str, Any]):
-        module = import_module(f"selfie_adapters.commands.eval_{name}")
-        return module.read(path, changes, given)
+        return find_protocol(name).read(path, changes, given)
 
-    @options(kind, config=True, read=read if published else read_config)
+    @options(kind, config=True, read=read)
     def command(settings: Any, config: Path | None, *, out: str | None = None) -> None:
         """{summary} Stopped, it resumes where it was.
 
@@ -45,71 +35,25 @@ def _protocol(name: str, kind: type[Section], summary: str, published: bool = Fa
             Folder of the results; default: results/ and the name of the configuration, or of the
             protocol.
         """
-        _run(name, settings, config, out)
+        from selfie_adapters.commands.eval_running import run_protocol
+        from selfie_adapters.evaluation.base import find_protocol
 
-    assert command.__doc__ is not None
-    command.__doc__ = command.__doc__.replace("{summary}", summary)
+        folder = _folder(settings, config, out, name)
+        run_protocol(find_protocol(name), settings, folder, Console())
+
+    summary = (kind.__doc__ or "").partition("\n\n")[0]
+    command.__doc__ = (command.__doc__ or "").replace("{summary}", summary)
     return command
 
 
-bridge = _protocol(
-    "bridge",
-    BridgeSettings,
-    "Read the entity that connects the two hops of a question from the question's states.",
-    published=True,
-)
-loss = _protocol(
-    "loss",
-    LossSettings,
-    "Measure the loss of held-out labels: every adapter on every training file, with controls.",
-)
-naming = _protocol(
-    "naming",
-    NamingSettings,
-    "Count right, related and wrong labels of held-out vectors, block by block, with controls and "
-    "baselines.",
-)
-retrieval = _protocol(
-    "retrieval", RetrievalSettings, "Look up labels among all topics and rank the right one."
-)
-scoring = _protocol(
-    "scoring",
-    ScoringSettings,
-    "Write conversations from labels and measure whether they activate the latent of the label.",
-    published=True,
-)
-taboo = _protocol(
-    "taboo",
-    TabooSettings,
-    "Look up a chat model's description of a topic, which may not name it, among all topics.",
-)
-PROTOCOLS: dict[str, Callable[..., None]] = {
-    "bridge": bridge,
-    "loss": loss,
-    "naming": naming,
-    "retrieval": retrieval,
-    "scoring": scoring,
-    "taboo": taboo,
-}
+PROTOCOLS = {name: _command(name, kind) for name, kind in settings_of_protocols().items()}
 
 
-def _run(name: str, given: Any, config: Path | None, out: str | None) -> None:
-    """Run a protocol into its folder, or resume it.
-
-    given: its settings, or what a published configuration was translated to, with `settings`.
-    """
-    from selfie_adapters.commands.checking import check_inputs
-
-    protocol = import_module(f"selfie_adapters.commands.eval_{name}")
-    if hasattr(protocol, "prepare"):
-        given = protocol.prepare(given)
-    settings = getattr(given, "settings", given)
-    folder = _folder(given, config, out, name)
-    check_inputs(model=getattr(settings, "model", None), device=settings.device)
-    console = Console()
-    with folder_lock(folder):
-        results = protocol.run(given, folder, console)
-    console.print(f"results: {results}", highlight=False, markup=False)
+def __getattr__(name: str) -> Callable[..., None]:
+    """The command of a protocol, as the command table names it."""
+    if name not in PROTOCOLS:
+        raise AttributeError(name)
+    return PROTOCOLS[name]
 
 
 def _folder(given: Any, config: Path | None, out: str | None, name: str) -> Path:

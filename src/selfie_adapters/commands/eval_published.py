@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from selfie_adapters.commands.eval_retrieval import print_conditions
+from selfie_adapters.commands.eval_running import print_report
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
+from selfie_adapters.evaluation.base import Table
 from selfie_adapters.evaluation.published.files import evaluations, kind_of, missing_shards
 from selfie_adapters.evaluation.published.hit_rates import (
     ResultFile,
@@ -35,6 +34,7 @@ from selfie_adapters.evaluation.published.retrieval import (
     read_retrieval_summary,
 )
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
+from selfie_adapters.evaluation.retrieval.lookup import report_conditions
 from selfie_adapters.evaluation.retrieval.targets import entries_of
 from selfie_adapters.output import visible
 from selfie_adapters.sources import open_topics
@@ -179,21 +179,24 @@ def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 
     scored = [row for row in rows if "mean_max_hit_rate" in row]
     if scored:
-        table = Table(title="mean over latents of the best label's hit rate (95 % intervals)")
-        table.add_column("files", overflow="fold")
-        for heading in ("mode", "latents", "labels", "hit rate"):
-            table.add_column(heading, justify="right" if heading != "mode" else "left")
-        for row in scored:
-            names = "\n".join(escape(visible(Path(file).name)) for file in row["files"])
-            mean, low, high = row["mean_max_hit_rate"], row["low"], row["high"]
-            table.add_row(
-                names,
-                row["mode"] + (" (split 60)" if row["split"] > 1 else ""),
-                str(row["latents"]),
-                str(row["labels"]),
-                f"{mean:.6f}\n{low:.3f} to {high:.3f}",
-            )
-        console.print(table)
+        names = [", ".join(Path(file).name for file in row["files"]) for row in scored]
+        split = [" (split 60)" if row["split"] > 1 else "" for row in scored]
+        table = Table(
+            "mean over latents of the best label's hit rate (95 % intervals)",
+            ["files", "mode", "latents", "labels", "hit rate"],
+            [
+                [
+                    name,
+                    row["mode"] + how,
+                    str(row["latents"]),
+                    str(row["labels"]),
+                    f"{row['mean_max_hit_rate']:.6f}\n{row['low']:.3f} to {row['high']:.3f}",
+                ]
+                for name, how, row in zip(names, split, scored, strict=True)
+            ],
+            names=2,
+        )
+        print_report(console, table)
     for row in rows:
         if row.get("missing_shards"):
             line(
@@ -218,6 +221,5 @@ def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         if "condition" in row:
             by_file.setdefault(row["file"], []).append(row)
     for file, conditions in by_file.items():
-        print_conditions(
-            console, f"{Path(file).name}, index {conditions[0]['index']}", conditions, set()
-        )
+        title = f"{Path(file).name}, index {conditions[0]['index']}"
+        print_report(console, report_conditions(title, conditions, ()))

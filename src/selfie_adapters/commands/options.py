@@ -165,7 +165,8 @@ def _parameter(flags: list[str], field: FieldInfo, option: Option, prefix: str) 
         inspect.Parameter.POSITIONAL_OR_KEYWORD
         if option.positional
         else inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if field.is_required() else default,
+        # cyclopts checks a default against the annotation; None is what is not given.
+        default=inspect.Parameter.empty if field.is_required() else None,
         annotation=annotation,
     )
 

@@ -1,18 +1,110 @@
-"""Controls of evaluations: plain SelfIE (a unit vector times a scale), other topics, directions."""
+"""Conditions of evaluations: which vectors are read, and through which map.
+
+What a score is compared with, in every protocol:
+
+zero vector    the adapter without a vector: its bias alone
+shuffled       another vector's label, or another vector in its place
+random         random directions with the vectors' norms
+untrained      the unit vector times a scale in place of an adapter. Scales count mean norms of the
+               model's embedding outputs; of several, the best on vectors that are not measured is
+               taken. Only published configurations count in the vector's own units ("absolute").
+
+The methods that need no adapter at all (logit lens, cosine, ridge probe) are in `baselines`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.errors import DataError
+from selfie_adapters.labelling import Labeller
+from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.model.fingerprint import mean_embedding_norm
+
+Reads = Literal["given", "zero", "shuffled", "random"]
+Through = Literal["adapter", "identity", "untrained"]
+ScaleUnit = Literal["embedding_norm", "absolute"]
 
 
-def untrained_adapter(dim: int, scale: float) -> Adapter:
-    """f(x) = scale · x / ‖x‖: what an adapter is before training."""
-    return create_adapter("scale_only", dim, init_scale=scale)
+@dataclass(frozen=True)
+class Condition:
+    """One way in which the measured vectors become soft tokens.
+
+    reads: the vectors that go in. through: the map that they go through. shuffles_labels: its
+    labels are those of the condition `name` is compared with, each counted as another vector's.
+    """
+
+    name: str
+    meaning: str
+    reads: Reads = "given"
+    through: Through = "adapter"
+    shuffles_labels: bool = False
+
+    def vectors(self, given: Tensor, seed: int) -> Tensor:
+        """What goes in, in the shape of `given` [n, d_model]. Raises DataError for one vector
+        that is to be shuffled."""
+        match self.reads:
+            case "given":
+                return given
+            case "zero":
+                return torch.zeros_like(given)
+            case "shuffled":
+                return given[shuffle_order(len(given), seed)]
+            case "random":
+                return random_vectors(given, seed)
+
+
+class Untrained:
+    """SelfIE without an adapter: f(x) = scale · unit · x / ‖x‖, in the unit that scales count."""
+
+    def __init__(self, model: FrozenModel, unit: ScaleUnit = "embedding_norm") -> None:
+        self._model, self._unit = model, unit
+
+    @cached_property
+    def norm(self) -> float:
+        """Length of the soft token at scale 1."""
+        return 1.0 if self._unit == "absolute" else mean_embedding_norm(self._model)
+
+    def adapter(self, scale: float = 1.0) -> Adapter:
+        """The map at one scale, on the model's device."""
+        plain = create_adapter("scale_only", self._model.d_model, init_scale=scale * self.norm)
+        return plain.to(self._model.device)
+
+    def labeller(self, prompt: SoftPrompt | None) -> Labeller:
+        """Labels at any scale. prompt: the adapter's that it is compared with; None: the usual."""
+        return Labeller(self._model, self.adapter(), prompt)
+
+    def meaning(self, scale: float) -> str:
+        """How results describe it."""
+        unit = "" if self._unit == "absolute" else " mean embedding norms"
+        return f"unit vector × {scale:g}{unit}, without an adapter"
+
+
+def identity(adapter: Adapter) -> Adapter:
+    """f(x) = x, or x / ‖x‖ where `adapter` normalizes its input."""
+    return create_adapter("identity", adapter.dim, normalize_input=adapter.normalize_input)
+
+
+def best_scale(
+    scales: Sequence[float], loss: Callable[[float], float]
+) -> tuple[float, dict[float, float]]:
+    """The scale with the lowest `loss`, the first of equal ones, and what each scale got.
+
+    A single scale is taken without a measurement.
+    """
+    if len(scales) == 1:
+        return scales[0], {}
+    tried = {scale: loss(scale) for scale in scales}
+    return min(scales, key=lambda scale: tried[scale]), tried
 
 
 def other_topics(units: np.ndarray, seed: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,18 @@ class EvaluationFolder:
         if key in self.rows:
             raise ValueError(f"{key} is done already")
         self._rows.add({key: row})
+
+    def values(self, key: str, field: str, count: int, make: Callable[[], list[Any]]) -> list[Any]:
+        """The results under `key`, made now if the folder does not have them yet.
+
+        They are the row {field: results}. Raises DataError if there are not `count` of them.
+        """
+        if key not in self.rows:
+            self.add(key, {field: make()})
+        found = self.rows[key][field]
+        if len(found) != count:
+            raise self.damaged(key, f"has {len(found)} results; {count} are expected")
+        return found
 
     def finish(self, results: Mapping[str, Any]) -> Path:
         """Write results.json: the record of the evaluation, versions, and `results`."""

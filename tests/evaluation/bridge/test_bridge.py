@@ -13,7 +13,7 @@ from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.bridge import protocol as bridge
-from selfie_adapters.evaluation.bridge.protocol import other_questions, run_bridge
+from selfie_adapters.evaluation.bridge.protocol import Bridge, other_questions
 from selfie_adapters.evaluation.bridge.reading import plan_question, question_states
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
@@ -174,7 +174,7 @@ def settings_for(file, adapter_file, **changes):
 @pytest.fixture(scope="module")
 def finished(model, file, adapter_file, knows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bridge") / "r"
-    path = run_bridge(settings_for(file, adapter_file), folder, model, Knows(knows))
+    path = Bridge.run(settings_for(file, adapter_file), folder, model, chat=Knows(knows))
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     return folder, json.loads(path.read_text()), {row["key"]: row for row in rows}
 
@@ -289,15 +289,15 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     folder, first = tmp_path / "r", Knows(knows)
     for batch_size in (256, 7, 3):
         with pytest.raises(KeyboardInterrupt):
-            run_bridge(
-                settings_for(file, adapter_file, batch_size=batch_size), folder, model, first
+            Bridge.run(
+                settings_for(file, adapter_file, batch_size=batch_size), folder, model, chat=first
             )
         with (folder / "rows.jsonl").open("a") as torn:
             torn.write('{"key": "trained/q/9", "hi')
         left[0] = 3
     left[0] = 100
     again = Knows(knows)
-    path = run_bridge(settings_for(file, adapter_file), folder, model, again)
+    path = Bridge.run(settings_for(file, adapter_file), folder, model, chat=again)
     assert again.asked == 0  # answers were kept
     assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
     assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
@@ -309,16 +309,16 @@ def test_other_weights_of_the_model_that_answers_are_noticed(
     settings = settings_for(file, adapter_file, untrained_scales=(), random=False)
     first, other = Knows(knows), Knows(knows)
     first.weights, other.weights = "a", "b"
-    run_bridge(settings, tmp_path / "r", model, first)
+    Bridge.run(settings, tmp_path / "r", model, chat=first)
     with pytest.raises(ConfigError, match="different chat weights"):
-        run_bridge(settings, tmp_path / "r", model, other)
+        Bridge.run(settings, tmp_path / "r", model, chat=other)
     assert other.asked == 0
 
 
 def test_only_what_the_model_answers_is_read(model, file, adapter_file, questions, knows, tmp_path):
     chat = Knows(knows, (questions[0].bridge_prompt, questions[1].prompt))
     settings = settings_for(file, adapter_file, untrained_scales=(), random=False)
-    results = json.loads(run_bridge(settings, tmp_path / "r", model, chat).read_text())
+    results = json.loads(Bridge.run(settings, tmp_path / "r", model, chat=chat).read_text())
     assert results["counts"] == {
         "questions": 4,
         "asked": 4,
@@ -331,11 +331,11 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
     }
     nobody = Knows(knows, tuple(knows))
     with pytest.raises(DataError, match="none is left"):
-        run_bridge(settings, tmp_path / "none", model, nobody)
+        Bridge.run(settings, tmp_path / "none", model, chat=nobody)
     free = settings_for(
         file, adapter_file, only_answered=False, limit=3, untrained_scales=(), random=False
     )
-    assert json.loads(run_bridge(free, tmp_path / "f", model).read_text())["counts"]["read"] == 3
+    assert json.loads(Bridge.run(free, tmp_path / "f", model).read_text())["counts"]["read"] == 3
 
 
 def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, questions, tmp_path):
@@ -356,14 +356,14 @@ def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, qu
         untrained_scales=(),
         random=False,
     )
-    results = json.loads(run_bridge(settings, tmp_path / "r", model).read_text())
+    results = json.loads(Bridge.run(settings, tmp_path / "r", model).read_text())
     assert results["heat_map"]["layers"] == [1]
     assert "mean_sha256" in results["inputs"]
 
 
 def test_another_evaluation_in_the_folder_is_refused(file, adapter_file, model, finished):
     with pytest.raises(ConfigError, match="samples 2; now it is 4"):
-        run_bridge(settings_for(file, adapter_file, samples=4), finished[0], model)
+        Bridge.run(settings_for(file, adapter_file, samples=4), finished[0], model)
 
 
 def test_partners_share_no_alias(model):
@@ -394,7 +394,7 @@ def test_the_question_is_read_as_the_adapters_vectors_were_captured(
 
     def tokens_read(name, adapter, **changes):
         settings = settings_for(file, adapter, layers="1", **only, **changes)
-        run_bridge(settings, tmp_path / name, model)
+        Bridge.run(settings, tmp_path / name, model)
         (row,) = (tmp_path / name / "rows.jsonl").read_text().splitlines()[:1]
         recorded = json.loads((tmp_path / name / "config.json").read_text())["settings"]["chat"]
         return recorded, json.loads(row)["labels"]

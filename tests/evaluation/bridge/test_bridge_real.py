@@ -8,7 +8,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.evaluation.bridge.protocol import run_bridge
+from selfie_adapters.evaluation.bridge.protocol import Bridge
 from selfie_adapters.model import load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 
@@ -29,7 +29,7 @@ def test_the_small_model_answers_part_of_the_facts(tmp_path):
         random=False,
     )
     begun = time.process_time()
-    path = run_bridge(settings, tmp_path / "r", model)
+    path = Bridge.run(settings, tmp_path / "r", model)
     counts = json.loads(path.read_text())["counts"]
     print(counts, f"{time.process_time() - begun:.0f} s, {torch.get_num_threads()} threads")  # noqa: T201
     assert counts["asked"] == 98

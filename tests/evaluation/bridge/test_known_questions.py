@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from selfie_adapters.chat import ChatRequest
-from selfie_adapters.evaluation.bridge.known_questions import Asked, ask
+from selfie_adapters.evaluation.bridge.questions import Asked, ask
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 
 

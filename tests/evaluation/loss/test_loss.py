@@ -13,7 +13,7 @@ from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.errors import BindingError, ConfigError, DataError
 from selfie_adapters.evaluation.loss import held_out
-from selfie_adapters.evaluation.loss.protocol import run_loss
+from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.training import label_losses
@@ -53,7 +53,7 @@ def settings_for(files, **changes):
 @pytest.fixture(scope="module")
 def finished(files, model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "r"
-    path = run_loss(settings_for(files), folder, model)
+    path = Loss.run(settings_for(files), folder, model)
     return folder, json.loads(path.read_text()), read_jsonl(folder / "examples.jsonl")
 
 
@@ -157,7 +157,7 @@ def test_test_rows_are_measured_and_val_chooses(files, model, tmp_path):
     save_dataset(own, [Section(section.metadata, section.vectors, items)])
     adapters = {"plain": files[0]["plain"]}
     settings = settings_for((adapters, {"own": str(own)}), split="test")
-    results = json.loads(run_loss(settings, tmp_path / "r", model).read_text())
+    results = json.loads(Loss.run(settings, tmp_path / "r", model).read_text())
     rows = read_jsonl(tmp_path / "r/examples.jsonl")
     assert {row["label"] for row in rows} == {label for labels in LABELS[:3] for label in labels}
     assert results["untrained_scales_tried"]["own"] == tried_scales(own, "val", 2, model)
@@ -177,13 +177,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, files, model, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out.LossMeter, "losses", dying)
         with pytest.raises(KeyboardInterrupt):
-            run_loss(settings_for(files), tmp_path / "r", model)
+            Loss.run(settings_for(files), tmp_path / "r", model)
     assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == killed_at
-    run_loss(settings_for(files), tmp_path / "r", model)
+    Loss.run(settings_for(files), tmp_path / "r", model)
     for name in ("results.json", "examples.jsonl"):
         assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(ConfigError, match="seed 0; now it is 1"):
-        run_loss(settings_for(files, seed=1), tmp_path / "r", model)
+        Loss.run(settings_for(files, seed=1), tmp_path / "r", model)
 
 
 def test_an_adapter_of_another_prompt_is_refused_and_limits_hold(files, model, tmp_path):
@@ -193,9 +193,9 @@ def test_an_adapter_of_another_prompt_is_refused_and_limits_hold(files, model, t
     adapter.save(tmp_path / "other.safetensors")
     changed = settings_for(files, adapters={"other": str(tmp_path / "other.safetensors")})
     with pytest.raises(BindingError):
-        run_loss(changed, tmp_path / "a", model)
+        Loss.run(changed, tmp_path / "a", model)
     with pytest.raises(DataError, match="1 vectors with the split"):
-        run_loss(settings_for(files, limit=1), tmp_path / "b", model)
+        Loss.run(settings_for(files, limit=1), tmp_path / "b", model)
     with pytest.raises(ValueError, match="untrained stands for a control"):
         settings_for(files, adapters={"untrained": "x"})
     with pytest.raises(ValueError, match="at least 1 item"):
@@ -207,16 +207,16 @@ def test_an_evaluation_resumes_with_the_same_weights_alone(files, golden_dir, tm
     adapters, datasets = files
     one = ({"plain": adapters["plain"]}, {"own": datasets["own"]})
     settings = settings_for(one, model=str(model), dtype="float32", untrained_scales=(1.0,))
-    first = run_loss(settings, tmp_path / "r").read_bytes()
+    first = Loss.run(settings, tmp_path / "r").read_bytes()
     rows = tmp_path / "r/rows.jsonl"
     lines = rows.read_text().splitlines(keepends=True)
 
     rows.write_text("".join(lines[:-2]))
-    assert run_loss(settings, tmp_path / "r").read_bytes() == first
+    assert Loss.run(settings, tmp_path / "r").read_bytes() == first
     assert rows.read_text().splitlines(keepends=True) == lines
 
     rows.write_text("".join(lines[:-2]))
     nudge_weight(model)
     with pytest.raises(ConfigError, match="holds an evaluation with different model weights"):
-        run_loss(settings, tmp_path / "r")
+        Loss.run(settings, tmp_path / "r")
     assert rows.read_text() == "".join(lines[:-2])

@@ -17,7 +17,7 @@ from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming import retrieval as naming_retrieval
-from selfie_adapters.evaluation.naming.protocol import run_naming
+from selfie_adapters.evaluation.naming.protocol import NamingProtocol
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Labeller
@@ -67,7 +67,7 @@ def settings(golden_dir, model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(settings, model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "r"
-    path = run_naming(settings, folder, model)
+    path = NamingProtocol.run(settings, folder, model)
     return folder, json.loads(path.read_text()), read_jsonl(folder / "labels.jsonl")
 
 
@@ -221,7 +221,7 @@ def test_a_calibration_beside_the_adapter_withholds_labels(settings, model, tmp_
     copied = Path(shutil.copy(settings.adapter, tmp_path / "adapter.safetensors"))
     (tmp_path / "adapter.confidence.json").write_text(json.dumps(confidence))
     changed = settings.model_copy(update={"adapter": str(copied), "retrieval": 0})
-    results = json.loads(run_naming(changed, tmp_path / "r", model).read_text())
+    results = json.loads(NamingProtocol.run(changed, tmp_path / "r", model).read_text())
     assert results["calibrated"]
     shares = {
         (one["position"], one["layer"]): one["conditions"][0]["share"]["shown"]["mean"]
@@ -248,28 +248,28 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, settings, model, tmp_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EvaluationFolder, "add", dying)
         with pytest.raises(KeyboardInterrupt):
-            run_naming(settings, tmp_path / "r", model)
+            NamingProtocol.run(settings, tmp_path / "r", model)
     assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == killed_at
-    run_naming(settings, tmp_path / "r", model)
+    NamingProtocol.run(settings, tmp_path / "r", model)
     for name in ("results.json", "labels.jsonl"):
         assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(ConfigError, match="seed 0; now it is 1"):
-        run_naming(settings.model_copy(update={"seed": 1}), tmp_path / "r", model)
+        NamingProtocol.run(settings.model_copy(update={"seed": 1}), tmp_path / "r", model)
 
 
 def test_blocks_and_topics_can_be_fewer_and_what_is_not_there_is_refused(settings, model, tmp_path):
     few = settings.model_copy(update={"layers": "1:", "limit": 2, "retrieval": 0})
-    found = json.loads(run_naming(few, tmp_path / "a", model).read_text())
+    found = json.loads(NamingProtocol.run(few, tmp_path / "a", model).read_text())
     assert [one["layer"] for one in found["sections"]] == [2, 2]
     assert all(one["retrieval"] == [] for one in found["sections"])
     names = {row["name"] for row in read_jsonl(tmp_path / "a/labels.jsonl")}
     assert len(names - {None}) == 2
     with pytest.raises(ConfigError, match="has the blocks 0, 2"):
-        run_naming(settings.model_copy(update={"layers": "1"}), tmp_path / "b", model)
+        NamingProtocol.run(settings.model_copy(update={"layers": "1"}), tmp_path / "b", model)
     with pytest.raises(DataError, match="1 topics cannot be shuffled"):
-        run_naming(settings.model_copy(update={"limit": 1}), tmp_path / "c", model)
+        NamingProtocol.run(settings.model_copy(update={"limit": 1}), tmp_path / "c", model)
     with pytest.raises(DataError, match=r'own_at_name@l0: 0 vectors with the split "train"'):
-        run_naming(settings.model_copy(update={"split": "train"}), tmp_path / "d", model)
+        NamingProtocol.run(settings.model_copy(update={"split": "train"}), tmp_path / "d", model)
 
 
 def test_other_layers_of_the_same_folder_reuse_what_is_measured(
@@ -278,7 +278,7 @@ def test_other_layers_of_the_same_folder_reuse_what_is_measured(
     folder, _, _ = finished
     for layers, measured in (("0", [0, 0]), ("2", [2, 2]), (None, [0, 2, 0, 2])):
         changed = settings.model_copy(update={"layers": layers})
-        found = json.loads(run_naming(changed, tmp_path / "r", model).read_text())
+        found = json.loads(NamingProtocol.run(changed, tmp_path / "r", model).read_text())
         assert [one["layer"] for one in found["sections"]] == measured
     assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == len(read_jsonl(folder / "rows.jsonl"))
     for name in ("results.json", "labels.jsonl"):
@@ -294,4 +294,4 @@ def test_a_damaged_row_is_named(finished, settings, model, tmp_path):
     (tmp_path / "r/config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / "r/rows.jsonl").write_text(lines[0] + json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"rows.jsonl, line 2: .* results; .* are expected"):
-        run_naming(settings, tmp_path / "r", model)
+        NamingProtocol.run(settings, tmp_path / "r", model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.naming.spelling import SameStart, same_start_distractors
+from selfie_adapters.evaluation.naming.retrieval import SameStart, same_start_distractors
 from tiny import golden_tokenizer
 
 NAMES = ["owl", "oil", "oak", "Owls", "ox", "bee", "bat", "oil", "ant"]

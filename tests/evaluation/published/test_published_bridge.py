@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from selfie_adapters.cli import main
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.bridge.entities import names_entity
-from selfie_adapters.evaluation.bridge.protocol import run_bridge
+from selfie_adapters.evaluation.bridge.protocol import Bridge
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
 from selfie_adapters.model import load_model
 from selfie_adapters.sources.twohop import read_twohop
@@ -153,7 +153,7 @@ def test_every_state_is_read_as_published(method, config, tmp_path, golden_dir):
     given = read_bridge_config(config(method, temperature=0.0, layers=[0, 1], num_generations=1))
     settings = given.settings.model_copy(update={"dtype": "float32"})
     model = load_model(golden_dir / "model", "float32")
-    results = json.loads(run_bridge(settings, tmp_path / "out", model).read_text())
+    results = json.loads(Bridge.run(settings, tmp_path / "out", model).read_text())
     rows = map(json.loads, (tmp_path / "out/rows.jsonl").read_text().splitlines())
     (lead,) = [one for one in rows if one["key"] == f"{results['lead']}/q/2"]
     adapter = None
@@ -270,4 +270,4 @@ def test_what_is_incomplete_is_refused(config, changes, message):
 def test_what_the_file_does_not_hold_is_one_line(config, changes, message, tmp_path, golden_dir):
     settings = read_bridge_config(config(**changes)).settings
     with pytest.raises((ConfigError, FileNotFoundError), match=message):
-        run_bridge(settings, tmp_path / "out")
+        Bridge.run(settings, tmp_path / "out")

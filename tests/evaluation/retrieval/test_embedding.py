@@ -11,8 +11,11 @@ import torch
 
 from selfie_adapters.errors import MissingExtraError, ModelError
 from selfie_adapters.evaluation.retrieval import embedding
-from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder, packaged_folder
-from selfie_adapters.evaluation.retrieval.embedding_cache import CachedEmbedder
+from selfie_adapters.evaluation.retrieval.embedding import (
+    CachedEmbedder,
+    SentenceEmbedder,
+    packaged_folder,
+)
 from selfie_adapters.evaluation.retrieval.lookup import Query, TopicIndex
 from selfie_adapters.evaluation.retrieval.targets import entries_of
 from selfie_adapters.sources import open_topics

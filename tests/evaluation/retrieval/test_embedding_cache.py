@@ -5,8 +5,8 @@ import pytest
 
 from letters import LettersEmbedder
 from selfie_adapters.errors import StorageError
-from selfie_adapters.evaluation.retrieval import embedding_cache
-from selfie_adapters.evaluation.retrieval.embedding_cache import CachedEmbedder
+from selfie_adapters.evaluation.retrieval import embedding as embedding_cache
+from selfie_adapters.evaluation.retrieval.embedding import CachedEmbedder
 
 
 def test_a_text_is_embedded_once(tmp_path):

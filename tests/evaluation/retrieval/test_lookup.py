@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from letters import LettersEmbedder
-from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex, compare
-from selfie_adapters.evaluation.retrieval.title_index import Entry, Places
+from selfie_adapters.evaluation.retrieval.lookup import (
+    Entry,
+    Places,
+    Query,
+    Scored,
+    TopicIndex,
+    compare,
+)
 
 NOTHING = np.zeros((6, 1))
 

@@ -11,16 +11,19 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation import spoken_labels
-from selfie_adapters.evaluation.retrieval.conditions import other_labels
-from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.retrieval.targets import Target
-from selfie_adapters.evaluation.retrieval.title_index import Entry
+from selfie_adapters.evaluation import base
+from selfie_adapters.evaluation.retrieval.lookup import Entry
+from selfie_adapters.evaluation.retrieval.protocol import Retrieval
+from selfie_adapters.evaluation.retrieval.targets import Target, other_labels
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
 
 SAMPLE = Path(__file__).parents[3] / "data/sample/sample.json"
+
+
+def run(settings, folder, model):
+    return Retrieval.run(settings, folder, model, embedder=LettersEmbedder())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def settings_for(adapters, **changes):
 @pytest.fixture(scope="module")
 def finished(model, adapters, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval") / "r"
-    path = run_retrieval(settings_for(adapters), folder, model, LettersEmbedder())
+    path = run(settings_for(adapters), folder, model)
     return folder, json.loads(path.read_text()), read_jsonl(folder / "labels.jsonl")
 
 
@@ -156,25 +159,27 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
     settings = settings_for(adapters)
     with monkeypatch.context() as patch:
-        patch.setattr(spoken_labels.Labeller, "label", dying)
+        patch.setattr(base.Labeller, "label", dying)
         with pytest.raises(KeyboardInterrupt):
-            run_retrieval(settings, tmp_path / "r", model, LettersEmbedder())
+            run(settings, tmp_path / "r", model)
     assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == killed_at
     with (tmp_path / "r/rows.jsonl").open("a") as file:
         file.write('{"key": "plain × 1/')  # and the kill tore a line
-    run_retrieval(settings, tmp_path / "r", model, LettersEmbedder())
+    run(settings, tmp_path / "r", model)
     for name in ("results.json", "labels.jsonl"):
         assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_finished_run_is_not_labelled_again(finished, model, adapters, monkeypatch):
     folder, _, _ = finished
-    monkeypatch.setattr(spoken_labels.Labeller, "label", None)
+    monkeypatch.setattr(base.Labeller, "label", None)
     before = (folder / "results.json").read_bytes()
-    run_retrieval(settings_for(adapters), folder, model, LettersEmbedder())
+    run(settings_for(adapters), folder, model)
     assert (folder / "results.json").read_bytes() == before
     with pytest.raises(ConfigError, match="max_new_tokens 5; now it is 6"):
-        run_retrieval(settings_for(adapters, max_new_tokens=6), folder, model, LettersEmbedder())
+        Retrieval.run(
+            settings_for(adapters, max_new_tokens=6), folder, model, embedder=LettersEmbedder()
+        )
 
 
 def test_made_labels_are_looked_up_without_a_model(tmp_path):
@@ -190,7 +195,7 @@ def test_made_labels_are_looked_up_without_a_model(tmp_path):
         )
     )
     settings = RetrievalSettings(topics=str(topics), labels={"said": str(said)})
-    path = run_retrieval(settings, tmp_path / "r", embedder=LettersEmbedder())
+    path = Retrieval.run(settings, tmp_path / "r", embedder=LettersEmbedder())
     results = json.loads(path.read_text())
     names = [one["condition"] for one in results["conditions"]]
     assert names == ["said", "said: shuffled", "training labels"]
@@ -223,4 +228,6 @@ def test_settings_that_make_no_sense(values, message):
 
 def test_vectors_of_another_width_and_too_few_of_them(model, adapters, tmp_path):
     with pytest.raises(DataError, match="1 vectors or topics"):
-        run_retrieval(settings_for(adapters, limit=1), tmp_path / "a", model, LettersEmbedder())
+        Retrieval.run(
+            settings_for(adapters, limit=1), tmp_path / "a", model, embedder=LettersEmbedder()
+        )

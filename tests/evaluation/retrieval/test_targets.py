@@ -8,6 +8,7 @@ import torch
 from selfie_adapters.dataset import Item, VectorLabelDataset
 from selfie_adapters.dataset.load import Section
 from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.evaluation.retrieval.targets import (
     entries_of_vectors,
     given_labels,
@@ -15,7 +16,6 @@ from selfie_adapters.evaluation.retrieval.targets import (
     targets_of_topics,
     targets_of_vectors,
 )
-from selfie_adapters.evaluation.retrieval.title_index import Entry
 
 ENTRIES = [Entry("owl", ("owl", "hooter")), Entry("tin", ("tin", "metal")), Entry("tin", ("can",))]
 

@@ -7,8 +7,8 @@ import pytest
 
 from letters import LettersEmbedder
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.evaluation.retrieval import title_index
-from selfie_adapters.evaluation.retrieval.title_index import Entry, find_places, index_rows
+from selfie_adapters.evaluation.retrieval import lookup as title_index
+from selfie_adapters.evaluation.retrieval.lookup import Entry, find_places, index_rows
 
 OWL = Entry("owl", ("owl", "a night bird", "hooter"))
 TIN = Entry("tin", ("a soft metal",))

@@ -8,9 +8,9 @@ import torch
 from selfie_adapters.errors import LabellingError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.scoring import generation as generation_scoring
+from selfie_adapters.evaluation.scoring.conversations import Writing
 from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, score_labels
 from selfie_adapters.evaluation.scoring.label_groups import GivenLabels
-from selfie_adapters.evaluation.scoring.writing import Writing
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import encoder_of
 from tiny import D_MODEL, golden_tokenizer, tiny_network

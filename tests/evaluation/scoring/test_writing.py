@@ -1,4 +1,8 @@
-from selfie_adapters.evaluation.scoring.writing import Writing, requests_for, write_conversations
+from selfie_adapters.evaluation.scoring.conversations import (
+    Writing,
+    requests_for,
+    write_conversations,
+)
 
 
 class Echo:

@@ -8,8 +8,8 @@ from letters import LettersEmbedder
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.errors import ConfigError, DownloadError
-from selfie_adapters.evaluation.retrieval.protocol import run_retrieval
-from selfie_adapters.evaluation.taboo.protocol import run_taboo
+from selfie_adapters.evaluation.retrieval.protocol import Retrieval
+from selfie_adapters.evaluation.taboo.protocol import Taboo
 from selfie_adapters.files.json_lines import read_jsonl
 
 # what the model says holds the next topic's letters, so that redaction matters
@@ -45,6 +45,10 @@ class FakeChat:
         return texts
 
 
+def run(settings, folder, chat):
+    return Taboo.run(settings, folder, chat=chat, embedder=LettersEmbedder())
+
+
 @pytest.fixture
 def topics(tmp_path):
     path = tmp_path / "topics.jsonl"
@@ -64,7 +68,7 @@ def retrieval(tmp_path, topics):
         row["split"] = "val" if i < 4 else "train"
     (tmp_path / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     settings = RetrievalSettings(topics=topics, labels={"vectors": str(said)})
-    run_retrieval(settings, tmp_path / "retrieval", embedder=LettersEmbedder())
+    Retrieval.run(settings, tmp_path / "retrieval", embedder=LettersEmbedder())
     return str(tmp_path / "retrieval")
 
 
@@ -78,7 +82,7 @@ def labels_of(table, condition):
 
 def test_descriptions_lose_the_name_and_are_looked_up(tmp_path, topics):
     settings = TabooSettings(topics=topics)
-    results, table = read(run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder()))
+    results, table = read(run(settings, tmp_path / "t", FakeChat()))
     assert labels_of(table, "description") == [
         "An ___ hoots.",
         "A grey metal, not tiny",
@@ -102,7 +106,7 @@ def test_descriptions_lose_the_name_and_are_looked_up(tmp_path, topics):
 def test_labels_of_a_retrieval_are_compared_on_the_same_topics(tmp_path, topics, retrieval):
     settings = TabooSettings(topics=topics, retrieval=retrieval)
     chat = FakeChat()
-    results, table = read(run_taboo(settings, tmp_path / "t", chat, LettersEmbedder()))
+    results, table = read(run(settings, tmp_path / "t", chat))
     assert chat.asked == NAMES[:4]
     assert labels_of(table, "vectors") == ["owls", "tins", "wasps", "ladder"]
     assert labels_of(table, "vectors, redacted") == ["___", "___", "wasps", "___"]
@@ -125,7 +129,7 @@ def test_labels_of_a_retrieval_are_compared_on_the_same_topics(tmp_path, topics,
 
 def test_a_limit_holds_for_the_labels_too(tmp_path, topics, retrieval):
     settings = TabooSettings(topics=topics, retrieval=retrieval, limit=2)
-    results, table = read(run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder()))
+    results, table = read(run(settings, tmp_path / "t", FakeChat()))
     asked = [row["topic"] for row in table if row["condition"] == "description"]
     assert len(asked) == 2
     for condition in results["conditions"]:
@@ -135,11 +139,11 @@ def test_a_limit_holds_for_the_labels_too(tmp_path, topics, retrieval):
 
 def test_answers_are_kept_when_the_server_fails(tmp_path, topics):
     settings = TabooSettings(topics=topics)
-    path = run_taboo(settings, tmp_path / "whole", FakeChat(), LettersEmbedder())
+    path = run(settings, tmp_path / "whole", FakeChat())
     with pytest.raises(DownloadError):
-        run_taboo(settings, tmp_path / "t", FakeChat(fails_after=2), LettersEmbedder())
+        run(settings, tmp_path / "t", FakeChat(fails_after=2))
     again = FakeChat()
-    resumed = run_taboo(settings, tmp_path / "t", again, LettersEmbedder())
+    resumed = run(settings, tmp_path / "t", again)
     assert again.asked == NAMES[2:]
     assert resumed.read_bytes() == path.read_bytes()
     table = (path.parent / "labels.jsonl").read_bytes()
@@ -148,32 +152,31 @@ def test_answers_are_kept_when_the_server_fails(tmp_path, topics):
 
 def test_another_retrieval_is_refused(tmp_path, topics, retrieval):
     with pytest.raises(ConfigError, match="made with index 'title'; here it is 'mean'"):
-        run_taboo(
+        run(
             TabooSettings(topics=topics, retrieval=retrieval, index="mean"),
             tmp_path / "t",
             FakeChat(),
-            LettersEmbedder(),
         )
     (tmp_path / "topics.jsonl").write_text('{"name": "elk"}\n{"name": "owl"}\n')
     settings = TabooSettings(topics=topics, retrieval=retrieval)
     with pytest.raises(ConfigError, match='topic 0 was "owl" there'):
-        run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder())
+        run(settings, tmp_path / "t", FakeChat())
     (tmp_path / "retrieval/results.json").write_text('{"protocol": "loss", "settings": {}}')
     with pytest.raises(ConfigError, match="not the results of a retrieval"):
-        run_taboo(settings, tmp_path / "t", FakeChat(), LettersEmbedder())
+        run(settings, tmp_path / "t", FakeChat())
 
 
 def test_other_weights_of_a_chat_model_in_this_process_are_noticed(tmp_path, topics):
     settings, chat = TabooSettings(topics=topics), FakeChat(fails_after=2)
     chat.weights = "a"
     with pytest.raises(DownloadError):
-        run_taboo(settings, tmp_path / "t", chat, LettersEmbedder())
+        run(settings, tmp_path / "t", chat)
     other = FakeChat()
     other.weights = "b"
     with pytest.raises(ConfigError, match="different chat weights"):
-        run_taboo(settings, tmp_path / "t", other, LettersEmbedder())
+        run(settings, tmp_path / "t", other)
     assert not other.asked
     other.weights = "a"
-    found = json.loads(run_taboo(settings, tmp_path / "t", other, LettersEmbedder()).read_text())
+    found = json.loads(run(settings, tmp_path / "t", other).read_text())
     assert found["inputs"]["chat_weights"] == "a"
     assert other.asked == NAMES[2:]

@@ -23,6 +23,8 @@ from selfie_adapters.config.types import (
 
 
 class BridgeSettings(ModelSettings):
+    """Read the entity that connects the two hops of a question from the question's states."""
+
     questions: InFile = "facts"
     """The project's own (facts), a file, or a data set on the hub such as soheeyang/TwoHopFact."""
     question_id: str | None = None

@@ -15,6 +15,8 @@ Named = Annotated[dict[str, InFile], Field(min_length=1)]
 
 
 class LossSettings(ModelSettings):
+    """Measure the loss of held-out labels: every adapter on every training file, with controls."""
+
     adapters: Named
     """Name: adapter file or hub path."""
     datasets: Named

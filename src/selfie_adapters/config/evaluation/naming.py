@@ -11,6 +11,8 @@ from selfie_adapters.config.types import Count, InFile, Option, Seed, Split
 
 
 class NamingSettings(ModelSettings):
+    """Count right, related and wrong labels of held-out vectors, block by block, with controls."""
+
     source: Annotated[InFile, Option(positional=True, file=True)]
     """Training file with held-out vectors, as selfie prepare topics makes it."""
     model: InFile = "demo"

@@ -29,6 +29,8 @@ Scales = Annotated[tuple[Positive, ...], Field(min_length=1), Numbers]
 
 
 class RetrievalSettings(DeviceSettings):
+    """Look up labels among all topics and rank the right one."""
+
     vectors: InFile | None = None
     """Training file whose vectors are labelled; without it, labels are of topics."""
     split: Split = "val"

@@ -17,7 +17,10 @@ Condition = Literal["trained", "untrained", "zero", "random", "training"]
 
 
 class ScoringSettings(ModelSettings):
-    """The defaults are the published protocol's."""
+    """Measure whether conversations written from a label activate the latent of the label.
+
+    The defaults are the published protocol's.
+    """
 
     evaluation_mode: Literal["label_generator", "label_dataset", "label_generation_only"] = (
         "label_generator"

@@ -9,6 +9,8 @@ from selfie_adapters.config.types import Count, InFile, NotNegative, Seed, Split
 
 
 class TabooSettings(DeviceSettings):
+    """Look up a chat model's descriptions of topics, without their names, among all topics."""
+
     topics: InFile
     """Topics that are searched, and of which some are asked about: concepts, a topics file, or a
     data set on the hub (owner/name)."""

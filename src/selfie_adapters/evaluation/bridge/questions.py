@@ -1,32 +1,92 @@
-"""Which questions the bridge protocol reads: chosen by id, or those the model itself answers."""
+"""Which questions the bridge protocol reads: one by its id, or those the model itself answers.
+
+A model answers a two-hop question if it names the bridge and the answer when asked for each.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import count
 
 import torch
 
-from selfie_adapters.chat import AnswerCache, ChatModel, open_chat
+from selfie_adapters.chat import ChatModel, ChatRequest, Message
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.evaluation.bridge.known_questions import ask
-from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.spoken_labels import Progress
+from selfie_adapters.evaluation.base import Progress
+from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
 from selfie_adapters.inference.sampling import row_seed
-from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.twohop import TwoHopQuestion
+from selfie_adapters.sources.twohop import Entity, TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256
+_TASK = "Complete the sentence: {}"
+# The one shot; of no data set's relations, so that it gives nothing away.
+_SHOT = ("The novel about a white whale that Herman Melville wrote is", "Moby-Dick.")
+_ANSWER_TOKENS = 32  # room for servers that repeat the sentence before they complete it
 
 
-def chosen_questions(
-    settings: BridgeSettings, questions: list[TwoHopQuestion]
-) -> list[TwoHopQuestion]:
-    """All questions, or the one that is named."""
+@dataclass(frozen=True)
+class Asked:
+    """What the model answered when it was asked for the bridge and for the answer."""
+
+    question: TwoHopQuestion
+    bridge_said: str
+    answer_said: str
+
+    @property
+    def knows_bridge(self) -> bool:
+        return _names(self.bridge_said, self.question.bridge, self.question.bridge_prompt)
+
+    @property
+    def knows_answer(self) -> bool:
+        return _names(self.answer_said, self.question.answer, self.question.prompt)
+
+
+def ask(
+    chat: ChatModel,
+    questions: Sequence[TwoHopQuestion],
+    progress: Callable[[], object] = lambda: None,
+) -> list[Asked]:
+    """Both questions about each, one-shot at temperature 0; `progress` is called at each answer.
+
+    Raises what `chat` raises.
+    """
+    requests = [request(q.bridge_prompt) for q in questions]
+    requests += [request(q.prompt) for q in questions]
+
+    def answered(_number: int, _text: str) -> None:
+        progress()
+
+    said = chat.answer(requests, answered)
+    half = len(questions)
+    return [Asked(q, said[i], said[half + i]) for i, q in enumerate(questions)]
+
+
+def request(sentence: str) -> ChatRequest:
+    """The sentence to be completed, after one that is complete; the answer begins with it."""
+    first, name = _SHOT
+    turns = (
+        Message("user", _TASK.format(first)),
+        Message("assistant", f"{first} {name}"),
+        Message("user", _TASK.format(sentence)),
+    )
+    return ChatRequest(turns, _ANSWER_TOKENS, begun=sentence)
+
+
+def _names(said: str, entity: Entity, prompt: str) -> bool:
+    """Whether the entity is named by an alias that the sentence does not hold itself."""
+    # The first look is quick, and mostly the last.
+    return names_entity(said, entity.aliases) and names_entity(
+        said, unnamed(prompt, entity.aliases)
+    )
+
+
+def chosen_questions(settings: BridgeSettings) -> list[TwoHopQuestion]:
+    """All questions, or the one that is named. Raises ConfigError where it is not there."""
+    questions = read_twohop(settings.questions)
     wanted = settings.question_id
     found = [one for one in questions if wanted in (None, one.uid)]
     if not found:
@@ -38,24 +98,19 @@ def chosen_questions(
 def known_questions(
     settings: BridgeSettings,
     questions: list[TwoHopQuestion],
-    kept: EvaluationFolder,
-    model: FrozenModel,
-    chat: ChatModel | None,
+    answerer: Callable[[], ChatModel],
     progress: Progress,
 ) -> tuple[list[TwoHopQuestion], dict[str, int]]:
-    """The questions to be read, in random order, and how many fell away; answers stay on disk."""
+    """The questions to be read, in random order, and how many were dropped.
+
+    answerer: opens the chat model that is asked, where the settings keep only what it answers.
+    """
     generator = torch.Generator().manual_seed(row_seed(settings.seed, "questions"))
     order = torch.randperm(len(questions), generator=generator).tolist()
     limit = settings.limit or len(questions)
     if not settings.only_answered:
         return [questions[i] for i in order[:limit]], {"questions": len(questions)}
-    answers = kept.folder / "answers"
-    cache = (
-        AnswerCache(chat, answers)
-        if chat is not None
-        else open_chat(settings.answerer, answers, model, settings.device)
-    )
-    kept.also_depends_on("chat_weights", cache.weights)
+    chat = answerer()
     known: list[TwoHopQuestion] = []
     bridges = answers = done = 0
     answered = count(1)
@@ -67,7 +122,7 @@ def known_questions(
         if len(known) >= limit:
             break
         part = [questions[i] for i in order[start : start + _ASKED_AT_ONCE]]
-        for one in ask(cache, part, one_more):
+        for one in ask(chat, part, one_more):
             bridges += one.knows_bridge
             answers += one.knows_answer
             if one.knows_bridge and one.knows_answer:
@@ -78,5 +133,6 @@ def known_questions(
 
 
 def questions_digest(questions: Sequence[TwoHopQuestion]) -> str:
+    """SHA-256 of the questions."""
     text = json.dumps([asdict(question) for question in questions], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,30 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
-from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import AdapterError
-from selfie_adapters.evaluation.retrieval.targets import key_of, sample
+from selfie_adapters.evaluation.controls import Condition
+from selfie_adapters.evaluation.retrieval.targets import gather, key_of, sample
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.training import Objective
-
-Condition = Literal["trained", "zero", "shuffled", "random", "identity", "untrained"]
-CONDITIONS: tuple[Condition, ...] = (
-    "trained",
-    "zero",
-    "shuffled",
-    "random",
-    "identity",
-    "untrained",
-)
 
 
 @dataclass(frozen=True)
@@ -60,19 +49,17 @@ class HeldOut:
     @cached_property
     def vectors(self) -> Tensor:
         """[vectors, d_model], raw, float32."""
-        places = [(item.section, item.row) for item in self.items]
-        section, row = torch.tensor(places, dtype=torch.int64).reshape(-1, 2).T
-        return self.dataset.gather(section, row)
+        return gather(self.dataset, self.items)
+
+    def under(self, condition: Condition) -> Tensor:
+        """The vectors that go in under a condition: [vectors, d_model]."""
+        if condition.reads not in self._under:
+            self._under[condition.reads] = condition.vectors(self.vectors, self.seed)
+        return self._under[condition.reads]
 
     @cached_property
-    def shuffled(self) -> Tensor:
-        """Each vector replaced by another one."""
-        return self.vectors[shuffle_order(len(self), self.seed)]
-
-    @cached_property
-    def random(self) -> Tensor:
-        """Gaussian directions with the vectors' norms."""
-        return random_vectors(self.vectors, self.seed)
+    def _under(self) -> dict[str, Tensor]:
+        return {}
 
     def labels(self, vector: int) -> list[str]:
         """The labels of a vector as they are scored."""
@@ -108,19 +95,9 @@ class LossMeter:
     ) -> list[list[float]]:
         """Losses of the labels of vectors `which`, nats per token: one list per vector.
 
-        adapter: the trained one; it is replaced under "identity", and must be the plain one under
-        "untrained".
+        adapter: the map that the condition goes through.
         """
-        rows = torch.tensor(which)
-        if condition == "identity":
-            adapter = create_adapter(
-                "identity", adapter.dim, normalize_input=adapter.normalize_input
-            )
-        if condition == "zero":
-            soft = adapter(torch.zeros(1, adapter.dim)).expand(len(rows), -1)
-        else:
-            source = {"shuffled": "shuffled", "random": "random"}.get(condition, "vectors")
-            soft = adapter(getattr(held_out, source)[rows])
+        soft = adapter(held_out.under(condition)[torch.tensor(which)])
         texts = [held_out.labels(vector) for vector in which]
         owner = torch.repeat_interleave(
             torch.arange(len(which)), torch.tensor([len(labels) for labels in texts])

@@ -4,106 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
+from selfie_adapters.adapters import Adapter, find_adapter_file, load_adapter
 from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.inputs import dataset_hash
-from selfie_adapters.evaluation.loss.held_out import CONDITIONS, Condition, HeldOut, LossMeter
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
-from selfie_adapters.files import atomic_path, sha256
-from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
+from selfie_adapters.evaluation.base import (
+    Protocol,
+    Table,
+    dataset_hash,
+    file_hashes,
+    shown,
+    write_rows,
+)
+from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale, identity
+from selfie_adapters.evaluation.loss.held_out import HeldOut, LossMeter
+from selfie_adapters.model import SoftPrompt
 from selfie_adapters.statistics import Interval, bootstrap_of_means
 from selfie_adapters.training.setup import configured_prompt
 
 TABLE = "examples.jsonl"
-
-
-def run_loss(
-    settings: LossSettings,
-    folder: str | Path,
-    model: FrozenModel | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Measure every adapter on every data set, or resume it; returns the path of results.json.
-
-    Beside it comes examples.jsonl: one row an adapter and example, its loss under each condition.
-    Raises what reading the inputs raises; DataError for a data set with fewer than two vectors in
-    the split; ConfigError if the folder holds another evaluation.
-    """
-    held_out = {name: _read(path, settings) for name, path in settings.datasets.items()}
-    kept = EvaluationFolder(
-        folder,
-        "loss",
-        settings,
-        _inputs(settings, held_out),
-        kind=LossRow,
-    )
-    model = model or load_model(settings.model, settings.dtype, settings.device, job="training")
-    kept.also_depends_on("model_weights", weights_digest(model))
-    for name, data in held_out.items():
-        if data.dataset.d_model != model.d_model:
-            raise DataError(
-                f"{settings.datasets[name]}: vectors of width {data.dataset.d_model}; the model "
-                f"{model.name} has d_model {model.d_model}. Use the model the vectors come from."
-            )
-    run = _Run(settings, kept, model, held_out, progress)
-    cells = [run.cell(adapter, data) for adapter in settings.adapters for data in held_out]
-    with (
-        atomic_path(kept.folder / TABLE) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        for adapter in settings.adapters:
-            for name in held_out:
-                for row in run.example_rows(adapter, name):
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return kept.finish(
-        {
-            "interval": "95 %, bootstrap over vectors",
-            "unit": "nats per token, mean over examples",
-            "untrained_scales_tried": run.tried,
-            "cells": cells,
-            "matrix": _matrix(settings, cells),
-        }
-    )
-
-
-def _read(path: str, settings: LossSettings) -> HeldOut:
-    data = HeldOut.of(
-        load_dataset(path), settings.split, settings.limit, settings.strip_labels, settings.seed
-    )
-    if len(data) < 2:
-        raise DataError(
-            f'{path}: {len(data)} vectors with the split "{settings.split}"; at least 2 are '
-            "needed, so that they can be shuffled."
-        )
-    return data
-
-
-def _inputs(settings: LossSettings, held_out: Mapping[str, HeldOut]) -> dict[str, str]:
-    hashes = {}
-    for name, path in settings.adapters.items():
-        hashes[f"adapter {name}"] = sha256(find_adapter_file(path))
-    for name, data in held_out.items():
-        said = [(data.key(i), data.labels(i)) for i in range(len(data))]
-        digest = hashlib.sha256(json.dumps(said).encode())
-        digest.update(data.vectors.numpy().tobytes())
-        if len(settings.untrained_scales) > 1:  # chosen on vectors of the other split
-            digest.update(dataset_hash(data.dataset).encode())
-        hashes[f"data set {name}"] = digest.hexdigest()
-    return hashes
+CONDITIONS = (
+    Condition("trained", "the adapter"),
+    Condition("zero", "the adapter without a vector", reads="zero"),
+    Condition("shuffled", "the adapter on another vector", reads="shuffled"),
+    Condition("random", "the adapter on random directions with the vectors' norms", reads="random"),
+    Condition("identity", "no adapter", through="identity"),
+    Condition("untrained", "unit vector × the best scale", through="untrained"),
+)
 
 
 class LossRow(msgspec.Struct):
@@ -112,115 +47,154 @@ class LossRow(msgspec.Struct):
     losses: list[list[float]]
 
 
-class _Run:
-    """Measures cell by cell; what several adapters have in common is measured once."""
+class Loss(Protocol[LossSettings]):
+    """Every adapter on every data set; what several adapters have in common is measured once.
 
-    def __init__(
-        self,
-        settings: LossSettings,
-        kept: EvaluationFolder,
-        model: FrozenModel,
-        held_out: Mapping[str, HeldOut],
-        progress: Progress,
-    ) -> None:
-        self._settings, self._kept, self._model = settings, kept, model
-        self._held_out, self._progress = held_out, progress
+    Beside results.json comes examples.jsonl: one row per adapter and example, its loss under each
+    condition.
+    """
+
+    settings_class = LossSettings
+    row = LossRow
+    job = "training"
+
+    def inputs(self) -> dict[str, str]:
+        """Raises DataError for a data set with fewer than two vectors in the split."""
+        settings = self.settings
+        self._held_out = {name: self._read(path) for name, path in settings.datasets.items()}
+        files = {f"adapter {n}": find_adapter_file(path) for n, path in settings.adapters.items()}
+        hashes = file_hashes(files)
+        for name, data in self._held_out.items():
+            stated = [(data.key(i), data.labels(i)) for i in range(len(data))]
+            digest = hashlib.sha256(json.dumps(stated).encode())
+            digest.update(data.vectors.numpy().tobytes())
+            if len(settings.untrained_scales) > 1:  # chosen on vectors of the other split
+                digest.update(dataset_hash(data.dataset).encode())
+            hashes[f"data set {name}"] = digest.hexdigest()
+        return hashes
+
+    def _read(self, path: str) -> HeldOut:
+        one = self.settings
+        data = HeldOut.of(load_dataset(path), one.split, one.limit, one.strip_labels, one.seed)
+        if len(data) < 2:
+            raise DataError(
+                f'{path}: {len(data)} vectors with the split "{one.split}"; at least 2 are '
+                "needed, so that they can be shuffled."
+            )
+        return data
+
+    def measure(self) -> dict[str, Any]:
+        settings, model = self.settings, self.model
+        for name, data in self._held_out.items():
+            self.check_width(data.dataset, settings.datasets[name])
         self._adapters = {
             name: load_adapter(path, model.device) for name, path in settings.adapters.items()
         }
+        self._untrained = Untrained(model)
         self._meters: dict[SoftPrompt, LossMeter] = {}
+        self._tried: dict[str, tuple[float, dict[float, float]]] = {}
         for name, adapter in self._adapters.items():
             self._meter(name).check(adapter, settings.adapters[name])
-        self.tried: dict[str, dict[str, float]] = {}
-
-    @cached_property
-    def _norm(self) -> float:
-        return mean_embedding_norm(self._model)
+        pairs = [(name, data) for name in settings.adapters for data in self._held_out]
+        cells = [self._cell(*pair) for pair in pairs]
+        write_rows(
+            self.folder.folder / TABLE, (row for pair in pairs for row in self._example_rows(*pair))
+        )
+        return {
+            "interval": "95 %, bootstrap over vectors",
+            "unit": "nats per token, mean over examples",
+            "untrained_scales_tried": {
+                where: {f"{scale:g}": loss for scale, loss in tried.items()}
+                for where, (_, tried) in self._tried.items()
+                if tried
+            },
+            "cells": cells,
+            "matrix": _matrix(settings, cells),
+        }
 
     def _prompt(self, name: str) -> SoftPrompt:
-        settings, binding = self._settings, self._adapters[name].binding
+        settings, binding = self.settings, self._adapters[name].binding
         if binding is not None:
             return SoftPrompt(binding.template, binding.placeholder, settings.eos_token)
-        return configured_prompt(settings.soft_prompt, settings.eos_token, self._model)
+        return configured_prompt(settings.soft_prompt, settings.eos_token, self.model)
 
     def _meter(self, name: str) -> LossMeter:
         prompt = self._prompt(name)
         if prompt not in self._meters:
-            self._meters[prompt] = LossMeter(self._model, prompt, self._settings.max_loss)
+            self._meters[prompt] = LossMeter(self.model, prompt, self.settings.max_loss)
         return self._meters[prompt]
 
-    def _losses(self, name: str, dataset: str, condition: Condition) -> list[list[float]]:
-        adapter, meter = self._adapters[name], self._meter(name)
-        unit = f"{name} on {dataset}: {condition}"
-        if condition in ("identity", "untrained"):
-            # The same for every adapter with this prompt (and normalisation).
-            kind = f"{condition}, {'unit' if adapter.normalize_input else 'raw'}"
-            unit = f"{kind if condition == 'identity' else condition} on {dataset}"
-            if len(self._meters) > 1:
-                unit += f" with prompt {[*self._meters].index(self._prompt(name))}"
-        if condition == "untrained":
-            adapter = self._plain(self._best_scale(name, dataset))
-        return self._in_batches(unit, self._held_out[dataset], meter, adapter, condition)
+    def _with_prompt(self, unit: str, name: str) -> str:
+        """The unit of work, with the prompt's number where adapters have different prompts."""
+        if len(self._meters) == 1:
+            return unit
+        return f"{unit} with prompt {[*self._meters].index(self._prompt(name))}"
 
-    def _plain(self, scale: float) -> Adapter:
-        plain = create_adapter("scale_only", self._model.d_model, init_scale=scale * self._norm)
-        return plain.to(self._model.device)
+    def _losses(self, name: str, dataset: str, condition: Condition) -> list[list[float]]:
+        adapter, unit = self._adapters[name], f"{name} on {dataset}: {condition.name}"
+        # Without the adapter, losses are the same for all adapters with this prompt.
+        if condition.through == "identity":
+            norm = "unit" if adapter.normalize_input else "raw"
+            unit = self._with_prompt(f"{condition.name}, {norm} on {dataset}", name)
+            adapter = identity(adapter)
+        elif condition.through == "untrained":
+            unit = self._with_prompt(f"{condition.name} on {dataset}", name)
+            adapter = self._untrained.adapter(self._best_scale(name, dataset))
+        return self._measured(unit, self._held_out[dataset], self._meter(name), adapter, condition)
 
     def _best_scale(self, name: str, dataset: str) -> float:
         """The scale with the lowest loss on val, or on train where val is measured on."""
-        settings = self._settings
-        if len(settings.untrained_scales) == 1:
-            return settings.untrained_scales[0]
-        where = dataset
-        if len(self._meters) > 1:
-            where += f" with prompt {[*self._meters].index(self._prompt(name))}"
-        if where not in self.tried:
-            of = self._held_out[dataset]
-            other: Split = "train" if settings.split == "val" else "val"
-            data = HeldOut.of(
-                of.dataset, other, settings.choose_on, settings.strip_labels, settings.seed
-            )
+        settings = self.settings
+        where = self._with_prompt(dataset, name)
+        if where in self._tried:
+            return self._tried[where][0]
+        other: Split = "train" if settings.split == "val" else "val"
+        data = HeldOut.of(
+            self._held_out[dataset].dataset,
+            other,
+            settings.choose_on,
+            settings.strip_labels,
+            settings.seed,
+        )
+
+        def loss(scale: float) -> float:
             if not len(data):
                 raise DataError(
                     f'{settings.datasets[dataset]}: no vector with the split "{other}" to choose '
                     "a scale on. Give one scale in untrained_scales."
                 )
-            self.tried[where] = {}
-            for scale in settings.untrained_scales:
-                unit = f"choosing a scale on {where} × {scale:g}"
-                meter, plain = self._meter(name), self._plain(scale)
-                losses = self._in_batches(unit, data, meter, plain, "untrained")
-                every = [loss for labels in losses for loss in labels]
-                self.tried[where][f"{scale:g}"] = round(sum(every) / len(every), 6)
-        tried = self.tried[where]
-        return min(settings.untrained_scales, key=lambda scale: tried[f"{scale:g}"])
+            unit = f"choosing a scale on {where} × {scale:g}"
+            plain = self._untrained.adapter(scale)
+            found = self._measured(unit, data, self._meter(name), plain, CONDITIONS[-1])
+            every = [loss for labels in found for loss in labels]
+            return round(sum(every) / len(every), 6)
 
-    def _in_batches(
+        self._tried[where] = best_scale(settings.untrained_scales, loss)
+        return self._tried[where][0]
+
+    def _measured(
         self, unit: str, data: HeldOut, meter: LossMeter, adapter: Adapter, condition: Condition
     ) -> list[list[float]]:
-        found: list[list[float]] = []
-        for number, start in enumerate(range(0, len(data), self._settings.batch_size)):
-            self._progress(unit, start, len(data))
-            key = f"{unit}/{number}"
-            which = range(start, min(start + self._settings.batch_size, len(data)))
-            if key not in self._kept.rows:
-                losses = meter.losses(data, which, adapter, condition)
-                self._kept.add(key, {"losses": losses})
-            losses = self._kept.rows[key]["losses"]
-            expected = [len(data.labels(vector)) for vector in which]
-            if [len(of) for of in losses] != expected:
-                raise self._kept.damaged(key, "does not have one loss per label of its vectors")
-            found.extend(losses)
-        self._progress(unit, len(data), len(data))
+        found = self.in_batches(
+            unit,
+            len(data),
+            self.settings.batch_size,
+            "losses",
+            lambda which: meter.losses(data, which, adapter, condition),
+        )
+        for vector, losses in enumerate(found):
+            if len(losses) != len(data.labels(vector)):
+                key = f"{unit}/{vector // self.settings.batch_size}"
+                raise self.folder.damaged(key, "does not have one loss per label of its vectors")
         return found
 
-    def cell(self, name: str, dataset: str) -> dict[str, Any]:
+    def _cell(self, name: str, dataset: str) -> dict[str, Any]:
         """Mean losses of one adapter on one data set under every condition."""
-        losses = {condition: self._losses(name, dataset, condition) for condition in CONDITIONS}
+        losses = {one.name: self._losses(name, dataset, one) for one in CONDITIONS}
         labels = [len(one) for one in losses["trained"]]
         sums = {c: np.array([sum(one) for one in rows]) for c, rows in losses.items()}
-        seed = self._settings.seed
-        intervals = {c: _mean_over_examples([sums[c]], labels, _first, seed) for c in CONDITIONS}
+        seed = self.settings.seed
+        intervals = {c: _mean_over_examples([sums[c]], labels, _first, seed) for c in losses}
         parts = [sums["identity"], sums["zero"], sums["trained"]]
         better = intervals["identity"].mean > intervals["trained"].mean
         share = _mean_over_examples(parts, labels, _bias_share, seed) if better else None
@@ -234,21 +208,35 @@ class _Run:
             "untrained_scale": self._best_scale(name, dataset),
         }
 
-    def example_rows(self, name: str, dataset: str) -> list[dict[str, Any]]:
+    def _example_rows(self, name: str, dataset: str) -> Iterator[dict[str, Any]]:
         """One row per example, with its loss under every condition."""
         data = self._held_out[dataset]
-        losses = {condition: self._losses(name, dataset, condition) for condition in CONDITIONS}
-        return [
-            {
-                "adapter": name,
-                "dataset": dataset,
-                "key": data.key(vector),
-                "label": label,
-                **{condition: losses[condition][vector][i] for condition in CONDITIONS},
-            }
-            for vector in range(len(data))
-            for i, label in enumerate(data.labels(vector))
-        ]
+        losses = {one.name: self._losses(name, dataset, one) for one in CONDITIONS}
+        for vector in range(len(data)):
+            for i, label in enumerate(data.labels(vector)):
+                yield {
+                    "adapter": name,
+                    "dataset": dataset,
+                    "key": data.key(vector),
+                    "label": label,
+                    **{condition: found[vector][i] for condition, found in losses.items()},
+                }
+
+    @classmethod
+    def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
+        controls = [one.name for one in CONDITIONS[1:]]
+        rows = []
+        for cell in results["cells"]:
+            share, loss = cell["bias_share"], cell["loss"]
+            means = [f"{loss[name]['mean']:.2f}" for name in controls]
+            bias = "–" if share is None else f"{share['mean']:.2f}"
+            rows.append([cell["adapter"], cell["dataset"], shown(loss["trained"]), *means, bias])
+        yield Table(
+            "Loss of held-out labels, nats per token (95 % intervals of controls: results.json)",
+            ["adapter", "data set", "trained", *controls, "bias share"],
+            rows,
+            names=2,
+        )
 
 
 def _mean_over_examples(
@@ -271,18 +259,18 @@ def _first(means: np.ndarray) -> np.ndarray:
 
 
 def _bias_share(means: np.ndarray) -> np.ndarray:
-    identity, zero, trained = means[..., 0], means[..., 1], means[..., 2]
-    return (identity - zero) / (identity - trained)
+    without, zero, trained = means[..., 0], means[..., 1], means[..., 2]
+    return (without - zero) / (without - trained)
 
 
 def _matrix(settings: LossSettings, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Adapters × data sets; the last rows are controls, with the first adapter's prompt."""
-    by_place = {(cell["adapter"], cell["dataset"]): cell["loss"] for cell in cells}
+    by_pair = {(cell["adapter"], cell["dataset"]): cell["loss"] for cell in cells}
     first = next(iter(settings.adapters))
     rows = {
-        name: [by_place[name, data]["trained"]["mean"] for data in settings.datasets]
+        name: [by_pair[name, data]["trained"]["mean"] for data in settings.datasets]
         for name in settings.adapters
     }
     for control in ("untrained", "identity"):
-        rows[control] = [by_place[first, data][control]["mean"] for data in settings.datasets]
+        rows[control] = [by_pair[first, data][control]["mean"] for data in settings.datasets]
     return {"rows": [*rows], "columns": [*settings.datasets], "loss": [*rows.values()]}

@@ -19,21 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.errors import DataError, ModelError
+from selfie_adapters.evaluation.base import Progress, silent
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
-from selfie_adapters.evaluation.controls import other_topics, random_directions
+from selfie_adapters.evaluation.controls import (
+    Untrained,
+    best_scale,
+    other_topics,
+    random_directions,
+)
 from selfie_adapters.evaluation.naming.verdicts import Named
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.model import FrozenModel, SoftPrompt
-from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.reading.read import MAX_NEW_TOKENS
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import Objective
@@ -142,9 +146,8 @@ class Naming:
         self._labeller = Labeller(model, adapter, prompt)
         self._unit_input = adapter.normalize_input
         self.no_concept = no_concept or no_concept_label(adapter)
-        norm = mean_embedding_norm(model)
-        plain = create_adapter("scale_only", model.d_model, init_scale=norm).to(model.device)
-        self._plain = Labeller(model, plain, self._labeller.prompt.prompt)
+        self._untrained = Untrained(model)
+        self._plain = self._untrained.labeller(self._labeller.prompt.prompt)
 
     def _reader(self, place: Place) -> SoftTokenReader:
         return SoftTokenReader(ADAPTER, "greedy label by the adapter", self._labeller, 1.0, place)
@@ -159,8 +162,8 @@ class Naming:
         kind of position of its vectors.
         """
         tried = self._untrained_losses(choosing.first(CHOOSE_ON), where)
-        scale = min(tried, key=lambda one: tried[one])
-        meaning = f"unit vector × {scale:g} mean embedding norms, without an adapter"
+        scale, _ = best_scale(UNTRAINED_SCALES, tried.__getitem__)
+        meaning = self._untrained.meaning(scale)
         baselines: list[Baseline] = [
             *_lens(self.model),
             TokenCosine(self.model),

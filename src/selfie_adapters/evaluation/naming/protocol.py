@@ -6,25 +6,29 @@ its controls; a section whose vectors hold no concept is asked whether a label i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
+from selfie_adapters.adapters.locating import usual_adapter
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.position_kind import NAME, stated_kind
-from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.inputs import dataset_hash
+from selfie_adapters.errors import ConfigError
+from selfie_adapters.evaluation.base import (
+    Protocol,
+    Table,
+    dataset_hash,
+    write_rows,
+)
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
+from selfie_adapters.evaluation.naming.results import report
 from selfie_adapters.evaluation.naming.retrieval import (
     Found,
     retrieve,
@@ -33,11 +37,7 @@ from selfie_adapters.evaluation.naming.retrieval import (
 )
 from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
-from selfie_adapters.files import atomic_path
-from selfie_adapters.labelling.confidence import Calibration, Confidence
-from selfie_adapters.model import FrozenModel, load_model
-from selfie_adapters.model.fingerprint import weights_digest
+from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.reading.read import calibration
 from selfie_adapters.statistics import wilson
 
@@ -49,77 +49,6 @@ class NamingRow(msgspec.Struct):
     the scales, or hits of a group."""
 
     found: list[str | float | list[str | float]]
-
-
-def run_naming(
-    settings: NamingSettings,
-    folder: str | Path,
-    model: FrozenModel | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Run the protocol, or resume it; returns the path of results.json.
-
-    The same folder may be given other layers later: finished blocks are not measured again.
-    Beside it comes labels.jsonl, one row per vector and condition: the given name, the generated
-    label, the verdict. Raises what reading the inputs raises; DataError for vectors of another
-    width than the model's; ConfigError if the folder holds another evaluation.
-    """
-    dataset = load_dataset(settings.source)
-    sections = naming_sections(dataset, settings)
-    if settings.adapter is None:
-        raise ConfigError("adapter: the naming protocol measures one; name it.")
-    adapter_file = find_adapter_file(settings.adapter)
-    inputs = {"adapter_file": adapter_digest(adapter_file), "training_file": dataset_hash(dataset)}
-    # Units of work are of one block: other layers in the same folder reuse what is there.
-    kept = EvaluationFolder(folder, "naming", settings, inputs, free=("layers",), kind=NamingRow)
-    model = model or load_model(settings.model, settings.dtype, settings.device)
-    kept.also_depends_on("model_weights", weights_digest(model))
-    if dataset.d_model != model.d_model:
-        raise DataError(
-            f"{settings.source}: vectors of width {dataset.d_model}; the model {model.name} has "
-            f"d_model {model.d_model}. Use the model the vectors come from."
-        )
-    naming = Naming(
-        model,
-        load_adapter(adapter_file, model.device),
-        no_concept=_no_concept(dataset),
-        seed=settings.seed,
-        keep=_keeping(kept),
-        progress=progress,
-    )
-    run = _Run(settings, naming, calibration(adapter_file))
-    measured = [run.measure(one) for one in sections if not one.is_null]
-    nulls = [run.without_concept(one) for one in sections if one.is_null]
-    _write_rows(kept.folder / TABLE, measured, nulls)
-    return kept.finish(
-        {
-            "interval": "95 %; shares: Wilson, over topics; differences: paired, Newcombe's "
-            "method 10; the first beats the second where it is above 0",
-            "no_concept": naming.no_concept,
-            "calibrated": run.confidence is not None,
-            "sections": [one.summary() for one in measured],
-            "positions": _pooled(measured),
-            "without_concept": _without_concept(nulls),
-        }
-    )
-
-
-def _no_concept(dataset: VectorLabelDataset) -> str | None:
-    stated = {section.metadata.get("no_concept") for section in dataset.sections}
-    texts = [one for one in stated if isinstance(one, str)]
-    return texts[0] if len(texts) == 1 else None
-
-
-def _keeping(kept: EvaluationFolder) -> Callable[[str, int, Callable[[], list[Any]]], list[Any]]:
-    def keep(unit: str, count: int, make: Callable[[], list[Any]]) -> list[Any]:
-        if unit not in kept.rows:
-            kept.add(unit, {"found": make()})
-        found = kept.rows[unit]["found"]
-        if len(found) != count:
-            raise kept.damaged(unit, f"has {len(found)} results; {count} are expected")
-        return found
-
-    return keep
 
 
 class _Measured:
@@ -156,22 +85,70 @@ class _Null:
     shown: Sequence[bool]
 
 
-class _Run:
-    def __init__(
-        self, settings: NamingSettings, naming: Naming, confidence: Confidence | None
-    ) -> None:
-        self._settings, self._naming, self.confidence = settings, naming, confidence
+class NamingProtocol(Protocol[NamingSettings]):
+    """Beside results.json comes labels.jsonl, one row per vector and condition: the given name, the
+    generated label, the verdict. The same folder may be given other layers later: finished blocks
+    are not measured again."""
 
-    def without_concept(self, section: NamingSection) -> _Null:
+    settings_class = NamingSettings
+    row = NamingRow
+    free = ("layers",)
+
+    def inputs(self) -> dict[str, str]:
+        settings = self.settings
+        named = usual_adapter(settings.adapter, settings.model)
+        if named is None:
+            raise ConfigError(
+                f"selfie eval naming with {settings.model} needs --adapter FILE: one that was "
+                "trained for this model."
+            )
+        self.settings = settings.model_copy(update={"adapter": named})
+        self._adapter_file = find_adapter_file(named)
+        self._dataset = load_dataset(settings.source)
+        self._sections = naming_sections(self._dataset, settings)
+        return {
+            "adapter_file": adapter_digest(self._adapter_file),
+            "training_file": dataset_hash(self._dataset),
+        }
+
+    def measure(self) -> dict[str, Any]:
+        """Raises DataError for vectors of another width than the model's."""
+        self.check_width(self._dataset, self.settings.source)
+        self._confidence = calibration(self._adapter_file)
+        self._naming = Naming(
+            self.model,
+            load_adapter(self._adapter_file, self.model.device),
+            no_concept=_no_concept(self._dataset),
+            seed=self.settings.seed,
+            keep=self._keep,
+            progress=self.progress,
+        )
+        measured = [self._measure(one) for one in self._sections if not one.is_null]
+        nulls = [self._without_concept(one) for one in self._sections if one.is_null]
+        write_rows(self.folder.folder / TABLE, _rows(measured, nulls))
+        return {
+            "interval": "95 %; shares: Wilson, over topics; differences: paired, Newcombe's "
+            "method 10; the first beats the second where it is above 0",
+            "no_concept": self._naming.no_concept,
+            "calibrated": self._confidence is not None,
+            "sections": [one.summary() for one in measured],
+            "positions": _pooled(measured),
+            "without_concept": _without_concept(nulls),
+        }
+
+    def _keep(self, unit: str, count: int, make: Callable[[], list[Any]]) -> list[Any]:
+        return self.folder.values(unit, "found", count, make)
+
+    def _without_concept(self, section: NamingSection) -> _Null:
         # A reading takes tokens inside a sentence for the kind "name".
         labels = self._naming.labels(section.unit, section.vectors, (section.layer, NAME))
         shown = self._naming.shown(labels, self._calibration(section.layer, NAME))
         return _Null(section, [label.text for label in labels], shown)
 
     def _calibration(self, layer: int, kind: str | None) -> Calibration | None:
-        return None if self.confidence is None else self.confidence.at(layer, kind)
+        return None if self._confidence is None else self._confidence.at(layer, kind)
 
-    def measure(self, section: NamingSection) -> _Measured:
+    def _measure(self, section: NamingSection) -> _Measured:
         vectors, topics = section.vectors, section.topics
         training, choosing = section.known(section.training), section.known(section.choosing)
         kind = stated_kind(section.section.metadata)
@@ -183,7 +160,7 @@ class _Run:
 
     def _retrieval(self, section: NamingSection, readers: Readers, vectors: Tensor) -> list[Found]:
         names = [topic.title for topic in section.topics]
-        groups = sampled_groups(names, self._settings.retrieval, self._settings.seed)
+        groups = sampled_groups(names, self.settings.retrieval, self.settings.seed)
         if not groups:
             return []
         plain = retrieve(self._naming, readers, vectors, names, groups, section.unit)
@@ -192,6 +169,16 @@ class _Run:
             self._naming, readers, vectors[rows], [names[row] for row in rows], section.unit
         )
         return [plain] if spelled is None else [plain, spelled]
+
+    @classmethod
+    def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
+        return report(results)
+
+
+def _no_concept(dataset: VectorLabelDataset) -> str | None:
+    stated = {section.metadata.get("no_concept") for section in dataset.sections}
+    texts = [one for one in stated if isinstance(one, str)]
+    return texts[0] if len(texts) == 1 else None
 
 
 def _pooled(measured: Sequence[_Measured]) -> list[dict[str, Any]]:
@@ -232,23 +219,23 @@ def _without_concept(nulls: Sequence[_Null]) -> dict[str, Any] | None:
     return {**counted(nulls), "by_layer": by_layer}
 
 
-def _write_rows(path: Path, measured: Sequence[_Measured], nulls: Sequence[_Null]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+def _rows(measured: Sequence[_Measured], nulls: Sequence[_Null]) -> Iterator[dict[str, Any]]:
+    """One row per vector and condition."""
 
-        def write(section: NamingSection, number: int, row: dict[str, Any]) -> None:
-            place = {
-                "dataset": section.section.id,
-                "layer": section.layer,
-                "position": section.position,
-                "index": section.measured[number].row,
-            }
-            file.write(json.dumps({**place, **row}, ensure_ascii=False) + "\n")
+    def row(section: NamingSection, number: int, about: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "dataset": section.section.id,
+            "layer": section.layer,
+            "position": section.position,
+            "index": section.measured[number].row,
+            **about,
+        }
 
-        for one in measured:
-            for named in one.named:
-                for number, row in enumerate(named.rows()):
-                    write(one.section, number, row)
-        for null in nulls:
-            for number, label in enumerate(null.labels):
-                row = {"condition": ADAPTER, "name": None, "generated": label}
-                write(null.section, number, {**row, "shown": null.shown[number]})
+    for one in measured:
+        for named in one.named:
+            for number, about in enumerate(named.rows()):
+                yield row(one.section, number, about)
+    for null in nulls:
+        for number, (label, shown) in enumerate(zip(null.labels, null.shown, strict=True)):
+            about = {"condition": ADAPTER, "name": None, "generated": label, "shown": shown}
+            yield row(null.section, number, about)

@@ -2,11 +2,13 @@
 
 Names are compared in groups of `CANDIDATES`; each vector of a group picks one name of the group. In
 the spelling control each vector has distractors of its own, which begin with the same token as its
-name, so that the first letters alone do not find it (`spelling`).
+name, so that the first letters alone do not find it.
 """
 
 from __future__ import annotations
 
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.dataset.controls import shuffle_order
+from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.baselines import Baseline
 from selfie_adapters.evaluation.controls import random_directions
 from selfie_adapters.evaluation.naming.conditions import (
@@ -26,9 +30,10 @@ from selfie_adapters.evaluation.naming.conditions import (
     Naming,
     Readers,
 )
-from selfie_adapters.evaluation.naming.recall import hits_at
-from selfie_adapters.evaluation.naming.spelling import same_start_distractors
+from selfie_adapters.inference.label_batches import tokenize_labels
+from selfie_adapters.sources.topics.noun_forms import noun_forms
 from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
+from selfie_adapters.sources.topics.wordnet import packaged_nouns
 from selfie_adapters.statistics import PairedTable, wilson
 
 CANDIDATES = 60
@@ -148,3 +153,60 @@ def retrieve_spelled(
         found[reader.name] = np.array(hits)
     found[ZERO] = np.array([1 / len(some) for _, some in candidates])
     return Found("spelling", sum(len(some) for _, some in candidates) / len(candidates), found)
+
+
+def hits_at(scores: Tensor, k: int, right: Tensor | None = None) -> np.ndarray:
+    """Chance of each row's own column to be among its k best: scores [n, m] → [n] in [0, 1].
+
+    right: [n], each row's own column; None: entry (i, i). Higher is better. Ties are broken at
+    random and the chance is exact, so a score that is the same for every candidate gets k / m.
+    """
+    right = torch.arange(len(scores)) if right is None else right
+    own = scores.gather(1, right.to(scores.device).unsqueeze(1))
+    better = (scores > own).sum(dim=1).cpu().numpy()
+    tied = (scores == own).sum(dim=1).cpu().numpy()  # itself among them
+    return np.clip((k - better) / tied, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SameStart:
+    """Distractors of one query: names with its first token, `missing` fewer than requested."""
+
+    names: tuple[str, ...]
+    missing: int
+
+
+def same_start_distractors(
+    tokenizer: PreTrainedTokenizerBase,
+    queries: Sequence[str],
+    names: Sequence[str],
+    k: int,
+    seed: int = 0,
+) -> list[SameStart]:
+    """For each query, k of `names` with the same first token, sampled without repetition.
+
+    The first token is that of the label as the model generates it, after the opening quote. A name
+    is no distractor of a query that it equals in case, spelling or number (owl, Owls). Where fewer
+    than k exist, all of them are returned, and `missing` states how many lack. A query's sample
+    depends on the seed, the query and the names, not on the other queries. Raises DataError for
+    k below 1 and for an empty query or name.
+    """
+    if k < 1:
+        raise DataError(f"k is {k}; at least one distractor per query is expected.")
+    irregular = packaged_nouns().irregular
+    names = sorted(set(names))
+    by_token: defaultdict[int, list[str]] = defaultdict(list)
+    for name, token in zip(names, _first_tokens(tokenizer, names), strict=True):
+        by_token[token].append(name)
+    found: list[SameStart] = []
+    for query, token in zip(queries, _first_tokens(tokenizer, queries), strict=True):
+        own = noun_forms(query, irregular)
+        free = [name for name in by_token[token] if not own & noun_forms(name, irregular)]
+        chosen = random.Random(f"{seed} {query}").sample(free, min(k, len(free)))
+        found.append(SameStart(tuple(chosen), k - len(chosen)))
+    return found
+
+
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    tokens = tokenize_labels(tokenizer, texts, end_id=0)
+    return tokens.ids[tokens.starts].tolist()

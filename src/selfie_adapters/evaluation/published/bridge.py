@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.config.reading import Section, beside, changed, read_config, top_level_keys
-from selfie_adapters.files import atomic_path
+from selfie_adapters.evaluation.base import Published
+from selfie_adapters.files import atomic_path, read_json
 from selfie_adapters.files.json_lines import read_jsonl
 
 MARKS = {"selfie_method", "num_generations", "start_token_position", "dataset_path"}
@@ -54,18 +55,60 @@ class PublishedBridge(Section):
 
 
 @dataclass(frozen=True)
-class TranslatedBridge:
+class TranslatedBridge(Published):
     """A published configuration: this project's settings, and what its result files repeat."""
 
     published: PublishedBridge
     settings: BridgeSettings
-    ignored: list[str]
-    """Keys of the file without a meaning."""
+    ignored: Sequence[str]
 
     @property
     def output_folder(self) -> str:
-        """Where the results go, unless --out is given."""
         return self.published.output_dir
+
+    def row(self, folder: Path) -> dict[str, Any]:
+        """The row of the question in a finished evaluation's folder."""
+        lead = read_json(folder / "results.json")["lead"]
+        key = f"{lead}/{self.published.question_id}"
+        return next(row for row in read_jsonl(folder / "rows.jsonl") if row["key"] == key)
+
+    def file(self, folder: Path, name: str) -> Path:
+        """The file `name` in the folder, with the question's id in place of {}."""
+        uid = self.published.question_id
+        return folder / name.format("".join(c if c.isalnum() or c in "-_." else "_" for c in uid))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write results_q{id}.json and results_full_q{id}.json."""
+        row, published = self.row(folder), self.published
+        cells = [
+            (f"({layer}, {position})", row["hits"][i][k], row["texts"][i][k])
+            for i, layer in enumerate(row["layers"])
+            for k, position in enumerate(row["positions"])
+        ]
+        short = {
+            "question_data": {
+                "id": published.question_id,
+                "question": row["prompt"],
+                "e2_value": row["bridge"],
+                "e2_aliases": row["aliases"],
+            },
+            "config": published.model_dump(mode="json"),
+            "start_pos": published.start_token_position,
+            "layers": row["layers"],
+            "token_positions": row["positions"],
+            "token_texts": row["tokens"],
+            "match_fractions": {key: hits / len(texts) for key, hits, texts in cells},
+        }
+        full = short | {
+            "descriptions": {key: texts for key, _, texts in cells},
+            "matches": {key: hits for key, hits, _ in cells},
+        }
+        names = "results_q{}.json", "results_full_q{}.json"
+        files = [self.file(folder, name) for name in names]
+        for file, document in zip(files, (short, full), strict=True):
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(msgspec.json.encode(document))
+        return files
 
 
 def read_bridge_config(
@@ -121,56 +164,3 @@ def translate(published: PublishedBridge, config_file: str | Path) -> BridgeSett
             "seed": published.seed,
         }
     )
-
-
-def question_row(run: TranslatedBridge, results: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The row that the published files are made of.
-
-    results: this project's results.json of the evaluation in `folder`.
-    """
-    key = f"{results['lead']}/{run.published.question_id}"
-    return next(row for row in read_jsonl(folder / "rows.jsonl") if row["key"] == key)
-
-
-def published_file(run: TranslatedBridge, folder: Path, name: str) -> Path:
-    """The file `name` in the folder, with the question's id in place of {}."""
-    uid = run.published.question_id
-    return folder / name.format("".join(c if c.isalnum() or c in "-_." else "_" for c in uid))
-
-
-def write_published_bridge(run: TranslatedBridge, row: dict[str, Any], folder: Path) -> list[Path]:
-    """Write results_q{id}.json and results_full_q{id}.json. Returns the files.
-
-    row: of the question, from `question_row`.
-    """
-    uid = run.published.question_id
-    cells = [
-        (f"({layer}, {position})", row["hits"][i][k], row["texts"][i][k])
-        for i, layer in enumerate(row["layers"])
-        for k, position in enumerate(row["positions"])
-    ]
-    short = {
-        "question_data": {
-            "id": uid,
-            "question": row["prompt"],
-            "e2_value": row["bridge"],
-            "e2_aliases": row["aliases"],
-        },
-        "config": run.published.model_dump(mode="json"),
-        "start_pos": run.published.start_token_position,
-        "layers": row["layers"],
-        "token_positions": row["positions"],
-        "token_texts": row["tokens"],
-        "match_fractions": {key: hits / len(texts) for key, hits, texts in cells},
-    }
-    full = short | {
-        "descriptions": {key: texts for key, _, texts in cells},
-        "matches": {key: hits for key, hits, _ in cells},
-    }
-    files = [
-        published_file(run, folder, name) for name in ("results_q{}.json", "results_full_q{}.json")
-    ]
-    for file, document in zip(files, (short, full), strict=True):
-        with atomic_path(file) as temporary:
-            temporary.write_bytes(msgspec.json.encode(document))
-    return files

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from selfie_adapters.config.evaluation.retrieval import Strategy
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.retrieval.embedding import Embedder
-from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex
-from selfie_adapters.evaluation.retrieval.title_index import Entry, Strategy
+from selfie_adapters.evaluation.retrieval.lookup import Entry, Query, Scored, TopicIndex
 from selfie_adapters.files import read_plain
 from selfie_adapters.files.json_text import parse_json_as
 

@@ -18,6 +18,7 @@ from selfie_adapters.config.reading import Section, beside, changed, read_config
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation.base import Published
 
 MARKS = {"model_config", "reward_config", "master_json_path", "label_generator_config"}
 _DEFAULT_FOLDER = "/sae-data"  # the published cloud volume: the current folder in a local run
@@ -122,7 +123,7 @@ class PublishedScoring(Section):
 
 
 @dataclass(frozen=True)
-class TranslatedScoring:
+class TranslatedScoring(Published):
     """A published configuration: this project's settings, and what its result files repeat."""
 
     published: PublishedScoring
@@ -135,6 +136,12 @@ class TranslatedScoring:
         """The one condition that a published run measures."""
         assert self.settings.conditions is not None
         return self.settings.conditions[0]
+
+    def write(self, folder: Path) -> list[Path]:
+        # Not imported above: that module is about this class.
+        from selfie_adapters.evaluation.published.results import write_published_results
+
+        return write_published_results(self, folder)
 
 
 def read_scoring_config(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
+from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
+from selfie_adapters.dataset import LabelledVector, VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.retrieval.title_index import Entry
+from selfie_adapters.evaluation.base import dataset_hash
+from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.rows import row_fields
+from selfie_adapters.sources import open_topics
 from selfie_adapters.sources.topics.topic import Topic
 
 
@@ -88,6 +95,13 @@ def key_of(dataset: VectorLabelDataset, item: LabelledVector) -> str:
     return f"{dataset.sections[item.section].id}/{item.row}"
 
 
+def gather(dataset: VectorLabelDataset, items: Sequence[LabelledVector]) -> Tensor:
+    """The vectors of `items`: [n, d_model], float32."""
+    positions = [(item.section, item.row) for item in items]
+    section, row = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2).T
+    return dataset.gather(section, row)
+
+
 def sample(items: Sequence[Any], limit: int | None, seed: int) -> list[Any]:
     """`limit` of the items drawn at random, in their order; all if there are no more."""
     if limit is None or limit >= len(items):
@@ -147,3 +161,64 @@ def _run_rows(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{folder}: {run.missing} vectors are not labelled yet. Finish the run.")
     for number, row in enumerate(run.rows(), start=1):
         yield number, row_fields(row)
+
+
+def other_labels(targets: Sequence[Target], entries: Sequence[Entry], seed: int) -> list[str]:
+    """Of each target's given labels one that is not its topic's title, where it has one."""
+    generator = np.random.default_rng(seed)
+    labels = []
+    for target in targets:
+        title = entries[target.topic].title
+        others = [label for label in target.labels if label != title] or [title]
+        labels.append(others[int(generator.integers(len(others)))])
+    return labels
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is looked for, and where."""
+
+    entries: list[Entry]
+    targets: list[Target]
+    dataset: VectorLabelDataset | None
+    items: list[LabelledVector]
+
+    def vectors(self) -> Tensor:
+        assert self.dataset is not None
+        return gather(self.dataset, self.items)
+
+    def digest(self, chooses_scales: bool) -> str:
+        """Hash of topics, targets and vectors. chooses_scales: on vectors of the whole file."""
+        stated = [(entry.title, entry.labels) for entry in self.entries]
+        about = [(target.key, target.topic, target.labels) for target in self.targets]
+        digest = hashlib.sha256(json.dumps([stated, about]).encode())
+        if self.dataset is not None:
+            digest.update(self.vectors().numpy().tobytes())
+            if chooses_scales:
+                digest.update(dataset_hash(self.dataset).encode())
+        return digest.hexdigest()
+
+
+def read_task(settings: RetrievalSettings) -> Task:
+    """Read topics and vectors, and find each vector's topic.
+
+    Raises what reading them raises; DataError for fewer than two targets.
+    """
+    entries = entries_of(open_topics(settings.topics)) if settings.topics else []
+    if settings.vectors is None:
+        topics = open_topics(settings.topics or "")
+        held_out = [i for i, topic in enumerate(topics) if topic.split in (None, settings.split)]
+        chosen = sample(held_out, settings.limit, settings.seed)
+        task = Task(entries, targets_of_topics(entries, chosen), None, [])
+    else:
+        dataset = load_dataset(settings.vectors)
+        items = sample(dataset.labelled(settings.split), settings.limit, settings.seed)
+        source = settings.topics or settings.vectors
+        entries = entries or entries_of_vectors(dataset)
+        task = Task(entries, targets_of_vectors(dataset, items, entries, source), dataset, items)
+    if len(task.targets) < 2:
+        raise DataError(
+            f"{settings.vectors or settings.topics}: {len(task.targets)} vectors or topics with "
+            f'the split "{settings.split}"; at least 2 are needed, so that they can be shuffled.'
+        )
+    return task

@@ -21,12 +21,13 @@ from selfie_adapters.errors import LabellingError, PromptError
 from selfie_adapters.evaluation.folder import EvaluationFolder, Row
 from selfie_adapters.evaluation.scoring.conversations import (
     ChatTokens,
+    Writing,
     chat_tokens,
     parse_conversation,
+    write_conversations,
 )
 from selfie_adapters.evaluation.scoring.label_groups import LabelSource
 from selfie_adapters.evaluation.scoring.latent_peaks import check_width, latent_peaks
-from selfie_adapters.evaluation.scoring.writing import Writing, write_conversations
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 

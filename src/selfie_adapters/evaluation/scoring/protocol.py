@@ -1,12 +1,14 @@
 """The scoring protocol: labels of every condition, conversations from them, hits, results.
 
-Labels by the adapter, beside those of the zero vector, random directions, plain vectors without an
-adapter, and the label file's own.
+Labels by the adapter are compared with those of the zero vector, random directions, plain vectors
+without an adapter, and the label file's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +16,14 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.chat import open_chat
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
-from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.controls import untrained_adapter
+from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.published.scoring import read_scoring_config
+from selfie_adapters.evaluation.scoring.conversations import Writing
 from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, ScoringRow, score_labels
 from selfie_adapters.evaluation.scoring.label_groups import (
     GivenLabels,
@@ -29,13 +32,11 @@ from selfie_adapters.evaluation.scoring.label_groups import (
     WrittenLabels,
 )
 from selfie_adapters.evaluation.scoring.results import summarise
-from selfie_adapters.evaluation.scoring.writing import Writing
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
+from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
-from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
+from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.sources.labels.files import (
     SectionChoice,
     read_label_file,
@@ -44,84 +45,145 @@ from selfie_adapters.sources.labels.files import (
 from selfie_adapters.sources.labels.label_set import LabelSet
 from selfie_adapters.sources.sae.encoder import LatentEncoder, open_encoder
 
-# Changing these does not change the results.
-FREE = ("batch_size", "latents_at_once")
-
-
-def run_scoring(
-    settings: ScoringSettings,
-    folder: str | Path,
-    model: FrozenModel | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Run the protocol, or resume it; returns the path of results.json.
-
-    model may be loaded already. With label_generation_only there are no scores: beside it comes
-    {condition}_labels.jsonl, to be scored later. Raises what reading the inputs raises; DataError
-    for latents without labels; ConfigError if the folder holds another evaluation.
-    """
-    wanted = settings.wanted()
-    labels = _read_labels(settings)
-    latents = _chosen(settings, labels)
-    model = model or load_model(settings.model, settings.dtype, settings.device)
-    writes = settings.evaluation_mode != "label_generation_only"
-    encoder = None
-    if writes or settings.vectors is None:
-        encoder = open_encoder(settings.sae, latents, settings.force_sae, model.device)
-        if settings.sae_layer not in (None, encoder.layer):
-            raise DataError(
-                f"{settings.sae}: an SAE of layer {encoder.layer}; the settings state layer "
-                f"{settings.sae_layer}. Correct one of them."
-            )
-    inputs = {name: sha256(file) for name, file in _files(settings).items()}
-    if encoder is not None:
-        inputs["sae"] = encoder.digest()
-    kept = EvaluationFolder(folder, "generation scoring", settings, inputs, FREE, ScoringRow)
-    kept.also_depends_on("model_weights", weights_digest(model))
-    foils = Foils.drawn(len(latents), settings.foils, settings.seed)
-    writing = Writing(
-        settings.conversations,
-        settings.conversation_tokens,
-        settings.temperature,
-        settings.top_p,
-        settings.conversation_prompt,
-        settings.conversation_system,
+TITLES = {
+    "trained": "trained",
+    "shuffled": "another's",
+    "untrained": "untrained",
+    "zero": "zero vector",
+    "random": "random",
+    "training": "the file's",
+}
+CONDITIONS = {
+    one.name: one
+    for one in (
+        Condition("trained", "labels by the adapter"),
+        Condition("zero", "labels of the zero vector", reads="zero"),
+        Condition("random", "labels of random directions", reads="random"),
+        Condition("untrained", "labels of unit vectors without an adapter", through="untrained"),
     )
-    answers = kept.folder / "answers"
-    writer = None
-    if writes:
-        writer = open_chat(settings.writer, answers, model, settings.device)
-        kept.also_depends_on("chat_weights", writer.weights)
-    scoring = Scoring(
-        model,
-        encoder,
-        writer,
-        writing,
-        foils,
-        settings.seed,
-        settings.batch_size,
-        settings.latents_at_once,
-        settings.token_activations,
-        tuple(latents),
-    )
-    vectors = _vectors(settings, latents, encoder)
-    sources = _sources(settings, wanted, model, latents, vectors, labels or {})
-    score_labels(scoring, sources, kept, progress)
-    if not writes or encoder is None:
-        _write_label_files(kept, wanted, latents)
-        return kept.finish({"latents": latents})
-    about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
-    return kept.finish(
-        {
+}
+"""Conditions whose labels are generated; the labels of "training" are given."""
+
+
+class GenerationScoring(Protocol[ScoringSettings]):
+    """With label_generation_only there are no scores: beside results.json comes
+    {condition}_labels.jsonl, to be scored later."""
+
+    settings_class = ScoringSettings
+    row = ScoringRow
+    free = ("batch_size", "latents_at_once")
+    recorded_as = "generation scoring"
+
+    @classmethod
+    def read(
+        cls,
+        config: str | Path,
+        changes: Sequence[str] = (),
+        given: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return read_scoring_config(config, changes, given)
+
+    @property
+    def _scores(self) -> bool:
+        return self.settings.evaluation_mode != "label_generation_only"
+
+    def check(self) -> None:
+        if self._scores:
+            require_extra("sae", "selfie eval scoring")
+
+    def inputs(self) -> dict[str, str]:
+        """Raises DataError for latents without labels, and for an SAE of another layer."""
+        settings = self.settings
+        self._wanted = settings.wanted()
+        self._labels = _read_labels(settings)
+        self._latents = _chosen(settings, self._labels)
+        hashes = {name: sha256(file) for name, file in _files(settings).items()}
+        self._encoder = None
+        if self._scores or settings.vectors is None:
+            device = self.model.device
+            self._encoder = open_encoder(settings.sae, self._latents, settings.force_sae, device)
+            if settings.sae_layer not in (None, self._encoder.layer):
+                raise DataError(
+                    f"{settings.sae}: an SAE of layer {self._encoder.layer}; the settings state "
+                    f"layer {settings.sae_layer}. Correct one of them."
+                )
+            hashes["sae"] = self._encoder.digest()
+        return hashes
+
+    def measure(self) -> dict[str, Any]:
+        settings, latents, model = self.settings, self._latents, self.model
+        encoder = self._encoder
+        foils = Foils.drawn(len(latents), settings.foils, settings.seed)
+        writing = Writing(
+            settings.conversations,
+            settings.conversation_tokens,
+            settings.temperature,
+            settings.top_p,
+            settings.conversation_prompt,
+            settings.conversation_system,
+        )
+        writer = self.chat(settings.writer, model) if self._scores else None
+        scoring = Scoring(
+            model,
+            encoder,
+            writer,
+            writing,
+            foils,
+            settings.seed,
+            settings.batch_size,
+            settings.latents_at_once,
+            settings.token_activations,
+            tuple(latents),
+        )
+        vectors = _vectors(settings, latents, encoder)
+        sources = _sources(settings, self._wanted, model, latents, vectors, self._labels or {})
+        score_labels(scoring, sources, self.folder, self.progress)
+        if encoder is None or writer is None:
+            _write_label_files(self.folder, self._wanted, latents)
+            return {"latents": latents}
+        about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
+        return {
             "seeds": {"seed": settings.seed},
             "sae": {**about, "model": encoder.model},
-            "writer": writer.name if writer else None,
+            "writer": writer.name,
             "latents": latents,
             "conditions": summarise(
-                kept.rows, wanted, latents, foils, settings.thresholds, settings.seed
+                self.folder.rows, self._wanted, latents, foils, settings.thresholds, settings.seed
             ),
         }
-    )
+
+    @classmethod
+    def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
+        settings, rows = results["settings"], []
+        for name, found in results.get("conditions", {}).items():
+            content = found["content"]["thresholds"][0]
+            cells = [
+                found["published"]["best_of_n"],
+                content["best_of_1"],
+                content["best_of_n_held_out"],
+                content["false_positive_rate"],
+                content["balanced_accuracy"],
+                found["content"]["auroc"],
+            ]
+            rows.append([TITLES[name], *map(_two_lines, cells)])
+        best = f"best of {len(settings['scales'])}"
+        if rows:
+            yield Table(
+                "",
+                ["labels", "published", "one label", best, "false", "balanced", "AUROC"],
+                rows,
+                caption="means and 95 % intervals over latents; published: template tokens count "
+                "too; best: chosen on half of the conversations, scored on the others; a hit is an "
+                f"activation above {settings['thresholds'][0]:g}",
+                narrow=True,
+            )
+
+
+def _two_lines(interval: dict[str, Any] | None) -> str:
+    """Narrow enough for 80 columns."""
+    if interval is None:
+        return "–"
+    return f"{interval['mean']:.2f}\n{interval['low']:.2f}–{interval['high']:.2f}"
 
 
 def _files(settings: ScoringSettings) -> dict[str, Path]:
@@ -222,14 +284,10 @@ def _sources(
     )
     if vectors is None:
         vectors = torch.empty(len(latents), 0)
-    drawn = {
-        "trained": lambda: vectors,
-        "zero": lambda: torch.zeros_like(vectors),
-        "random": lambda: random_vectors(vectors, settings.seed),
-    }
     sources: dict[str, LabelSource] = {}
     labeller = None
-    if settings.adapter is not None and any(name in drawn for name in wanted):
+    adapted = {name for name, one in CONDITIONS.items() if one.through == "adapter"}
+    if settings.adapter is not None and adapted & {*wanted}:
         labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
     for name in wanted:
         if name == "training":
@@ -237,16 +295,16 @@ def _sources(
             count = None if settings.labels_each_once else len(settings.scales)
             sources[name] = GivenLabels(given, count)
         elif name == "untrained":
-            absolute = settings.untrained_scale_unit == "absolute"
-            unit = 1.0 if absolute else mean_embedding_norm(model)
             prompt = None if labeller is None else labeller.prompt.prompt
-            plain = _labeller(settings, model, untrained_adapter(model.d_model, unit), prompt)
+            untrained = Untrained(model, settings.untrained_scale_unit)
+            plain = _labeller(settings, model, untrained.adapter(), prompt)
             sources[name] = WrittenLabels(
                 plain, vectors, latents, settings.untrained_scales, how, settings.seed
             )
         elif labeller is not None:
+            read = CONDITIONS[name].vectors(vectors, settings.seed)
             sources[name] = WrittenLabels(
-                labeller, drawn[name](), latents, settings.scales, how, settings.seed
+                labeller, read, latents, settings.scales, how, settings.seed
             )
     return sources
 

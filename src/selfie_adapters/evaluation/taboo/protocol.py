@@ -1,39 +1,42 @@
 """The taboo protocol: what a chat model says of a topic without its name finds the topic, or not.
 
-Beside a retrieval of labels it says how far the labels of vectors go beyond what the model says
-when it is asked. Names are taken out of what it writes (redaction.py), whether it kept the rule or
-not; for a fair comparison the labels are also looked up with the names taken out.
+Compared with a retrieval of labels it shows how far the labels of vectors go beyond what the model
+writes when it is asked. Names are taken out of what it writes (redaction.py), whether it kept the
+rule or not; for a fair comparison the labels are also looked up with the names taken out.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from selfie_adapters.chat import ChatModel, ChatRequest, Message, open_chat
+from selfie_adapters.chat import ChatRequest, Message, open_chat
 from selfie_adapters.config.evaluation.retrieval import UNTRAINED
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.evaluation.retrieval.conditions import other_labels
-from selfie_adapters.evaluation.retrieval.embedding import Embedder, SentenceEmbedder
-from selfie_adapters.evaluation.retrieval.embedding_cache import CachedEmbedder
-from selfie_adapters.evaluation.retrieval.lookup import Query, Scored, TopicIndex, compare
-from selfie_adapters.evaluation.retrieval.protocol import TABLE, write_table
+from selfie_adapters.evaluation.base import Protocol, Table, digest_of, write_rows
+from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
+from selfie_adapters.evaluation.retrieval.lookup import (
+    Entry,
+    Query,
+    Scored,
+    TopicIndex,
+    compare,
+    report_comparisons,
+    report_conditions,
+)
+from selfie_adapters.evaluation.retrieval.protocol import TABLE
 from selfie_adapters.evaluation.retrieval.targets import (
     Target,
     entries_of,
+    other_labels,
     sample,
     targets_of_topics,
 )
-from selfie_adapters.evaluation.retrieval.title_index import Entry
-from selfie_adapters.evaluation.spoken_labels import Progress, silent
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
 from selfie_adapters.files.json_lines import iter_jsonl
@@ -46,130 +49,132 @@ QUESTION = (
 DESCRIPTION = "description"
 
 
-def run_taboo(
-    settings: TabooSettings,
-    folder: str | Path,
-    chat: ChatModel | None = None,
-    embedder: Embedder | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Run the protocol, or resume it; returns the path of results.json.
+class TabooRow(msgspec.Struct):
+    """What the model wrote about one topic."""
 
-    Beside it come rows.jsonl, what the model wrote by topic number, and labels.jsonl, where each
-    text led. chat and embedder may be open already. Raises ConfigError for a retrieval that had
-    other topics, index or embedder; DownloadError if a server does not answer.
-    """
-    entries = entries_of(open_topics(settings.topics))
-    earlier = _Retrieval(settings, entries) if settings.retrieval is not None else None
-    chosen = earlier.topics() if earlier is not None else _own_topics(settings)
-    targets = targets_of_topics(entries, sample(chosen, settings.limit, settings.seed))
-    if len(targets) < 2:
-        raise DataError(
-            f'{settings.topics}: {len(targets)} topics with the split "{settings.split}"; at '
-            "least 2 are needed, so that they can be shuffled."
+    text: str
+
+
+class Taboo(Protocol[TabooSettings]):
+    """rows.jsonl holds what the model wrote, by topic number; labels.jsonl where each text led."""
+
+    settings_class = TabooSettings
+    row = TabooRow
+    free = ("chat",)
+
+    def check(self) -> None:
+        if self._embedder is None:
+            require_embedder(self.settings.embedder, "selfie eval taboo")
+
+    def inputs(self) -> dict[str, str]:
+        """Raises ConfigError for a retrieval that had other topics, index or embedder."""
+        settings = self.settings
+        self._entries = entries = entries_of(open_topics(settings.topics))
+        self._earlier = _Retrieval(settings, entries) if settings.retrieval is not None else None
+        chosen = self._earlier.topics() if self._earlier else _own_topics(settings)
+        sampled = sample(chosen, settings.limit, settings.seed)
+        self._targets = targets_of_topics(entries, sampled)
+        if len(self._targets) < 2:
+            raise DataError(
+                f'{settings.topics}: {len(self._targets)} topics with the split "{settings.split}";'
+                " at least 2 are needed, so that they can be shuffled."
+            )
+        self._asked = self._chat or open_chat(
+            settings.chat, self._path / "answers", device=settings.device
         )
-    chat = chat or open_chat(settings.chat, Path(folder) / "answers", device=settings.device)
-    embedder = embedder or CachedEmbedder(
-        SentenceEmbedder(settings.embedder, device=settings.device)
-    )
-    inputs = {
-        "topics_digest": _digest([(e.title, e.labels) for e in entries]),
-        "asked_digest": _digest([target.topic for target in targets]),
-        "chat_model": chat.name,
-        "embedder_digest": embedder.digest,
-    }
-    if earlier is not None:
-        inputs["retrieval_labels"] = earlier.digest
-    kept = EvaluationFolder(folder, "taboo", settings, inputs, free=("chat",), kind=TabooRow)
-    kept.also_depends_on("chat_weights", chat.weights)
-    said = _ask(settings, kept, chat, targets, entries, progress)
-    progress("embedding the index", 0, len(entries))
-    index = TopicIndex(entries, settings.index, embedder)
-    scored = _look_up(settings, index, targets, said)
-    labels = earlier.scored(index, targets) if earlier is not None else []
-    write_table(kept.folder / TABLE, index, [*scored, *labels])
-    names = [entries[target.topic].title for target in targets]
-    leaked = [redact(text, name).found > 0 for text, name in zip(said, names, strict=True)]
-    return kept.finish(
-        {
+        self._embedder = self._embedder or open_embedder(settings.embedder, settings.device)
+        inputs = {
+            "topics_digest": digest_of([(e.title, e.labels) for e in entries]),
+            "asked_digest": digest_of([target.topic for target in self._targets]),
+            "chat_model": self._asked.name,
+            "embedder_digest": self._embedder.digest,
+        }
+        return inputs | ({"retrieval_labels": self._earlier.digest} if self._earlier else {})
+
+    def measure(self) -> dict[str, Any]:
+        settings, entries, targets = self.settings, self._entries, self._targets
+        self.folder.also_depends_on("chat_weights", self._asked.weights)
+        written = self._ask()
+        self.progress("embedding the index", 0, len(entries))
+        index = TopicIndex(entries, settings.index, self._embedder)
+        scored = self._look_up(index, written)
+        labels = self._earlier.scored(index, targets) if self._earlier is not None else []
+        rows = (row for one in [*scored, *labels] for row in index.table(one))
+        write_rows(self.folder.folder / TABLE, rows)
+        names = [entries[target.topic].title for target in targets]
+        leaked = [redact(text, name).found > 0 for text, name in zip(written, names, strict=True)]
+        return {
             "counts": {"topics": len(entries), "asked": len(targets)},
             "interval": "95 %, bootstrap over topics",
             "chance_at_1": 1 / len(entries),
             "answers_with_the_name": sum(leaked),
-            "blank_answers": sum(not text.strip() for text in said),
+            "blank_answers": sum(not text.strip() for text in written),
             "conditions": [one.summary(settings.seed) for one in [*scored, *labels]],
             "comparisons": [compare(one, scored[0], settings.seed) for one in labels],
         }
-    )
+
+    def _ask(self) -> list[str]:
+        """What the model writes about each target; answers are kept one by one."""
+        settings, rows, targets = self.settings, self.folder.rows, self._targets
+        missing = [target for target in targets if target.key not in rows]
+        requests = [
+            ChatRequest(
+                (Message("user", QUESTION.format(f'"{self._entries[target.topic].title}"')),),
+                settings.max_tokens,
+                settings.temperature,
+                seed=settings.seed,
+            )
+            for target in missing
+        ]
+
+        def keep(number: int, text: str) -> None:
+            self.folder.add(missing[number].key, {"text": text})
+            self.progress("asking the model", len(rows), len(targets))
+
+        self.progress("asking the model", len(rows), len(targets))
+        if requests:
+            self._asked.answer(requests, keep)
+        return [rows[target.key]["text"] for target in targets]
+
+    def _look_up(self, index: TopicIndex, written: Sequence[str]) -> list[Scored]:
+        """The descriptions, redacted, and what they are compared with; they come first."""
+        settings, targets = self.settings, self._targets
+        names = [index.entries[target.topic].title for target in targets]
+        redacted = [redact(text, name).text for text, name in zip(written, names, strict=True)]
+        order: list[int] = shuffle_order(len(targets), settings.seed).tolist()
+        given = other_labels(targets, index.entries, settings.seed)
+        conditions = {
+            DESCRIPTION: ("what the model says of the topic, its name taken out", redacted),
+            f"{DESCRIPTION}, as written": ("the same with what it wrote of the name", written),
+            f"{DESCRIPTION}: shuffled": ("another topic's", [redacted[i] for i in order]),
+            "nothing said": ("one text that says nothing", [BLANK] * len(targets)),
+            "training labels, redacted": (
+                "a given label that is not the title, the name taken out",
+                [redact(text, name).text for text, name in zip(given, names, strict=True)],
+            ),
+        }
+        return [
+            index.look_up(
+                name,
+                meaning,
+                [Query(t.key, t.topic, text) for t, text in zip(targets, texts, strict=True)],
+            )
+            for name, (meaning, texts) in conditions.items()
+        ]
+
+    @classmethod
+    def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
+        counts = results["counts"]
+        title = f"{counts['asked']} descriptions among {counts['topics']} topics (95 % intervals)"
+        yield report_conditions(title, results["conditions"], {DESCRIPTION})
+        with_name = results["answers_with_the_name"]
+        yield f"{with_name} of {counts['asked']} answers had the name in them"
+        yield from report_comparisons(results["comparisons"])
 
 
 def _own_topics(settings: TabooSettings) -> list[int]:
     topics = open_topics(settings.topics)
     return [i for i, topic in enumerate(topics) if topic.split in (None, settings.split)]
-
-
-def _ask(
-    settings: TabooSettings,
-    kept: EvaluationFolder,
-    chat: ChatModel,
-    targets: Sequence[Target],
-    entries: Sequence[Entry],
-    progress: Progress,
-) -> list[str]:
-    """What the model writes about each target; answers are kept one by one."""
-    missing = [target for target in targets if target.key not in kept.rows]
-    requests = [
-        ChatRequest(
-            (Message("user", QUESTION.format(f'"{entries[target.topic].title}"')),),
-            settings.max_tokens,
-            settings.temperature,
-            seed=settings.seed,
-        )
-        for target in missing
-    ]
-
-    def keep(number: int, text: str) -> None:
-        kept.add(missing[number].key, {"text": text})
-        progress("asking the model", len(kept.rows), len(targets))
-
-    progress("asking the model", len(kept.rows), len(targets))
-    if requests:
-        chat.answer(requests, keep)
-    return [kept.rows[target.key]["text"] for target in targets]
-
-
-def _look_up(
-    settings: TabooSettings, index: TopicIndex, targets: Sequence[Target], said: Sequence[str]
-) -> list[Scored]:
-    """The descriptions, redacted, and what they have to be set beside; they come first."""
-    names = [index.entries[target.topic].title for target in targets]
-    redacted = [redact(text, name).text for text, name in zip(said, names, strict=True)]
-    order: list[int] = shuffle_order(len(targets), settings.seed).tolist()
-    given = other_labels(targets, index.entries, settings.seed)
-    conditions = {
-        DESCRIPTION: ("what the model says of the topic, its name taken out", redacted),
-        f"{DESCRIPTION}, as written": ("the same with what it wrote of the name", said),
-        f"{DESCRIPTION}: shuffled": ("another topic's", [redacted[i] for i in order]),
-        "nothing said": ("one text that says nothing", [BLANK] * len(targets)),
-        "training labels, redacted": (
-            "a given label that is not the title, the name taken out",
-            [redact(text, name).text for text, name in zip(given, names, strict=True)],
-        ),
-    }
-    return [
-        index.look_up(
-            name,
-            meaning,
-            [Query(t.key, t.topic, text) for t, text in zip(targets, texts, strict=True)],
-        )
-        for name, (meaning, texts) in conditions.items()
-    ]
-
-
-class TabooRow(msgspec.Struct):
-    """What the model wrote about one topic."""
-
-    text: str
 
 
 class _RetrievalRow(msgspec.Struct):
@@ -248,7 +253,3 @@ class _Retrieval:
                 ]
                 found.append(index.look_up(which, "labels of the retrieval", queries))
         return found
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

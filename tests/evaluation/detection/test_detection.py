@@ -1,0 +1,250 @@
+import json
+
+import pytest
+import torch
+
+from selfie_adapters.config.evaluation.detection import DetectionSettings
+from selfie_adapters.errors import ConfigError, DataError, DownloadError
+from selfie_adapters.evaluation.detection.protocol import Detection, read_answer
+from selfie_adapters.evaluation.detection.windows import read_texts
+from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.model import load_model
+from tiny_sae import tiny_sae
+
+LATENTS = (3, 9, 17, 20)
+WORDS = "owls tea kings rain stone river copper seven blue yellow night winter bread salt".split()
+WINDOW, THRESHOLD = 24, 3.0
+
+
+class FakeJudge:
+    """Answers by `knows(label, text)`; None is an answer that cannot be used."""
+
+    name = "fake"
+    weights = None
+
+    def __init__(self, knows, fails_after=None):
+        self.knows, self.fails_after, self.asked = knows, fails_after, 0
+
+    def answer(self, requests, done=lambda _number, _text: None):
+        answers = []
+        for number, request in enumerate(requests):
+            if self.asked == self.fails_after:
+                raise DownloadError("no answer")
+            self.asked += 1
+            head, _, texts = request.messages[0].content.partition("\n\n1. ")
+            label = head.partition("Description: ")[2]
+            shown = [line.partition(". ")[2] for line in ("1. " + texts).split("\n")]
+            found = [self.knows(label, text) for text in shown]
+            answers.append("?" if None in found else ", ".join(map(str, found)) + "]")
+            done(number, answers[-1])
+        return answers
+
+
+@pytest.fixture(scope="module")
+def model(golden_dir):
+    return load_model(golden_dir / "model", "float32")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detection")
+    sae = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=48)
+    sae.save_model(folder / "sae")
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(WORDS), (30, 12), generator=generator).tolist()
+    (folder / "texts.txt").write_text("\n".join(" ".join(WORDS[i] for i in row) for row in picks))
+    (folder / "labels.json").write_text(json.dumps({str(i): f"latent {i}" for i in LATENTS}))
+    (folder / "other.json").write_text(json.dumps({str(i): f"other {i}" for i in LATENTS}))
+    return folder, sae
+
+
+@pytest.fixture
+def settings(files):
+    folder, _ = files
+
+    def make(**changes):
+        values = {
+            "texts": str(folder / "texts.txt"),
+            "labels": {"mine": str(folder / "labels.json")},
+            "sae": str(folder / "sae"),
+            "model": "unused",
+            "windows": 6,
+            "window": WINDOW,
+            "shown": 3,
+            "threshold": THRESHOLD,
+        }
+        return DetectionSettings.model_validate(values | changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def truth(files, model):
+    """window text → the latents that it activates, each text through the network alone.
+
+    The golden tokenizer puts no begin token before a plain text."""
+    folder, sae = files
+    tokenizer, found = model.tokenizer, {}
+    for text in (folder / "texts.txt").read_text().split("\n"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        with torch.no_grad():
+            states = model.network(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            values = sae.encode(states[2])[0]
+        for start in range(0, len(ids), WINDOW):
+            shown = " ".join(tokenizer.decode(ids[start : start + WINDOW]).split())
+            peaks = values[start : start + WINDOW].amax(dim=0)
+            if len(ids) - start < WINDOW / 2:
+                continue
+            assert shown not in found
+            found[shown] = {i for i in LATENTS if peaks[i] > THRESHOLD}
+    return found
+
+
+def run(settings, folder, model, judge):
+    return json.loads(Detection.run(settings, folder, model, chat=judge).read_text())
+
+
+def of(results, name):
+    (found,) = [one for one in results["conditions"] if one["condition"] == name]
+    return found
+
+
+def number(label):
+    return int(label.split()[-1])
+
+
+def test_a_judge_that_knows_is_right_and_shuffled_labels_get_what_they_get_by_hand(
+    settings, tmp_path, model, truth
+):
+    judge = FakeJudge(lambda label, text: int(number(label) in truth[text]))
+    results = run(settings(), tmp_path / "r", model, judge)
+    assert results["counts"]["latents"] == 4
+    found = of(results, "mine")
+    for score in ("balanced_accuracy", "recall", "specificity", "precision"):
+        assert found[score]["mean"] == 1.0
+        assert found[score]["high"] == 1.0
+        assert 0.4 < found[score]["low"] < 1  # four latents say little
+        assert found[score]["n"] == 4
+    rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+    by_latent = {}
+    for row in rows:
+        fits = row["latent"] in truth[" ".join(row["window"].split())]
+        assert row["fits"] == fits  # activations by the network alone
+        if row["condition"] == "mine: shuffled":
+            assert row["label"] != f"latent {row['latent']}"
+            right = (number(row["label"]) in truth[" ".join(row["window"].split())]) == fits
+            by_latent.setdefault(row["latent"], []).append(right)
+    by_hand = sum(sum(one) / len(one) for one in by_latent.values()) / 4
+    assert of(results, "mine: shuffled")["balanced_accuracy"]["mean"] == pytest.approx(by_hand)
+    (pair,) = results["comparisons"]
+    assert (pair["first"], pair["second"]) == ("mine", "mine: shuffled")
+    assert pair["difference"]["mean"] == pytest.approx(1 - by_hand)
+    counts = {}
+    for row in rows:
+        counts.setdefault((row["condition"], row["latent"]), []).append(row["fits"])
+    assert all(2 * sum(of) == len(of) for of in counts.values())  # as many fit as do not
+
+
+@pytest.mark.parametrize(
+    ("answer", "accuracy", "recall", "specificity"),
+    [(1, 0.5, 1.0, 0.0), (0, 0.5, 0.0, 1.0), (None, 0.0, 0.0, 0.0)],
+)
+def test_a_judge_without_knowledge_gets_chance_and_no_difference(
+    settings, tmp_path, model, answer, accuracy, recall, specificity
+):
+    results = run(settings(), tmp_path / "r", model, FakeJudge(lambda _label, _text: answer))
+    found = of(results, "mine")
+    assert found["balanced_accuracy"]["mean"] == accuracy
+    assert (found["recall"]["mean"], found["specificity"]["mean"]) == (recall, specificity)
+    assert (found["precision"] is None) == (answer != 1)
+    assert found["unusable_answers"] == (results["counts"]["windows"] if answer is None else 0)
+    assert results["comparisons"][0]["difference"]["mean"] == 0
+    assert results["comparisons"][0]["difference"]["low"] < 0
+
+
+def test_fuzzing_marks_tokens_that_activate_or_others(settings, tmp_path, model, truth):
+    seen = []
+    judge = FakeJudge(lambda _label, text: seen.append(text) or 1)
+    results = run(settings(task="fuzzing"), tmp_path / "r", model, judge)
+    rows = [r for r in read_jsonl(tmp_path / "r/judgements.jsonl") if r["condition"] == "mine"]
+    assert rows
+    assert all("<<" in row["window"] for row in rows)
+    for row in rows:
+        bare = " ".join(row["window"].replace("<<", "").replace(">>", "").split())
+        assert row["latent"] in truth[bare]  # all windows activate the latent
+    assert sum(row["fits"] for row in rows) * 2 == len(rows)
+    assert of(results, "mine")["balanced_accuracy"]["mean"] == 0.5
+
+
+def test_two_files_of_labels_are_judged_on_the_same_windows(settings, files, tmp_path, model):
+    folder, _ = files
+    both = {"mine": str(folder / "labels.json"), "theirs": str(folder / "other.json")}
+    judge = FakeJudge(lambda label, _text: int(label.startswith("other")))
+    results = run(settings(labels=both), tmp_path / "r", model, judge)
+    names = [(one["first"], one["second"]) for one in results["comparisons"]]
+    assert names[-1] == ("mine", "theirs")
+    rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+    windows = [[r["window"] for r in rows if r["condition"] == name] for name in both]
+    assert windows[0] == windows[1]
+
+
+def test_a_killed_run_resumes_to_the_same_bytes_and_asks_nothing_twice(
+    settings, tmp_path, model, truth
+):
+    def knows(label, text):
+        return int(number(label) in truth[text])
+
+    whole = FakeJudge(knows)
+    run(settings(), tmp_path / "whole", model, whole)
+    with pytest.raises(DownloadError):
+        run(settings(), tmp_path / "r", model, FakeJudge(knows, fails_after=7))
+    again = FakeJudge(knows)
+    run(settings(batch_size=3), tmp_path / "r", model, again)
+    assert again.asked == whole.asked - 7
+    for name in ("judgements.jsonl",):
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(ConfigError, match="windows 6; now it is 5"):
+        run(settings(windows=5), tmp_path / "r", model, FakeJudge(knows))
+
+
+def test_what_cannot_be_judged_is_refused(settings, tmp_path, model):
+    judge = FakeJudge(lambda _label, _text: 1)
+    with pytest.raises(DataError, match="latent 4 has no label"):
+        run(settings(latents=[3, 4]), tmp_path / "a", model, judge)
+    with pytest.raises(DataError, match="1 latents with a label"):
+        run(settings(limit=1), tmp_path / "b", model, judge)
+    with pytest.raises(DataError, match="0 of 4 latents have windows"):
+        run(settings(threshold=1e6), tmp_path / "c", model, judge)
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="no texts"):
+        run(settings(texts=str(tmp_path / "empty.txt")), tmp_path / "d", model, judge)
+
+
+def test_texts_are_lines_or_json_rows(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert read_texts(tmp_path / "a.txt") == read_texts(tmp_path / "a.jsonl") == ["one", "two"]
+    (tmp_path / "b.jsonl").write_text('{"texts": "one"}\n')
+    with pytest.raises(DataError, match=r'b.jsonl, line 1: "text" is expected'):
+        read_texts(tmp_path / "b.jsonl")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match="byte 3: not UTF-8"):
+        read_texts(tmp_path / "c.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1, 0, 1]", [1, 0, 1]),
+        ("1,0,1] because the second", [1, 0, 1]),
+        ("[0, 0, 1]", [0, 0, 1]),
+        ("1 0 1", [1, 0, 1]),
+        ("1, 0]", [None] * 3),
+        ("1, 0, 1, 1]", [None] * 3),
+        ("1, 2, 0]", [None] * 3),
+        ("yes, no, yes]", [None] * 3),
+        ("", [None] * 3),
+    ],
+)
+def test_answers_are_read_or_all_dropped(text, expected):
+    assert read_answer(text, 3) == expected
