@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo reproduce test test-oldest test-newest test-all test-vllm fuzz lint bench clean
+.PHONY: install docs demo reproduce test test-oldest test-newest test-all test-vllm fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -66,9 +66,19 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/conventions
+
+# The site, in site/. Once its packages are installed, it needs no network.
+docs: $(VENV)/.docs
+	$(BIN)/python scripts/write_command_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
+	@touch $@
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest $(VLLM_VENV) build dist demo reproduce
+	rm -rf $(VENV) .venv-oldest .venv-newest $(VLLM_VENV) build dist site demo reproduce

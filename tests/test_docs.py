@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "AGENTS.md",
     ROOT / "CHANGELOG.md",
     ROOT / "data/README.md",
     *sorted((ROOT / "docs").glob("*.md")),

@@ -16,6 +16,9 @@ UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
 """Without an adapter nobody knows the right length, so a few are tried. In units of the mean
 embedding norm."""
 
+EngineName = Literal["local", "vllm"]
+"""Each is a module of labelling/engines."""
+
 
 class LabelSettings(Section):
     """A labelling run, as it is written into the run folder's config.json."""
@@ -57,9 +60,7 @@ class LabelSettings(Section):
     device: str | None = None
     """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
     ignore_binding: bool = False
-    engine: Literal["local", "vllm"] = Field(
-        "local", validation_alias=AliasChoices("engine", "writer")
-    )
+    engine: EngineName = Field("local", validation_alias=AliasChoices("engine", "writer"))
     """What generates the labels; ray is the local one in several processes. Runs of earlier
     releases call it writer."""
 

@@ -22,8 +22,7 @@ from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
-from selfie_adapters.labelling.engines.base import Engine
-from selfie_adapters.labelling.engines.local import LocalEngine
+from selfie_adapters.labelling.engines import loads_model, make_engine
 from selfie_adapters.labelling.inputs import check_captured, check_not_centred
 from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
@@ -35,7 +34,7 @@ from selfie_adapters.labelling.run_record import (
     write_controls,
 )
 from selfie_adapters.labelling.shards import Shard, ShardFile, failed
-from selfie_adapters.model import BoundPrompt, FrozenModel, load_model
+from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.compiled import compile_if_worth
 from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
 from selfie_adapters.words import plain
@@ -64,8 +63,10 @@ class ShardWorker:
         """
         self.settings = settings
         self.source = source
-        vllm = settings.engine == "vllm"  # it loads the weights, and they are not needed twice
-        model = load_model(settings.model, settings.dtype, settings.device, embedding_only=vllm)
+        elsewhere = loads_model(settings.engine)  # the weights are not needed twice
+        model = load_model(
+            settings.model, settings.dtype, settings.device, embedding_only=elsewhere
+        )
         if source.d_model != model.d_model:
             raise DataError(
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
@@ -79,7 +80,11 @@ class ShardWorker:
         self.no_concept = no_concept_label(adapter)
         weights = weights_digest(model)
         self.labeller = Labeller(
-            model, adapter, prompt, not settings.ignore_binding, _engine(settings)
+            model,
+            adapter,
+            prompt,
+            not settings.ignore_binding,
+            partial(make_engine, settings=settings),
         )
         if settings.engine == "local":
             rows = len(source) * len(settings.scales) * settings.sampled
@@ -285,16 +290,8 @@ def _layer_of(adapter: Adapter) -> int | None:
 def _fingerprint_checked(settings: LabelSettings, adapter: Adapter) -> bool | None:
     if adapter.binding is None or not adapter.binding.fingerprint:
         return None
-    return settings.engine != "vllm" and not settings.ignore_binding
+    return not loads_model(settings.engine) and not settings.ignore_binding
 
 
 def _confidence(settings: LabelSettings) -> Confidence | None:
     return None if settings.confidence is None else Confidence.load(settings.confidence)
-
-
-def _engine(settings: LabelSettings) -> Callable[[FrozenModel, BoundPrompt], Engine]:
-    if settings.engine == "vllm":
-        from selfie_adapters.labelling.engines.vllm import VllmEngine
-
-        return partial(VllmEngine, max_new_tokens=settings.max_new_tokens, device=settings.device)
-    return LocalEngine

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import ConfigError, LabellingError, ModelError, first_line
 from selfie_adapters.extras import extra
 from selfie_adapters.inference.generate import Generated, quote_tokens
@@ -44,6 +45,13 @@ _ROWS = 256
 _CPU_BLOCK = 32
 _CPU_CACHE = 1 << 30  # bytes
 _TOLERANCE = 0.1  # nats, between a prompt of token ids and the same prompt of embeddings
+
+
+LOADS_MODEL = True
+
+
+def make_engine(model: FrozenModel, prompt: BoundPrompt, settings: LabelSettings) -> VllmEngine:
+    return VllmEngine(model, prompt, settings.max_new_tokens, settings.device)
 
 
 class VllmEngine:
