@@ -37,7 +37,7 @@ class _State:
     def __init__(self) -> None:
         self.process = 0  # 0: not installed
         self.received = 0
-        self.told = False
+        self.printed = False
         self.ending = False
         self.how = ""
         self.advice: list[Callable[[], str]] = []
@@ -75,7 +75,7 @@ def install() -> None:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Answer signals while the block runs; `SystemExit` with one line said is all that leaves it.
+    """Answer signals while the block runs; it ends with `SystemExit`, after one printed line.
 
     A second use inside the first, or after `install`, changes nothing about the handlers.
     """
@@ -154,7 +154,7 @@ def _flush() -> None:
 
 def _tell() -> None:
     """Print the one line, once. To the file descriptor: a signal may come inside a print."""
-    if _state.told:
+    if _state.printed:
         return
     how = _state.how
     if not how and _state.advice:
@@ -162,8 +162,8 @@ def _tell() -> None:
             how = _state.advice[-1]()
     # A second signal in here would end the process with the line marked as printed, but not out.
     before = {number: signal.signal(number, signal.SIG_IGN) for number in catchable()}
-    if not _state.told:
-        _state.told = True
+    if not _state.printed:
+        _state.printed = True
         _print_line(how)
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -150,7 +150,7 @@ def test_a_confidence_beside_the_adapter_is_used_if_it_fits(run, golden_dir, tmp
     assert "shown as a concept" in capsys.readouterr().out
     run(vectors, adapter=str(adapter), max_new_tokens=9, out="other")
     assert "max_new_tokens 8, not 9): labels get no confidence" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="drawn in another way"):
+    with pytest.raises(ConfigError, match="sampled in another way"):
         run(
             vectors,
             adapter=str(adapter),

@@ -242,7 +242,7 @@ def test_a_prompt_of_a_hundred_thousand_tokens_is_refused_by_its_count(model):
 
 
 def test_half_a_character_is_refused(model):
-    with pytest.raises(PromptError, match="not valid Unicode: half a character at place 3"):
+    with pytest.raises(PromptError, match="not valid Unicode: half a character at index 3"):
         plan_reading(model, "owl\ud83e", chat="none")
 
 
@@ -338,8 +338,8 @@ def test_a_calibration_of_other_labels_is_not_taken(tmp_path, caplog):
     adapter = create_adapter("identity", 4).save(tmp_path / "a.safetensors")
     Confidence({"gain": 1.5}, -0.5, 0.4, {**DRAWN, "samples": 8}).save(beside(adapter))
     assert calibration(adapter) is None
-    assert "drawn in another way (samples 8, not 1)" in caplog.text
-    with pytest.raises(ConfigError, match="drawn in another way"):
+    assert "sampled in another way (samples 8, not 1)" in caplog.text
+    with pytest.raises(ConfigError, match="sampled in another way"):
         calibration(adapter, beside(adapter))
     Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN).save(beside(adapter))
     assert calibration(adapter, max_new_tokens=5) is None

@@ -350,7 +350,7 @@ def begin(client):
 
 
 def test_when_every_place_is_taken_others_are_told_to_come_back(serve):
-    client = serve(Limits(places=3))
+    client = serve(Limits(slots=3))
     gate = Gate(client)
     connections = [begin(client) for _ in range(3)]
     assert gate.begun.acquire(timeout=30)
@@ -358,7 +358,7 @@ def test_when_every_place_is_taken_others_are_told_to_come_back(serve):
     refused = client.read()
     assert refused.status == 429
     assert refused.headers["retry-after"] == "2"
-    assert "All 3 places are taken" in refused.json["error"]
+    assert "All 3 slots are taken" in refused.json["error"]
     gate.open.set()
     for connection in connections:
         assert connection.getresponse().read().endswith(b'{"event": "done"}\n')
@@ -368,7 +368,7 @@ def test_when_every_place_is_taken_others_are_told_to_come_back(serve):
 
 
 def test_a_client_that_goes_away_frees_its_place(serve):
-    client = serve(Limits(places=3))
+    client = serve(Limits(slots=3))
     gate = Gate(client)
     running, waiting, patient = begin(client), begin(client), begin(client)
     assert gate.begun.acquire(timeout=30)
@@ -383,7 +383,7 @@ def test_a_client_that_goes_away_frees_its_place(serve):
 
 
 def test_a_client_that_takes_nothing_is_dropped(serve):
-    client = serve(Limits(places=1, idle_seconds=0.3))
+    client = serve(Limits(slots=1, idle_seconds=0.3))
     line = {"event": "cells", "reading": 0, "cells": ["x" * 100_000]}
     client.service.read = lambda _plan, _adapters, _lens: iter(
         [line] * 200

@@ -26,7 +26,7 @@ def resident() -> int:
 
 @pytest.mark.slow
 def test_hundreds_at_once_get_the_right_answer_or_a_clear_refusal(serve):
-    client = serve(Limits(places=20))
+    client = serve(Limits(slots=20))
     prompts = [f"owl {i % 10}" for i in range(CLIENTS)]
     expected = {prompt: client.read(prompt, layers="1").cells for prompt in set(prompts)}
     gc.collect()
@@ -68,7 +68,7 @@ def test_hundreds_at_once_get_the_right_answer_or_a_clear_refusal(serve):
 
 @pytest.mark.slow
 def test_those_who_come_back_all_get_their_answer(serve):
-    client = serve(Limits(places=8))
+    client = serve(Limits(slots=8))
 
     def one(i):
         for _ in range(2000):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.serving.worker import STOPPING, Job, NoPlaceError, Worker
+from selfie_adapters.serving.worker import STOPPING, Job, NoSlotError, Worker
 
 SECONDS = 10
 
@@ -107,7 +107,7 @@ def test_places_are_bounded_and_come_back():
     async def main():
         worker = Worker(2)
         first, second = worker.reserve(), worker.reserve()
-        with pytest.raises(NoPlaceError, match="All 2 places are taken"):
+        with pytest.raises(NoSlotError, match="All 2 slots are taken"):
             worker.reserve()
         second.release()
         second.release()  # a second time changes nothing
@@ -197,7 +197,7 @@ def test_closing_tells_those_who_wait_and_stops_the_one_that_runs():
         assert (await events_of(first))[-1] == STOPPING
         assert (await events_of(second))[-1] == STOPPING
         assert await events_of(third) == [STOPPING]
-        with pytest.raises(NoPlaceError, match="stopping"):
+        with pytest.raises(NoSlotError, match="stopping"):
             worker.reserve()
         worker.close(SECONDS)
         assert not worker._thread.is_alive()

@@ -1,6 +1,6 @@
-"""Answers of a server that speaks the Anthropic message batches protocol: handed in, fetched later.
+"""Answers of a server that speaks the Anthropic message batches protocol: submitted, fetched later.
 
-What was handed in is kept on disk, so that a run that is killed fetches it and does not pay twice.
+What was submitted is kept on disk, so that a run that is killed fetches it and does not pay twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AT_ONCE = 10_000  # requests a batch; the protocol takes 100,000 and 256 MB
 class AnthropicBatches:
     """The model `model` behind `base_url`, the address that ends before /messages/batches.
 
-    The protocol knows no seed: requests that differ in it alone are drawn independently.
+    The protocol knows no seed: requests that differ in it alone are sampled independently.
     """
 
     weights: str | None = None
@@ -62,7 +62,7 @@ class AnthropicBatches:
     ) -> list[str]:
         """Texts in the order of `requests`; `done(number, text)` is called batch by batch.
 
-        Batches handed in earlier are fetched first; only what none of them holds is handed in.
+        Batches submitted earlier are fetched first; only what none of them holds is submitted.
         A request that the server finds invalid has the answer "". Raises DownloadError when the
         server fails, or if requests expired or failed, after all others are handed to `done`.
         """

@@ -50,8 +50,8 @@ class AnswerCache:
             if digest in self._answers:
                 done(number, self._answers[digest])
 
-        def keep(place: int, text: str) -> None:
-            digest = missing[place]
+        def keep(index: int, text: str) -> None:
+            digest = missing[index]
             self._answers.add({digest: text})
             for number in numbers[digest]:
                 done(number, text)

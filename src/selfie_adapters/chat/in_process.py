@@ -111,7 +111,7 @@ class InProcessChat:
         return list(groups.values())
 
     def _shared(self, rows: Sequence[_Row]) -> tuple[int, ...]:
-        """What all prompts begin with; it stands before the padding."""
+        """What all prompts begin with; it comes before the padding."""
         longest = max(len(row.ids) + row.request.max_tokens for row in rows)
         sliding = _window(self._model, "sliding_window")
         if sliding and longest > sliding:

@@ -93,7 +93,7 @@ class OpenAIChat:
         }
         if request.begun:
             messages.append({"role": "assistant", "content": request.begun})
-            # vLLM and SGLang continue after the last turn only when they are told to.
+            # vLLM and SGLang continue after the last turn only when the request asks for it.
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body
 

@@ -16,7 +16,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question. temperature 0 is greedy; seed makes the draw repeatable where the model can.
+    """One question. temperature 0 is greedy; seed makes sampling repeatable where the model can.
 
     begun: text that the answer starts with (the model continues it; it is not returned).
     """

@@ -114,7 +114,7 @@ class ChatServer:
             )
         if 300 <= status < 400:
             return "Name the address that it redirects to."
-        return "The server does not take this request; its message says why."
+        return "The server refuses this request for the reason in its message."
 
 
 def api_key(variable: str) -> str:

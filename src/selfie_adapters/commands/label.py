@@ -236,7 +236,7 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
     difference = Confidence.load(file).other_drawing(settings.way_of_drawing())
     if difference is None:
         return settings.model_copy(update={"confidence": file})
-    message = f"{file} was fitted on labels drawn in another way ({difference})"
+    message = f"{file} was fitted on labels sampled in another way ({difference})"
     if path is not None:
         raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
     console.print(

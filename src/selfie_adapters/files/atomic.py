@@ -25,7 +25,7 @@ _PART = ".part"
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it onto `path` only if the block succeeds.
+    """Yield a temporary path in the same folder; rename it onto `path` only if the block succeeds.
 
     The temporary file is on the same filesystem, so the rename is atomic; it is flushed to disk
     first, so a power cut leaves the old file or the new one, never half of one. A link stays a
@@ -61,7 +61,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except SelfieError:
         raise
     except Exception as error:
-        # Libraries that write tensors and tables have their own words for a full disk.
+        # Libraries that write tensors and tables have their own errors for a full disk.
         cause = os_error_behind(error)
         if cause is None or cause.errno not in UNWRITABLE:
             raise
@@ -91,7 +91,7 @@ def os_error_behind(error: BaseException | None) -> OSError | None:
 
 
 def _locked_temporary(folder: Path, prefix: str) -> tuple[int, Path]:
-    """A new file and a descriptor that keeps it locked: the lock says that its writer lives."""
+    """A new file and a descriptor that keeps it locked: the lock shows that its writer is alive."""
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=folder)
         with suppress(OSError):  # a file system without locks: nothing is removed there either

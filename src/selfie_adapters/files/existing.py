@@ -31,7 +31,7 @@ def user_path(path: str | Path) -> Path:
 def inside(folder: str | Path, name: str) -> Path:
     """The path of the file `name` in `folder`, for writing.
 
-    Raises DataError where that is another place: an absolute name, one with "..", a link that
+    Raises DataError where that is outside of it: an absolute name, one with "..", a link that
     leads out of the folder.
     """
     path = Path(folder) / name
@@ -41,7 +41,7 @@ def inside(folder: str | Path, name: str) -> Path:
         raise DataError(f"{name!r:.120} is no name of a file in {folder} ({error}).") from error
     if found == Path(folder).resolve() or not found.is_relative_to(Path(folder).resolve()):
         raise DataError(
-            f"{name!r:.120} leads out of the folder {folder}, where it is to be written. "
+            f"{name!r:.120} leads out of the folder {folder}, where it would be written. "
             "Give a plain name."
         )
     return path
@@ -72,7 +72,7 @@ def _no_such_file(file: Path, error: OSError | ValueError) -> str:
 
 
 def nearest_paths(path: Path) -> str:
-    """What exists in place of `path`, as a sentence: the first part that is missing, and the names
+    """What exists instead of `path`, as a sentence: the first part that is missing, and the names
     most like it."""
     import difflib
 

@@ -19,7 +19,7 @@ _LONGEST_FIELD = 10_000_000  # characters of a CSV field
 
 
 def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row of `file` with its place; CSV fields are texts.
+    """Every row of `file` with its position for messages; CSV fields are strings.
 
     name: what messages call it. Raises MissingFileError; DataError for a file of no known kind, a
     damaged one, or a row that is no object; MissingExtraError without pyarrow.
@@ -34,13 +34,13 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
         read = {".csv": csv_rows, ".jsonl": jsonl_values, ".json": _json_rows}
         rows = read[kind.removesuffix(".gz")](name, read_plain(file))
     for number, row in rows:
-        place = f"{name}, row {number}"
+        where = f"{name}, row {number}"
         if not isinstance(row, dict):
             raise DataError(
-                f"{place}: {row!r:.60}; an object is expected. Write the row as an object with one "
+                f"{where}: {row!r:.60}; an object is expected. Write the row as an object with one "
                 "key per column, or remove it."
             )
-        yield place, row
+        yield where, row
 
 
 def _parquet_rows(name: str, file: Path) -> Iterator[tuple[int, Any]]:
@@ -60,7 +60,7 @@ def _parquet_rows(name: str, file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file with a header, by the line each ends in; fields are texts.
+    """Rows of a CSV file with a header, by the line each ends in; fields are strings.
 
     Raises DataError with `name` and the line for anything that is not CSV in UTF-8.
     """
@@ -89,5 +89,5 @@ def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_rows(name: str, data: bytes) -> Iterator[tuple[int, Any]]:
-    whole = parse_json(data, name)
-    yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
+    value = parse_json(data, name)
+    yield from enumerate(value if isinstance(value, list) else [value], start=1)

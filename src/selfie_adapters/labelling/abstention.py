@@ -1,4 +1,4 @@
-"""Whether a label is shown: the one place that decides it.
+"""Whether a label is shown; decided here and nowhere else.
 
 A label is withheld where the adapter answers that its vector holds no concept (it is trained to
 give one fixed label for those), and where its calibrated probability is below the threshold.
@@ -41,7 +41,7 @@ def judge(
 
 
 def is_no_concept(text: str, no_concept: str | None) -> bool:
-    """Whether a generated label says that there is no concept, case and whitespace aside."""
+    """Whether a generated label is the answer "no concept", case and whitespace aside."""
     return no_concept is not None and plain(text) == plain(no_concept)
 
 

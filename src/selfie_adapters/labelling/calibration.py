@@ -18,7 +18,7 @@ from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling.abstention import is_no_concept
 from selfie_adapters.labelling.choosing import rank_labels
 from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration
-from selfie_adapters.labelling.controls import draw
+from selfie_adapters.labelling.controls import sampled_labels
 from selfie_adapters.labelling.fitting import (
     Evidence,
     Sample,
@@ -48,7 +48,7 @@ def calibrate(
     controls: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Confidence:
-    """A confidence for labels drawn as the worker draws them, from vectors of its source.
+    """A confidence for labels sampled as the worker samples them, from vectors of its source.
 
     Each vector's best label counts as right if it is one of its own labels, ignoring case and
     whitespace. For vectors without a concept (sections of vector_type "null") every label is wrong;
@@ -102,8 +102,8 @@ def calibrate(
     for layer in layers:
         here = vectors[torch.from_numpy(by_layer == layer)]
         picked = here[torch.arange(controls) % len(here)]
-        drawn = random_vectors(picked, row_seed(settings.seed, "random", layer))
-        random[layer] = label(f"random {layer}", drawn)[1]
+        directions = random_vectors(picked, row_seed(settings.seed, "random", layer))
+        random[layer] = label(f"random {layer}", directions)[1]
 
     def sample(rows: np.ndarray, of: Sequence[int]) -> Sample:
         empty = ~concept[rows]
@@ -175,8 +175,8 @@ class _Labelling:
         for start in range(0, len(vectors), self.at_once):
             some = vectors[start : start + self.at_once]
             names = [(kind, start + i) for i in range(len(some))]
-            for drawn in draw(worker.labeller, worker.settings, some, names):
-                first = rank_labels(drawn)[0]
+            for several in sampled_labels(worker.labeller, worker.settings, some, names):
+                first = rank_labels(several)[0]
                 labels.append(first.label)
                 shares.append(first.agreement)
             self.done += len(some)

@@ -3,8 +3,8 @@
 Fitted on held-out labelled vectors (labelling/fitting.py): each is labelled as the job will label,
 and the answer counts as right if it is one of the vector's own labels. The probability is a
 logistic function of what the labelling itself knows: the gain over the zero vector and the
-likelihood, nats per token, and, where several samples are drawn, how many of them agree. Each layer
-and kind of position has its own; another one, common to all, is for places without.
+likelihood, nats per token, and, with several samples, how many of them agree. Each layer
+and kind of position has its own; another one, common to all, holds elsewhere.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PlaceCalibration(Calibration):
 class Confidence(Calibration):
     """The calibrations of an adapter. Its own numbers are those common to all places.
 
-    settings: how the labels it was fitted on were drawn; it holds for labels drawn like that.
+    settings: how the labels it was fitted on were sampled; it holds for labels sampled like that.
     measured: what the held-out vectors showed, for the reader. places: calibrations by place; where
     there are none, or for other places, the common one holds.
     """
@@ -103,7 +103,7 @@ class Confidence(Calibration):
         return {place.position: place for place in self.places if place.layer == layer}
 
     def other_drawing(self, settings: dict[str, Any]) -> str | None:
-        """In what labels drawn with `settings` differ from those this was fitted on; None if not.
+        """In what labels sampled with `settings` differ from those this was fitted on; None if not.
 
         More samples or another scale move the scores, and with them what they mean.
         """

@@ -1,4 +1,4 @@
-"""Vectors that mean nothing, labelled like the others: what the run's scores have to beat.
+"""Vectors that mean nothing, labelled like the others: the baseline for the run's scores.
 
 zero       the adapter's bias alone
 random     Gaussian directions with the norms of some of the run's vectors
@@ -60,8 +60,8 @@ def control_scores(
 
     def best(kind: str, some: Tensor) -> list[tuple[Label, float]]:
         names = [(kind, i) for i in range(len(some))]
-        drawn = draw(labeller, settings, some, names, places and places[: len(some)])
-        ranked = [rank_labels(labels)[0] for labels in drawn]
+        several = sampled_labels(labeller, settings, some, names, places and places[: len(some)])
+        ranked = [rank_labels(labels)[0] for labels in several]
         return [(one.label, one.agreement) for one in ranked]
 
     real = best("run", vectors)
@@ -79,14 +79,14 @@ def control_scores(
     return [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
 
 
-def draw(
+def sampled_labels(
     labeller: Labeller,
     settings: LabelSettings,
     vectors: Tensor,
     names: Sequence[tuple[float | str, ...]],
     places: Sequence[Place] | None = None,
 ) -> list[list[Label]]:
-    """Labels of `vectors` as the settings say; seeds are made of `names`, one per vector."""
+    """Labels of `vectors` with these settings; seeds are made of `names`, one per vector."""
     return labeller.label(
         vectors,
         settings.scales,

@@ -66,7 +66,7 @@ class FinishedRun:
             yield from vector
 
     def best(self) -> Iterator[LabelRow]:
-        """The leading labels without those that are blank or withheld. Raises like `rows`."""
+        """The leading labels without those that are empty or withheld. Raises like `rows`."""
         return (row for row in self.leading() if row.label and row.concept is not False)
 
     def leading(self) -> Iterator[LabelRow]:
@@ -234,8 +234,8 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         sections = list(source.dataset.sections)
     else:
         assert source.tensor is not None
-        said = (layer, source.tensor_layer, run.settings.layer, _bound_layer(run))
-        known = next((number for number in said if number is not None), None)
+        stated = (layer, source.tensor_layer, run.settings.layer, _bound_layer(run))
+        known = next((number for number in stated if number is not None), None)
         if known is None:
             raise ConfigError(
                 f"{run.folder}: which layer are the vectors of? Neither the run nor its adapter "

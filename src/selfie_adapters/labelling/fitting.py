@@ -20,7 +20,7 @@ FEWEST = 2 * FOLDS
 """Labels of either kind, right and wrong, below which no logistic function is fitted."""
 
 FEWEST_OWN = 100
-"""Labels of vectors with a concept from which a place is judged by its own labels alone."""
+"""Labels of vectors with a concept that a place needs to be judged by its own labels alone."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Evidence:
         agreement: Sequence[float],
         silent: Sequence[bool] | None = None,
     ) -> Evidence:
-        """silent: None where no label says that there is no concept."""
+        """silent: None where no label is the answer "no concept"."""
         rows = [
             (label.gain, label.log_prob / label.tokens, share)
             for label, share in zip(labels, agreement, strict=True)
         ]
         values = np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES))
-        said = [False] * len(values) if silent is None else silent
-        return cls(values, np.array(said, dtype=bool))
+        known = [False] * len(values) if silent is None else silent
+        return cls(values, np.array(known, dtype=bool))
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:

@@ -1,4 +1,4 @@
-"""A labelling run: a folder that can be killed at any moment and resumed.
+"""A labelling run: a folder that is stopped at any moment and resumed.
 
 config.json          what was asked for, and hashes of the files it was asked of
 binding.json         the model and prompt that wrote the labels
@@ -27,7 +27,7 @@ from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, sha
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.model.devices import is_cpu, resolve_device
 
-# These change how fast labels come, or what is shown beside them, not which come.
+# Settings that change the speed or what is displayed, and not the labels.
 _FREE = ("batch_size", "device", "ignore_binding")
 
 

@@ -36,7 +36,7 @@ class _Named(msgspec.Struct, frozen=True, kw_only=True):
 class LabelRow(_Named, frozen=True, kw_only=True):
     """One label of one vector. Likelihoods in nats: log_prob of the label's `tokens` tokens,
     zero_log_prob of the same after the zero vector, gain their difference per token. score: the
-    name that gain had in earlier releases; written beside it until the next one.
+    name that gain had in earlier releases; written as well until the next one.
 
     rank, agreement, margin (see choosing.py): where a vector has several labels. concept: whether
     the label is shown, where the run has a confidence file or the adapter a label for "no concept";

@@ -21,7 +21,12 @@ from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.centring import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Calibration, Confidence
-from selfie_adapters.labelling.controls import CONTROLS, ControlScores, control_scores, draw
+from selfie_adapters.labelling.controls import (
+    CONTROLS,
+    ControlScores,
+    control_scores,
+    sampled_labels,
+)
 from selfie_adapters.labelling.engines import loads_model, make_engine
 from selfie_adapters.labelling.inputs import check_captured, check_not_centred
 from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
@@ -125,7 +130,7 @@ class ShardWorker:
         if layer is None:
             raise ConfigError(
                 f"{self.settings.mean}: which layer's mean? Neither {self.settings.source} nor the "
-                "adapter says where the vectors come from. Pass --layer."
+                "adapter states which block they come from. Pass --layer."
             )
         if (layer, kind) not in self._means:
             assert self.settings.mean is not None
@@ -137,7 +142,7 @@ class ShardWorker:
         """The labels of some vectors; seeds are made of what identifies them."""
         names = [tuple(self.source.identity(position).values()) for position in positions]
         places = [self.place(position) for position in positions]
-        return draw(self.labeller, self.settings, vectors, names, places)
+        return sampled_labels(self.labeller, self.settings, vectors, names, places)
 
     def controls(self) -> list[ControlScores]:
         """How a few of the run's vectors with a concept, and vectors that mean nothing, score."""
@@ -239,7 +244,7 @@ class ShardWorker:
 
     def _label_rows(self, position: int, labels: list[Label]) -> list[Row]:
         ranked = rank_labels(labels)
-        if self.settings.best_of is None:  # all labels, in the order they were drawn
+        if self.settings.best_of is None:  # all labels, in the order they were sampled
             order = {id(label): i for i, label in enumerate(labels)}
             ranked.sort(key=lambda one: order[id(one.label)])
         elif not self.settings.explain:

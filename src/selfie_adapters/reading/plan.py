@@ -19,8 +19,8 @@ from selfie_adapters.model.user_text import Chat, UserText, usual_chat
 class PromptToken:
     """One token of the prompt as the model sees it.
 
-    text: what the token says; a character that is spread over several tokens stands whole in each
-    of them, and `part` says which it is ("1/3"). special: a token of the chat format and the like.
+    text: the token's text; a character that is spread over several tokens is complete in each of
+    them, and `part` states which it is ("1/3"). special: a token of the chat format and the like.
     """
 
     position: int
@@ -83,18 +83,19 @@ def plan_reading(
             "unless asked for: special=True (--special)."
         )
     if layers is None:
-        wanted = blocks_with_text(model)
+        chosen_layers = blocks_with_text(model)
     elif isinstance(layers, str):
-        wanted = _numbers(layers, model.n_layers, "layers")
+        chosen_layers = _numbers(layers, model.n_layers, "layers")
     else:
-        wanted = [check_layer(layer, model.n_layers) for layer in layers]
-    return ReadingPlan(prompt, chat, tokens, tuple(sorted(set(wanted))), tuple(sorted(set(chosen))))
+        chosen_layers = [check_layer(layer, model.n_layers) for layer in layers]
+    rows, columns = (tuple(sorted(set(some))) for some in (chosen_layers, chosen))
+    return ReadingPlan(prompt, chat, tokens, rows, columns)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
     """Token ids of the prompt with exactly one begin token where the model has one (`UserText`).
 
-    Special tokens written in the prompt are recognised. Raises PromptError for a blank prompt, and
+    Special tokens written in the prompt are recognised. Raises PromptError for an empty prompt, and
     for one that brings a begin token of its own into a chat turn.
     """
     if not prompt.strip():
@@ -103,7 +104,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> l
         prompt.encode()
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"the prompt is not valid Unicode: half a character at place {error.start}."
+            f"the prompt is not valid Unicode: half a character at index {error.start}."
         ) from error
     return UserText(tokenizer, chat).ids(prompt)
 
@@ -118,10 +119,10 @@ def _check_length(model: FrozenModel, tokens: int) -> None:
         )
 
 
-def _numbers(wanted: Sequence[int] | str | None, count: int, what: str) -> list[int]:
-    if wanted is None:
+def _numbers(asked: Sequence[int] | str | None, count: int, what: str) -> list[int]:
+    if asked is None:
         return list(range(count))
-    text = wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
+    text = asked if isinstance(asked, str) else ",".join(map(str, asked))
     return parse_selection(text, count, what)
 
 

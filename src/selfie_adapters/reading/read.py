@@ -1,4 +1,4 @@
-"""Read a prompt: what the model's own states say, block by block and token by token."""
+"""Read a prompt: label the model's own states, block by block and token by token."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from selfie_adapters.reading.repetition import TextSoFar
 _TOKENS_AT_ONCE = 512
 BATCH_SIZE = 64
 MAX_NEW_TOKENS = 30
-# How a cell's label is drawn, as a calibration records it.
-_DRAWING = {
+# How a cell's label is sampled, as a calibration records it.
+_SAMPLING = {
     "scales": [1.0],
     "samples": 1,
     "best_of": False,
@@ -150,9 +150,9 @@ def read_prompt(
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
-    mean: file of mean vectors (`read_means`), None for the one beside the adapter's file; without
-    `layers`, the layers that it has are read. confidence None is the calibration beside the
-    adapter's file. Neither is needed. progress is called with every finished batch. chat None is
+    mean: file of mean vectors (`read_means`), None for the one in the adapter's folder; without
+    `layers`, the layers that it has are read. confidence None is the calibration in the adapter's
+    folder. Neither is needed. progress is called with every finished batch. chat None is
     the format of the vectors that the adapter was trained on (`chat_of_reading`). lens: the logit
     lens's word for each state as well.
     """
@@ -202,9 +202,9 @@ def calibration(
     template: str | None = None,
     placeholder: str | None = None,
 ) -> Confidence | None:
-    """The calibration file `path`, or else the one beside the adapter; None if there is none.
+    """The calibration file `path`, or else the one in the adapter's folder; None if there is none.
 
-    It must have been fitted on labels drawn as a reading draws them: one, greedy, at scale 1,
+    It must have been fitted on labels sampled as a reading samples them: one, greedy, at scale 1,
     through the adapter's own prompt or the user's (template, placeholder).
     Raises ConfigError if `path` was not; one that is merely in the same folder is omitted with a
     warning.
@@ -214,10 +214,10 @@ def calibration(
         return None
     found = Confidence.load(file)
     prompt = {"template": template, "placeholder": placeholder}
-    drawing = {**_DRAWING, "max_new_tokens": max_new_tokens, **prompt}
-    if (difference := found.other_drawing(drawing)) is None:
+    sampling = {**_SAMPLING, "max_new_tokens": max_new_tokens, **prompt}
+    if (difference := found.other_drawing(sampling)) is None:
         return found
-    message = f"{file} was fitted on labels drawn in another way ({difference})"
+    message = f"{file} was fitted on labels sampled in another way ({difference})"
     if path is not None:
         raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
     log.warning("%s: cells get no confidence.", message)

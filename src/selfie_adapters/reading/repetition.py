@@ -1,7 +1,7 @@
 """Whether a label only repeats words of the text read so far.
 
-Attention carries earlier words to later tokens, so that a label made of them says little about the
-state it was read from. The word that the token itself belongs to does not count as repeated.
+Attention carries earlier words to later tokens, so that a label made of them reveals little about
+the state it was read from. The word that the token itself belongs to does not count as repeated.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _SHOWN = 100  # questions; each has a figure of its own
 def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> None:
     """Table, averaged heat-map, and one of each question (the first 100, decoded ones first).
 
-    results: results.json; rows_file: rows.jsonl beside it. Raises MissingExtraError.
+    results: results.json; rows_file: rows.jsonl in the same folder. Raises MissingExtraError.
     """
     rows = [row for row in read_jsonl(rows_file) if row["key"].startswith(f"{results['lead']}/")]
     rows.sort(key=lambda row: -sum(map(sum, row["hits"])))
@@ -45,7 +45,7 @@ def write_question_heat_map(path: Path, row: dict[str, Any]) -> None:
 
 
 def _heat_map_of(row: dict[str, Any]) -> tuple[list[list[float]], list[int], list[str], str]:
-    """What `heat_map` draws of a question."""
+    """Arguments of `heat_map` for a question."""
     samples = row["labels"] / (len(row["layers"]) * len(row["positions"]))
     share = [[hits / samples for hits in layer] for layer in row["hits"]]
     return share, row["layers"], [_shown(text) for text in row["tokens"]], "token"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from selfie_adapters.evaluation.naming.results import Panel
     from selfie_adapters.statistics import Interval
 
-# Blue for what was trained, grey for what it has to beat: told apart without colour, too.
+# Blue for what was trained, gray for its baselines; distinguishable without color, too.
 TRAINED, CONTROL = "#2563a8", "#a3a8ae"
 
 
@@ -61,7 +61,7 @@ def write_loss_curve(folder: str | Path) -> Path | None:
 
 
 def condition_bars(panels: Mapping[str, Sequence[tuple[str, Interval, Interval]]]) -> str:
-    """Shares of labels by condition, a panel per place, the adapter's bars in blue.
+    """Shares of labels by condition, a panel per block and position, the adapter's bars in blue.
 
     panels: by title; (condition, share right, share right or related) from top to bottom. A solid
     bar is the share that is right, with its 95 % interval, the pale one behind it what is right or
@@ -102,7 +102,7 @@ def reliability_diagram(bins: Sequence[dict[str, float]]) -> str:
 def heat_map(
     share: Sequence[Sequence[float]], layers: Sequence[int], columns: Sequence[str], across: str
 ) -> str:
-    """share: layers × columns, 0 to 1; the lowest layer stands at the bottom.
+    """share: layers × columns, 0 to 1; the lowest layer is at the bottom.
 
     columns: what is written under each; across: what they are.
     """
@@ -151,7 +151,7 @@ def loss_matrix(
     return _svg(figure)
 
 
-# The adapter stands out; the others differ in dash and marker, too.
+# The adapter is emphasized; the others differ in dash and marker, too.
 _STYLES = {
     "adapter": {"color": TRAINED, "marker": "o", "linewidth": 2.2},
     "logit lens": {"color": "#b4541a", "marker": "s", "linestyle": "--"},

@@ -21,7 +21,7 @@ def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
 def render_page(template: str, values: dict[str, Any]) -> str:
     """`templates/{template}.html` filled with `values`.
 
-    Texts are escaped; figures, which this project draws itself, are marked safe in the template.
+    Strings are escaped; figures, which this project draws itself, are marked safe in the template.
     Raises MissingExtraError without jinja2.
     """
     with extra("report", "Writing a report page"):

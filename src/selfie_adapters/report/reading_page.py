@@ -18,7 +18,7 @@ CELLS_ON_A_PAGE = 20_000
 """A browser stays quick up to here; `reading.json` holds the rest."""
 
 FULL_GAIN = 3.0
-"""Gain in nats per token that is drawn in full colour where there is no calibration."""
+"""Gain in nats per token that is shown in full color where there is no calibration."""
 
 
 def shown_token(token: PromptToken) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def write_reading_page(
 
 
 def names_word(label: str, word: str) -> bool:
-    """Whether `label` holds `word` (one or several words) whole, case and a plural s aside."""
+    """Whether `label` holds `word` (one or several words) as whole words; letter case and a plural
+    s make no difference."""
     padded = f" {' '.join(words_of(label))} "
-    wanted = " ".join(words_of(word))
-    return bool(wanted) and f" {wanted} " in padded
+    sought = " ".join(words_of(word))
+    return bool(sought) and f" {sought} " in padded

@@ -32,7 +32,7 @@ from selfie_adapters.serving.requests import (
     vectors_of,
 )
 from selfie_adapters.serving.service import Service
-from selfie_adapters.serving.worker import Event, Job, NoPlaceError
+from selfie_adapters.serving.worker import Event, Job, NoSlotError
 
 
 def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) -> Guard:
@@ -52,28 +52,28 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
 
     async def read(request: Request) -> Response:
         _content_type(request, "application/json")
-        with _place(service) as job:
+        with _slot(service) as job:
             body = await _body(request, service.limits)
-            wanted = parse_request(ReadRequest, body)
-            adapters = service.chosen(wanted.adapters)
-            plan = service.plan(wanted)
-            job.start(lambda: service.read(plan, adapters, wanted.lens))
+            asked = parse_request(ReadRequest, body)
+            adapters = service.chosen(asked.adapters)
+            plan = service.plan(asked)
+            job.start(lambda: service.read(plan, adapters, asked.lens))
             return _Lines(job, service.limits.idle_seconds)
 
     async def label(request: Request) -> Response:
         kind = _content_type(request, "application/json", "application/octet-stream")
-        with _place(service) as job:
+        with _slot(service) as job:
             body = await _body(request, service.limits)
             if kind == "application/json":
-                wanted = parse_request(LabelRequest, body)
-                vectors = vectors_in(wanted.vectors)
+                asked = parse_request(LabelRequest, body)
+                vectors = vectors_in(asked.vectors)
             else:
                 ask = request.query_params.get("ask", "{}")
-                wanted = parse_request(LabelRequest, ask.encode())
+                asked = parse_request(LabelRequest, ask.encode())
                 vectors = vectors_of(body)
-            adapters = service.chosen(wanted.adapters)
-            service.check(vectors, wanted)
-            job.start(lambda: service.label(vectors, wanted.scales, adapters))
+            adapters = service.chosen(asked.adapters)
+            service.check(vectors, asked)
+            job.start(lambda: service.label(vectors, asked.scales, adapters))
             return _Lines(job, service.limits.idle_seconds)
 
     @contextlib.asynccontextmanager
@@ -99,7 +99,7 @@ def make_app(service: Service, hosts: frozenset[str] | None, token: str | None) 
 
 
 class _Lines(Response):
-    """A job's events as JSON lines, until it ends or the client goes; then its place is free."""
+    """A job's events as JSON lines, until it ends or the client goes; then its slot is free."""
 
     def __init__(self, job: Job, idle_seconds: float) -> None:
         super().__init__(media_type="application/x-ndjson")
@@ -169,8 +169,8 @@ async def _first(getting: Any, gone: asyncio.Future[None]) -> Event | None:
 
 
 @contextlib.contextmanager
-def _place(service: Service) -> Iterator[Job]:
-    """A place in the queue before anything of the request is read; given back if it is refused."""
+def _slot(service: Service) -> Iterator[Job]:
+    """A slot in the queue before anything of the request is read; freed if it is refused."""
     job = service.worker.reserve()
     try:
         yield job
@@ -198,7 +198,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
 
 
 def _content_type(request: Request, *kinds: str) -> str:
-    # A page from elsewhere cannot send these without asking first, and is then told no.
+    # A page of another origin cannot send these without a preflight request, which is refused.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds:
         raise RefusedError(415, f"Content-Type {' or '.join(kinds)} is expected.")
@@ -209,7 +209,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
     status, headers = 400, {"connection": "close"}  # the body may not have been read
     if isinstance(error, RefusedError):
         status = error.status
-    elif isinstance(error, NoPlaceError):
+    elif isinstance(error, NoSlotError):
         status, headers["retry-after"] = 429, "2"
     return JSONResponse({"error": str(error)}, status, headers)
 

@@ -1,4 +1,4 @@
-"""Who may ask: the right Host, no foreign page, the token where there is one."""
+"""Which requests are served: right Host, no page of another origin, the token if there is one."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Guard:
         if any(origin.partition("://")[2] != hosts[0] for origin in origins):
             return 403, "Pages from elsewhere may not ask here."
         if self.token is not None and scope["path"].startswith("/api/"):
-            wanted = f"Bearer {self.token}".encode()
+            expected = f"Bearer {self.token}".encode()
             found = [value for name, value in given if name == b"authorization"]
-            if len(found) != 1 or not hmac.compare_digest(found[0].encode("latin-1"), wanted):
+            if len(found) != 1 or not hmac.compare_digest(found[0].encode("latin-1"), expected):
                 return 401, "A token is needed: open the address that the server printed."
         return None
 

@@ -20,9 +20,9 @@ from selfie_adapters.tensor_files import open_tensors
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one request, and of all together (`places`)."""
+    """Bounds of one request, and of all together (`slots`)."""
 
-    places: int = 9
+    slots: int = 9
     body_bytes: int = 1_000_000
     body_seconds: float = 20.0
     prompt_characters: int = 20_000
@@ -78,7 +78,7 @@ class LabelRequest(_Request):
 
 
 def parse_request(kind: type[R], body: bytes) -> R:
-    """A request from its JSON body. Raises RefusedError 400 that says what is wrong, and where."""
+    """A request from its JSON body. Raises RefusedError 400 naming the field and the problem."""
     try:
         value = parse_json(body, "the body")
     except DataError as error:
@@ -90,8 +90,8 @@ def parse_request(kind: type[R], body: bytes) -> R:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RefusedError(400, f"{place}: {first['msg']}.") from None
+        field = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise RefusedError(400, f"{field}: {first['msg']}.") from None
 
 
 def vectors_of(body: bytes) -> Tensor:

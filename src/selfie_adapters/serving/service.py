@@ -60,7 +60,7 @@ class Service:
         self.model, self.adapters, self.mean = model, adapters, mean
         self.limits = limits or Limits()
         self.show_withheld = show_withheld
-        self.worker = Worker(self.limits.places)
+        self.worker = Worker(self.limits.slots)
         # A tokenizer is not safe in two threads at once; requests are checked with a copy.
         self._front = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
 
@@ -83,24 +83,24 @@ class Service:
             raise RefusedError(400, f"adapters: choose from 0 to {len(self.adapters) - 1}.")
         return [self.adapters[number] for number in numbers]
 
-    def plan(self, wanted: ReadRequest) -> ReadingPlan:
+    def plan(self, asked: ReadRequest) -> ReadingPlan:
         """Tokenise and count; raises RefusedError 413 for too much."""
         limits = self.limits
-        if len(wanted.prompt) > limits.prompt_characters:
+        if len(asked.prompt) > limits.prompt_characters:
             raise RefusedError(
                 413,
-                f"The prompt has {len(wanted.prompt):,} characters; "
+                f"The prompt has {len(asked.prompt):,} characters; "
                 f"{limits.prompt_characters:,} are read at most.",
             )
-        layers = wanted.layers or None
-        chat, _ = self._chat(self.chosen(wanted.adapters), wanted.chat)
+        layers = asked.layers or None
+        chat, _ = self._chat(self.chosen(asked.adapters), asked.chat)
         plan = plan_reading(
             self._front,
-            wanted.prompt,
+            asked.prompt,
             self.mean[1] if layers is None and self.mean else layers,
-            wanted.positions or None,
+            asked.positions or None,
             chat,
-            wanted.special,
+            asked.special,
         )
         if len(plan.tokens) > limits.prompt_tokens:
             raise RefusedError(
@@ -108,7 +108,7 @@ class Service:
                 f"The prompt has {len(plan.tokens):,} tokens; "
                 f"{limits.prompt_tokens:,} are read at most.",
             )
-        cells = plan.n_cells * len(wanted.adapters)
+        cells = plan.n_cells * len(asked.adapters)
         if cells > limits.cells:
             raise RefusedError(
                 413,
@@ -122,7 +122,7 @@ class Service:
         mean = None if self.mean is None else self.mean[0]
         return chat_of_reading(self._front, [a.labeller.adapter for a in adapters], chat, mean)
 
-    def check(self, vectors: Tensor, wanted: LabelRequest) -> None:
+    def check(self, vectors: Tensor, asked: LabelRequest) -> None:
         """Raises RefusedError for vectors that cannot be labelled, or too many of them."""
         if vectors.shape[1] != self.model.d_model:
             raise RefusedError(
@@ -132,7 +132,7 @@ class Service:
             )
         if not bool(vectors.isfinite().all()):
             raise RefusedError(400, "the vectors hold NaN or infinity.")
-        labels = len(vectors) * len(wanted.scales) * len(wanted.adapters)
+        labels = len(vectors) * len(asked.scales) * len(asked.adapters)
         if labels > self.limits.vector_labels:
             raise RefusedError(
                 413,

@@ -1,4 +1,4 @@
-"""One thread that works for many clients, one after the other, with a bounded number of places."""
+"""One thread that works for many clients, one after the other, with a bounded number of slots."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Work = Callable[[], Iterator[Event]]
 STOPPING = {"event": "error", "message": "The server is stopping. Try again later."}
 
 
-class NoPlaceError(SelfieError, RuntimeError):
-    """Every place is taken, or the server is stopping."""
+class NoSlotError(SelfieError, RuntimeError):
+    """Every slot is taken, or the server is stopping."""
 
 
 class Job:
-    """A client's place: from before its request is read until its answer is delivered.
+    """A client's slot: from before its request is read until its answer is delivered.
 
-    `events` gets what the work yields, then None. Give the place back with `release`, always.
+    `events` gets what the work yields, then None. Free the slot with `release`, always.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -46,17 +46,17 @@ class Job:
         """The client has its answer, or has gone: waiting work is dropped, running work stops."""
         self._worker.release(self)
 
-    def tell(self, event: Event | None) -> None:
+    def send(self, event: Event | None) -> None:
         """From any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody receives it
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
 class Worker:
-    """Runs the jobs in order. `places` bounds jobs that run, wait, or are being delivered."""
+    """Runs the jobs in order. `slots` bounds jobs that run, wait, or are being delivered."""
 
-    def __init__(self, places: int) -> None:
-        self.places = places
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
         self.taken = 0
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -66,14 +66,12 @@ class Worker:
         self._thread.start()
 
     def reserve(self) -> Job:
-        """A place, from within the event loop. Raises NoPlaceError."""
+        """A slot, from within the event loop. Raises NoSlotError."""
         with self._changed:
             if self._closed:
-                raise NoPlaceError(STOPPING["message"])
-            if self.taken >= self.places:
-                raise NoPlaceError(
-                    f"All {self.places} places are taken. Try again in a few seconds."
-                )
+                raise NoSlotError(STOPPING["message"])
+            if self.taken >= self.slots:
+                raise NoSlotError(f"All {self.slots} slots are taken. Try again in a few seconds.")
             self.taken += 1
         return Job(self)
 
@@ -81,7 +79,7 @@ class Worker:
         with self._changed:
             if not self._closed:
                 if ahead := len(self._waiting) + self._busy:
-                    job.tell({"event": "waiting", "ahead": ahead})
+                    job.send({"event": "waiting", "ahead": ahead})
                 self._waiting.append(job)
                 self._changed.notify()
                 return
@@ -94,11 +92,11 @@ class Worker:
             job.released = True
             with contextlib.suppress(ValueError):  # the thread has taken it
                 self._waiting.remove(job)
-            if not job.running:  # else the thread gives the place back when it has stopped
+            if not job.running:  # else the thread frees the slot when it has stopped
                 self.taken -= 1
 
     def close(self, wait: float = 0.0) -> None:
-        """Take no more jobs; tell those that wait, and stop the one that runs at its next batch."""
+        """Take no more jobs; notify those that wait; stop the running one at its next batch."""
         with self._changed:
             self._closed = True
             left = list(self._waiting)
@@ -111,8 +109,8 @@ class Worker:
 
     @staticmethod
     def _refuse(job: Job) -> None:
-        job.tell(STOPPING)
-        job.tell(None)
+        job.send(STOPPING)
+        job.send(None)
 
     def _run(self) -> None:
         while True:
@@ -130,7 +128,7 @@ class Worker:
                     job.running = self._busy = False
                     if job.released:
                         self.taken -= 1
-                job.tell(None)  # last: whoever asks again at once has nobody ahead
+                job.send(None)  # last: a client that asks again at once has nobody ahead
 
     def _do(self, job: Job) -> None:
         assert job.work is not None
@@ -139,12 +137,12 @@ class Worker:
                 for event in events:
                     if job.released:
                         return
-                    job.tell(event)
+                    job.send(event)
                     if self._closed:
-                        job.tell(STOPPING)
+                        job.send(STOPPING)
                         return
         except SelfieError as error:
-            job.tell({"event": "error", "message": str(error)})
+            job.send({"event": "error", "message": str(error)})
         except Exception:  # one request's misfortune must not end the server
             log.exception("a request failed")
-            job.tell({"event": "error", "message": "The server failed here; its log says why."})
+            job.send({"event": "error", "message": "The server failed here; its log states why."})

@@ -1,7 +1,7 @@
 """Label with Ray Data: a pool of processes, on one machine or many, each with its own model.
 
 They read and write the same shards as the local engine, in a folder that all of them see; what a
-process that dies leaves behind is taken up by the one that follows it.
+process that dies leaves behind is resumed by the one that follows it.
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ def _cause(error: BaseException) -> SelfieError:
         if isinstance(inner, SelfieError):
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
-    said = (str(error).strip() or type(error).__name__).splitlines()
-    return LabellingError(f"Ray: {said[-1]}. Complete shards stay; run again to resume.")
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return LabellingError(f"Ray: {lines[-1]}. Complete shards stay; run again to resume.")

@@ -1,10 +1,10 @@
 """Generate and score labels with vLLM, from prompts of embeddings.
 
 vLLM holds the weights; of the model only the embedding table is loaded here. Every token goes in as
-its embedding, with token ids beside it that vLLM reads for two purposes: as the targets of prompt
+its embedding, with token ids that vLLM reads for two purposes: as the targets of prompt
 log-probabilities, which score a label, and as tokens that a repetition penalty counts as seen.
 
-Greedy labels are those of the local engine. Sampled ones are not: vLLM draws its own random
+Greedy labels are those of the local engine. Sampled ones are not: vLLM generates its own random
 numbers. Needs an environment of its own (docs/labelling.md).
 """
 
