@@ -34,6 +34,17 @@ class PassingFailure(Exception):
         self.wait = wait
 
 
+def is_address(url: str) -> bool:
+    """Whether `url` is an http or https address with a host."""
+    import httpx2
+
+    try:
+        address = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        return False
+    return address.scheme in ("http", "https") and bool(address.host)
+
+
 def may_pass(status: int) -> bool:
     """Whether a request that was answered with this HTTP status may succeed the next time."""
     return status in _PASSING or status >= 500
@@ -85,11 +96,10 @@ def answered(
 
 
 def fetch(url: str, timeout: float, advice: str) -> bytes:
-    """The content at an address; redirects are followed.
+    """The content at an address (`is_address`); redirects are followed.
 
     timeout: seconds without an answer or a further piece of it. advice: what to do where it is
-    refused. Raises DownloadError, and httpx2.InvalidURL or UnsupportedProtocol for what is not an
-    http(s) address.
+    refused. Raises DownloadError.
     """
     import httpx2
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from selfie_adapters.errors import ConfigError
+from selfie_adapters.errors import ConfigError, StorageError
 from selfie_adapters.files.resumable_folder import ResumableFolder, differing
 
 
@@ -53,3 +53,10 @@ def test_an_input_that_differs_is_named_without_its_hash(tmp_path):
 def test_differing_names_are_sorted_and_an_absent_one_is_none():
     assert differing({"b": 1, "a": 2, "c": None}, {"b": 2, "a": 3, "d": None}) == ["a", "b"]
     assert differing({"b": 1}, {"b": 2}, free=["b"]) == []
+
+
+def test_a_name_that_is_too_long_is_refused_without_a_traceback(tmp_path):
+    folder = ResumableFolder(tmp_path / ("x" * 300), "a run")
+    assert folder.earlier("*.jsonl") is None
+    with pytest.raises(StorageError, match="File name too long"):
+        folder.begin({})

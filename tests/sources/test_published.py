@@ -103,8 +103,9 @@ def test_a_file_address_is_read_and_checked(mirror, tmp_path, monkeypatch):
         fetch_published("vital-articles", tmp_path / "out")
 
 
-def test_an_address_that_is_none(monkeypatch, tmp_path):
-    monkeypatch.setenv("SELFIE_DATA_URL", "nowhere")
+@pytest.mark.parametrize("address", ["nowhere", "http://", "ftp://x", "http://[::1"])
+def test_an_address_that_is_none(monkeypatch, tmp_path, address):
+    monkeypatch.setenv("SELFIE_DATA_URL", address)
     with pytest.raises(DataError, match=r"Check \$SELFIE_DATA_URL"):
         fetch_published("vital-articles", tmp_path)
 

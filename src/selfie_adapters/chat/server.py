@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from selfie_adapters.errors import ConfigError, DownloadError
-from selfie_adapters.http import PassingFailure, answered, with_retries
+from selfie_adapters.http import PassingFailure, answered, is_address, with_retries
 
 Result = TypeVar("Result")
 
@@ -31,12 +31,7 @@ class ChatServer:
         self._headers = dict(headers)
         self._timeout = timeout
         self._key_env = key_env
-        try:
-            address = httpx2.URL(self.base_url)
-            good = address.scheme in ("http", "https") and bool(address.host)
-        except (httpx2.InvalidURL, ValueError):
-            good = False
-        if not good:
+        if not is_address(self.base_url):
             raise ConfigError(
                 f"{base_url!r} is no address of a server; one such as http://localhost:8000/v1 is "
                 "expected."

@@ -12,6 +12,7 @@ from selfie_adapters.files.atomic import (
 from selfie_adapters.files.existing import (
     cache_dir,
     existing_file,
+    exists,
     inside,
     is_lfs_pointer,
     looks_local,
@@ -28,6 +29,7 @@ __all__ = [
     "cache_dir",
     "check_free",
     "existing_file",
+    "exists",
     "inside",
     "is_lfs_pointer",
     "looks_local",

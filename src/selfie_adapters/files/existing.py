@@ -47,6 +47,15 @@ def inside(folder: str | Path, name: str) -> Path:
     return path
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything at `path`; False for a name that no file can have, such as one that
+    is too long: what makes or reads the file then reports it."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def existing_file(path: str | Path) -> Path:
     """`path` as a Path, if it is a file; otherwise MissingFileError with names like it nearby."""
     file = user_path(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selfie_adapters.files.atomic import make_folder
+from selfie_adapters.files.existing import exists
 from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 
 Key = TypeVar("Key")
@@ -40,7 +41,7 @@ class KeyedRows(Mapping[Key, Value]):
         self._fields, self._first = fields, first
         self._values: dict[Key, Value] = {}
         self._lines: dict[Key, int] = {}
-        for number, row in iter_jsonl(self.path) if self.path.exists() else ():
+        for number, row in iter_jsonl(self.path) if exists(self.path) else ():
             if (found := parse(row, f"{self.path}, line {number}")) is not None:
                 key, self._values[found[0]] = found
                 self._lines[key] = number
@@ -63,7 +64,7 @@ class KeyedRows(Mapping[Key, Value]):
 
         Raises StorageError if the disk is full or the file cannot be written.
         """
-        if not self.path.exists():
+        if not exists(self.path):
             make_folder(self.path.parent)
         append_jsonl(self.path, *(self._fields(key, value) for key, value in values.items()))
         self._values.update(values)

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from selfie_adapters.errors import ConfigError, FolderInUseError, StorageError
+from selfie_adapters.files.existing import exists
 
 LOCK_NAME = ".selfie.lock"
 # What flock answers where a file system does not have it.
@@ -91,9 +92,9 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
 
 def _make(path: Path) -> list[Path]:
     """Make the folder and those above it; returns what was missing, innermost first."""
-    if path.exists() and not path.is_dir():
+    if exists(path) and not path.is_dir():
         raise ConfigError(f"{path} is a file; a folder for the results is expected.")
-    missing = [one for one in (path, *path.parents) if not one.exists()]
+    missing = [one for one in (path, *path.parents) if not exists(one)]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

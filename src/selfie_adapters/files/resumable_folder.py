@@ -8,7 +8,7 @@ from typing import Any
 
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files.atomic import make_folder, write_json
-from selfie_adapters.files.existing import read_json
+from selfie_adapters.files.existing import exists, read_json
 
 _LONGEST = 120  # characters of a value in a message
 
@@ -34,7 +34,7 @@ class ResumableFolder:
         Raises ConfigError if `path` is a file.
         """
         self.path, self._holds = Path(path), holds
-        if self.path.exists() and not self.path.is_dir():
+        if exists(self.path) and not self.path.is_dir():
             raise ConfigError(f"{path} is a file; --out must name a folder for {holds}.")
 
     @property
@@ -47,7 +47,7 @@ class ResumableFolder:
         results: pattern of the files that mean nothing without it. Raises ConfigError if there are
         such files and no config.json, DataError if that is not JSON.
         """
-        if self.config.exists():
+        if exists(self.config):
             return read_json(self.config)
         if found := min(self.path.glob(results), default=None):
             raise ConfigError(
@@ -59,7 +59,7 @@ class ResumableFolder:
     def begin(self, content: Any) -> None:
         """Make the folder and write config.json, unless it has one. Raises StorageError."""
         make_folder(self.path)
-        if not self.config.exists():
+        if not exists(self.config):
             write_json(self.config, content)
 
     def check_settings(

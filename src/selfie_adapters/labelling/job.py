@@ -18,7 +18,7 @@ from pathlib import Path
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import write_json
+from selfie_adapters.files import exists, write_json
 from selfie_adapters.files.locking import LOCK_NAME
 from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.labelling.rows import FailedRow, read_rows
@@ -34,7 +34,7 @@ _FREE = ("batch_size", "device", "ignore_binding")
 def usual_shard_size(folder: str | Path, device: str | None) -> int:
     """Vectors per file where the user does not state it: as in the folder that is resumed, else as
     many as a GPU labels at once, or 512. Raises what `RunRecord.read` raises."""
-    if (Path(folder) / CONFIG).exists():
+    if exists(Path(folder) / CONFIG):
         return RunRecord.read(folder).settings.shard_size
     return 512 if is_cpu(resolve_device(device)) else 2048
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import atomic_path, existing_file, sha256
-from selfie_adapters.http import fetch
+from selfie_adapters.http import fetch, is_address
 
 BASE_URL = "https://raw.githubusercontent.com/agencyenterprise/selfie-adapters/main"
 URL_VARIABLE = "SELFIE_DATA_URL"
@@ -64,9 +64,8 @@ def fetch_published(name: str, folder: str | Path = ".") -> tuple[Path, bool]:
 
 
 def _content(url: str) -> bytes:
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return existing_file(unquote(parts.path)).read_bytes()
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if url.startswith("file://"):
+        return existing_file(unquote(urlsplit(url).path)).read_bytes()
+    if not is_address(url):
         raise DataError(f"{url}: an http or https address is expected. Check ${URL_VARIABLE}.")
     return fetch(url, _TIMEOUT, "Check the address.")
