@@ -32,7 +32,7 @@ from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.evaluation.naming.judging import names_of
 from selfie_adapters.evaluation.naming.protocol import NamingProtocol
 from selfie_adapters.files import write_text
-from selfie_adapters.labelling.confidence import beside
+from selfie_adapters.labelling.confidence import confidence_file
 from selfie_adapters.sources import Topic
 from selfie_adapters.sources.topics.wordnet import packaged_nouns
 
@@ -50,7 +50,7 @@ def main() -> None:
     work = parser.parse_args().work
     console = Console()
     adapter = train_demo_adapter(work, console)
-    trust = beside(adapter)
+    trust = confidence_file(adapter)
     if not trust.exists():
         console.print("[bold]calibrate[/]")
         file = calibration_file(work / "more.json")
@@ -113,7 +113,7 @@ def ship(adapter_file: Path, labels_file: Path, results: dict) -> None:
     for place, file in specialist_files(adapter_file).items():
         save_half(file, specialist_file(final, *place))
     (HOME / "demo.mean.safetensors").write_bytes(mean_beside(adapter_file).read_bytes())
-    (HOME / "demo.confidence.json").write_bytes(beside(adapter_file).read_bytes())
+    (HOME / "demo.confidence.json").write_bytes(confidence_file(adapter_file).read_bytes())
     save_dataset(HOME / "concepts.json", [concepts(labels_file)], overwrite=True)
     write_text(HOME / "demo.md", card(results))
 

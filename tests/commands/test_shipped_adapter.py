@@ -9,8 +9,8 @@ from selfie_adapters.adapters.locating import mean_beside, shipped, shipped_conc
 from selfie_adapters.commands.label import label
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files.json_lines import read_jsonl
-from selfie_adapters.labelling.centring import mean_layers
-from selfie_adapters.labelling.confidence import Confidence, beside
+from selfie_adapters.labelling.centering import mean_layers
+from selfie_adapters.labelling.confidence import Confidence, confidence_file
 from selfie_adapters.model import load_model
 from selfie_adapters.reading.read import read_prompt
 from selfie_adapters.sources.topics.reading import packaged_topics
@@ -25,7 +25,7 @@ def test_adapter_means_calibration_and_card_belong_together():
     assert adapter.binding is not None
     assert (adapter.binding.model, adapter.binding.no_concept) == ("demo", "nothing")
     assert mean_layers(mean_beside(file)) == LAYERS
-    confidence = Confidence.load(beside(file))
+    confidence = Confidence.load(confidence_file(file))
     assert {(p.layer, p.position) for p in confidence.places} == {
         (layer, kind) for layer in LAYERS for kind in ("-1", "name")
     }

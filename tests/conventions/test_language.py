@@ -53,9 +53,9 @@ PHRASES = {
 
 PENDING = (
     *(f"src/selfie_adapters/{name}/" for name in ("evaluation", "sources", "model", "commands")),
-    *(f"src/selfie_adapters/{name}/" for name in ("inference", "report", "serving", "training")),
-    *(f"src/selfie_adapters/{name}/" for name in ("config", "reading", "chat", "adapters")),
-    *(f"src/selfie_adapters/{name}/" for name in ("labelling", "dataset", "files", "tensor_files")),
+    *(f"src/selfie_adapters/{name}/" for name in ("inference", "training")),
+    *(f"src/selfie_adapters/{name}/" for name in ("config", "adapters")),
+    *(f"src/selfie_adapters/{name}/" for name in ("dataset", "tensor_files")),
     *("docs/", "scripts/", "benchmarks/", "README.md", "CHANGELOG.md", "training/", "evaluation/"),
     *("examples/", "data/"),
 )

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.labelling.confidence import Calibration, Confidence, PlaceCalibration, beside
+from selfie_adapters.labelling.confidence import (
+    Calibration,
+    Confidence,
+    PlaceCalibration,
+    confidence_file,
+)
 from selfie_adapters.labelling.fitting import (
     Evidence,
     Fitted,
@@ -256,7 +261,7 @@ def test_reliability_bins_by_hand():
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    path = beside(tmp_path / "adapter_final.safetensors")
+    path = confidence_file(tmp_path / "adapter_final.safetensors")
     assert path == tmp_path / "adapter_final.confidence.json"
     saved = Confidence({"gain": 1.0}, 0.5, 0.6, {"scales": [1.0]}, {"vectors": 3})
     saved.save(path)

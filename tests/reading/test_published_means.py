@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
-from selfie_adapters.labelling.centring import load_mean, mean_layers
+from selfie_adapters.labelling.centering import load_mean, mean_layers
 from selfie_adapters.reading.means import read_means
 
 MEAN = torch.arange(6.0)

@@ -10,8 +10,8 @@ from tokenizers.processors import TemplateProcessing
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import ConfigError, DataError, ModelError, PromptError
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.centring import mean_layers
-from selfie_adapters.labelling.confidence import Confidence, beside
+from selfie_adapters.labelling.centering import mean_layers
+from selfie_adapters.labelling.confidence import Confidence, confidence_file
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.reading import read as reading
 from selfie_adapters.reading.means import ReadingMeans, read_means
@@ -328,7 +328,7 @@ def test_the_calibration_beside_the_adapter_is_taken(tmp_path):
     adapter = create_adapter("identity", 4).save(tmp_path / "a.safetensors")
     assert calibration(adapter) is None
     trust = Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN)
-    trust.save(beside(adapter))
+    trust.save(confidence_file(adapter))
     assert calibration(adapter) == trust
     trust.save(tmp_path / "other.json")
     assert calibration(adapter, tmp_path / "other.json") == trust
@@ -336,10 +336,10 @@ def test_the_calibration_beside_the_adapter_is_taken(tmp_path):
 
 def test_a_calibration_of_other_labels_is_not_taken(tmp_path, caplog):
     adapter = create_adapter("identity", 4).save(tmp_path / "a.safetensors")
-    Confidence({"gain": 1.5}, -0.5, 0.4, {**DRAWN, "samples": 8}).save(beside(adapter))
+    Confidence({"gain": 1.5}, -0.5, 0.4, {**DRAWN, "samples": 8}).save(confidence_file(adapter))
     assert calibration(adapter) is None
     assert "sampled in another way (samples 8, not 1)" in caplog.text
     with pytest.raises(ConfigError, match="sampled in another way"):
-        calibration(adapter, beside(adapter))
-    Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN).save(beside(adapter))
+        calibration(adapter, confidence_file(adapter))
+    Confidence({"gain": 1.5}, -0.5, 0.4, DRAWN).save(confidence_file(adapter))
     assert calibration(adapter, max_new_tokens=5) is None

@@ -60,7 +60,7 @@ class AnthropicBatches:
         requests: Sequence[ChatRequest],
         done: Callable[[int, str], None] = lambda _number, _text: None,
     ) -> list[str]:
-        """Texts in the order of `requests`; `done(number, text)` is called batch by batch.
+        """Answers in the order of `requests`; `done(number, text)` is called batch by batch.
 
         Batches submitted earlier are fetched first; only what none of them holds is submitted.
         A request that the server finds invalid has the answer "". Raises DownloadError when the
@@ -69,14 +69,14 @@ class AnthropicBatches:
         numbers: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             numbers.setdefault(request.digest(self.name), []).append(number)
-        texts: dict[str, str] = {}
+        answers: dict[str, str] = {}
         failed: list[str] = []
 
         def take(batch: str, found: dict[str, str], errors: list[str]) -> None:
             for digest, text in found.items():
                 for number in numbers.get(digest, []):
                     done(number, text)
-                texts[digest] = text
+                answers[digest] = text
             failed.extend(errors)
             if errors:  # what failed must be submitted again by the next run
                 self._forget(batch)
@@ -86,7 +86,7 @@ class AnthropicBatches:
             for batch in waiting:
                 take(batch, *self._fetched(client, batch))
             if not failed:
-                missing = [digest for digest in numbers if digest not in texts]
+                missing = [digest for digest in numbers if digest not in answers]
                 created = [
                     self._create(
                         client, {d: requests[numbers[d][0]] for d in missing[at:][:_AT_ONCE]}
@@ -95,14 +95,14 @@ class AnthropicBatches:
                 ]
                 for batch in created:
                     take(batch, *self._fetched(client, batch))
-        lost = [digest for digest in numbers if digest not in texts]
+        lost = [digest for digest in numbers if digest not in answers]
         if lost:
             why = failed[0] if failed else "the results do not hold them"
             raise DownloadError(
                 f"{self._server.base_url}: {len(lost)} of {len(numbers)} requests have no answer "
                 f"({why}). Run it again to ask these again; the others are kept."
             )
-        return [texts[request.digest(self.name)] for request in requests]
+        return [answers[request.digest(self.name)] for request in requests]
 
     def _create(self, client: httpx2.Client, requests: dict[str, ChatRequest]) -> str:
         rows = [{"custom_id": d, "params": self._params(r)} for d, r in requests.items()]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from selfie_adapters.chat.request import ChatRequest
 
-_CHARACTERS_A_TOKEN = 3.5  # English text has some 4; a little high is the safe side
-_TOKENS_A_MESSAGE = 8  # role marks
+_CHARACTERS_PER_TOKEN = 3.5  # English text has some 4; a little high is the safe side
+_TOKENS_PER_MESSAGE = 8  # role marks
 
 
 @dataclass(frozen=True)
 class Cost:
-    """input_tokens: about so many, counted by characters. output_tokens: no more than that."""
+    """input_tokens: an estimate from the number of characters. output_tokens: an upper bound."""
 
     requests: int
     input_tokens: int
@@ -38,6 +38,6 @@ def cost_of(requests: Sequence[ChatRequest]) -> Cost:
     messages = sum(len(r.messages) for r in requests)
     return Cost(
         len(requests),
-        round(characters / _CHARACTERS_A_TOKEN) + _TOKENS_A_MESSAGE * messages,
+        round(characters / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * messages,
         sum(r.max_tokens for r in requests),
     )

@@ -61,22 +61,22 @@ class InProcessChat:
         requests: Sequence[ChatRequest],
         done: Callable[[int, str], None] = lambda _number, _text: None,
     ) -> list[str]:
-        """Texts in the order of `requests`; `done(number, text)` is called as each one ends.
+        """Answers in the order of `requests`; `done(number, text)` is called as each one ends.
 
         Raises PromptError, before anything is written, for a request that the model's chat
         template refuses or that does not fit into its window.
         """
         rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
-        texts = [""] * len(rows)
+        answers = [""] * len(rows)
         for alike in self._batched_alike(rows):
             prefix = SharedPrefix(self._model, self._shared(alike))
             # Longest first: what does not fit into memory fails at once. Equal prompts meet.
             alike.sort(key=lambda row: (len(row.ids), row.ids), reverse=True)
             for start in range(0, len(alike), self._batch_size):
                 for row, ids in self._write(alike[start : start + self._batch_size], prefix):
-                    texts[row.number] = answer_text(self._model.tokenizer, ids)
-                    done(row.number, texts[row.number])
-        return texts
+                    answers[row.number] = answer_text(self._model.tokenizer, ids)
+                    done(row.number, answers[row.number])
+        return answers
 
     def _prompt(self, number: int, request: ChatRequest) -> tuple[int, ...]:
         model = self._model

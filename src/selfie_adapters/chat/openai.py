@@ -45,13 +45,13 @@ class OpenAIChat:
         requests: Sequence[ChatRequest],
         done: Callable[[int, str], None] = lambda _number, _text: None,
     ) -> list[str]:
-        """Texts in the order of `requests`; `done(number, text)` is called as each one comes.
+        """Answers in the order of `requests`; `done(number, text)` is called as each one comes.
 
         A failure for a moment (429, 5xx, a cut body, no answer) is tried again. After a lasting
         one nothing new is asked, the answers still under way are handed to `done`, and
         DownloadError is raised.
         """
-        texts = [""] * len(requests)
+        answers = [""] * len(requests)
         failure: DownloadError | None = None
         with self._server.opened() as client, ThreadPoolExecutor(self._concurrency) as pool:
             under_way = {
@@ -63,20 +63,20 @@ class OpenAIChat:
                         continue
                     number = under_way[future]
                     try:
-                        texts[number] = future.result()
+                        answers[number] = future.result()
                     except DownloadError as error:
                         failure = failure or error
                         for other in under_way:
                             other.cancel()
                         continue
-                    done(number, texts[number])
+                    done(number, answers[number])
             except BaseException:  # stopped by hand, or by `done`: what is open is of no use
                 pool.shutdown(wait=False, cancel_futures=True)
                 client.close()
                 raise
         if failure:
             raise failure
-        return texts
+        return answers
 
     def _one(self, client: httpx2.Client, request: ChatRequest) -> str:
         return self._server.post(client, "chat/completions", self._body(request), _content(request))

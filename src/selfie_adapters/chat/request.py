@@ -55,7 +55,7 @@ class ChatModel(Protocol):
         requests: Sequence[ChatRequest],
         done: Callable[[int, str], None] = lambda _number, _text: None,
     ) -> list[str]:
-        """Texts in the order of `requests`; `done(number, text)` is called as each one comes.
+        """Answers in the order of `requests`; `done(number, text)` is called as each one comes.
 
         Raises DownloadError when a server does not answer after several attempts; what was
         answered before has been handed to `done`.

@@ -94,7 +94,7 @@ def fit(
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.config.labelling import LabelSettings
     from selfie_adapters.labelling.calibration import calibrate, first_of_each_section
-    from selfie_adapters.labelling.confidence import beside
+    from selfie_adapters.labelling.confidence import confidence_file
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.worker import ShardWorker
 
@@ -128,7 +128,7 @@ def fit(
             controls,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
-    path = Path(out) if out is not None else beside(find_adapter_file(adapter))
+    path = Path(out) if out is not None else confidence_file(find_adapter_file(adapter))
     fitted.save(path)
     if figure is not None:
         from selfie_adapters.files import write_text

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfie_adapters.commands.demo_settings import Place, Size
 from selfie_adapters.dataset.schema import Split
-from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.sources.topics.reading import packaged_topics, topic_vectors

@@ -225,11 +225,11 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
     """
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.errors import ConfigError
-    from selfie_adapters.labelling.confidence import Confidence, beside
+    from selfie_adapters.labelling.confidence import Confidence, confidence_file
 
     file = path
     if file is None and settings.adapter is not None:
-        lying = beside(find_adapter_file(settings.adapter))
+        lying = confidence_file(find_adapter_file(settings.adapter))
         file = str(lying) if lying.exists() else None
     if file is None:
         return settings

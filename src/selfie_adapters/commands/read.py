@@ -108,7 +108,7 @@ def read(
     from selfie_adapters.files import sha256
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.inference.logit_lens import check_lens
-    from selfie_adapters.labelling.centring import mean_layers
+    from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model
     from selfie_adapters.model.fingerprint import weights_digest

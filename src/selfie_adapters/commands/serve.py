@@ -143,7 +143,7 @@ def _service(
 ) -> Service:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
-    from selfie_adapters.labelling.centring import mean_layers
+    from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model
     from selfie_adapters.reading.means import read_means

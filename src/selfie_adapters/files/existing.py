@@ -171,7 +171,7 @@ def is_lfs_pointer(file: Path) -> bool:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """SHA-256 of the bytes of a file, hexadecimal."""
     with existing_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

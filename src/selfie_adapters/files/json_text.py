@@ -44,8 +44,8 @@ def parse_json(
     the number of the line that `data` is in a file of one document per line.
 
     Raises DataError with line and column for anything else: another encoding, nesting too deep,
-    numbers out of range, and documents of so many tiny values that their objects would take many
-    times their size in memory (documents below 64 MiB of objects always pass).
+    numbers out of range, and documents of tiny values whose objects would take many times their
+    size in memory (documents below 64 MiB of objects always pass).
     """
     if line is not None:
         where = f"{where}, line {line}"
@@ -55,7 +55,7 @@ def parse_json(
         raise DataError(_sentence(f"{where}: empty; JSON is expected.", hint))
     if _memory(raw) > max(MEMORY_FLOOR, _GROWTH * len(raw)):
         raise DataError(
-            f"{where}: {len(raw):,} bytes with so many tiny values that reading them takes "
+            f"{where}: {len(raw):,} bytes of tiny values; reading them takes "
             f"more than {_GROWTH} times that memory. Is this the right file?"
         )
     try:

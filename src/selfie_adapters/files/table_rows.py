@@ -83,7 +83,7 @@ def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         if None in row:
             raise DataError(
                 f"{name}, line {reader.line_num}: more columns than the header has. Put quotes "
-                'around texts with commas; separate several labels by "|".'
+                'around values with commas; separate several labels by "|".'
             )
         yield reader.line_num, row
 

@@ -148,7 +148,7 @@ class Confidence(Calibration):
         return found
 
 
-def beside(adapter_file: str | Path) -> Path:
+def confidence_file(adapter_file: str | Path) -> Path:
     """Where an adapter's confidence file is: {adapter}.confidence.json in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.confidence.json")

@@ -23,7 +23,7 @@ from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
-from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.rows import (
     COLUMNS,
@@ -251,12 +251,12 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         sections = [Section(metadata, source.tensor[every], [])]
     if run.settings.mean is None:
         return sections
-    centred = []
+    centered = []
     for section in sections:
         kind = stated_kind(section.metadata)
         mean = load_mean(run.settings.mean, section.layer, source.d_model, kind)
-        centred.append(Section(section.metadata, _minus(section.vectors, mean), section.items))
-    return centred
+        centered.append(Section(section.metadata, _minus(section.vectors, mean), section.items))
+    return centered
 
 
 def _minus(vectors: Tensor, mean: Tensor) -> Tensor:

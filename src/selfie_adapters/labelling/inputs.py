@@ -30,7 +30,7 @@ def open_source(settings: LabelSettings) -> LabelSource:
     return source if settings.limit is None else source.first(settings.limit)
 
 
-def check_not_centred(settings: LabelSettings, source: LabelSource) -> None:
+def check_not_centered(settings: LabelSettings, source: LabelSource) -> None:
     """Raise ConfigError if the mean is already subtracted from the vectors."""
     if settings.mean is None or source.dataset is None:
         return

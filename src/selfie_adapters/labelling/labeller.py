@@ -162,7 +162,7 @@ class Labeller:
     def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
 
-        The scale applies to the adapter's input: to the unit vector where the adapter normalises,
+        The scale applies to the adapter's input: to the unit vector where the adapter normalizes,
         to the vector as it is where it does not.
         """
         values = vectors.float()
@@ -287,7 +287,7 @@ class Labeller:
         return self._engine.score(read, [label.ids for label in labels], rows)
 
     def close(self) -> None:
-        """Release what the engine holds besides the model; no label can be had afterwards."""
+        """Release what the engine holds besides the model; it cannot label afterwards."""
         for labeller in self._specialists.values():
             labeller.close()
         self._engine.close()

@@ -18,7 +18,7 @@ from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.abstention import judge, no_concept_label
-from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.choosing import Ranked, rank_labels
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.labelling.controls import (
@@ -28,7 +28,7 @@ from selfie_adapters.labelling.controls import (
     sampled_labels,
 )
 from selfie_adapters.labelling.engines import loads_model, make_engine
-from selfie_adapters.labelling.inputs import check_captured, check_not_centred
+from selfie_adapters.labelling.inputs import check_captured, check_not_centered
 from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
 from selfie_adapters.labelling.run_record import (
@@ -77,7 +77,7 @@ class ShardWorker:
                 f"{settings.source}: vectors of width {source.d_model}; the model {model.name} has "
                 f"d_model {model.d_model}. Take vectors of this model, or the model they are from."
             )
-        check_not_centred(settings, source)
+        check_not_centered(settings, source)
         adapter = _adapter(settings, model)
         check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
@@ -238,7 +238,7 @@ class ShardWorker:
         if not self.labeller.adapter.normalize_input and float(vector.norm()) > _LONGEST:
             return (
                 f"the vector's length is {float(vector.norm()):.3g}, too long to be squared in "
-                "float32, and the adapter does not normalise"
+                "float32, and the adapter does not normalize"
             )
         return None
 

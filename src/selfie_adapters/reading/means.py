@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfie_adapters.dataset.position_kind import kind_of_token
 from selfie_adapters.errors import DataError
-from selfie_adapters.labelling.centring import (
+from selfie_adapters.labelling.centering import (
     has_layer,
     is_single,
     load_mean,
@@ -53,7 +53,7 @@ class ReadingMeans:
 
 
 def read_means(path: str | Path, layers: Sequence[int], d_model: int) -> ReadingMeans:
-    """The means of `layers` from a file of means (labelling/centring.py).
+    """The means of `layers` from a file of means (labelling/centering.py).
 
     Raises DataError for a layer that is not there, another width, NaN or infinity.
     """

@@ -60,7 +60,7 @@ def plan_reading(
     chat: Chat | None = None,
     special: bool = False,
 ) -> ReadingPlan:
-    """Tokenise the prompt and choose its cells.
+    """Tokenize the prompt and choose its cells.
 
     layers, positions: numbers, a text such as "4:28:4", or None for all (of the layers, those that
     text alone runs through); positions count tokens from 0, or from the end when negative. Special
@@ -95,7 +95,7 @@ def plan_reading(
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
     """Token ids of the prompt with exactly one begin token where the model has one (`UserText`).
 
-    Special tokens written in the prompt are recognised. Raises PromptError for an empty prompt, and
+    Special tokens written in the prompt are recognized. Raises PromptError for an empty prompt, and
     for one that brings a begin token of its own into a chat turn.
     """
     if not prompt.strip():

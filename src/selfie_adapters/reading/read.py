@@ -19,8 +19,8 @@ from selfie_adapters.dataset.position_kind import NAME
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no_concept_label
-from selfie_adapters.labelling.centring import mean_layers
-from selfie_adapters.labelling.confidence import Confidence, beside
+from selfie_adapters.labelling.centering import mean_layers
+from selfie_adapters.labelling.confidence import Confidence, confidence_file
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
@@ -185,9 +185,9 @@ def chat_of_reading(
     that of the mean file, else the tokenizer's chat template, or plain text without one.
     """
     trained: list[Chat | None] = [Captured.by_binding(adapter.binding).chat for adapter in adapters]
-    centred: Chat | None = None if mean is None else Captured.by_mean_file(mean).chat
-    used = usual_chat(model.tokenizer, chat, *trained, centred)
-    stated = [*(("the adapter's training vectors", one) for one in trained), (str(mean), centred)]
+    of_mean: Chat | None = None if mean is None else Captured.by_mean_file(mean).chat
+    used = usual_chat(model.tokenizer, chat, *trained, of_mean)
+    stated = [*(("the adapter's training vectors", one) for one in trained), (str(mean), of_mean)]
     return used, [
         f"chat format {used!r}, and {name} were captured in {other!r}: labels get worse."
         for name, other in dict.fromkeys(stated)
@@ -209,7 +209,7 @@ def calibration(
     Raises ConfigError if `path` was not; one that is merely in the same folder is omitted with a
     warning.
     """
-    file = Path(beside(adapter_file) if path is None else path)
+    file = Path(confidence_file(adapter_file) if path is None else path)
     if path is None and not file.is_file():
         return None
     found = Confidence.load(file)

@@ -71,11 +71,11 @@ def condition_bars(panels: Mapping[str, Sequence[tuple[str, Interval, Interval]]
     every = [found] if len(panels) == 1 else list(found)
     for axes, (title, bars) in zip(every, panels.items(), strict=True):
         names = [name for name, _, _ in bars]
-        colours = [TRAINED if name == "adapter" else CONTROL for name in names]
+        colors = [TRAINED if name == "adapter" else CONTROL for name in names]
         right = [share for _, share, _ in bars]
         spread = [[one.mean - one.low for one in right], [one.high - one.mean for one in right]]
-        axes.barh(names, [share.mean for _, _, share in bars], color=colours, alpha=0.4)
-        axes.barh(names, [one.mean for one in right], xerr=spread, color=colours, capsize=2)
+        axes.barh(names, [share.mean for _, _, share in bars], color=colors, alpha=0.4)
+        axes.barh(names, [one.mean for one in right], xerr=spread, color=colors, capsize=2)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
@@ -130,7 +130,7 @@ def loss_matrix(
 ) -> str:
     """Held-out loss of every adapter (a row) on every data set (a column), nats per token.
 
-    Darker is lower. Colours run over each column: data sets differ in how hard their labels are.
+    Darker is lower. Colors run over each column: data sets differ in how hard their labels are.
     """
     figure, axes = _figure(2.2 + 1.3 * len(columns), 1.0 + 0.45 * len(rows))
     by_column = list(zip(*losses, strict=True))
@@ -141,8 +141,8 @@ def loss_matrix(
     axes.imshow(shades, cmap="Blues_r", vmin=0, vmax=1.25, aspect="auto")
     for y, row in enumerate(losses):
         for x, loss in enumerate(row):
-            colour = "white" if shades[y][x] < 0.5 else "black"
-            axes.text(x, y, f"{loss:.3f}", ha="center", va="center", color=colour, fontsize=9)
+            color = "white" if shades[y][x] < 0.5 else "black"
+            axes.text(x, y, f"{loss:.3f}", ha="center", va="center", color=color, fontsize=9)
     axes.set_xticks(places, labels=columns)
     axes.set_yticks(range(len(rows)), labels=rows)
     axes.spines[:].set_visible(False)

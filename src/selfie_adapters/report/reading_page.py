@@ -1,4 +1,4 @@
-"""A reading as one page: tokens across, layers up, colour by how far to trust the label."""
+"""A reading as one page: tokens across, layers up, color by how far to trust the label."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown_token(token: PromptToken) -> dict[str, Any]:
 
 
 def shown_cell(cell: Cell) -> dict[str, Any]:
-    """A cell for the page: nothing invisible in its texts, numbers that are no numbers as null."""
+    """A cell for the page: invisible characters escaped, NaN and infinity as null."""
     row: dict[str, Any] = {**asdict(cell), "label": visible(cell.label), "raw": visible(cell.raw)}
     row["lens"] = None if cell.lens is None else visible(cell.lens)
     for name in ("log_prob", "gain", "confidence"):
@@ -38,7 +38,7 @@ def shown_cell(cell: Cell) -> dict[str, Any]:
 
 
 def measure(confidence: Confidence | None) -> dict[str, Any]:
-    """What the colour means: the calibrated confidence, or else the gain.
+    """What the color means: the calibrated confidence, or else the gain.
 
     threshold: None where each layer and kind of position has its own.
     """

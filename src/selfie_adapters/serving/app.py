@@ -224,7 +224,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _hashes(tag: str, page: str) -> str:
-    """Content-Security-Policy sources for the page's own inline texts."""
-    texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    """Content-Security-Policy sources for the page's own inline scripts and styles."""
+    contents = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    digests = [hashlib.sha256(text.encode()).digest() for text in contents]
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

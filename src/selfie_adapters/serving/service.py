@@ -84,7 +84,7 @@ class Service:
         return [self.adapters[number] for number in numbers]
 
     def plan(self, asked: ReadRequest) -> ReadingPlan:
-        """Tokenise and count; raises RefusedError 413 for too much."""
+        """Tokenize and count; raises RefusedError 413 for too much."""
         limits = self.limits
         if len(asked.prompt) > limits.prompt_characters:
             raise RefusedError(
@@ -184,7 +184,7 @@ class Service:
 
 
 def _readings(adapters: list[ServedAdapter]) -> list[dict[str, Any]]:
-    """Colour by confidence only if every grid can: two meanings side by side would mislead."""
+    """Color by confidence only if every grid can: two meanings side by side would mislead."""
     calibrated = all(adapter.confidence is not None for adapter in adapters)
     return [
         {

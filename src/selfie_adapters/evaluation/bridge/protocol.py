@@ -43,7 +43,7 @@ from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
 from selfie_adapters.inference.sampling import Sampling, row_seed
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.centring import mean_layers
+from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.prompt import ANSWER, QUESTION
 from selfie_adapters.model.user_text import Chat, as_chat

@@ -19,7 +19,7 @@ const SILENT = "·", REPEATS = "↺";
 /** A label as it is shown: silent where it is withheld, unless all are asked for. */
 const shownLabel = (cell, all) => (cell.withheld && !all ? SILENT : (cell.label || "∅") + (cell.repeats ? ` ${REPEATS}` : ""));
 
-/** What the colour of a cell means: {name: "confidence" or "gain", full, threshold}. */
+/** What the color of a cell means: {name: "confidence" or "gain", full, threshold}. */
 class Measure {
   constructor({ name, full, threshold }) { Object.assign(this, { name, full, threshold }); }
   value(cell) { return cell[this.name]; }

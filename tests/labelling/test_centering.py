@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfie_adapters.errors import DataError, MissingFileError
-from selfie_adapters.labelling.centring import load_mean
+from selfie_adapters.labelling.centering import load_mean
 
 
 @pytest.fixture
