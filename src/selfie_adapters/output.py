@@ -15,6 +15,8 @@ from typing import Any
 
 LEAST_COLUMNS = 60
 """Tables are laid out for at least this width; a narrower terminal wraps their lines itself."""
+SILENT, REPEATS, EMPTY = "·", "↺", "∅"
+"""For a withheld label; after one that repeats words of its prompt; for a label without text."""
 CLOSED = 141  # as a shell counts a process that SIGPIPE ended
 
 _ESCAPED = "selfie-json-escapes"

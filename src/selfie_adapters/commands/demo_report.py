@@ -35,9 +35,9 @@ from selfie_adapters.commands.demo_terminal import (
 from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.files import atomic_path, sha256, write_json
 from selfie_adapters.output import visible
+from selfie_adapters.reading.display import token_text
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report import condition_bars, loss_curve, write_page
-from selfie_adapters.report.reading_page import shown_token
 from selfie_adapters.training.run_reading import Run
 
 
@@ -131,7 +131,7 @@ def page_values(results: Results) -> dict[str, Any]:
 def _tokens(reading: Reading) -> list[dict[str, Any]]:
     return [
         {
-            "text": shown_token(reading.plan.tokens[position])["text"],
+            "text": token_text(reading.plan.tokens[position]),
             "cells": [_cell(reading.at(layer, position)) for layer in reading.plan.layers],
         }
         for position in reading.plan.positions

@@ -10,11 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from selfie_adapters.commands.demo_measuring import Measured
-from selfie_adapters.commands.read_table import SILENT
 from selfie_adapters.evaluation.naming.verdicts import Named, Verdict
-from selfie_adapters.output import visible
+from selfie_adapters.output import SILENT, visible
+from selfie_adapters.reading.display import token_text
 from selfie_adapters.reading.read import Cell, Reading
-from selfie_adapters.report.reading_page import shown_token
 from selfie_adapters.statistics import Interval
 from selfie_adapters.training.run_reading import Run
 
@@ -52,7 +51,7 @@ def print_reading(console: Console, reading: Reading) -> None:
         table.add_column(f"block {layer}", no_wrap=True, max_width=20)
         table.add_column("lens", no_wrap=True, max_width=10, style="dim italic")
     for position in reading.plan.positions:
-        token = shown_token(reading.plan.tokens[position])["text"]
+        token = token_text(reading.plan.tokens[position])
         row = [Text(str(token), style="bold")]
         for layer in reading.plan.layers:
             cell = reading.at(layer, position)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from selfie_adapters.output import visible
+from selfie_adapters.output import EMPTY, SILENT, visible
 
 if TYPE_CHECKING:
     from selfie_adapters.labelling.job import LabelJob
@@ -129,7 +129,7 @@ def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -
         withheld = isinstance(row.withheld, str)
         silent = withheld and not show_withheld
         name = str(row.index) if not several else f"{row.dataset} {row.index}"
-        text = Text("·" if silent else visible(row.label) or "∅", "dim" if withheld else "")
+        text = Text(SILENT if silent else visible(row.label) or EMPTY, "dim" if withheld else "")
         number = row.confidence if sure else row.gain
         shown = f"{number:.2f}" if isinstance(number, float) else ""
         equal = "✓" if row.equal is True and not silent else ""

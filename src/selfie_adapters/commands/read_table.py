@@ -8,13 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from selfie_adapters.output import visible
+from selfie_adapters.output import EMPTY, REPEATS, SILENT, visible
 
 if TYPE_CHECKING:
     from selfie_adapters.reading.read import Cell, Reading
 
 _ROWS, _COLUMNS = 60, 5
-SILENT, REPEATS = "·", "↺"
 
 
 def show_reading(
@@ -24,7 +23,8 @@ def show_reading(
 
     find: a word; labels that name it are marked. show_withheld: labels of silent cells too.
     """
-    from selfie_adapters.report.reading_page import names_word, shown_token
+    from selfie_adapters.reading.display import token_text
+    from selfie_adapters.report.reading_page import names_word
 
     plan = reading.plan
     step = max(1, -(-len(plan.layers) // _COLUMNS))
@@ -36,7 +36,7 @@ def show_reading(
         width = max(8, (console.width - 16) // len(layers) - 1)
         table.add_column(f"layer {layer}", no_wrap=True, max_width=width)
     for position in plan.positions[:_ROWS]:
-        row = [Text(str(shown_token(plan.tokens[position])["text"]), style="bold")]
+        row = [Text(token_text(plan.tokens[position]), style="bold")]
         row += [_shown(cells[layer, position], find, show_withheld) for layer in layers]
         table.add_row(*row)
     console.print(table)
@@ -67,11 +67,11 @@ def _shown(cell: Cell, find: str, show_withheld: bool) -> Text:
         # Without a calibration, a gain of 0 or less is all there is to doubt a label by.
         doubted = cell.withheld is not None or (cell.confidence is None and not cell.gain > 0)
         style = "bold yellow" if names_word(cell.label, find) else "dim" if doubted else ""
-        text = Text(visible(cell.label) or "∅", style=style)
+        text = Text(visible(cell.label) or EMPTY, style=style)
         if cell.repeats:
             text.append(f" {REPEATS}", style="dim")
     if cell.lens is not None:
-        text.append(f"\n{visible(cell.lens) or '∅'}", style="dim italic")
+        text.append(f"\n{visible(cell.lens) or EMPTY}", style="dim italic")
     return text
 
 

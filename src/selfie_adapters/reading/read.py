@@ -25,6 +25,7 @@ from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
+from selfie_adapters.reading.display import reading_table
 from selfie_adapters.reading.means import ReadingMeans, read_means
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading
 from selfie_adapters.reading.repetition import TextSoFar
@@ -72,12 +73,19 @@ class Cell:
     lens: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
-    """A prompt's tokens and the label of every state that was asked for."""
+    """A prompt's tokens and the label of every state that was requested."""
 
     plan: ReadingPlan
     cells: tuple[Cell, ...]
+
+    def __repr__(self) -> str:
+        layers, positions = len(self.plan.layers), len(self.plan.positions)
+        return f"Reading({layers} layers, {positions} tokens, {len(self.cells)} cells)"
+
+    def _repr_html_(self) -> str:
+        return reading_table(self)
 
     def at(self, layer: int, position: int) -> Cell:
         """Raises KeyError for a state that was not read."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.output import visible
+from selfie_adapters.reading.display import FULL_GAIN, token_text
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report.page import write_page
@@ -17,14 +18,10 @@ from selfie_adapters.words import words_of
 CELLS_ON_A_PAGE = 20_000
 """A browser stays quick up to here; `reading.json` holds the rest."""
 
-FULL_GAIN = 3.0
-"""Gain in nats per token that is shown in full color where there is no calibration."""
-
 
 def shown_token(token: PromptToken) -> dict[str, Any]:
     """A token for the page: its text with nothing invisible in it."""
-    text = visible(token.text)
-    return {**asdict(token), "text": "·" + text[1:] if text.startswith(" ") else text}
+    return {**asdict(token), "text": token_text(token)}
 
 
 def shown_cell(cell: Cell) -> dict[str, Any]:
