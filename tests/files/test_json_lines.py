@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import gzip
+import json
 import resource
 import signal
 
 import pytest
 
 from selfie_adapters.errors import DataError, StorageError
-from selfie_adapters.files.json_lines import append_jsonl, read_jsonl
+from selfie_adapters.files.json_lines import append_jsonl, read_jsonl, write_jsonl
 
 
 def test_rows_appended_are_read_back(tmp_path):
@@ -108,3 +110,15 @@ def test_a_row_that_cannot_be_opened_names_the_file(tmp_path):
         append_jsonl(tmp_path / "no" / "rows.jsonl", {"a": 1})
     with pytest.raises(StorageError, match="cannot be written: Is a directory"):
         append_jsonl(tmp_path, {"a": 1})
+
+
+def test_rows_are_gzip_where_the_name_ends_in_gz(tmp_path):
+    rows = [{"text": "é\n"}, {"n": 2}]
+    assert write_jsonl(tmp_path / "a.jsonl.gz", rows) == 2
+    write_jsonl(tmp_path / "b.jsonl.gz", rows)
+    packed = (tmp_path / "a.jsonl.gz").read_bytes()
+    assert packed == (tmp_path / "b.jsonl.gz").read_bytes()
+    assert [json.loads(line) for line in gzip.decompress(packed).splitlines()] == rows
+    with pytest.raises(ZeroDivisionError):
+        write_jsonl(tmp_path / "a.jsonl.gz", ({"n": 1 // n} for n in (1, 0)))
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == packed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +32,8 @@ from selfie_adapters.commands.demo_terminal import (
     training_sentence,
 )
 from selfie_adapters.evaluation.naming.verdicts import Named
-from selfie_adapters.files import atomic_path, sha256, write_json
+from selfie_adapters.files import sha256, write_json
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.output import visible
 from selfie_adapters.reading.display import token_text
 from selfie_adapters.reading.read import Cell, Reading
@@ -78,13 +78,7 @@ class Results:
 def write_results(folder: Path, results: Results) -> Path:
     """Write results.json, labels.jsonl and report.html, whose path is returned."""
     write_json(folder / "results.json", results.as_dict())
-    with (
-        atomic_path(folder / "labels.jsonl") as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        for place in results.places:
-            for row in place.rows():
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_jsonl(folder / "labels.jsonl", (row for place in results.places for row in place.rows()))
     page = folder / "report.html"
     write_page(page, "demo", page_values(results))
     return page

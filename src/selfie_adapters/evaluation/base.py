@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -28,7 +28,7 @@ from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.files import atomic_path, sha256
+from selfie_adapters.files import sha256
 from selfie_adapters.files.locking import folder_lock
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
@@ -305,13 +305,6 @@ def digest_of(value: Any) -> str:
 def file_hashes(files: Mapping[str, str | Path | None]) -> dict[str, str]:
     """SHA-256 of each file that is given, by name."""
     return {name: sha256(path) for name, path in files.items() if path is not None}
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def percent(found: Mapping[str, Any] | Interval | None, digits: int = 0, sign: str = "") -> str:

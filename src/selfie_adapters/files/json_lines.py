@@ -6,13 +6,15 @@ append removes it; a complete last row whose newline is missing counts for both.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.atomic import atomic_path, unwritable
@@ -25,9 +27,15 @@ _BLOCK = 1 << 16
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows, atomically. Returns how many. Raises StorageError if it cannot be written."""
+    """Write rows, atomically, as gzip if the name ends in .gz. Returns how many.
+
+    Raises StorageError if the file cannot be written.
+    """
     count = 0
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as plain, ExitStack() as stack:
+        file: IO[bytes] = plain
+        if str(path).endswith(".gz"):  # without a time: the same rows give the same bytes
+            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=plain, mtime=0))
         for row in rows:
             file.write(_line(row))
             count += 1

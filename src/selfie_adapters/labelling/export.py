@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +21,7 @@ from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.rows import (
@@ -167,33 +166,29 @@ def _columns(run: FinishedRun) -> list[str]:
 
 
 def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: str) -> int:
-    """One explanation a vector, as rows of Neuronpedia's own exports; gzip if named .gz.
+    """One explanation per vector, as rows of Neuronpedia's own exports; gzip if named .gz.
 
     Returns how many rows. Raises ConfigError for a run over several datasets: one source has one.
     """
-    count, datasets = 0, set()
-    explainer = f"selfie:{run.settings.model}"
-    with atomic_path(out) as temporary:
-        opened = gzip.open if str(out).endswith(".gz") else open
-        with opened(temporary, "wt", encoding="utf-8") as file:
-            for row in run.best():
-                count += 1
-                datasets.add(row.dataset)
-                if len(datasets) > 1:
-                    raise ConfigError(
-                        f"{run.folder} holds labels of several datasets, and one Neuronpedia "
-                        "source has one. Label them apart."
-                    )
-                explanation: dict[str, Any] = {
-                    "modelId": model_id,
-                    "layer": source_id,
-                    "index": str(row.index),
-                    "description": row.label,
-                    "typeName": "selfie-adapter",
-                    "explanationModelName": explainer,
-                }
-                file.write(json.dumps(explanation, ensure_ascii=False) + "\n")
-    return count
+    datasets = set()
+
+    def explanation(row: LabelRow) -> dict[str, Any]:
+        datasets.add(row.dataset)
+        if len(datasets) > 1:
+            raise ConfigError(
+                f"{run.folder} holds labels of several datasets, and one Neuronpedia source has "
+                "one. Label them separately."
+            )
+        return {
+            "modelId": model_id,
+            "layer": source_id,
+            "index": str(row.index),
+            "description": row.label,
+            "typeName": "selfie-adapter",
+            "explanationModelName": f"selfie:{run.settings.model}",
+        }
+
+    return write_jsonl(out, map(explanation, run.best()))
 
 
 def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> int:

@@ -28,7 +28,6 @@ from selfie_adapters.evaluation.base import (
     digest_of,
     file_hashes,
     percent,
-    write_rows,
 )
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.windows import (
@@ -42,6 +41,7 @@ from selfie_adapters.evaluation.detection.windows import (
 from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.evaluation.scoring.latent_peaks import check_width
 from selfie_adapters.extras import require_extra
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.sources.labels.files import read_label_file
 from selfie_adapters.sources.sae.encoder import open_encoder
@@ -128,7 +128,7 @@ class Detection(Protocol[DetectionSettings]):
             )
         conditions = list(self._conditions([*judged]))
         answers = {one.name: self._judge(one, labels, judged) for one, labels in conditions}
-        write_rows(self.folder.folder / TABLE, _table(conditions, judged, answers))
+        write_jsonl(self.folder.folder / TABLE, _table(conditions, judged, answers))
         units = np.array([latent for latent, found in judged.items() for _ in found])
         right = np.array([one.fits for found in judged.values() for one in found])
         correct = {

@@ -22,10 +22,10 @@ from selfie_adapters.evaluation.base import (
     dataset_hash,
     file_hashes,
     shown,
-    write_rows,
 )
 from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale, identity
 from selfie_adapters.evaluation.loss.held_out import HeldOut, LossMeter
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import SoftPrompt
 from selfie_adapters.statistics import Interval, bootstrap_of_means
 from selfie_adapters.training.setup import configured_prompt
@@ -97,7 +97,7 @@ class Loss(Protocol[LossSettings]):
             self._meter(name).check(adapter, settings.adapters[name])
         pairs = [(name, data) for name in settings.adapters for data in self._held_out]
         cells = [self._cell(*pair) for pair in pairs]
-        write_rows(
+        write_jsonl(
             self.folder.folder / TABLE, (row for pair in pairs for row in self._example_rows(*pair))
         )
         return {

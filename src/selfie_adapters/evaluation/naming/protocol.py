@@ -25,7 +25,6 @@ from selfie_adapters.evaluation.base import (
     Protocol,
     Table,
     dataset_hash,
-    write_rows,
 )
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
 from selfie_adapters.evaluation.naming.results import report
@@ -37,6 +36,7 @@ from selfie_adapters.evaluation.naming.retrieval import (
 )
 from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.reading.read import calibration
 from selfie_adapters.statistics import wilson
@@ -125,7 +125,7 @@ class NamingProtocol(Protocol[NamingSettings]):
         )
         measured = [self._measure(one) for one in self._sections if not one.is_null]
         nulls = [self._without_concept(one) for one in self._sections if one.is_null]
-        write_rows(self.folder.folder / TABLE, _rows(measured, nulls))
+        write_jsonl(self.folder.folder / TABLE, _rows(measured, nulls))
         return {
             "interval": "95 %; shares: Wilson, over topics; differences: paired, Newcombe's "
             "method 10; the first beats the second where it is above 0",

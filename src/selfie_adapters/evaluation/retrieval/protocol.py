@@ -29,7 +29,6 @@ from selfie_adapters.evaluation.base import (
     Table,
     digest_of,
     file_hashes,
-    write_rows,
 )
 from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
@@ -51,6 +50,7 @@ from selfie_adapters.evaluation.retrieval.targets import (
     sample,
     targets_of_vectors,
 )
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt
@@ -103,7 +103,7 @@ class Retrieval(Protocol[RetrievalSettings]):
                 for target, text in zip(task.targets, one.texts, strict=True)
             ]
             scored.append(self.index.look_up(one.name, one.meaning, queries))
-        write_rows(
+        write_jsonl(
             self.folder.folder / TABLE, (row for one in scored for row in self.index.table(one))
         )
         seed = settings.seed

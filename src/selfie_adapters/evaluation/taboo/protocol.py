@@ -18,7 +18,7 @@ from selfie_adapters.config.evaluation.retrieval import UNTRAINED
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.base import Protocol, Table, digest_of, write_rows
+from selfie_adapters.evaluation.base import Protocol, Table, digest_of
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Entry,
@@ -39,7 +39,7 @@ from selfie_adapters.evaluation.retrieval.targets import (
 )
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
-from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl, write_jsonl
 from selfie_adapters.sources import open_topics
 
 QUESTION = (
@@ -100,7 +100,7 @@ class Taboo(Protocol[TabooSettings]):
         scored = self._look_up(index, written)
         labels = self._earlier.scored(index, targets) if self._earlier is not None else []
         rows = (row for one in [*scored, *labels] for row in index.table(one))
-        write_rows(self.folder.folder / TABLE, rows)
+        write_jsonl(self.folder.folder / TABLE, rows)
         names = [entries[target.topic].title for target in targets]
         leaked = [redact(text, name).found > 0 for text, name in zip(written, names, strict=True)]
         return {
