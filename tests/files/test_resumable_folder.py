@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from selfie_adapters.errors import ConfigError, StorageError
+from selfie_adapters.errors import ConfigError, DataError, StorageError
 from selfie_adapters.files.resumable_folder import ResumableFolder, differing
 
 
@@ -24,6 +24,9 @@ def test_results_without_the_file_that_states_their_settings_are_refused(tmp_pat
         folder.earlier("rows-*.jsonl")
     (tmp_path / "config.json").write_text(json.dumps([1]))
     assert folder.earlier("rows-*.jsonl") == [1]
+    (tmp_path / "config.json").write_text("null")
+    with pytest.raises(DataError, match=r"config\.json: null; an object"):
+        folder.earlier("rows-*.jsonl")
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import ConfigError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files.atomic import make_folder, write_json
 from selfie_adapters.files.existing import exists, read_json
 
@@ -45,10 +45,15 @@ class ResumableFolder:
         """The content of config.json; None where the folder has not been begun.
 
         results: pattern of the files that mean nothing without it. Raises ConfigError if there are
-        such files and no config.json, DataError if that is not JSON.
+        such files and no config.json, DataError if that is not JSON or null.
         """
         if exists(self.config):
-            return read_json(self.config)
+            if (content := read_json(self.config)) is None:
+                raise DataError(
+                    f"{self.config}: null; an object with the settings is expected. Restore the "
+                    "file, or give another --out."
+                )
+            return content
         if found := min(self.path.glob(results), default=None):
             raise ConfigError(
                 f"{found} holds results, and {self.config.name} that states what they were made "
