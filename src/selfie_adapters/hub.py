@@ -1,11 +1,18 @@
-"""The Hugging Face hub: files and data sets, fetched once into the hub's own cache."""
+"""The Hugging Face hub: files, and rows of data sets, fetched once into the hub's own cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from selfie_adapters.errors import DownloadError, first_line
+from selfie_adapters.errors import DataError, DownloadError, first_line
+from selfie_adapters.extras import is_installed, require_extra
+from selfie_adapters.files import existing_file, looks_local
+from selfie_adapters.files.table_rows import KINDS, file_rows
+
+_NOT_DATA = ("dataset_infos.json", "dataset_info.json")
 
 
 def fetch_hub_file(repo: str, filename: str, otherwise: str = "") -> Path:
@@ -24,28 +31,65 @@ def fetch_hub_file(repo: str, filename: str, otherwise: str = "") -> Path:
     )
 
 
-def fetch_hub_data(repo: str, patterns: Sequence[str], otherwise: str = "") -> Path:
-    """Local folder with the files of data set `repo` that match `patterns`; as `fetch_hub_file`."""
+def is_hub_name(name: str) -> bool:
+    """Whether `name` can be a repository: owner/name, no more, and not meant as a path here."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+    return named and not looks_local(name, KINDS)
+
+
+def open_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a file, or of the hub data set of that name (owner/name), with its position.
+
+    A file wins. Raises what `file_rows` and `hub_rows` raise.
+    """
+    if is_hub_name(source) and not Path(source).expanduser().exists():
+        return hub_rows(source)
+    return file_rows(existing_file(source))
+
+
+def hub_rows(repo: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of data set `repo`, file by file in order of their names, with its position.
+
+    If it has Parquet files only these are read: others would be the same rows again. Raises
+    DownloadError if it cannot be fetched, DataError for files that hold no rows, MissingExtraError
+    without pyarrow.
+    """
+    folder = _fetched_tables(repo)
+    files = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(KINDS))
+    files = [path for path in files if path.is_file() and path.name not in _NOT_DATA]
+    parquet = [path for path in files if path.suffix == ".parquet"]
+    if not files:
+        raise DataError(f"{repo}: the data set has no {', '.join(KINDS)} file.")
+    for file in parquet or files:
+        name = f"{repo}/{file.relative_to(folder).as_posix()}"
+        yield from file_rows(file, name)
+
+
+def _fetched_tables(repo: str) -> Path:
+    """Local folder with the tables of data set `repo`."""
     import huggingface_hub
 
+    if not is_installed("pyarrow") and _has_parquet(repo):
+        require_extra("export", f"The data set {repo} (Parquet)")
     return _fetched(
         repo,
         repo,
         lambda: huggingface_hub.snapshot_download(
-            repo, repo_type="dataset", allow_patterns=list(patterns)
+            repo, repo_type="dataset", allow_patterns=[f"*{kind}" for kind in KINDS]
         ),
-        otherwise,
+        f"There is no file {repo} here; one in JSONL can be given instead.",
     )
 
 
-def hub_data_files(repo: str) -> list[str]:
-    """Names of the files of data set `repo`; none where that cannot be found out."""
+def _has_parquet(repo: str) -> bool:
+    """Whether the hub lists a Parquet file; False where that cannot be found out."""
     import huggingface_hub
 
     try:
-        return huggingface_hub.list_repo_files(repo, repo_type="dataset")
+        files = huggingface_hub.list_repo_files(repo, repo_type="dataset")
     except Exception:  # fetching the files reports what is wrong
-        return []
+        return False
+    return any(name.endswith(".parquet") for name in files)
 
 
 def _fetched(what: str, repo: str, fetch: Callable[[], str], otherwise: str) -> Path:

@@ -16,8 +16,7 @@ from torch import Tensor
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
-from selfie_adapters.labelling.abstention import judge, no_concept_label
-from selfie_adapters.labelling.choosing import rank_labels
+from selfie_adapters.labelling.choosing import judge, no_concept_label, rank_labels
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.labelling.labeller import Label, Labeller
 

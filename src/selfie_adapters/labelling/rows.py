@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.labelling.abstention import Withheld
+from selfie_adapters.labelling.choosing import Withheld
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name = tuple[str | None, int]
@@ -40,7 +40,7 @@ class LabelRow(_Named, frozen=True, kw_only=True):
 
     rank, agreement, margin (see choosing.py): where a vector has several labels. concept: whether
     the label is shown, where the run has a confidence file or the adapter a label for "no concept";
-    withheld: why it is not (abstention.py). confidence: where there is a confidence file, but for
+    withheld: why it is not (choosing.py). confidence: where there is a confidence file, but for
     the answer "no concept". given: the vector's first own label, where it has one, and equal:
     whether the label is one of its own, case and whitespace aside.
     """

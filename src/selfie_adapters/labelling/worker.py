@@ -17,9 +17,8 @@ from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
-from selfie_adapters.labelling.abstention import judge, no_concept_label
 from selfie_adapters.labelling.centering import load_mean
-from selfie_adapters.labelling.choosing import Ranked, rank_labels
+from selfie_adapters.labelling.choosing import Ranked, judge, no_concept_label, rank_labels
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.labelling.controls import (
     CONTROLS,

@@ -18,8 +18,8 @@ from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.position_kind import NAME
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.logit_lens import lens_words
-from selfie_adapters.labelling.abstention import NO_CONCEPT, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.centering import mean_layers
+from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence, confidence_file
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel, capture
@@ -54,7 +54,7 @@ class Cell:
     label, raw, log_prob, tokens, ended: as in `Label`. gain: how much more likely this state makes
     the label than the zero vector does, in nats per token. confidence: the calibrated probability
     that the label is right, 0 to 1; None without a calibration and for the answer "no concept".
-    withheld: why the label is not shown; None where it is (labelling/abstention.py). repeats: the
+    withheld: why the label is not shown; None where it is (labelling/choosing.py). repeats: the
     label holds only words of the text before this token (reading/repetition.py). lens: the logit
     lens's word for the same state, where it was asked for.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from selfie_adapters.labelling.abstention import judge, no_concept_label
+from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel

@@ -48,7 +48,7 @@ def read_twohop(source: str) -> list[TwoHopQuestion]:
     {"summary": …, "filtered_results": […]}. Raises DataError naming file and row, MissingFileError,
     DownloadError.
     """
-    from selfie_adapters.sources.hub_rows import open_rows
+    from selfie_adapters.hub import open_rows
 
     if source == PACKAGED:
         source = str(package_files("selfie_adapters.sources") / "twohop_facts.jsonl")

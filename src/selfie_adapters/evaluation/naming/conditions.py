@@ -35,7 +35,7 @@ from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.labelling import Label, Labeller, score_candidates
-from selfie_adapters.labelling.abstention import judge, no_concept_label
+from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.reading.read import MAX_NEW_TOKENS

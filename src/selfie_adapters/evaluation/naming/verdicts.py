@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from selfie_adapters.evaluation.naming.judging import is_exact, judge, shares_first_letter
-from selfie_adapters.labelling.abstention import is_no_concept
+from selfie_adapters.labelling.choosing import is_no_concept
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import Interval, PairedTable, unit_weights, wilson
 
@@ -46,7 +46,7 @@ class Named:
 
     topics, labels, verdicts, exact: one per vector. exact: the label is a name or synonym to the
     letter, case aside. first_letter: it begins with the letter that the topic's name begins with.
-    shown: it is not withheld (`labelling.abstention`).
+    shown: it is not withheld (`labelling.choosing`).
     """
 
     condition: str

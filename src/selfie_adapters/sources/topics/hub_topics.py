@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.sources.hub_rows import hub_rows
+from selfie_adapters.hub import hub_rows
 from selfie_adapters.sources.topics.topic import Topic, topic_of_row
 
 

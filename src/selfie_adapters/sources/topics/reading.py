@@ -17,12 +17,12 @@ from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.table_rows import csv_rows
+from selfie_adapters.hub import is_hub_name
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.limits import check_texts
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText
-from selfie_adapters.sources.hub_rows import is_hub_name
 from selfie_adapters.sources.topics.hub_topics import hub_topics
 from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.sources.topics.topic import Topic, topic_of_row

@@ -8,7 +8,7 @@ import torch
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Confidence, Labeller
-from selfie_adapters.labelling.abstention import is_no_concept, judge, no_concept_label
+from selfie_adapters.labelling.choosing import is_no_concept, judge, no_concept_label
 from selfie_adapters.labelling.confidence import PlaceCalibration
 from selfie_adapters.labelling.labeller import Label
 from selfie_adapters.model import load_model
