@@ -1,4 +1,4 @@
-"""How well does a vector speak for a label? Its loss, beside its loss under the zero vector.
+"""How well does a vector speak for a label? Its loss, compared with its loss under the zero vector.
 
     python examples/label_losses.py owl violin "a bird that hunts at night" --topic owl
     python examples/label_losses.py --adapter runs/example/run/adapter_final.safetensors
