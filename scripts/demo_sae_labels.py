@@ -20,13 +20,13 @@ LEAST_CONTEXTS = 12
 LEAST_SHARE = 0.5  # of them, on words that say something
 LEAST_REPEATS = 3  # of them, on the label's first word; on another word one less
 LARGEST_DENSITY = 0.02  # a latent on more of all tokens is no topic
-COMMON = 120  # most frequent words of the texts, which say nothing
+COMMON = 120  # most frequent words of the corpus, which mean nothing here
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a token stands: text number, and its characters there."""
+    """Position of a token: text number, and its characters there."""
 
     text: int
     start: int

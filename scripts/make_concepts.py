@@ -65,7 +65,7 @@ class Concept:
     gloss: str
     synonyms: tuple[str, ...]
     group: str
-    count: int  # how often the sense was met in WordNet's tagged texts
+    count: int  # how often the sense was met in WordNet's tagged corpus
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from selfie_adapters.files import write_text
 
 D_MODEL = 48
 SEED = 7
-OWN_SHARE = 0.8  # length of a concept's own direction beside its group's
+OWN_SHARE = 0.8  # length of a concept's own direction relative to its group's
 
 # group: (name, what it is), every word of it ours
 CONCEPTS = {

@@ -1,4 +1,4 @@
-"""The paper's tables on a laptop: every kind of adapter, every protocol, beside its controls.
+"""The paper's tables on a laptop: every kind of adapter, every protocol, alongside its controls.
 
     python scripts/reproduce.py --out reproduce            # 49 minutes on two cores
     python scripts/reproduce.py --out reproduce --quick    # the same way with little of everything
@@ -53,7 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 # One of d² entries moves a soft token with d others.
 RATES = {"full_rank": {"direction_learning_rate": LEARNING_RATE / 10}}
-SHOWN = "full_rank"  # the kind that stands beside every control
+SHOWN = "full_rank"  # the kind that every control is compared with
 UNTRAINED = (0.8, 1.3, 2.1)  # in mean embedding norms
 READ_LAYERS = (16, 20, 24, 28)
 

@@ -1,4 +1,4 @@
-"""From the results of reproduce.py to one figure: each kind of adapter, beside its controls."""
+"""From the results of reproduce.py to one figure: each kind of adapter, alongside its controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKS = {"zero": "o", "shuffled": "s", "random": "D", "untrained": "^"}
 
 
 def draw_figure(folder: Path) -> Path:
-    """Write figure.png from what lies in `folder`; returns its path."""
+    """Write figure.png from the files in `folder`; returns its path."""
     about = _read(folder / "about.json")
     kinds, shown = [*about["parameters"]], about["shown"]
     figure = Figure(figsize=(11, 6), layout="constrained")
@@ -77,25 +77,25 @@ def _scoring(axes: Axes, folder: Path, kinds: Sequence[str], shown: str) -> None
 def _bars(
     axes: Axes, kinds: Sequence[str], controls: Mapping[str, str], found: Mapping[str, Found]
 ) -> None:
-    """Kinds in blue, then the controls of one of them in grey."""
+    """Kinds in blue, then the controls of one of them in gray."""
     names = [*kinds, *controls]
     intervals = [found[controls.get(name, name)] for name in names]
-    colours = [TRAINED] * len(kinds) + [CONTROL] * len(controls)
+    colors = [TRAINED] * len(kinds) + [CONTROL] * len(controls)
     means, spread = _spread(intervals)
-    axes.barh(names, means, xerr=spread, color=colours, capsize=2)
+    axes.barh(names, means, xerr=spread, color=colors, capsize=2)
 
 
 def _points(
     axes: Axes,
     names: Sequence[str],
     intervals: Sequence[Found],
-    colour: str,
+    color: str,
     mark: str,
     label: str,
 ) -> None:
     means, spread = _spread(intervals)
     axes.errorbar(
-        means, names, xerr=spread, fmt=mark, color=colour, label=label, capsize=2, markersize=5
+        means, names, xerr=spread, fmt=mark, color=color, label=label, capsize=2, markersize=5
     )
 
 

@@ -13,7 +13,7 @@ Found = dict[str, Any]
 
 
 def write_tables(folder: Path) -> Path:
-    """Write tables.md from what lies in `folder`; returns its path."""
+    """Write tables.md from the files in `folder`; returns its path."""
     about = _read(folder / "about.json")
     kinds = about["parameters"]
     parts = [

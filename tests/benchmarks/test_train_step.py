@@ -35,7 +35,7 @@ def test_both_ways_have_the_same_loss(options, golden_dir):
     assert result["share_of_floor"] < 1
 
 
-def test_a_shape_with_random_weights_and_many_labels_a_vector():
+def test_a_shape_with_random_weights_and_many_labels_per_vector():
     # the code path of --shape llama-3.1-8b, which needs a GPU
     result = benchmark(
         "--shape", "tiny", "--dtype", "float32", "--labels-per-vector", 17, "--rounds", 1

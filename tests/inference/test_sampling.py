@@ -6,7 +6,7 @@ import torch
 from selfie_adapters.inference.sampling import (
     Sampling,
     next_tokens,
-    penalised,
+    penalized,
     row_seed,
     row_uniforms,
 )
@@ -79,7 +79,7 @@ def test_a_row_draws_the_same_numbers_alone_and_in_company():
 
 def test_the_repetition_penalty_divides_positive_and_multiplies_negative_logits():
     logits = torch.tensor([[2.0, -1.0, 0.5, 3.0]])
-    changed = penalised(logits, torch.tensor([[0, 1, 0]]), 2.0)
+    changed = penalized(logits, torch.tensor([[0, 1, 0]]), 2.0)
     assert changed.tolist() == [[1.0, -2.0, 0.5, 3.0]]
     # token 3 would win; written before, 3 / 2 loses to 2
     written = torch.tensor([[3]])

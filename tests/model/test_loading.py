@@ -223,5 +223,5 @@ def test_quantising_without_bitsandbytes_names_the_extra(golden_dir, monkeypatch
 
 def test_a_gguf_file_is_not_quantised_again(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match="not quantised again"):
+    with pytest.raises(ModelError, match="not quantized again"):
         load_model(tmp_path / "m.gguf", "float32", "cpu", "8bit")

@@ -1,7 +1,7 @@
 """What an adapter was trained for: the model, the prompt, and a fingerprint of a forward pass.
 
-A soft token means something only to the model and prompt it was trained through (DESIGN,
-invariant 4). The binding travels in the adapter's file; `Binding.check` compares it with the model
+A soft token means something only to the model and prompt it was trained through. The
+binding travels in the adapter's file; `Binding.check` compares it with the model
 at hand. Making a binding from a live model is the model package's work; this file only compares.
 """
 
@@ -27,7 +27,7 @@ class Binding(BaseModel):
     """The model and prompt an adapter belongs to.
 
     `model` is a hub id or local path and `revision` the hub commit where known; `placeholder_id`
-    is the token id of `placeholder` and `sites` its positions in the tokenised `template`, BOS
+    is the token id of `placeholder` and `sites` its positions in the tokenized `template`, BOS
     included; `end` is the token that ends an answer where a setting chose it (None: that of the
     tokenizer's chat format); `layer` is the zero-based block whose output the training vectors
     came from (None when they came from no layer, or from several); `mean_embedding_norm` is the

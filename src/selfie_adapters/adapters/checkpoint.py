@@ -34,7 +34,7 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
 
     Reads `.safetensors` with a `config_json` or the older flat header, and `.pt` (never running
     code from it). Stored numbers of any floating dtype become float32. Specialists for single
-    blocks and positions beside the file are read too (`Adapter.at`). Leaves torch's random state
+    blocks and positions next to the file are read too (`Adapter.at`). Leaves torch's random state
     alone. Raises MissingFileError if there is no such file, AdapterError if it is cut off, foreign,
     or inconsistent: unknown kind, missing, extra or wrongly shaped tensors, NaN or infinity.
     """

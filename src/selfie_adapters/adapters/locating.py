@@ -52,7 +52,7 @@ def usual_adapter(adapter: str | None, model: str) -> str | None:
 def find_mean_file(name: str | None, adapter_file: Path | None) -> str | None:
     """The mean-vectors file that `name` means: that of a shipped adapter, or a path.
 
-    None takes the one beside the adapter, if there is one.
+    None takes the one next to the adapter, if there is one.
     """
     if name is not None:
         packaged = shipped().get(name)

@@ -1,4 +1,4 @@
-"""Adapters for states of one block and kind of position, beside the one for all of them.
+"""Adapters for states of one block and kind of position, in addition to the one for all of them.
 
 A set of adapters is a folder of adapter files, each readable by itself:
 
@@ -32,13 +32,13 @@ def is_specialist(path: Path) -> bool:
 
 
 def specialist_file(adapter_file: str | Path, layer: int, kind: str) -> Path:
-    """Where the specialist for one place is kept: beside the adapter's file."""
+    """Where the specialist for one place is kept: next to the adapter's file."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.layer_{layer}_at_{kind}{path.suffix}")
 
 
 def specialist_files(adapter_file: str | Path) -> dict[tuple[int, str], Path]:
-    """The specialists beside an adapter's file, by layer and kind of position, in this order."""
+    """The specialists next to an adapter's file, by layer and kind of position, in this order."""
     path = Path(adapter_file)
     if is_specialist(path):
         return {}

@@ -88,7 +88,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{facts['num_parameters']:,} parameters, width {facts['dim']:,}, "
             f"{facts['file_bytes']:,} bytes",
         ),
-        ("input", "normalised to unit length" if facts["normalize_input"] else "as it is"),
+        ("input", "normalized to unit length" if facts["normalize_input"] else "as it is"),
     ]
     if facts["scale"] is not None:
         found.append(("scale", f"{facts['scale']:.4g} (started at {facts['init_scale']:g})"))

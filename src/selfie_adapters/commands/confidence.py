@@ -55,7 +55,7 @@ def fit(
     model
         Hub id, local folder, .gguf file, or demo.
     out
-        File to write; default: {adapter}.confidence.json beside the adapter, where selfie label
+        File to write; default: {adapter}.confidence.json next to the adapter, where selfie label
         finds it.
     figure
         SVG file for the reliability figure.

@@ -51,7 +51,7 @@ def write_training_file(
 
 
 def train_small_adapter(console: Console, model: FrozenModel, labels_file: Path, size: Size) -> Run:
-    """Train a scalar affine adapter on the file's vectors, in the folder `run` beside it."""
+    """Train a scalar affine adapter on the file's vectors, in the folder `run` next to it."""
     config = TrainConfig.model_validate(
         {
             "experiment_name": "run",

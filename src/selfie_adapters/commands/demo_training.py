@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from selfie_adapters.sources import Topic
 
 LAYERS = (8, 12, 16, 20, 24, 28)
-FURTHER = 3000  # nouns beside the 8,000 that have a split: to train on
+FURTHER = 3000  # nouns in addition to the 8,000 that have a split: to train on
 FURTHER_OF_SPECIALISTS = 12_000
 STEPS = 2600  # of 64 examples
 SPECIALISTS: dict[tuple[int, str], int] = {
@@ -35,7 +35,7 @@ SEED = 0
 
 
 def train_demo_adapter(folder: Path, console: Console, device: str | None = None) -> Path:
-    """Capture and train; returns the file of the set's general adapter, with means beside.
+    """Capture and train; returns the file of the set's general adapter; its means are next to it.
 
     Two and a half hours on one core of a Xeon with AMX. Raises TrainingStopped if it is stopped;
     calling it again resumes.

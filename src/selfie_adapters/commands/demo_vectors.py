@@ -50,7 +50,7 @@ def captured(
 ) -> Tensor:
     """One vector per topic, minus the shipped mean of the place: [n, d_model].
 
-    Held-out topics stand in sentences that no training topic stands in. progress: called with how
+    Held-out topics are in sentences that contain no training topic. progress: called with how
     many more are done.
     """
     settings = TopicSettings(

@@ -65,7 +65,7 @@ def label(
         Adapter file, hub path owner/repo/file.safetensors, or a shipped one's name (default for the
         model demo: demo); none, and the default for other models, is untrained SelfIE.
     confidence
-        Confidence file; the one beside the adapter if there is one and it fits.
+        Confidence file; the one next to the adapter if there is one and it fits.
     mean
         safetensors file with a tensor layer_{i} or layer_{i}_at_{position}, subtracted from the
         vectors first.
@@ -84,7 +84,7 @@ def label(
     samples
         Labels a vector and scale.
     best_of
-        Draw so many a scale and keep the one with the highest gain over the zero vector.
+        Samples per scale; the one with the highest gain over the zero vector is kept.
     explain
         With best-of: keep all, ranked, and show why for the first few vectors.
     show_withheld

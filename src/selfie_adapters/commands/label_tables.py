@@ -26,7 +26,7 @@ _FEWEST_COMPARED = 4  # vectors of either kind below which no interval is comput
 
 
 def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
-    """The first labels with the given ones beside them, how many are equal, and what the controls
+    """The first labels with the given ones, how many are equal, and what the controls
     mean for this run. show_withheld: labels that are withheld too.
 
     Raises DataError for a file of labels that was damaged since it was written.

@@ -43,7 +43,7 @@ def topics(
     layers
         Blocks whose output is taken, zero-based; one section of the file each.
     out
-        Training file to write (.json or .json.gz); vectors and mean go beside it.
+        Training file to write (.json or .json.gz); vectors and mean are written next to it.
     question
         What a name is put into.
     chat
@@ -53,8 +53,8 @@ def topics(
         when negative, and name, the last token of the topic's name in the sentences of --frames;
         several as in -1,name.
     frames
-        File of sentences with {} for the name, one a line; every fifth is kept for held-out topics.
-        Default: 60 sentences of the package.
+        File of sentences with {} for the name, one per line; every fifth is kept for held-out
+        topics. Default: 60 sentences of the package.
     frames_per_topic
         Sentences each name is put into.
     names_only

@@ -50,7 +50,7 @@ def sae(
     sae_id
         SAE of the release.
     sae_path
-        SAE on disk: a folder, or a file with a decoder. Beside --release: its weights' file.
+        SAE on disk: a folder, or a file with a decoder. With --release: its weights' file.
     layer
         Block whose output the vectors are directions of, zero-based; where nothing else says it.
     neuronpedia_id

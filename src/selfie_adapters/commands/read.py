@@ -65,7 +65,7 @@ def read(
     mean
         File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted first.
     confidence
-        Calibration file (selfie confidence fit); default: the one beside the adapter, if it fits.
+        Calibration file (selfie confidence fit); default: the one next to the adapter, if it fits.
     chat
         The tokenizer's own chat template, a bare turn without system prompt, or none; default: that
         of the vectors the adapter was trained on, else of the mean file, else template.

@@ -55,7 +55,7 @@ def serve(
         Adapter file; give it twice to compare two. Default: demo, for the model demo.
     mean
         File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted from a
-        prompt's states; default: the file beside the first adapter, if there is one.
+        prompt's states; default: the file next to the first adapter, if there is one.
     host
         Address to listen on; from any but this machine's own, a token is asked for.
     port

@@ -46,7 +46,7 @@ def train(
         Replace the run that lives in the run folder already.
     eval_only
         Train nothing: measure the adapter of --resume (its best), or of the configuration's
-        training.resume_from_checkpoint, beside its controls.
+        training.resume_from_checkpoint, alongside its controls.
     json
         With --eval-only: print one JSON object.
     """

@@ -48,7 +48,7 @@ def _whole(part: str) -> list[int | None]:
 
 
 def split_numbers(value: Any) -> Any:
-    """Numbers as a list, where `value` is text ("0,5,9", "4:28:4") or a list with such texts.
+    """Numbers as a list, where `value` is text ("0,5,9", "4:28:4") or a list with such strings.
 
     A range start:stop:step needs both ends; stop is excluded. Anything else is returned as it is,
     for pydantic to check. Raises ValueError for text that is not such a list.

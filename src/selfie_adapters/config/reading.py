@@ -78,7 +78,7 @@ def read_config(
 ) -> Config:
     """Read a YAML (or JSON) file, change it by `overrides` ("section.key=value"), and check it.
 
-    defaults: values of top-level keys that the file leaves out or leaves empty. given: values,
+    defaults: values of top-level keys that the file omits or leaves empty. given: values,
     nested as the sections are, that replace the file's. A path in the file is relative to the
     working directory, or, if nothing is there, to the file.
     Raises MissingFileError, or ConfigError that lists every problem with its place and fix.
@@ -117,7 +117,7 @@ def merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _from_file(values: dict[str, Any], kind: type[Section], file: Path) -> dict[str, Any]:
-    """Values with their paths resolved: as they are, or beside the file where only that exists."""
+    """Values with their paths resolved: as they are, or next to the file where only that exists."""
     result = dict(values)
     for name, field in _fields(kind).items():
         value, section = result.get(name), own_section(field.annotation)
@@ -268,7 +268,7 @@ def _shown(problem: ErrorDetails) -> str:
 
 
 def _keys_beside(kind: type[Section], place: tuple[str | int, ...]) -> list[str]:
-    """Valid keys of the section in which the last part of `place` stands."""
+    """Valid keys of the section that contains the last part of `place`."""
     section = kind
     for part in place[:-1]:
         field = _fields(section).get(str(part))

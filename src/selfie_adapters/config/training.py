@@ -54,12 +54,12 @@ class ModelSection(Section):
     enable_gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, less memory."""
     load_in_8bit: bool = False
-    """Quantise the frozen weights to 8 bits (extra quant)."""
+    """Quantize the frozen weights to 8 bits (extra quant)."""
     load_in_4bit: bool = False
-    """Quantise the frozen weights to 4 bits, NF4 (extra quant)."""
+    """Quantize the frozen weights to 4 bits, NF4 (extra quant)."""
 
     @model_validator(mode="after")
-    def _one_quantisation(self) -> ModelSection:
+    def _one_quantization(self) -> ModelSection:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("load_in_8bit and load_in_4bit exclude each other; keep one")
         return self
@@ -85,7 +85,7 @@ class DataSection(Section):
     """Shuffle vectors instead of examples: labels of a vector stay neighbours, so that they share
     the work on its prompt: much faster where vectors have many labels."""
     num_workers: NotNegativeCount = 0
-    """Accepted and not needed: vectors are memory-mapped, labels tokenised once."""
+    """Accepted and not needed: vectors are memory-mapped, labels tokenized once."""
     strip_labels: bool = False
     """Remove whitespace around labels."""
     eos_token: str | None = None
@@ -199,7 +199,7 @@ class LoggingSection(Section):
     use_mlflow: bool = False
     """Mirror metrics to mlflow."""
     mlflow_tracking_uri: str | None = None
-    """Where mlflow keeps its runs; null takes the folder mlruns beside the run folder."""
+    """Where mlflow keeps its runs; null takes the folder mlruns next to the run folder."""
     mlflow_experiment_name: str | None = None
     """Experiment in mlflow; null takes experiment_name."""
     use_wandb: bool = False

@@ -29,7 +29,7 @@ class TopicWritingSettings(Section):
     titles: str
     """JSON ({"titles": […]} or a list), JSONL, or one title a line; .gz too."""
     limit: Count | None = None
-    """So many titles, drawn at random; null takes all."""
+    """Number of titles, sampled at random; null: all."""
     earlier: tuple[str, ...] = ()
     """candidates.jsonl of earlier runs, merged with this one's."""
     writer: WriterSettings
@@ -45,7 +45,7 @@ class TopicWritingSettings(Section):
     labels: Count = 8
     """Of every title and run."""
     runs: Count = 1
-    """So many times every title is asked about."""
+    """Questions per title."""
     temperature: NotNegative = 0.8
     max_tokens: Count = 800
     least_mark: Share = 0.6

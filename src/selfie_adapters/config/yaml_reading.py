@@ -152,7 +152,7 @@ class _Builder:
         if (name not in _SCALARS and kind is yaml.ScalarNode) or not isinstance(node, kind):
             shown = "!!" + name if name != node.tag else node.tag
             raise _Refused(
-                node, f"not valid YAML here: the tag {shortened(shown)} is not read; leave it out"
+                node, f"not valid YAML here: the tag {shortened(shown)} is not read; remove it"
             )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
@@ -196,7 +196,7 @@ def _text(node: yaml.ScalarNode) -> str:
         except UnicodeDecodeError:
             raise _Refused(node, "half of a surrogate pair; write the character itself") from None
     if "\0" in text:
-        raise _Refused(node, "a NUL character; leave it out")
+        raise _Refused(node, "a NUL character; remove it")
     return text
 
 
@@ -248,6 +248,6 @@ _Composer.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _AS_TEXT]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# YAML 1.1 reads 1e-3 as text for want of a point; JSON and everybody else mean the number.
+# YAML 1.1 reads 1e-3 as text because it has no point; JSON and other readers take the number.
 _EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _Composer.add_implicit_resolver(_TAG + "float", _EXPONENT, list("-+.0123456789"))

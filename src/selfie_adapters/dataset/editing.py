@@ -94,7 +94,7 @@ def split_file(
 
 
 def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
-    """Write a vector file as the other kind beside it (`.pt` → `.safetensors`, all others →
+    """Write a vector file as the other kind next to it (`.pt` → `.safetensors`, all others →
     `.pt`); for a training file, all its vector files, and `filename` in it.
 
     Old vector files stay. Returns what was written. Raises like `open_vectors` and `load_dataset`;

@@ -171,11 +171,11 @@ def save_dataset(
     labels_file: str | Path,
     sections: Sequence[Section],
     overwrite: bool = False,
-    beside: Mapping[str, bytes] | None = None,
+    companions: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write vectors (beside the JSON, under each section's `filename`), then the JSON itself.
+    """Write vectors (next to the JSON, under each section's `filename`), then the JSON itself.
 
-    beside: other files that belong to these vectors, content by name. They are written between
+    companions: other files that belong to these vectors, content by name. They are written between
     the two: whenever the writer is killed, older labels do not go with a newer file of them.
 
     Raises DataError, and writes nothing, if the result could not be read back or if a `filename`
@@ -193,7 +193,7 @@ def save_dataset(
         raise DataError(f"{labels_file}: {wrong}")
     folder = Path(labels_file).parent
     targets = [inside(folder, section.metadata["filename"]) for section in sections]
-    others = {inside(folder, name): content for name, content in (beside or {}).items()}
+    others = {inside(folder, name): content for name, content in (companions or {}).items()}
     for file in (*targets, *others, Path(labels_file)):
         check_free(file, overwrite)
     for target, section in zip(targets, sections, strict=True):
@@ -234,5 +234,5 @@ def _row_problems(place: str, section: Section, vector_file: Path) -> Iterator[P
         yield Problem(
             f"{place}, item {numbers[row]}, index",
             f"row {row} of {vector_file} is {what}",
-            "Leave it out of the labels.",
+            "Remove it from the labels.",
         )

@@ -167,7 +167,7 @@ def _one_item_problems(
         yield Problem(f"{place}, split", f"{split!r:.40} is none of train, val, test", hint)
     if "labels" in item:
         if not isinstance(labels, list):
-            yield Problem(f"{place}, labels", f"{_kind(labels)}", "Write a list of texts.")
+            yield Problem(f"{place}, labels", f"{_kind(labels)}", "Write a list of strings.")
         elif not labels:
             yield Problem(
                 f"{place}, labels", "an empty list", "Give a label or leave the item out."

@@ -1,6 +1,6 @@
 """Rows that a model has read and reads on, with its cache where the cache can be trusted.
 
-Where a model's cache is good for nothing (`cache_use`), rows are read again from their beginning.
+Where a model's cache cannot be used (`cache_use`), rows are read again from their beginning.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class LabelBatch:
 def build_batch(
     prompt: BoundPrompt, labels: LabelTokens, chosen: Tensor, row_of: Tensor | None = None
 ) -> LabelBatch:
-    """Lay out the labels `chosen` ([n], indices into `labels`) behind the prompt's suffix.
+    """Arrange the labels `chosen` ([n], indices into `labels`) behind the prompt's suffix.
 
     row_of: [n], the row of each label, 0…rows-1, none empty; None gives each a row of its own.
     """

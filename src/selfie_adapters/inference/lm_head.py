@@ -149,25 +149,25 @@ class _TokenLoss(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, predictors: Tensor, smoothing: float
     ) -> Tensor:
-        losses, normalisers = targets.new_empty(targets.shape, dtype=torch.float32), []
+        losses, normalizers = targets.new_empty(targets.shape, dtype=torch.float32), []
         for rows in _blocks(logits.shape[0], logits):
             inside, local = _inside(rows, logits.shape[0], predictors)
             values, largest = _shifted(logits[rows])
-            losses[inside], normaliser = _losses(values, local, targets[inside], smoothing)
-            normalisers.append(normaliser + largest)
-        ctx.save_for_backward(logits, targets, predictors, torch.cat(normalisers))
+            losses[inside], normalizer = _losses(values, local, targets[inside], smoothing)
+            normalizers.append(normalizer + largest)
+        ctx.save_for_backward(logits, targets, predictors, torch.cat(normalizers))
         ctx.smoothing = smoothing
         return losses
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = grads
-        logits, targets, predictors, normalisers = ctx.saved_tensors
+        logits, targets, predictors, normalizers = ctx.saved_tensors
         smoothing = ctx.smoothing
         result = torch.empty_like(logits)
         for rows in _blocks(logits.shape[0], logits):
             inside, local = _inside(rows, logits.shape[0], predictors)
-            slope = (logits[rows].float() - normalisers[rows].unsqueeze(1)).exp_()
+            slope = (logits[rows].float() - normalizers[rows].unsqueeze(1)).exp_()
             # d loss / d logit = softmax - (1 - smoothing) * onehot - smoothing / vocabulary
             total = grad.new_zeros(slope.shape[0]).index_add(0, local, grad[inside]).unsqueeze(1)
             if smoothing:
@@ -198,10 +198,10 @@ class _HeadLoss(torch.autograd.Function):
         for rows in _blocks(hidden.shape[0], weight.T):
             inside, local = _inside(rows, hidden.shape[0], predictors)
             values, _ = _shifted(torch.nn.functional.linear(hidden[rows], weight, bias))
-            losses[inside], normaliser = _losses(values, local, targets[inside], smoothing)
+            losses[inside], normalizer = _losses(values, local, targets[inside], smoothing)
             if wanted:  # values hold exp(logit - largest) by now
                 product = values.to(weight.dtype) @ weight
-                expected[rows] = product / normaliser.exp().unsqueeze(1)
+                expected[rows] = product / normalizer.exp().unsqueeze(1)
         ctx.save_for_backward(weight, expected, targets, predictors)
         ctx.smoothing = smoothing
         return losses
@@ -243,14 +243,14 @@ def _shifted(logits: Tensor) -> tuple[Tensor, Tensor]:
 def _losses(
     values: Tensor, rows: Tensor, targets: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Losses of `targets` predicted by `rows` of the shifted logits, and each row's normaliser.
+    """Losses of `targets` predicted by `rows` of the shifted logits, and each row's normalizer.
 
     `values` is left holding its exponential.
     """
     right = values[rows, targets]
     mean = values.mean(dim=-1)[rows] if smoothing else None
-    normaliser = values.exp_().sum(dim=-1).log_()
-    losses = normaliser[rows] - right
+    normalizer = values.exp_().sum(dim=-1).log_()
+    losses = normalizer[rows] - right
     if mean is not None:
-        losses = (1 - smoothing) * losses + smoothing * (normaliser[rows] - mean)
-    return losses, normaliser
+        losses = (1 - smoothing) * losses + smoothing * (normalizer[rows] - mean)
+    return losses, normalizer

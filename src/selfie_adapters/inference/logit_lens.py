@@ -1,6 +1,6 @@
 """The logit lens: a state read through the model's own final norm and head, without training.
 
-nostalgebraist, "interpreting GPT: the logit lens" (2020). The vectors are centred: a state minus
+nostalgebraist, "interpreting GPT: the logit lens" (2020). The vectors are centered: a state minus
 the mean of its block and kind of position. Which modules are between the last block and the logits
 is tried once per model, not looked up by name.
 """
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 256  # a row of logits takes up to 1 MB
 
 
 def lens_words(model: FrozenModel, vectors: Tensor) -> list[str]:
-    """The most likely token of each centred vector, decoded, without whitespace around it.
+    """The most likely token of each centered vector, decoded, without whitespace around it.
 
     vectors: [n, d_model]. Raises like `lens_logits`.
     """
@@ -32,7 +32,7 @@ def lens_words(model: FrozenModel, vectors: Tensor) -> list[str]:
 
 
 def lens_logits(model: FrozenModel, vectors: Tensor) -> Iterator[Tensor]:
-    """Logits of centred vectors [n, d_model]: pieces of [rows, vocabulary], float32, on the CPU.
+    """Logits of centered vectors [n, d_model]: pieces of [rows, vocabulary], float32, on the CPU.
 
     The model's own final norm and head are called on each vector; a vector's length does not
     matter to a norm. Scaling or capping that a model does to its logits afterwards is omitted: it

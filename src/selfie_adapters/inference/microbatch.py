@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.once import once_per_network
 
-# Small micro-batches stay in a CPU's cache; a GPU wants large products (docs/benchmarks.md).
+# Small micro-batches stay in a CPU's cache; a GPU is fast with large matmuls (docs/benchmarks.md).
 TOKENS_PER_MICROBATCH = {"cpu": 512, "cuda": 8192}
-# CUDA graphs hold their memory beside what other passes use.
+# CUDA graphs hold memory in addition to what other passes use.
 _SHARE_OF_MEMORY = {"cpu": 0.5, "cuda": 0.35}
 
 # Labels of one vector share a row up to about this many label tokens. Attention is quadratic in
@@ -27,7 +27,7 @@ _TOKENS_PER_ROW = 64  # prompt and label
 def tokens_per_microbatch(model: FrozenModel) -> int:
     """Tokens that a micro-batch may have, at least 1.
 
-    Bounded by the memory that the machine has beside the weights, not by what happens to be free:
+    Bounded by the memory that the machine has besides the weights, not by what happens to be free:
     the same run is cut the same way, and so gives the same bits, each time.
     """
     device = model.device

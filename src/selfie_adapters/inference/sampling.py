@@ -36,7 +36,7 @@ def row_uniforms(seeds: Sequence[int], steps: int) -> Tensor:
     return drawn
 
 
-def penalised(logits: Tensor, so_far: Tensor, penalty: float) -> Tensor:
+def penalized(logits: Tensor, so_far: Tensor, penalty: float) -> Tensor:
     """Logits with the tokens that a row has generated made less likely: the repetition penalty.
 
     logits: [rows, vocabulary]; so_far: [rows, tokens generated]. A positive logit is divided by
@@ -61,7 +61,7 @@ def next_tokens(
     values = logits.float()
     scores = values
     if so_far is not None:
-        scores = penalised(values, so_far, sampling.repetition_penalty)
+        scores = penalized(values, so_far, sampling.repetition_penalty)
     if sampling.temperature == 0:
         chosen = scores.argmax(dim=-1)
     else:

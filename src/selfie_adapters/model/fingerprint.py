@@ -102,5 +102,5 @@ def _checksum(weight: Tensor) -> int:
             chunk = padded
         words = chunk.view(torch.int64)
         weighted = int((words * factors[: words.numel()]).sum())
-        total += weighted + start // 4 * int(words.sum())  # factors go on where they stopped
+        total += weighted + start // 4 * int(words.sum())  # factors continue where they stopped
     return total % 2**64

@@ -37,8 +37,8 @@ def dense_folder(gguf: Path, dtype: torch.dtype) -> Path:
     file = gguf.resolve()
     facts = file.stat()
     key = hashlib.sha256(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    number_format = str(dtype).removeprefix("torch.")
-    folder = cache_dir() / "models" / f"{gguf.stem}-{key}-{number_format}"
+    dtype_name = str(dtype).removeprefix("torch.")
+    folder = cache_dir() / "models" / f"{gguf.stem}-{key}-{dtype_name}"
     if not is_complete(folder):
         dequantize(gguf, folder, dtype)
     return folder

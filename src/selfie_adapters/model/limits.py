@@ -72,7 +72,7 @@ def check_ids(model: FrozenModel, ids: Sequence[int], what: str) -> None:
 
 
 def check_texts(model: FrozenModel, rows: Sequence[Sequence[int]], what: str) -> None:
-    """Raise PromptError if the model cannot take one of the tokenized texts.
+    """Raise PromptError if the model cannot take one of the tokenized prompts.
 
     what: such as "topic"; the message adds the text's number.
     """

@@ -126,7 +126,7 @@ def load_model(
     """
     name = str(name_or_path)
     place = resolve_device(device_map)
-    number_format = resolve_dtype(dtype, place, job)
+    chosen_dtype = resolve_dtype(dtype, place, job)
     with _loading(name):
         source = find_model(name)
         if quantize:
@@ -134,13 +134,13 @@ def load_model(
         if source.adapter is not None:
             check_peft(source.adapter, source.base)
         if source.gguf is not None:
-            source = ModelSource(name, str(dense_folder(source.gguf, number_format)))
+            source = ModelSource(name, str(dense_folder(source.gguf, chosen_dtype)))
         tokenizer = AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
         if embedding_only:
             _check_alone(source)
-            network = embedding_network(source, number_format, _NO_CODE)
+            network = embedding_network(source, chosen_dtype, _NO_CODE)
             return FrozenModel(network, tokenizer, name, source.revision, embedding_only=True)
-        network = _network(source, number_format, place, quantize)
+        network = _network(source, chosen_dtype, place, quantize)
         if source.adapter is not None:
             network = merged(network, source.adapter)
     if source.adapter == source.base:
@@ -159,7 +159,7 @@ def _network(
     """The base model of `source`, complete."""
     options: dict[str, Any] = {"dtype": dtype, "device_map": place, **_NO_CODE}
     if is_cpu(place):
-        # Rows here are some 30 tokens; on CPUs the fused kernel is slower than plain products at
+        # Rows here are some 30 tokens; on CPUs the fused kernel is slower than plain matmuls at
         # that length (docs/benchmarks.md).
         options["attn_implementation"] = "eager"
     if quantize:
@@ -193,7 +193,7 @@ def _check_alone(source: ModelSource) -> None:
 def _check_quantizable(source: ModelSource, quantize: Literal["8bit", "4bit"]) -> None:
     if source.gguf is not None:
         raise ModelError(
-            f"{source.name}: a GGUF file is dequantised on loading, not quantised again. Leave "
+            f"{source.name}: a GGUF file is dequantized on loading, not quantized again. Leave "
             "load_in_8bit and load_in_4bit out, or name the model's own weights."
         )
     if source.adapter is not None:

@@ -1,6 +1,6 @@
 """A PEFT adapter (LoRA) merged into its base model.
 
-transformers loads an adapter that it finds beside a model by itself where peft is installed, and
+transformers loads an adapter that it finds next to a model by itself where peft is installed, and
 ignores it without a word where it is not. Here it is merged into the dense weights, or the model is
 refused.
 """
@@ -23,8 +23,8 @@ from selfie_adapters.model.source import LORA_CONFIG
 
 def check_peft(adapter: str, base: str) -> None:
     """Raise MissingExtraError unless peft is installed."""
-    beside = f" ({LORA_CONFIG} beside the model's own files)" if adapter == base else ""
-    require_extra("peft", f"{adapter}: a LoRA on {base}{beside}. Merging it")
+    where = f" ({LORA_CONFIG} next to the model's own files)" if adapter == base else ""
+    require_extra("peft", f"{adapter}: a LoRA on {base}{where}. Merging it")
 
 
 @contextlib.contextmanager

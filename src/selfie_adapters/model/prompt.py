@@ -194,7 +194,7 @@ def _check_nothing_added(
 
 
 def _usual_begin_tokens(tokenizer: PreTrainedTokenizerBase, begin: int) -> int:
-    """How many begin-of-text tokens this tokenizer's own texts (a chat, else plain) hold.
+    """How many begin-of-text tokens this tokenizer's own prompts (a chat, else plain) have.
 
     0 if they do not begin with one: having one defined says little, GPT-NeoX never uses its own.
     """

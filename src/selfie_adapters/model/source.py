@@ -197,7 +197,7 @@ def _of_repository(name: str, revision: str | None = None) -> ModelSource:
     adapter = model_file(name, LORA_CONFIG, revision)
     if config is None and adapter is not None:
         return _base_of(name, _adapter_config(adapter), name, weights=True)
-    if adapter is not None:  # a model with an adapter beside it
+    if adapter is not None:  # a model with an adapter next to it
         from huggingface_hub import snapshot_download
 
         folder = snapshot_download(name, revision=_commit(config) or revision)

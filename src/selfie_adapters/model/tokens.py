@@ -10,7 +10,7 @@ from selfie_adapters.errors import PromptError
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text`, special tokens recognised, none added (invariant 3)."""
+    """Ids of `text`, special tokens recognized, none added (invariant 3)."""
     return tokenizer.encode(text, add_special_tokens=False)
 
 
@@ -51,9 +51,9 @@ def leading(ids: list[int] | tuple[int, ...], token: int) -> int:
 
 
 def begun_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, with exactly one begin token in front where plain texts have one.
+    """Ids of each text, with exactly one begin token in front where plain text has one.
 
-    Special tokens in the texts are recognised. Raises PromptError for a doubled begin token: it
+    Special tokens in them are recognized. Raises PromptError for a doubled begin token: it
     moves every state of the text, and nobody means it.
     """
     begin, added = tokenizer.bos_token_id, plain_begin(tokenizer)

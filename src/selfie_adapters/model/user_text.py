@@ -12,7 +12,7 @@ from selfie_adapters.model.tokens import begun_ids
 
 
 class UserText:
-    """One chat format for many texts: every prompt that is read, captured or asked goes through it.
+    """One chat format for many prompts: each that is read, captured or asked is formatted by it.
 
     chat: the tokenizer's own "template" (with whatever system prompt it brings), a "bare" turn
     without one, or "none": the text as it is. Raises PromptError where there is no such format.
@@ -50,7 +50,7 @@ class UserText:
 
 
 def as_chat(tokenizer: PreTrainedTokenizerBase, user: str, chat: Chat) -> str:
-    """`UserText.text` of one text; the begin token that plain texts get is not in it."""
+    """`UserText.text` of one text; the begin token that plain text gets is not in it."""
     return UserText(tokenizer, chat).text(user)
 
 

@@ -116,7 +116,7 @@ def _check_pickle_size(file: Path, size: int) -> None:
     """A pickle's objects may take 80 times its size: it must be a small part of a large file."""
     if size > _PICKLE_FLOOR and size > file.stat().st_size // 16:
         raise DataError(
-            f"{file}: holds {size:,} bytes of Python objects beside its tensors. "
+            f"{file}: holds {size:,} bytes of Python objects besides its tensors. "
             "Save the tensor itself: torch.save(tensor, path)."
         )
 

@@ -82,10 +82,10 @@ def fit(x: Tensor, y: Tensor, seed: int = 0) -> Regression:
     held = max(1, round(HELD_OUT * len(x)))
     train, test = order[held:], order[:held]
     solve = _solver(x[train], y[train])
-    centred = (x[test] - x[train].mean(0)).double()
+    centered = (x[test] - x[train].mean(0)).double()
     wanted = (y[test] - y[train].mean(0)).double()
     shares = [
-        float(1 - (wanted - centred @ solve(ridge)).square().sum() / wanted.square().sum())
+        float(1 - (wanted - centered @ solve(ridge)).square().sum() / wanted.square().sum())
         for ridge in RIDGES
     ]
     best = max(range(len(RIDGES)), key=shares.__getitem__)
@@ -95,8 +95,8 @@ def fit(x: Tensor, y: Tensor, seed: int = 0) -> Regression:
 
 
 def _covariance(x: Tensor) -> Tensor:
-    centred = (x - x.mean(0)).double()
-    return centred.T @ centred / len(x)
+    centered = (x - x.mean(0)).double()
+    return centered.T @ centered / len(x)
 
 
 def _solver(x: Tensor, y: Tensor) -> Callable[[float], Tensor]:
@@ -181,7 +181,7 @@ def closed_form_start(
 ) -> ClosedFormStart:
     """Set `adapter` to the regression of label embeddings on vectors, at the sizes of least loss.
 
-    vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, texts,
+    vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, strings,
     vector_of: tokens, text and vector of the label of each example. chosen: the examples to start
     from, None: all. Costs one pass over at most 10·d_model vectors and some twenty forward passes
     of `PROBES` examples, none with gradients.

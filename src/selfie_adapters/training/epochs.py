@@ -82,7 +82,7 @@ def read_split(
     end_id: int,
     strip_labels: bool,
 ) -> Split:
-    """The examples of a split with their labels tokenised."""
+    """The examples of a split with their labels tokenized."""
     examples = dataset.examples(which)
     labels = [label.strip() for label in examples.labels] if strip_labels else examples.labels
     return Split(dataset, examples, tokenize_labels(tokenizer, labels, end_id))

@@ -240,8 +240,8 @@ class _Trainer:
         if not self._gradient_seen and norm == 0:
             raise TrainingError(
                 f"step {self.step + 1}: no gradient reaches the adapter through the model "
-                f"{self.setup.model.name}. Packed weights (GGUF without dequantising, some "
-                "quantised formats) pass none on, and a training.max_loss below every token's "
+                f"{self.setup.model.name}. Packed weights (GGUF without dequantizing, some "
+                "quantized formats) pass none on, and a training.max_loss below every token's "
                 "loss leaves none."
             )
         self._gradient_seen = True

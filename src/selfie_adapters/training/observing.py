@@ -16,7 +16,7 @@ from selfie_adapters.model.prefix import shareable
 from selfie_adapters.training.setup import Setup
 from selfie_adapters.training.tracking import Tracker
 
-_SINGULAR_VALUES = 64  # at most so many are written down
+_SINGULAR_VALUES = 64  # at most this number is recorded
 
 
 def observe(setup: Setup, tracker: Tracker, step: int) -> None:
@@ -49,7 +49,7 @@ def show_singular_values(setup: Setup, tracker: Tracker, step: int) -> None:
 
 
 def show_samples(setup: Setup, tracker: Tracker, step: int, count: int) -> None:
-    """Labels that the model writes now, beside the given ones; the same vectors each time."""
+    """Labels that the model generates now, with the given ones; the same vectors each time."""
     split = setup.val if len(setup.val) else setup.train
     rows = torch.linspace(0, len(split) - 1, min(count, len(split))).long().unique()
     with torch.no_grad():

@@ -97,7 +97,7 @@ def set_up(
 def new_adapter(config: TrainConfig, model: FrozenModel) -> Adapter:
     """The configured adapter at its initial values, on the model's device."""
     projection = config.projection
-    # Published configurations name a rank beside kinds that have none.
+    # Published configurations name a rank for kinds that have none.
     rank = projection.low_rank_rank if KINDS[projection.type].takes_rank else None
     adapter = create_adapter(
         projection.type,

@@ -1,4 +1,4 @@
-"""Going on from an adapter file (`training.resume_from_checkpoint`), the published `.pt` included.
+"""Start from an adapter file (`training.resume_from_checkpoint`), the published `.pt` included.
 
 Its numbers become the start and its step the first step: the learning rate and the order of
 examples are functions of the step. A `.pt` that also holds the optimizer's state is gone on from

@@ -40,7 +40,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands. All fields are plain JSON values."""
+    """Progress of a training run. All fields are plain JSON values."""
 
     step: Count  # optimizer steps done
     total_steps: Count  # of the whole run, which the learning rate depends on

@@ -34,7 +34,7 @@ class Tracker:
     def __init__(self, metrics: Path | None, console: Console | None, log_every: int = 1) -> None:
         """metrics None writes nothing, console None is silent: a process that is not the writer.
 
-        log_every: training rows are written every so many steps, and at the last.
+        log_every: steps between two training rows; the last step has one too.
         """
         self._metrics = metrics
         self._console = console
@@ -107,7 +107,7 @@ class Tracker:
 
 
 def _numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers of a row by path ("validation/controls/zero"); lists and texts are omitted."""
+    """The numbers of a row by path ("validation/controls/zero"); lists and strings are omitted."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):

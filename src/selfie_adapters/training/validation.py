@@ -1,4 +1,4 @@
-"""Validation: the loss on held-out labels, beside what knows less than the adapter.
+"""Validation: the loss on held-out labels, compared with controls that know less than the adapter.
 
 zero       f(0) for every vector: the adapter's bias alone, which has not seen the vector
 shuffled   every example gets another vector of the split, through the adapter

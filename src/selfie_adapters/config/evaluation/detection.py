@@ -12,10 +12,10 @@ from selfie_adapters.config.types import Count, InFile, NotNegative, Numbers, Se
 
 
 class DetectionSettings(ModelSettings):
-    """Let a judge who reads labels tell which texts activate their latents."""
+    """Let a judge who reads labels tell which passages activate their latents."""
 
     texts: InFile
-    """Texts in which the latents are looked for: a .txt file with one text per line, or JSON lines
+    """Passages in which the latents are looked for: a .txt file with one per line, or JSON lines
     with "text"."""
     labels: Annotated[dict[str, InFile], Field(min_length=1)]
     """Name of a condition: label file (docs/formats.md), such as trained_labels.jsonl of a scoring
@@ -47,7 +47,7 @@ class DetectionSettings(ModelSettings):
     temperature: NotNegative = 0.0
     """Of the judge."""
     batch_size: Count = 16
-    """Texts in one forward pass."""
+    """Passages per forward pass."""
     seed: Seed = 0
 
     @field_validator("labels")

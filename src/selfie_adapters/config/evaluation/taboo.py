@@ -32,4 +32,4 @@ class TabooSettings(DeviceSettings):
     temperature: NotNegative = 0.0
     """Sampling temperature; 0 is greedy."""
     seed: Seed = 0
-    """Seed of the topics that are taken, of the texts, and of the controls."""
+    """Seed of the topics that are taken, of the descriptions, and of the controls."""
