@@ -53,14 +53,14 @@ class Gate:
 
 
 def test_who_asks_again_after_the_last_event_has_nobody_ahead(monkeypatch):
-    told = Job.tell
+    send = Job.send
 
     def slowly(self, event):
-        told(self, event)
+        send(self, event)
         if event is None:
-            time.sleep(0.2)  # a busy machine: the thread goes on late after the last event
+            time.sleep(0.2)  # a busy machine: the thread continues late after the last event
 
-    monkeypatch.setattr(Job, "tell", slowly)
+    monkeypatch.setattr(Job, "send", slowly)
 
     async def main():
         worker = Worker(2)

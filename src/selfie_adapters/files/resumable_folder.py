@@ -54,7 +54,8 @@ class ResumableFolder:
                     "file, or give another --out."
                 )
             return content
-        if found := min(self.path.glob(results), default=None):
+        there = self.path.glob(results) if exists(self.path) else ()
+        if found := min(there, default=None):
             raise ConfigError(
                 f"{found} holds results, and {self.config.name} that states what they were made "
                 "with is not in that folder. Restore that file, or give another --out."
