@@ -61,7 +61,11 @@ NAMES = {
     r"number_?format|anew|spelt": "dtype, again, written",
     _BRITISH.replace(r"\b", ""): "American spelling",
 }
-PENDING = ("src/selfie_adapters/evaluation/", "src/selfie_adapters/sources/")
+KEPT = (
+    "left out: every alias stands in the question",  # a key of results.json
+    '"Go on."',  # a sentence that a model reads
+)
+PENDING = ("src/selfie_adapters/evaluation/detection/",)
 
 
 def searched_files() -> Iterator[Path]:
@@ -76,6 +80,8 @@ def searched_files() -> Iterator[Path]:
 
 def prose_and_names(path: Path, text: str) -> Iterator[tuple[int, str, bool]]:
     """(line number, text, whether it is a name) of everything that is searched in a file."""
+    for content in KEPT:
+        text = text.replace(content, "''")
     if path.suffix != ".py":
         if path.suffix == ".md":  # code is not prose; line numbers stay
             text = re.sub(r"```.*?```", lambda code: "\n" * code[0].count("\n"), text, flags=re.S)

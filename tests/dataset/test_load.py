@@ -234,7 +234,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path, content, patterns):
         ({"index": 1, "labels": [], "split": "val"}, ["labels", "an empty list"]),
         ({"index": 1, "labels": ["  "], "split": "val"}, ["labels", "a blank text"]),
         ({"index": 1, "labels": [None], "split": "val"}, ["labels", "null"]),
-        ({"index": 1, "labels": "cat", "split": "val"}, ["labels", "a text", "list of texts"]),
+        ({"index": 1, "labels": "cat", "split": "val"}, ["labels", "a text", "list of strings"]),
         ({"index": 1, "label": ["a"], "split": "val"}, ['"labels" is missing', 'it by "label"']),
         (["a"], ["item 1", "a list where an object is expected"]),
     ],

@@ -351,10 +351,10 @@ def test_means_are_subtracted_by_layer(settings, tmp_path, golden_dir):
         run(tmp_path / "none", with_mean)
     run(tmp_path / "mean", with_mean.model_copy(update={"layer": 3}))
     vectors = load_file(tmp_path / "v.safetensors")["v"]
-    save_file({"v": vectors - mean}, tmp_path / "centred.safetensors")
+    save_file({"v": vectors - mean}, tmp_path / "centered.safetensors")
     run(
         tmp_path / "hand",
-        options.model_copy(update={"source": str(tmp_path / "centred.safetensors")}),
+        options.model_copy(update={"source": str(tmp_path / "centered.safetensors")}),
     )
     assert rows(tmp_path / "mean") == rows(tmp_path / "hand")
 

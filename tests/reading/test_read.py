@@ -93,8 +93,8 @@ def test_the_mean_is_subtracted_before_anything_else(model, labeller):
     cells = cells_of(labeller, plan, mean=means)
     ids = [token.id for token in plan.tokens]
     for row, layer in enumerate((0, 1)):
-        centred = hidden(model, ids, layer)[2:3] - mean[row]
-        ((label,),) = labeller.label(centred, max_new_tokens=LIMIT)
+        centered = hidden(model, ids, layer)[2:3] - mean[row]
+        ((label,),) = labeller.label(centered, max_new_tokens=LIMIT)
         assert cells[layer, 2].raw == label.raw
 
 

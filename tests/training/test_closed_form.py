@@ -64,15 +64,15 @@ def test_the_ridge_is_strong_where_vectors_say_nothing():
 
 def test_the_low_rank_map_is_the_nearest_on_the_vectors(pairs):
     x, _, matrix = pairs
-    centred = x - x.mean(0)
-    covariance = centred.T @ centred / len(x)
-    wanted = centred @ matrix
+    centered = x - x.mean(0)
+    covariance = centered.T @ centered / len(x)
+    wanted = centered @ matrix
     # on the data itself: the best rank-3 approximation of the outputs (Eckart and Young)
     left, sizes, right = torch.linalg.svd(wanted, full_matrices=False)
     best = (left[:, :3] * sizes[:3]) @ right[:3]
     u, v = low_rank(matrix, covariance, 3)
     assert u.shape == v.shape == (12, 3)
-    torch.testing.assert_close(centred @ u @ v.T, best, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(centered @ u @ v.T, best, rtol=1e-3, atol=1e-3)
     assert float(u.norm()) == pytest.approx(float(v.norm()), rel=1e-4)
 
 

@@ -2,7 +2,7 @@
 
 Each gives an open answer, its best token as a word, and scores of candidate names. The names'
 tokens are those that they have inside a sentence, after a space: tokens of whole words begin with
-one, so that each baseline is as good as it can be. Vectors are centred: a state minus the mean of
+one, so that each baseline is as good as it can be. Vectors are centered: a state minus the mean of
 its block and kind of position.
 """
 
@@ -130,8 +130,8 @@ class RidgeProbe:
 
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         of_names = label_embeddings(self._model, word_tokens(self._model, names))
-        centred = (of_names - self._regression.mean_y).double()
-        return unit_norm(self._predicted(vectors).double()) @ unit_norm(centred).T
+        centered = (of_names - self._regression.mean_y).double()
+        return unit_norm(self._predicted(vectors).double()) @ unit_norm(centered).T
 
     def _predicted(self, vectors: Tensor) -> Tensor:
         """Minus the mean of the training names: [n, d_model]."""

@@ -131,7 +131,7 @@ def _entity(place: str, row: dict[str, Any], name: str) -> Entity:
 
 
 def _aliases(place: str, name: str, given: Any) -> Iterator[str]:
-    """The texts in nested tuples or lists, which may be written out as one text."""
+    """The strings in nested tuples or lists, which may be written out as one text."""
     if isinstance(given, str) and given.lstrip()[:1] in ("(", "["):
         try:
             if len(given) > _LONGEST_ALIASES:
@@ -139,7 +139,7 @@ def _aliases(place: str, name: str, given: Any) -> Iterator[str]:
             given = ast.literal_eval(given.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise DataError(
-                f"{place}: {name} is not nested tuples of texts such as (('US', 'USA'),) "
+                f"{place}: {name} is not nested tuples of strings such as (('US', 'USA'),) "
                 f"({error}): {given!r:.60}."
             ) from error
     waiting = [given]
@@ -151,4 +151,4 @@ def _aliases(place: str, name: str, given: Any) -> Iterator[str]:
             if one.strip():
                 yield one.strip()
         else:
-            raise DataError(f"{place}: {name} holds {one!r:.60}; texts are expected.")
+            raise DataError(f"{place}: {name} holds {one!r:.60}; strings are expected.")

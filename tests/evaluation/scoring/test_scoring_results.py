@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfie_adapters.evaluation.scoring.generation import Foils
-from selfie_adapters.evaluation.scoring.results import auroc, summarise
+from selfie_adapters.evaluation.scoring.results import auroc, summarize
 
 
 def conversation(own, foil, template=0.0):
@@ -44,7 +44,7 @@ def means(found):
 
 def test_scores_by_hand(rows):
     foils = Foils((0, 1), 1)  # each is the other's only foil
-    found = summarise(rows, ["trained"], [5, 8], foils, [0.0, 2.0])
+    found = summarize(rows, ["trained"], [5, 8], foils, [0.0, 2.0])
     trained = found["trained"]
     # the template's activation makes the second label 1 of 2 as published, no better than the first
     assert trained["published"]["best_of_n"]["mean"] == (1 / 2 + 1) / 2
@@ -78,7 +78,7 @@ def test_scores_by_hand(rows):
 
 
 def test_shuffled_is_each_latent_on_the_other_ones_conversations(rows):
-    found = summarise(rows, ["trained"], [5, 8], Foils((0, 1), 1), [0.0])
+    found = summarize(rows, ["trained"], [5, 8], Foils((0, 1), 1), [0.0])
     (at_0,) = found["shuffled"]["content"]["thresholds"]
     # latent 5 on the conversations of 8: 2 of 4, and an empty label; latent 8 on those of 5:
     # 1 of 4 and 0 of 2
@@ -90,7 +90,7 @@ def test_shuffled_is_each_latent_on_the_other_ones_conversations(rows):
 def test_a_latent_that_fires_on_everything_does_not_win():
     c = conversation(5.0, 5.0)
     rows = {f"trained:{i}": {"latent": i, "labels": [label(c, c)]} for i in (0, 1)}
-    found = summarise(rows, ["trained"], [0, 1], Foils((0, 1), 1))["trained"]["content"]
+    found = summarize(rows, ["trained"], [0, 1], Foils((0, 1), 1))["trained"]["content"]
     assert found["thresholds"][0]["best_of_n"]["mean"] == 1
     assert found["thresholds"][0]["balanced_accuracy"]["mean"] == 0.5
     assert found["auroc"]["mean"] == 0.5
@@ -99,7 +99,7 @@ def test_a_latent_that_fires_on_everything_does_not_win():
 def test_one_latent_has_no_negatives():
     only = {"text": "x", "content": [1.0], "anywhere": [1.0]}
     rows = {"training:4": {"latent": 4, "labels": [label(only)]}}
-    found = summarise(rows, ["training"], [4], Foils.drawn(1, 5, 0))
+    found = summarize(rows, ["training"], [4], Foils.drawn(1, 5, 0))
     assert list(found) == ["training"]
     (at_0,) = found["training"]["content"]["thresholds"]
     assert at_0["false_positive_rate"] is None

@@ -102,10 +102,10 @@ def test_a_latent_out_of_range(latent):
 
 
 def test_processed_weights_and_lost_factors_are_refused_unless_forced():
-    centred = tiny_sae("standard", processed={"center_writing_weights": True})
+    centered = tiny_sae("standard", processed={"center_writing_weights": True})
     with pytest.raises(DataError, match="center_writing_weights"):
-        encoder_of(centred, [0])
-    assert encoder_of(centred, [0], force=True).layer == 2
+        encoder_of(centered, [0])
+    assert encoder_of(centered, [0], force=True).layer == 2
     scaled = tiny_sae("standard", normalize_activations="expected_average_only_in")
     with pytest.raises(DataError, match="expected_average_only_in"):
         encoder_of(scaled, [0])
@@ -117,7 +117,7 @@ def test_processed_weights_and_lost_factors_are_refused_unless_forced():
 
 
 def test_what_is_no_sae(tmp_path):
-    with pytest.raises(MissingFileError, match=r"cfg\.json beside"):
+    with pytest.raises(MissingFileError, match=r"cfg\.json next to"):
         load_sae(tmp_path)
     (tmp_path / "cfg.json").write_text("{}")
     with pytest.raises(DataError, match="SAELens cannot load it"):

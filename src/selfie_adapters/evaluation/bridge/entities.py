@@ -9,14 +9,14 @@ from functools import lru_cache
 
 
 def names_entity(text: str, aliases: Iterable[str]) -> bool:
-    """Whether one of `aliases` stands in `text` as whole words.
+    """Whether `text` contains one of `aliases` as whole words.
 
-    Letter case does not count, nor how many blanks part words, nor blanks around full stops
-    ("J.D. Salinger" is "J. D. Salinger"). An alias may begin or end with a symbol: "C++" stands in
+    Letter case does not count, nor the amount of whitespace between words and around full stops
+    ("J.D. Salinger" is "J. D. Salinger"). An alias may begin or end with a symbol: "C++" is in
     "C++ code". Aliases without a letter, digit or symbol name nothing.
     """
     pattern = _pattern(tuple(aliases))
-    return pattern is not None and pattern.search(_spelt(text)) is not None
+    return pattern is not None and pattern.search(_folded(text)) is not None
 
 
 def unnamed(text: str, aliases: Iterable[str]) -> tuple[str, ...]:
@@ -26,20 +26,20 @@ def unnamed(text: str, aliases: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _pattern(aliases: tuple[str, ...]) -> re.Pattern[str] | None:
-    wanted = {" ".join(_spelt(alias).split()) for alias in aliases}
+    wanted = {" ".join(_folded(alias).split()) for alias in aliases}
     choices = [_alias(alias) for alias in sorted(wanted) if alias.strip(". ")]
-    # Word boundaries (\b) would fail beside a symbol; what counts is that no letter goes on.
+    # Word boundaries (\b) would fail next to a symbol; what counts is that no letter follows.
     return re.compile(rf"(?<!\w)(?:{'|'.join(choices)})(?!\w)") if choices else None
 
 
 def _alias(alias: str) -> str:
-    """An alias as a pattern: blanks and full stops give way, everything else is itself."""
+    """An alias as a pattern: whitespace and full stops are flexible, everything else is literal."""
     parts = re.split(r"\s*\.\s*", alias)
     pattern = r"\s*\.\s*".join(r"\s+".join(map(re.escape, part.split())) for part in parts)
-    # At the ends a full stop brings no blanks along: they would eat into the next word's place.
+    # At the ends a full stop matches no whitespace: it would belong to the next word.
     return pattern.removeprefix(r"\s*").removesuffix(r"\s*")
 
 
-def _spelt(text: str) -> str:
+def _folded(text: str) -> str:
     """One spelling for a letter, whichever way its accent and case are written."""
     return unicodedata.normalize("NFC", text).casefold()

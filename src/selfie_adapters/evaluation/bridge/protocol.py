@@ -38,7 +38,7 @@ from selfie_adapters.evaluation.bridge.reading import (
     question_states,
     write_labels,
 )
-from selfie_adapters.evaluation.bridge.results import TRAINED, BridgeRow, summarise
+from selfie_adapters.evaluation.bridge.results import TRAINED, BridgeRow, summarize
 from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
 from selfie_adapters.inference.sampling import Sampling, row_seed
@@ -128,7 +128,7 @@ class Bridge(Protocol[BridgeSettings]):
         return {
             "counts": counts,
             "interval": "95 %, bootstrap over questions",
-            **summarise(self.folder.rows, uids, settings.seed, conditions[0].name),
+            **summarize(self.folder.rows, uids, settings.seed, conditions[0].name),
         }
 
     def _conditions(self) -> Iterator[BridgeCondition]:
@@ -265,7 +265,7 @@ def _row(labels: list[list[list[str]]], one: QuestionPlan) -> dict[str, Any]:
 def _lead_facts(
     one: QuestionPlan, labels: list[list[list[str]]], partner: QuestionPlan | None
 ) -> dict[str, Any]:
-    """What the heat-maps and the shuffled control need, beside the hits."""
+    """What the heat-maps and the shuffled control need in addition to the hits."""
     facts: dict[str, Any] = {
         "prompt": one.question.prompt,
         "bridge": one.question.bridge.value,

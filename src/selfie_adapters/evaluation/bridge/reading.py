@@ -62,8 +62,8 @@ class StateSampling:
 def question_chat(adapter: Adapter | None, mean: str | None) -> Chat:
     """The chat format that the adapter's training vectors were captured in, else the mean's."""
     trained = Captured.by_binding(adapter.binding if adapter else None).chat
-    centred = Captured.by_mean_file(mean).chat if mean is not None else None
-    return trained or centred or "template"
+    centered = Captured.by_mean_file(mean).chat if mean is not None else None
+    return trained or centered or "template"
 
 
 def plan_question(
@@ -168,7 +168,7 @@ def _where(model: FrozenModel, prefix: str, prompt: str, chat: Chat) -> tuple[in
             "found. Read it with chat: bare or none."
         )
     ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prefix + prompt, chat)
-    begin = len(whole) - len(ids)  # a begin-of-text token that plain texts get
+    begin = len(whole) - len(ids)  # a begin-of-text token that plain text gets
     before = encode(tokenizer, text[:at])
     until = encode(tokenizer, text[: at + len(prompt)])
     start = common_length([ids, before], len(before))

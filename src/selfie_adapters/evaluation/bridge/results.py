@@ -38,7 +38,7 @@ TRAINED, SHUFFLED = "trained", "shuffled"
 _SHUFFLED_MEANING = "the {} labels, matched with another question's bridge"
 
 
-def summarise(
+def summarize(
     rows: Mapping[str, Any], uids: Sequence[str], seed: int, lead: str = TRAINED
 ) -> dict[str, Any]:
     """Conditions, differences to the trained one, and the averaged heat-map.

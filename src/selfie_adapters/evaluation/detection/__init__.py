@@ -1,1 +1,1 @@
-"""Can a reader of a label tell which texts activate the latent?"""
+"""Can a reader of a label tell which passages activate the latent?"""

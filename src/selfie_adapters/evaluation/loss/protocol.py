@@ -1,4 +1,4 @@
-"""The loss protocol: any adapters on any training files, beside controls, and the whole matrix."""
+"""The loss protocol: any adapters on any training files, with controls, and the whole matrix."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LossRow(msgspec.Struct):
 class Loss(Protocol[LossSettings]):
     """Every adapter on every data set; what several adapters have in common is measured once.
 
-    Beside results.json comes examples.jsonl: one row per adapter and example, its loss under each
+    Next to results.json is examples.jsonl: one row per adapter and example, its loss under each
     condition.
     """
 

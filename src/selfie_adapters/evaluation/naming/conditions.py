@@ -308,11 +308,11 @@ def name_vectors(
 ) -> list[Named]:
     """Labels of held-out vectors under every condition, judged; the adapter's come first.
 
-    prompt: None takes the adapter's own. vectors: [n, d_model], centred like those that the adapter
-    was trained on; topics: one per vector. training: vectors that are not measured on, of the same
-    block and position kind, for the ridge probe. choosing: others for the untrained scale; None
-    takes training ones. calibration: what withholds labels of the adapter. Raises like `Labeller`,
-    and DataError for a single topic.
+    prompt: None takes the adapter's own. vectors: [n, d_model], centered like those that the
+    adapter was trained on; topics: one per vector. training: vectors that are not measured on, of
+    the same block and position kind, for the ridge probe. choosing: others for the untrained
+    scale; None takes training ones. calibration: what withholds labels of the adapter. Raises like
+    `Labeller`, and DataError for a single topic.
     """
     naming = Naming(model, adapter, prompt, seed=seed, progress=progress)
     readers = naming.readers(training, choosing or training)

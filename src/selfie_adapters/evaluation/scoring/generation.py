@@ -2,7 +2,7 @@
 
 label → short conversations by a writer → chat template → the latent's activations at the SAE's
 layer. Each conversation is also measured at other latents (foils), for which it was not written:
-that gives each latent its negatives, and the labels of another latent as a control, for nothing.
+that gives each latent its negatives, and the labels of another latent as a control, for free.
 `scoring_results` makes numbers of what is measured here.
 """
 
@@ -74,8 +74,8 @@ class Scoring:
     seed: int = 0
     batch_size: int = 32
     latents_at_once: int = 8
-    """Labels and conversations of so many latents are written together; after a kill that many at
-    most are done again."""
+    """Number of latents whose labels and conversations are generated together; after a kill this
+    number at most is done again."""
     token_activations: bool = False
     """Keep each latent's activation at every token of its conversations, not only the largest."""
     latents: tuple[int, ...] = ()

@@ -31,7 +31,7 @@ from selfie_adapters.evaluation.scoring.label_groups import (
     LabelSource,
     WrittenLabels,
 )
-from selfie_adapters.evaluation.scoring.results import summarise
+from selfie_adapters.evaluation.scoring.results import summarize
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.inference.sampling import Sampling
@@ -66,7 +66,7 @@ CONDITIONS = {
 
 
 class GenerationScoring(Protocol[ScoringSettings]):
-    """With label_generation_only there are no scores: beside results.json comes
+    """With label_generation_only there are no scores: next to results.json is
     {condition}_labels.jsonl, to be scored later."""
 
     settings_class = ScoringSettings
@@ -147,7 +147,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
             "sae": {**about, "model": encoder.model},
             "writer": writer.name,
             "latents": latents,
-            "conditions": summarise(
+            "conditions": summarize(
                 self.folder.rows, self._wanted, latents, foils, settings.thresholds, settings.seed
             ),
         }
@@ -224,7 +224,7 @@ def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> l
         if without:
             raise DataError(
                 f"latent {without[0]} has no label in {settings.labels_file} (split "
-                f"{settings.split}). Leave it out, or leave out the condition training."
+                f"{settings.split}). Remove it, or the condition training."
             )
     return latents
 

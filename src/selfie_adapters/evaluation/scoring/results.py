@@ -29,7 +29,7 @@ class _Measured:
     pieces: np.ndarray  # [conversations, 1 + foils], all groups together
 
 
-def summarise(
+def summarize(
     rows: Mapping[str, Row],
     conditions: Sequence[str],
     latents: Sequence[int],

@@ -1,7 +1,7 @@
-"""A topic's name taken out of a text, so that what is said about it stands alone.
+"""A topic's name removed from a text, so that only what describes it is left.
 
 The rule, for "Tawny owls (birds)":
-- what stands in parentheses at the end says which topic is meant and is no part of the name;
+- what is in parentheses at the end states which topic is meant and is no part of the name;
 - the whole name goes, and each of its words, but for small words ("of", "the") and single
   characters (they go where the name has nothing else);
 - case and accents do not matter; a word goes in the singular and in the plural (s, es, y/ies,
@@ -26,14 +26,14 @@ _NO_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 @dataclass(frozen=True)
 class Redacted:
-    """`text` without the name; `found` says how often the name or a part of it stood there."""
+    """`text` without the name; `found` is how often it contained the name or a part of it."""
 
     text: str
     found: int
 
 
 def redact(text: str, name: str) -> Redacted:
-    """`text` with `name`, its forms and its parts replaced by blanks."""
+    """`text` with `name`, its forms and its parts replaced by spaces."""
     plain, places = _without_accents(text)
     pieces = sorted({form for part in _parts(name) for form in _forms(part)}, key=len, reverse=True)
     pattern = "|".join(_bounded(piece) for piece in pieces)
@@ -72,7 +72,7 @@ def _forms(word: str) -> set[str]:
 
 
 def _bounded(piece: str) -> str:
-    # Blanks and hyphens stand for each other: "post-war" and "post war".
+    # Whitespace and hyphens stand for each other: "post-war" and "post war".
     body = r"[\s\-–]+".join(re.escape(word) for word in re.split(r"[\s\-–]+", piece) if word)
     before = r"(?<!\w)" if _has_bounds(piece[0]) else ""
     after = r"(?:['’]s|['’](?=\s))?(?!\w)" if _has_bounds(piece[-1]) else ""
@@ -80,7 +80,7 @@ def _bounded(piece: str) -> str:
 
 
 def _has_bounds(character: str) -> bool:
-    """Whether words are separated by blanks where this character stands."""
+    """Whether words around this character are separated by whitespace."""
     return not unicodedata.name(character, "").startswith(_NO_SPACES)
 
 

@@ -119,7 +119,7 @@ def collect_labels(
         report.append(f"rule: {rule}")
         if words := sum(" " not in text for texts in labels.values() for text in texts):
             report.append(
-                f"{words} labels of one word, kept: some may be the top token, which stands in "
+                f"{words} labels of one word, kept: some may be the top token, which is in "
                 "where an explanation failed; the rows do not say"
             )
     origin = {

@@ -25,7 +25,7 @@ class LabelSet:
     report: list[str] = field(default_factory=list)
     """Lines for the reader, with counts: what there is, what was dropped and why."""
     explainers: dict[int, list[Explainer]] = field(default_factory=dict)
-    """Beside each latent's labels, who wrote them; empty for label files that do not say."""
+    """Who wrote each latent's labels; empty for label files that do not state it."""
 
     def __len__(self) -> int:
         """How many labels there are, over all latents."""

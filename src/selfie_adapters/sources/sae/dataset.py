@@ -141,10 +141,10 @@ def _entry(request: SaeRequest) -> RegisteredSae | None:
 
 
 def _weights(request: SaeRequest) -> Path | None:
-    """The weights' file that --sae-path names beside a registered SAE."""
+    """The weights' file that --sae-path names for a registered SAE."""
     if request.sae_path is not None and not request.sae_path.is_file():
         raise ConfigError(
-            f"{request.sae_path}: beside --release and --sae-id, --sae-path is the weights' file."
+            f"{request.sae_path}: with --release and --sae-id, --sae-path is the weights' file."
         )
     return request.sae_path
 

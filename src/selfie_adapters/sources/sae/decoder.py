@@ -91,8 +91,8 @@ def open_decoder(
     multiply: float = 1.0,
     divide: float = 1.0,
 ) -> Decoder:
-    """The decoder in `file`: the first tensor of `names` (name → lies in columns), or the only 2-D
-    one there is.
+    """The decoder in `file`: the first tensor of `names` (name → stored in columns), or the only
+    2-D one there is.
 
     d_sae, d_in: what the SAE's configuration says, None where nothing says it; a file that says
     otherwise is refused. either_way: the orientation in `names` is a guess, which these widths and

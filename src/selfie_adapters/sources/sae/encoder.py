@@ -33,7 +33,7 @@ KINDS = ("standard", "jumprelu", "gated", "topk")
 DEMO_SAE = Path(__file__).parent / "demo_sae"
 _NUMBERS_AT_ONCE = 2**25  # numbers in one block of TopK pre-activations: 128 MiB
 
-# pre-activations of m latents [rows, tokens, m], the centred input [rows, tokens, d_in] and the
+# pre-activations of m latents [rows, tokens, m], the centered input [rows, tokens, d_in] and the
 # latents' places among the columns [rows, m] → activations
 _Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -55,22 +55,22 @@ class LatentEncoder:
     decoder: Tensor
     _columns: Tensor  # [latents, d_in]
     _bias: Tensor  # [latents]
-    _centre: Tensor  # [d_in]
-    _normalise: Callable[[Tensor], Tensor]
+    _center: Tensor  # [d_in]
+    _normalize: Callable[[Tensor], Tensor]
     _rule: _Rule
 
     def digest(self) -> str:
         """SHA-256 of what the activations are computed from."""
         found = hashlib.sha256(f"{self.kind} {self.layer} {self.latents}".encode())
-        for tensor in (self.decoder, self._columns, self._bias, self._centre):
+        for tensor in (self.decoder, self._columns, self._bias, self._center):
             found.update(tensor.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
     def places(self, latents: Tensor) -> Tensor:
-        """Where each of `latents` (numbers in the SAE) stands among the columns that are kept."""
+        """Position of each of `latents` (numbers in the SAE) among the columns that are kept."""
         place = {latent: i for i, latent in enumerate(self.latents)}
         found = [place[latent] for latent in latents.flatten().tolist()]
-        return torch.tensor(found, device=self._centre.device).reshape(latents.shape)
+        return torch.tensor(found, device=self._center.device).reshape(latents.shape)
 
     @torch.no_grad()
     def encode(self, states: Tensor, latents: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ class LatentEncoder:
         among `self.latents`. Returns [rows, tokens, m], float32.
         """
         places = self.places(latents)
-        centred = self._normalise(states.float().to(self._centre.device)) - self._centre
-        pre = torch.bmm(centred, self._columns[places].transpose(1, 2))
-        return self._rule(pre + self._bias[places].unsqueeze(1), centred, places)
+        centered = self._normalize(states.float().to(self._center.device)) - self._center
+        pre = torch.bmm(centered, self._columns[places].transpose(1, 2))
+        return self._rule(pre + self._bias[places].unsqueeze(1), centered, places)
 
 
 def open_encoder(
@@ -112,8 +112,8 @@ def load_sae(source: str | Path) -> SAE[Any]:
             from sae_lens import SAE
         if not (path / "cfg.json").is_file():
             raise MissingFileError(
-                f"{path}: no SAELens folder (cfg.json beside sae_weights.safetensors). Give such a "
-                'folder, release:sae_id, or "demo".'
+                f"{path}: no SAELens folder (cfg.json next to sae_weights.safetensors). Give such "
+                'a folder, release:sae_id, or "demo".'
             )
         read_facts(path / "cfg.json")  # names a key whose value is of the wrong type
         try:
@@ -175,8 +175,8 @@ def encoder_of(
         decoder=w["W_dec"][chosen].cpu(),
         _columns=w["W_enc"].T[chosen].clone(),
         _bias=bias[chosen].clone(),
-        _centre=w["b_dec"].clone() * config.apply_b_dec_to_input,
-        _normalise=_NORMALISE.get(config.normalize_activations, lambda x: x),
+        _center=w["b_dec"].clone() * config.apply_b_dec_to_input,
+        _normalize=_NORMALIZE.get(config.normalize_activations, lambda x: x),
         _rule=_rule(kind, config, w, bias, chosen),
     )
 
@@ -202,13 +202,13 @@ def _gated(gate_bias: Tensor, magnitude_bias: Tensor, stretch: Tensor) -> _Rule:
 
 
 def _top_k(k: int, w_enc: Tensor, bias: Tensor, chosen: Tensor) -> _Rule:
-    def rule(pre: Tensor, centred: Tensor, places: Tensor) -> Tensor:
+    def rule(pre: Tensor, centered: Tensor, places: Tensor) -> Tensor:
         result = torch.zeros_like(pre)
         rows, tokens = (pre > 0).any(dim=-1).nonzero(as_tuple=True)
         step = max(1, _NUMBERS_AT_ONCE // len(bias))
         for start in range(0, len(rows), step):
             row, token = rows[start : start + step], tokens[start : start + step]
-            everyone = centred[row, token] @ w_enc + bias
+            everyone = centered[row, token] @ w_enc + bias
             least = everyone.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
             own = everyone.gather(1, chosen[places[row]])
             result[row, token] = own.relu() * (own >= least)
@@ -226,7 +226,7 @@ def _layer_norm(x: Tensor) -> Tensor:
     return x / (x.std(dim=-1, keepdim=True) + 1e-5)  # as SAELens: Bessel's correction, this ε
 
 
-_NORMALISE = {"constant_norm_rescale": _constant_norm, "layer_norm": _layer_norm}
+_NORMALIZE = {"constant_norm_rescale": _constant_norm, "layer_norm": _layer_norm}
 
 
 def _layer(config: Any) -> int:
@@ -251,7 +251,7 @@ def _refuse_other_states(config: Any) -> None:
         )
     if config.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
         raise DataError(
-            f"the SAE was trained on activations normalised by {config.normalize_activations}, and "
+            f"the SAE was trained on activations normalized by {config.normalize_activations}, and "
             "its file does not hold the factors. Fold them in before saving, or set force_sae: "
             "true to take the activations as they are."
         )

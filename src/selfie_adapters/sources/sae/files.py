@@ -81,7 +81,7 @@ def open_on_disk(path: Path, names: Iterable[str] = (), layer: int | None = None
     dictionary-learning folder, a Goodfire file, a cross-layer transcoder's file, or any
     safetensors, torch or numpy file with a decoder.
 
-    names: more texts that may name the layer. layer: the layer, where the caller knows it; of a
+    names: more strings that may name the layer. layer: the layer, where the caller knows it; of a
     decoder that writes into several it chooses the rows.
 
     Raises MissingFileError, or DataError where there is no decoder or more than one.

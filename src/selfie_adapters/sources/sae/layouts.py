@@ -20,7 +20,7 @@ HEADS = "blocks.{layer}.attn.hook_z"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a layout keeps its decoder. In texts, `{path}` is the registry's path of an SAE."""
+    """Where a layout keeps its decoder. In strings, `{path}` is the registry's path of an SAE."""
 
     weights: str
     tensors: Mapping[str, bool]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
     from torch import Tensor
 
-OWN_LAYOUT = "sae_lens"  # cfg.json beside sae_weights.safetensors
+OWN_LAYOUT = "sae_lens"  # cfg.json next to sae_weights.safetensors
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From topics to a training file: capture, centre, split, write."""
+"""From topics to a training file: capture, center, split, write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from selfie_adapters.sources.topics.sites import (
 from selfie_adapters.sources.topics.splits import split_topics
 from selfie_adapters.sources.topics.topic import Topic
 
-_ROUNDING = 1e-5  # a centred vector relatively shorter than this is rounding
+_ROUNDING = 1e-5  # a centered vector relatively shorter than this is rounding
 _RANDOM = 0.2  # of the vectors without a concept: random directions
 _LEFTOVERS = 0.05  # and: what is left of a topic's vector without its topic
 
@@ -39,7 +39,7 @@ class _Taken:
     """States of one position kind, minus the mean of the training topics' states there."""
 
     sites: Sites
-    centred: Tensor  # [n, layers, d_model]
+    centered: Tensor  # [n, layers, d_model]
     mean: Tensor  # [layers, d_model]
 
 
@@ -53,7 +53,7 @@ def write_topic_dataset(
 ) -> Path:
     """Capture the topics' vectors and write a training file, a section a layer and position.
 
-    Beside `{name}.json` come the vectors, minus the mean over training topics at that layer and
+    Next to `{name}.json` come the vectors, minus the mean over training topics at that layer and
     position, and `{name}_mean.safetensors`: those means, to be subtracted from whatever is labelled
     later. With one position they are called `{name}_l{layer}.safetensors` and `layer_{layer}`; with
     several `{name}_l{layer}_at_{position}.safetensors` and `layer_{layer}_at_{position}`. Vectors
@@ -90,12 +90,12 @@ def write_topic_dataset(
         train = torch.tensor([split == "train" for split in sites.splits])
         mean = captured[train].mean(dim=0)  # held-out topics stay out of it
         taken[sites.kind] = _Taken(sites, captured - mean, mean)
-        _check(taken[sites.kind].centred, captured, topics, sites, settings)
+        _check(taken[sites.kind].centered, captured, topics, sites, settings)
     sections = [
         section
         for kind, one in taken.items()
         for section in _sections(
-            path, model, settings, str(kind), _items(topics, one.sites, settings), one.centred
+            path, model, settings, str(kind), _items(topics, one.sites, settings), one.centered
         )
     ]
     if nulls:
@@ -135,7 +135,7 @@ def _mean_name(labels_file: Path) -> str:
 
 
 def _at(settings: TopicSettings, kind: str) -> str:
-    """What files and means of a position kind are called, beside their layer."""
+    """What files and means of a position kind are called, in addition to their layer."""
     return "" if len(settings.positions) == 1 and kind != "null" else f"_at_{kind}"
 
 
@@ -211,7 +211,7 @@ def _meaningless(
         if not rows or not count:
             continue
         some = torch.tensor(rows)[torch.arange(round(_RANDOM * count)) % len(rows)]
-        yield split, random_vectors(named.centred[some], seed + number)
+        yield split, random_vectors(named.centered[some], seed + number)
         pairs = [
             (one, other)
             for one, other in pairwise(rows)
@@ -219,7 +219,7 @@ def _meaningless(
         ]
         step = max(1, len(pairs) // max(1, round(_LEFTOVERS * count)))
         left, right = (
-            named.centred[torch.tensor([pair[side] for pair in pairs[::step]], dtype=torch.int64)]
+            named.centered[torch.tensor([pair[side] for pair in pairs[::step]], dtype=torch.int64)]
             for side in (0, 1)
         )
         along = right / right.norm(dim=-1, keepdim=True)
@@ -227,14 +227,14 @@ def _meaningless(
 
 
 def _check(
-    centred: Tensor,
+    centered: Tensor,
     captured: Tensor,
     topics: Sequence[Topic],
     sites: Sites,
     settings: TopicSettings,
 ) -> None:
     """Raise DataError for a vector that holds nothing about its topic."""
-    left = centred.norm(dim=2) / captured.norm(dim=2)  # [n, layers]
+    left = centered.norm(dim=2) / captured.norm(dim=2)  # [n, layers]
     for i, column in (~(left > _ROUNDING)).nonzero().tolist():  # NaN is not greater either
         topic = topics[sites.topics[i]]
         alike = bool(left[i, column] <= _ROUNDING)

@@ -1,4 +1,4 @@
-"""Sentences that a topic's name is put into, and where its last token stands in them."""
+"""Sentences that a topic's name is put into, and the position of its last token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HELD_OUT_EVERY = 5  # this sentence of each five is kept for held-out topics
 class Frames:
     """Sentences with "{}" for a name: those of training topics, and those of held-out ones.
 
-    Held-out topics stand in sentences that no training topic stood in, so that what is measured on
+    Held-out topics are in sentences without a training topic, so that what is measured on
     them holds for new sentences as well.
     """
 
@@ -42,8 +42,8 @@ class Frames:
 class Sentence:
     """A topic's name in a sentence, as the model sees it.
 
-    text: chat format included. user: where the user's part of it lies, in characters. name: where
-    the name lies.
+    text: chat format included. user: span of the user's part of it, in characters. name: span of
+    the name.
     """
 
     text: str
@@ -52,7 +52,7 @@ class Sentence:
 
 
 def read_frames(path: str | Path | None = None) -> Frames:
-    """Sentences of a file, one a line, each with one "{}"; None: the 60 of the package.
+    """Sentences of a file, one per line, each with one "{}"; None: the 60 of the package.
 
     Raises DataError naming file and line.
     """
@@ -64,7 +64,7 @@ def read_frames(path: str | Path | None = None) -> Frames:
         lines = read_plain(file).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{file}: byte {error.start} is no UTF-8. Write sentences as UTF-8 text, one a line."
+            f"{file}: byte {error.start} is no UTF-8. Write sentences as UTF-8 text, one per line."
         ) from error
     sentences = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     for number, sentence in sentences:
@@ -74,7 +74,9 @@ def read_frames(path: str | Path | None = None) -> Frames:
                 f'{sentence!r:.60}; one "{{}}" is expected.'
             )
     if not sentences:
-        raise DataError(f"{file}: no sentences. Write some, one a line: I saw the {{}} yesterday.")
+        raise DataError(
+            f"{file}: no sentences. Write some, one per line: I saw the {{}} yesterday."
+        )
     return Frames.of([sentence for _, sentence in sentences])
 
 

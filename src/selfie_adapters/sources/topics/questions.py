@@ -63,7 +63,7 @@ class Judgement:
 def writing_request(
     title: str, prompts: int, labels: int, run: int, temperature: float, max_tokens: int
 ) -> ChatRequest:
-    """So many prompts and labels for the title; `run` makes the draw another one."""
+    """Number of prompts and labels per title; another `run` samples others."""
     text = _WRITE.format(
         title=json.dumps(title, ensure_ascii=False), prompts=prompts, labels=labels
     )
@@ -102,9 +102,9 @@ def read_judgement(one: Candidates, answer: str) -> Judgement | None:
 
 
 def merge(runs: list[Candidates]) -> Candidates:
-    """Candidates of one title from several runs: texts that say the same are kept once.
+    """Candidates of one title from several runs, duplicates removed.
 
-    What more runs wrote comes first; two texts say the same if they differ in letter case, blanks
+    What more runs wrote comes first; two are duplicates if they differ in letter case, whitespace
     and a full stop at the end only.
     """
     return Candidates(
@@ -144,7 +144,7 @@ def _json_object(answer: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """The texts of a list that can be used, runs of whitespace made one space."""
+    """The strings of a list that can be used, runs of whitespace made one space."""
     if not isinstance(value, list):
         return ()
     clean = (" ".join(_printable(text).split()) for text in value if isinstance(text, str))

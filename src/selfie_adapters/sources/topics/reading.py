@@ -143,8 +143,8 @@ def topic_vectors(
     """Outputs of blocks `layers` at one token of each text: [n, layers, d_model], float32.
 
     Each text gets a begin token where the model has one and the text does not begin with it.
-    position: of all texts, or of each; it counts from the end when negative (-1 is the last token).
-    What all texts begin with is computed once. Raises DataError for a text too short for the
+    position: of all prompts, or of each; negative counts from the end (-1 is the last token).
+    What all prompts begin with is computed once. Raises DataError for a text too short for the
     position, PromptError for one with a doubled begin token.
     """
     if not texts:

@@ -1,4 +1,4 @@
-"""Which states a training file of topics holds: texts, and the token of each that is taken."""
+"""Which states a training file of topics holds: prompts, and the token of each that is taken."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TopicSettings:
 
 @dataclass
 class Sites:
-    """States to take: texts as the model sees them, the token of each, what it belongs to.
+    """States to take: prompts as the model sees them, the token of each, what it belongs to.
 
     topics: the number of each state's topic, -1 for a state without one.
     """

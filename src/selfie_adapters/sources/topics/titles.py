@@ -18,7 +18,7 @@ LONGEST_TITLE = 300  # characters; the longest article titles have some 250
 def read_titles(path: str | Path) -> list[str]:
     """Titles in the file's order, each once, with single spaces between words and none around them.
 
-    JSON: a list of texts or {"titles": […]}; JSONL: texts, or objects with title (or name); any
+    JSON: a list of strings or {"titles": […]}; JSONL: strings, or objects with title (or name); any
     other name: one title per line. gzip or not. Raises DataError naming file and position.
     """
     file = existing_file(path)

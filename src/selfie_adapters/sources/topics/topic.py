@@ -60,7 +60,7 @@ def topic_of_row(place: str, row: Any) -> Topic:
     if isinstance(labels, str):
         labels = [labels]
     if not isinstance(labels, list) or not labels:
-        raise DataError(f"{place}: labels is {labels!r:.60}; a list of texts is expected.")
+        raise DataError(f"{place}: labels is {labels!r:.60}; a list of strings is expected.")
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise DataError(f"{place}: label {label!r:.60} is not a text.")

@@ -206,7 +206,7 @@ def _asked(
 
 
 def _drawn(titles: list[str], limit: int | None, seed: int) -> list[str]:
-    """So many titles at random, in the file's order."""
+    """A sample of the titles, in the file's order."""
     if limit is None or limit >= len(titles):
         return titles
     chosen = np.random.default_rng(seed).permutation(len(titles))[:limit]
