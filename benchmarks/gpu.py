@@ -76,7 +76,7 @@ def equality(dtype: str) -> dict[str, Any]:
             if weight.ndim == 2:
                 weight.normal_(0, 0.1)
     if not packs(model):
-        expected, found = tried_outputs(model)  # says why
+        expected, found = tried_outputs(model)  # states why
         raise RuntimeError(f"packed rows are {float((found - expected).abs().max())} apart")
     prompt = shaped_prompt(model)
     vectors = torch.randn(12, model.d_model, generator=torch.Generator().manual_seed(0))

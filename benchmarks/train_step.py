@@ -311,7 +311,7 @@ def forget_peak(model: FrozenModel) -> None:
 
 
 def peak_memory(model: FrozenModel) -> float:
-    """GiB since `forget_peak`; of the GPU, or of this process (0 where the system does not say)."""
+    """GiB since `forget_peak`; of the GPU, or of this process (0 where it is unknown)."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status")

@@ -27,7 +27,7 @@ class MissingFileError(SelfieError, FileNotFoundError):
 
 
 class DataError(SelfieError, ValueError):
-    """A training file, label file or vector file says something it must not."""
+    """A training file, label file or vector file contains something it must not."""
 
 
 class ConfigError(SelfieError, ValueError):

@@ -47,6 +47,8 @@ PHRASES = {
     r"\b(matrix|plain) products?\b": "matmuls",
     r"\bway of drawing\b|\bdrawn (label|in another way)": "sampling",
     r"\b(wants?|wanted)\b": "requires, requested",
+    r"\b(file|source|settings|configuration|config|registry|listing|row|header|nothing) says?\b"
+    r"|\bunless told\b": "states, reports, contains",
     r"\bfor nothing\b": "for free",
     r"\bturn about\b|\bby turns\b": "alternating",
     r"\bparted by\b": "separated by",

@@ -63,7 +63,7 @@ class Binding(BaseModel):
     def check(self, live: Binding) -> None:
         """Raise BindingError if `live` is not what this adapter was trained for.
 
-        The message lists every difference with both sides and says how to continue regardless.
+        The message lists every difference with both sides and states how to continue regardless.
         """
         differences = self.differences(live)
         if differences:

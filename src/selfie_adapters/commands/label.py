@@ -70,7 +70,7 @@ def label(
         safetensors file with a tensor layer_{i} or layer_{i}_at_{position}, subtracted from the
         vectors first.
     layer
-        Which of the means, where neither source nor adapter says.
+        Which of the means, where neither source nor adapter states it.
     split
         Vectors of this split of a training file: train, val, test, or all of them.
     which

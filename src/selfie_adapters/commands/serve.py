@@ -173,7 +173,7 @@ def _service(
 
 
 def _names(adapters: list[str]) -> list[str]:
-    """The last two parts of each path, where that tells them apart."""
+    """The last two parts of each path, where that distinguishes them."""
     short = ["/".join(Path(adapter).parts[-2:]) for adapter in adapters]
     return short if len(set(short)) == len(set(adapters)) else adapters
 

@@ -33,7 +33,7 @@ class LabelSettings(Section):
     mean: str | None = None
     """safetensors file with layer_{i}, subtracted from the vectors."""
     layer: int | None = None
-    """Which of its tensors, where neither the source nor the adapter says."""
+    """Which of its tensors, where neither the source nor the adapter states it."""
     split: Literal["train", "val", "test", "all"] = "all"
     which: Literal["decoder", "encoder"] = "decoder"
     """Rows of a SAE's matrix that are labelled."""

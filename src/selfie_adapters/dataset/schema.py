@@ -1,6 +1,6 @@
 """The training format: sections of metadata and labelled rows. Every rule is checked here, once.
 
-`problems` says everything that is wrong; whoever must not continue raises the first, whoever
+`problems` lists everything that is wrong; whoever must not continue raises the first, whoever
 inspects shows all.
 """
 

@@ -74,7 +74,7 @@ class LabelSource:
         return {"dataset": self.dataset.sections[section].id, "index": row}
 
     def layer(self, place: int) -> int | None:
-        """Zero-based block whose output the vector is; None where the file does not say."""
+        """Zero-based block whose output the vector is; None where the file does not state it."""
         if self.dataset is None:
             row = self.places[place][1]
             return self.tensor_layer if self.row_layers is None else self.row_layers[row]

@@ -1,6 +1,6 @@
 """How likely labels are under given vectors, and how much of that the vector adds.
 
-log p(label | vector) alone mostly says how common the label's words are. The difference from
+log p(label | vector) alone mostly reflects how common the label's words are. The difference from
 log p(label | zero vector), what the adapter's bias alone would say, removes that prior.
 """
 

@@ -26,7 +26,7 @@ def decoder_blocks(network: PreTrainedModel) -> nn.ModuleList:
         for name, module in network.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == expected
     ]
-    # A vision tower may happen to have as many blocks; the text decoder's path says so.
+    # A vision tower may happen to have as many blocks; the text decoder's path states so.
     text = [item for item in found if "vision" not in item[0] and "audio" not in item[0]]
     if not text:
         raise ModelError(

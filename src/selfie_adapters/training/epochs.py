@@ -67,7 +67,7 @@ class Split:
         }
 
     def digest(self) -> str:
-        """Hash of which vector says what: tells one training file from another."""
+        """Hash of which vector says what: distinguishes one training file from another."""
         parts = (self.examples.section, self.examples.row, self.tokens.lengths, self.tokens.ids)
         seen = hashlib.sha256()
         for part in parts:

@@ -46,7 +46,7 @@ def train(
     console: Console | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Train an adapter as `config` says and return its run folder (see run_folder.py).
+    """Train an adapter as `config` specifies and return its run folder (see run_folder.py).
 
     model and dataset may be handed over when they are loaded already. console shows progress.
     Raises ConfigError for a setting that cannot be met, DataError for bad data, TrainingError if

@@ -28,7 +28,7 @@ class LossSettings(ModelSettings):
     strip_labels: bool = False
     """Remove whitespace around labels."""
     soft_prompt: Annotated[SoftPromptSection, Option(prefix="")] = SoftPromptSection()
-    """Of adapters whose file does not say (published ones); null takes the built-in prompt."""
+    """Of adapters whose file does not state it (published ones); null takes the built-in prompt."""
     eos_token: str | None = None
     """Token that ends the answer; null takes the chat format's own."""
     max_loss: Positive = 100.0

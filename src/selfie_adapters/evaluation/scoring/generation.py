@@ -39,7 +39,7 @@ class Foils:
     """For each evaluated latent the others that its conversations are measured at as well.
 
     The latents stand in a ring in random order; those of each are the `count` after it. So each
-    latent is a foil of as many others, and `before(place, k)` says of which.
+    latent is a foil of as many others, and `before(place, k)` returns which.
     """
 
     order: tuple[int, ...]

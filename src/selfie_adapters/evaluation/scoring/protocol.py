@@ -234,7 +234,7 @@ def _vectors(
 ) -> Tensor | None:
     """The latents' vectors, [latents, d]; None where no condition needs them.
 
-    Unit vectors if the settings say so; a zero vector stays zero.
+    Unit vectors if the settings state so; a zero vector stays zero.
     """
     if settings.vectors is not None:
         rows = open_vectors(settings.vectors)
@@ -254,7 +254,7 @@ def _vectors(
 def _labeller(
     settings: ScoringSettings, model: FrozenModel, adapter: Adapter, prompt: SoftPrompt | None
 ) -> Labeller:
-    """A labeller whose scales mean what the settings say."""
+    """A labeller whose scales mean what the settings state."""
     if settings.normalize_vectors is not None:
         adapter.normalize_input = False  # `_vectors` has normalized them already, or nobody should
     if settings.template is not None and settings.placeholder is not None:

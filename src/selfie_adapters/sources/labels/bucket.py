@@ -187,7 +187,7 @@ def read_all(
 
 
 def checked_content(file: StoredFile, data: bytes) -> bytes:
-    """`data` gunzipped, if it is what the listing says; PassingFailure says what differs."""
+    """`data` gunzipped, if it is what the listing states; PassingFailure states what differs."""
     if len(data) != file.size:
         raise PassingFailure(f"{len(data)} bytes came, {file.size} are listed")
     md5 = _MD5.fullmatch(file.e_tag or "")  # not so for files that were uploaded in parts

@@ -35,7 +35,7 @@ class Explanation(NamedTuple):
     latent: int
     text: str
     explainer: Explainer
-    source_id: str | None  # model/source, where the row says it
+    source_id: str | None  # model/source, where the row states it
 
 
 _decoder = msgspec.json.Decoder(Row)
@@ -66,7 +66,7 @@ def parse_rows(place: str, content: bytes) -> list[Explanation]:
 
 
 def latent_number(index: str | int) -> int:
-    """The latent that `index` names. Raises ValueError that says what is wrong."""
+    """The latent that `index` names. Raises ValueError that states what is wrong."""
     text = str(index)
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise ValueError(f"index is {index!r:.40}; a whole number from 0 is expected.")
@@ -86,7 +86,7 @@ def collect_labels(
     explainer: str | None = None,
     all_explainers: bool = False,
 ) -> LabelSet:
-    """Labels by latent, of one explainer unless told otherwise.
+    """Labels by latent, of one explainer by default.
 
     source_id: rows that name another model/source are omitted. explainer: a model, or model/type.
     Without it the explainer (model and type) that labels the most latents is taken, the first by

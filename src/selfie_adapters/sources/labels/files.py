@@ -48,7 +48,7 @@ def read_label_file(
     The forms are {"<latent>": "label"}, the training format with or without `filename` (splits and
     all labels kept), and JSON lines with `index` and `description`, as `selfie prepare labels`
     writes them. The content decides which it is. Where it does not, `kind` does: "json" or "jsonl";
-    None: "jsonl" if the name says so, else "json".
+    None: "jsonl" if the name states so, else "json".
     section: which section of the training format; the first that it chooses.
 
     Blank labels are dropped and counted. Raises MissingFileError, or DataError naming the file,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from selfie_adapters.dataset.schema import Split
 
 Explainer = tuple[str | None, str | None]
-"""Who wrote a label: (explanationModelName, typeName); None where the source does not say."""
+"""Who wrote a label: (explanationModelName, typeName); None where the source does not state it."""
 
 
 @dataclass(frozen=True)

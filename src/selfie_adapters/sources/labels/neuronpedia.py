@@ -246,7 +246,7 @@ def _source_record(bucket: Bucket, listing: Listing, cache: Path) -> SourceRecor
 def _check_sae(
     source_id: str, record: SourceRecord | None, expected: tuple[str, str] | None
 ) -> list[str]:
-    """Report lines; DataError if the source says that it is of another SAE."""
+    """Report lines; DataError if the source states that it is of another SAE."""
     if expected is None:
         return []
     named = (record.saelens_release, record.saelens_sae_id) if record else (None, None)

@@ -216,7 +216,7 @@ def _metadata(
         layer = int(number[1])
     if layer is None:
         raise ConfigError(
-            f"{entry.name if entry else request.sae_path}: nothing says which layer the vectors "
+            f"{entry.name if entry else request.sae_path}: nothing states which layer the vectors "
             "belong to. Give --layer L, the zero-based block whose output they are directions of."
         )
     d_sae, d_in = sae.decoder.shape

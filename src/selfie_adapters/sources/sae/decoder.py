@@ -94,7 +94,7 @@ def open_decoder(
     """The decoder in `file`: the first tensor of `names` (name → stored in columns), or the only
     2-D one there is.
 
-    d_sae, d_in: what the SAE's configuration says, None where nothing says it; a file that says
+    d_sae, d_in: what the SAE's configuration states, None where nothing states it; a file that says
     otherwise is refused. either_way: the orientation in `names` is a guess, which these widths and
     the biases in the file overrule. Raises DataError naming file, tensor and shape, or for a factor
     that is not positive: it would turn the rows around.

@@ -1,4 +1,4 @@
-"""What an SAE's own configuration says: widths, site, model, whether activations were scaled."""
+"""What an SAE's own configuration states: widths, site, model, whether activations were scaled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SITES = {
 
 @dataclass(frozen=True)
 class SaeFacts:
-    """None where nothing says it."""
+    """None where nothing states it."""
 
     d_in: int | None = None
     """Width of the decoder's rows: of what a transcoder writes to, not of what it reads."""

@@ -41,7 +41,7 @@ def open_registered(
     file: weights that lie here already, instead of the hub's. layer: of a decoder that writes into
     several layers, the one whose rows are taken; None takes their sum. A layout that is not known
     here is read by SAELens itself, on `device`. Raises DownloadError, or DataError for a file that
-    is not what the registry says.
+    is not what the registry states.
     """
     layout = LAYOUTS.get(entry.layout)
     names = (entry.neuronpedia_id or "", entry.sae_id, entry.repo, entry.path)
@@ -188,7 +188,7 @@ def _local_config(folder: Path, config: str) -> Path | None:
 
 
 def _width_notes(entry: RegisteredSae, d_sae: int) -> list[str]:
-    """What the width in an id says, where the file says otherwise: 32k is 32,768 or 32,000."""
+    """What the width in an id states, where the file states otherwise: 32k is 32,768 or 32,000."""
     words = re.findall(r"(?<![a-z0-9])([0-9]{1,9})k(?![a-z0-9])", entry.neuronpedia_id or "")
     near = {round(d_sae / 1000), round(d_sae / 1024)}
     if words and not near & {int(word) for word in words}:

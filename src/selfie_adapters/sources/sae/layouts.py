@@ -34,7 +34,7 @@ class Layout:
     either_way: bool = False
     """Files of both orientations are about; the configuration's widths decide."""
     scaled: bool = False
-    """Always trained on scaled activations, whatever the configuration says."""
+    """Always trained on scaled activations, whatever the configuration states."""
 
     def weights_file(self, path: str) -> str:
         """The weights' file in the repository."""

@@ -39,7 +39,7 @@ class RegisteredSae:
     neuronpedia_id: str | None = None
     norm_scaling_factor: float | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
-    """What the registry says over the SAE's own configuration file."""
+    """What the registry states over the SAE's own configuration file."""
 
     @property
     def name(self) -> str:

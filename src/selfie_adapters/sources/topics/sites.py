@@ -40,7 +40,7 @@ class TopicSettings:
     keep all labels, by which they are judged. no_concept: how many
     vectors without a concept are added, as a share of the topics' vectors (None: `NULL_SHARE` with
     the position "name", else none); their one label is `no_concept_label`. val_fraction and seed
-    choose what is held out, where topics do not say it.
+    choose what is held out, where topics do not state it.
     """
 
     layers: tuple[int, ...]

@@ -17,7 +17,7 @@ class Topic:
     """Something to have a vector of: the text that evokes it, and its labels.
 
     `name` is put into a question ("Tell me about …"); `prompt` is used as it is instead.
-    split: which topics are held out, where the source says so.
+    split: which topics are held out, where the source states so.
     """
 
     labels: tuple[str, ...]
