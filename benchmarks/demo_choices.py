@@ -22,6 +22,7 @@ from rich.console import Console
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, TEMPLATE
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, nearest
@@ -30,7 +31,6 @@ from selfie_adapters.files.json_lines import append_jsonl, read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
 from selfie_adapters.sources.topics.reading import Topic, packaged_topics
-from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.training import label_losses, train
 
 PLACEHOLDER = "<reponame>"
@@ -84,7 +84,9 @@ def capture(model: FrozenModel, position: int, folder: Path) -> Path:
         ]
         layers = tuple(sorted({c.layer for c in CHOICES.values() if c.position == position}))
         share = HELD_OUT / len(topics)
-        settings = TopicSettings(layers, chat="bare", positions=(position,), val_fraction=share)
+        settings = TopicSettings(
+            layers=layers, chat="bare", positions=(position,), val_fraction=share
+        )
         write_topic_dataset(model, topics, settings, file, overwrite=True)
     return file
 

@@ -26,13 +26,13 @@ from matplotlib.figure import Figure
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.demo_settings import LAYER, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import FrozenModel, SoftPrompt, load_model
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
 from selfie_adapters.sources.topics.reading import Topic, packaged_topics
-from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.statistics import bootstrap_mean
 from selfie_adapters.training import label_losses, train
 
@@ -70,7 +70,7 @@ def topics_file(folder: Path, model: FrozenModel) -> Path:
             Topic(tuple(label for label in topic.labels if ", " not in label), name=topic.name)
             for topic in topics
         ]
-        settings = TopicSettings((LAYER,), chat="bare", val_fraction=HELD_OUT / len(named))
+        settings = TopicSettings(layers=(LAYER,), chat="bare", val_fraction=HELD_OUT / len(named))
         write_topic_dataset(model, named, settings, path, overwrite=True)
     return path
 

@@ -32,6 +32,7 @@ from selfie_adapters.commands import prepare_sae
 from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, TEMPLATE
 from selfie_adapters.commands.eval_running import run_protocol
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.files import write_json
@@ -39,7 +40,6 @@ from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
 from selfie_adapters.sources.sae.encoder import DEMO_SAE
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
 from selfie_adapters.sources.topics.reading import Topic, packaged_topics
-from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.training import resume, train
 
 RANK = 32
@@ -108,8 +108,10 @@ class Pipeline:
             for topic in topics
         ]
         some, few = named[: self.size.topics], named[: self.size.mean_topics]
-        at = TopicSettings((LAYER,), chat="bare", val_fraction=self.size.held_out / len(some))
-        means = TopicSettings(READ_LAYERS, chat="bare")
+        at = TopicSettings(
+            layers=(LAYER,), chat="bare", val_fraction=self.size.held_out / len(some)
+        )
+        means = TopicSettings(layers=READ_LAYERS, chat="bare")
         self.step(
             "topic vectors",
             self.topics,

@@ -89,7 +89,7 @@ for _name, _help in {
 
 _prepare = _group("prepare", "Make training files.")
 _prepare.command(
-    f"{COMMANDS}.prepare_sae:sae",
+    f"{COMMANDS}.prepare:sae",
     name="sae",
     help="Decoder vectors of an SAE with their labels.",
 )
@@ -111,7 +111,7 @@ _prepare.command(
 )
 
 _prepare.command(
-    f"{COMMANDS}.prepare_written:dataset",
+    f"{COMMANDS}.prepare:dataset",
     name="dataset",
     help="Prompts and labels for titles, written by a chat model.",
 )

@@ -164,10 +164,10 @@ def test_a_confidence_beside_the_adapter_is_used_if_it_fits(run, golden_dir, tmp
     ("options", "error", "message"),
     [
         ({"temperature": -1.0}, ConfigError, "temperature"),
-        ({"top_p": 0.0}, ConfigError, "top_p"),
+        ({"top_p": 0.0}, ConfigError, "--top-p: "),
         ({"samples": 0}, ConfigError, "samples"),
-        ({"max_new_tokens": 0}, ConfigError, "max_new_tokens"),
-        ({"repetition_penalty": 0.0}, ConfigError, "repetition_penalty"),
+        ({"max_new_tokens": 0}, ConfigError, "--max-new-tokens: "),
+        ({"repetition_penalty": 0.0}, ConfigError, "--repetition-penalty: "),
         ({"scales": ["1,x"]}, ConfigError, 'scales: "x" is not a number'),
         ({"scales": ["1,1"]}, ConfigError, "each scale once"),
         ({"scales": ["nan"]}, ConfigError, "finite"),

@@ -26,7 +26,7 @@ SAMPLE = ROOT / "data/sample/sample.json"
 def run(golden_dir, tmp_path):
     """Run the command with a shipped configuration on the golden model and the sample data."""
 
-    def run(name: str, *changes: str, overwrite: bool = False) -> Path:
+    def run(name: str, *changes: str, overwrite: bool = False, **options: object) -> Path:
         settings = [
             f"model.name={golden_dir / 'model'}",
             "model.dtype=float32",
@@ -36,7 +36,7 @@ def run(golden_dir, tmp_path):
             *changes,
         ]
         config = str(ROOT / f"training/configs/{name}.yaml")
-        train(config=config, set_=settings, overwrite=overwrite)
+        train(config=config, set_=settings, overwrite=overwrite, **options)
         return tmp_path / name
 
     return run
@@ -152,8 +152,8 @@ def test_eval_only_prints_what_the_run_had_at_its_best(run, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "requires one of --config FILE"),
-        ({"config": "a.yaml", "resume": "runs/a"}, "requires one of --config FILE"),
+        ({}, "requires --config FILE or options"),
+        ({"config": "a.yaml", "resume": "runs/a"}, "takes its configuration from the folder"),
         ({"resume": "runs/a", "set_": ["seed=1"]}, "takes its configuration from the folder"),
         ({"resume": "runs/a", "overwrite": True}, "takes its configuration from the folder"),
         ({"config": "a.yaml", "json": True}, "--json goes with --eval-only"),
@@ -162,6 +162,39 @@ def test_eval_only_prints_what_the_run_had_at_its_best(run, capsys):
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ConfigError, match=message):
         train(**options)
+
+
+def test_without_a_file_the_options_are_the_configuration(run, golden_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"model": str(golden_dir / "model"), "labels_file": str(SAMPLE), "dtype": "float32"}
+    train(**options, max_steps=1, batch_size=4, experiment_name="mine", adapter_kind="scale_only")
+    written = load_config("runs/mine/config.yaml")
+    assert (written.training.max_steps, written.data.batch_size) == (1, 4)
+    assert written.projection.type == "scale_only"
+    with pytest.raises(ConfigError, match=r"--labels-file: missing"):
+        train(model="demo")
+
+
+def test_a_commented_configuration_reads_back_to_the_same_settings(tmp_path, capsys):
+    options = {"model": "some/model", "labels_file": "x.json", "learning_rate": 0.25, "seed": 7}
+    train(**options, train_dataset_ratios=["a=1", "b@l1=2"], init_config=str(tmp_path / "c.yaml"))
+    found = load_config(tmp_path / "c.yaml")
+    assert (found.model.name, found.seed, found.training.learning_rate) == ("some/model", 7, 0.25)
+    assert [(one.datasets, one.ratio) for one in found.data.train_dataset_ratios or []] == [
+        ("a", 1.0), ("b@l1", 2.0),
+    ]  # fmt: skip
+    capsys.readouterr()
+    train(config=str(tmp_path / "c.yaml"), init_config="-")
+    assert capsys.readouterr().out == (tmp_path / "c.yaml").read_text()
+    with pytest.raises(ConfigError, match="overwrite"):
+        train(**options, init_config=str(tmp_path / "c.yaml"))
+    train(init_config=str(tmp_path / "new.yaml"))
+    assert load_config(tmp_path / "new.yaml").model.name == "demo"
+
+
+def test_an_option_replaces_the_value_of_the_file(run):
+    folder = run("scalar_affine_8b_goodfire", "data.batch_size=4", seed=11)
+    assert load_config(folder / "config.yaml").seed == 11
 
 
 def test_a_resumed_run_is_the_one_in_the_folder(run, tmp_path, capsys):

@@ -11,6 +11,7 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
+from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.errors import ModelError
 from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.evaluation.retrieval.embedding import packaged_folder
@@ -19,7 +20,6 @@ from selfie_adapters.evaluation.taboo.protocol import Taboo
 from selfie_adapters.model import load_model
 from selfie_adapters.sources import Topic, open_topics
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
-from selfie_adapters.sources.topics.sites import TopicSettings
 from selfie_adapters.training import train
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def work(tmp_path_factory):
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("real")
     topics = [Topic((t.labels[0],), name=t.name) for t in open_topics("concepts")[::7]]
-    settings = TopicSettings((24,), chat="bare", val_fraction=HELD_OUT / len(topics))
+    settings = TopicSettings(layers=(24,), chat="bare", val_fraction=HELD_OUT / len(topics))
     data = write_topic_dataset(model, topics, settings, folder / "topics.json")
     config = TrainConfig.model_validate(
         {

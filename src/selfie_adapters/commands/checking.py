@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from selfie_adapters.errors import ConfigError
+
 
 def check_inputs(
     *,
@@ -34,3 +36,17 @@ def check_inputs(
         from selfie_adapters.model.source import check_path
 
         check_path(model)
+
+
+def needed_adapter(adapter: str | None, model: str, command: str) -> str:
+    """The adapter that is named, or the shipped one for the demo model.
+
+    Raises ConfigError where there is none.
+    """
+    from selfie_adapters.adapters.locating import usual_adapter
+
+    if (named := usual_adapter(adapter, model)) is None:
+        raise ConfigError(
+            f"{command} with {model} needs --adapter FILE: one that was trained for this model."
+        )
+    return named

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.commands.options import Overwrite, options
+from selfie_adapters.config.splitting import SplitFileSettings
 from selfie_adapters.output import visible
 
-_FLAG = Parameter(negative=())
 _SHOWN = 20
 
 
@@ -48,7 +47,7 @@ def check(file: str) -> None:
     sys.exit(1)
 
 
-def merge(*files: Path, out: Path, overwrite: Annotated[bool, _FLAG] = False) -> None:
+def merge(*files: Path, out: Path, overwrite: Overwrite = False) -> None:
     """Put the sections of several training files into one; vector files stay where they are.
 
     Parameters
@@ -57,51 +56,36 @@ def merge(*files: Path, out: Path, overwrite: Annotated[bool, _FLAG] = False) ->
         Training files, two or more.
     out
         Training file to write.
-    overwrite
-        Replace a file of the same name.
     """
     from selfie_adapters.dataset.editing import merge_files
 
     _say(Console(), str(merge_files(files, out, overwrite)))
 
 
+@options(SplitFileSettings)
 def split(
-    file: Path,
-    *,
-    val_fraction: float = 0.1,
-    seed: int = 42,
-    out: Path | None = None,
-    overwrite: Annotated[bool, _FLAG] = False,
+    settings: SplitFileSettings, *, out: Path | None = None, overwrite: Overwrite = False
 ) -> None:
     """Choose the validation rows of a training or label file again; test rows stay.
 
     Parameters
     ----------
-    file
-        Training file, or label file in the training format.
-    val_fraction
-        Share of the other labelled rows that becomes val.
-    seed
-        Seed of the split.
     out
-        File to write; without it the file itself.
-    overwrite
-        Replace a file of the name given with --out.
+        File to write; default: the file itself.
     """
     from selfie_adapters.dataset.editing import split_file
 
-    _say(Console(), str(split_file(file, val_fraction, seed, out, overwrite)))
+    path = split_file(settings.file, settings.val_fraction, settings.seed, out, overwrite)
+    _say(Console(), str(path))
 
 
-def convert(file: Path, *, overwrite: Annotated[bool, _FLAG] = False) -> None:
+def convert(file: Path, *, overwrite: Overwrite = False) -> None:
     """Write vectors as .safetensors if they are .pt, else as .pt; old vector files stay.
 
     Parameters
     ----------
     file
         Vector file, or training file: then all its vector files, and filename in it.
-    overwrite
-        Replace vector files of the new names.
     """
     from selfie_adapters.dataset.editing import convert_file
 

@@ -78,14 +78,14 @@ def demo_topics(further: int = FURTHER) -> list[Topic]:
 
 def _captured(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
     """The training file of the packaged nouns and `further` ones, unless it is there already."""
+    from selfie_adapters.config.topics import TopicSettings
     from selfie_adapters.sources.topics.dataset import write_topic_dataset
-    from selfie_adapters.sources.topics.sites import TopicSettings
 
     if labels_file.exists():  # it is written last, when all it needs is there
         return
     topics = demo_topics(further)
     console.print(f"[bold]capture the states of {len(topics)} nouns[/]", highlight=False)
-    settings = TopicSettings(LAYERS, chat="bare", positions=(-1, "name"), seed=SEED)
+    settings = TopicSettings(layers=LAYERS, chat="bare", positions=(-1, "name"), seed=SEED)
     with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=None)
         write_topic_dataset(

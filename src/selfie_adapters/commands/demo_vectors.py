@@ -10,12 +10,13 @@ from pathlib import Path
 from torch import Tensor
 
 from selfie_adapters.commands.demo_settings import Place, Size
+from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.sources.topics.reading import packaged_topics, topic_vectors
-from selfie_adapters.sources.topics.sites import TopicSettings, topic_sites
+from selfie_adapters.sources.topics.sites import topic_sites
 from selfie_adapters.sources.topics.topic import Topic
 
 CHAT: Chat = "bare"
@@ -54,7 +55,11 @@ def captured(
     many more are done.
     """
     settings = TopicSettings(
-        (place.layer,), chat=CHAT, positions=(place.position,), frames_per_topic=1, no_concept=0.0
+        layers=(place.layer,),
+        chat=CHAT,
+        positions=(place.position,),
+        frames_per_topic=1,
+        no_concept=0.0,
     )
     splits: list[Split] = [topic.split or "train" for topic in topics]
     sites = topic_sites(model, topics, splits, settings, place.position)

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.eval_running import print_report
+from selfie_adapters.commands.options import Json, options
+from selfie_adapters.config.published import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.base import Table
 from selfie_adapters.evaluation.published.files import evaluations, kind_of, missing_shards
@@ -44,17 +45,8 @@ _SPLIT = 6  # labels of ten conversations that --split-60 makes of one
 _SEED = 0
 
 
-def published(
-    *files: str,
-    split_60: bool = False,
-    topics: str | None = None,
-    metadata: str | None = None,
-    index: str = "title_plus_all_labels",
-    embedder: str = "thenlper/gte-large",
-    scales: Annotated[list[float] | None, Parameter(negative=())] = None,
-    device: str | None = None,
-    json: bool = False,
-) -> None:
+@options(PublishedSettings)
+def published(settings: PublishedSettings, *files: str, json: Json = False) -> None:
     """Scores of published result files (hit rates) and label files (retrieval).
 
     Parameters
@@ -62,56 +54,44 @@ def published(
     files
         Result files of generation scoring (merged, or shards, which are merged), labels files
         with or without metadata, retrieval summaries and per-label files.
-    split_60
-        Take a label's first 60 conversations as six labels of ten (label_dataset files).
-    topics
-        What labels are looked up in: concepts, a topics file, or a data set on the hub; by default
-        the data set that the labels file names.
-    metadata
-        List whose entry i states which topic latent i is about, for labels files without topics.
-    index
-        What of a topic is embedded: title_only, title_plus_first_label, title_plus_all_labels,
-        mean_of_all.
-    embedder
-        Any sentence-transformers model: hub id or folder; minilm comes from a package.
-    scales
-        Look up labels of these scales only.
-    device
-        Where the embedder goes: cpu, cuda, cuda:1, mps; default: the first GPU, else the CPU.
-    json
-        Print one JSON object per evaluation, with full precision, instead of tables.
     """
     if not files:
         raise ConfigError("selfie eval published: give at least one file.")
     kinds = {file: kind_of(file) for file in files}
     results = [read_result_file(file) for file in files if kinds[file] == "results"]
     groups = evaluations(results)
-    if split_60:
+    if settings.split_60:
         for one in results:
             if one.mode != "label_dataset":
                 raise ConfigError(
                     f"--split-60: {one.path} is of mode {one.mode}; only label_dataset files have "
                     "60 conversations per label."
                 )
-    strategy = strategy_named(index)
-    rows: list[dict[str, Any]] = [_hit_rate(group, _SPLIT if split_60 else 1) for group in groups]
+    strategy = strategy_named(settings.index)
+    rows: list[dict[str, Any]] = [
+        _hit_rate(group, _SPLIT if settings.split_60 else 1) for group in groups
+    ]
     for file in files:
         if kinds[file] == "retrieval summary":
             rows += [_retrieval(file, score) for score in read_retrieval_summary(file)]
         elif kinds[file] == "ranks":
             rows.append(_retrieval(file, read_ranks(file)))
         elif kinds[file] == "labels":
-            labels = read_labels_file(file, metadata)
+            labels = read_labels_file(file, settings.metadata)
             joined = any(one.topic is not None for one in labels.labels)
-            if not joined and topics is None:
+            if not joined and settings.topics is None:
                 rows.append(_counted(labels))
                 continue
-            entries = entries_of(open_topics(topics or labels.topics))
+            entries = entries_of(open_topics(settings.topics or labels.topics))
             scored = look_up(
-                labels, entries, strategy, SentenceEmbedder(embedder, device=device), scales
+                labels,
+                entries,
+                strategy,
+                SentenceEmbedder(settings.embedder, device=settings.device),
+                settings.scales,
             )
             rows += [
-                {"file": file, "scale": scale, "index": index, **one.summary(_SEED)}
+                {"file": file, "scale": scale, "index": settings.index, **one.summary(_SEED)}
                 for scale, one in scored.items()
             ]
     if json:

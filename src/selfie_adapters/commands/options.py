@@ -11,20 +11,24 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import Parameter
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from selfie_adapters.config.files import find_config
 from selfie_adapters.config.lists import split_numbers
-from selfie_adapters.config.reading import Section, check_settings, own_section, read_config
+from selfie_adapters.config.reading import Section, check_settings, merged, own_section, read_config
 from selfie_adapters.config.types import Numbers, Option
 from selfie_adapters.errors import ConfigError
 
-NO_NEGATIVE = Parameter(negative=())
+Overwrite = Annotated[bool, Parameter(help="Replace files of the same name.")]
+Json = Annotated[bool, Parameter(help="Print JSON instead: one object, or one per line.")]
+"""Options that several commands take and that are no settings."""
 
 
 @dataclass(frozen=True)
@@ -42,65 +46,94 @@ class Flag:
         return self.parameter.name
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a command was given of its settings: values by section, a file, changes of its keys."""
+
+    kind: type[Section]
+    values: dict[str, Any]
+    file: Path | None
+    changes: Sequence[str]
+    read: Callable[..., Any]
+    flags: Mapping[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.changes) or self.file is not None
+
+    def settings(self, **otherwise: Any) -> Any:
+        """The settings. otherwise: values by section where neither file nor options have one.
+
+        Raises ConfigError for wrong values and where required ones are missing.
+        """
+        if self.file is not None:
+            return self.read(self.file, self.kind, self.changes, given=self.values)
+        if self.changes:
+            raise ConfigError("--set changes a key of --config FILE; give the file too.")
+        # Empty sections, so that it is their missing options that are named.
+        sections = {
+            name: {}
+            for name, field in self.kind.model_fields.items()
+            if field.is_required() and own_section(field.annotation) is not None
+        }
+        values = merged(merged(sections, otherwise), self.values)
+        return check_settings(self.kind, values, flags=self.flags)
+
+
 def options(
     kind: type[Section],
     *,
     config: bool = False,
     read: Callable[..., Any] = read_config,
-    without: tuple[str, ...] = (),
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    lazy: bool = False,
+) -> Callable[[Callable[..., None]], Any]:
     """Decorate `command(settings, *, ...)` so that it has an option for every field of `kind`.
 
     config: values may come from a file, `--config FILE` and `--set KEY=VALUE`; options replace
     them, and the command is called with (settings, the file or None). read: how the file is read,
-    as `read_config`. without: dotted keys that are no options. Decorated, the command takes its
-    options as keyword arguments; None means not given. Raises ConfigError for wrong values.
+    as `read_config`. lazy: the command is called with `Given` alone, which makes the settings.
+    Decorated, the command takes its options as keyword arguments; None means not given. Raises
+    ConfigError for wrong values.
     """
-    flags = {one.name: one for one in walk(kind) if ".".join(one.key) not in without}
+    flags = {one.name: one for one in walk(kind)}
     called = {".".join(one.key): one.flag for one in flags.values()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())
-        own = own[2 if config else 1 :]
+        own = own[2 if config and not lazy else 1 :]
+        many = next((one.name for one in own if one.kind is one.VAR_POSITIONAL), None)
         shared = [one.parameter for one in flags.values()]
         if config:
-            shared = [one.replace(default=_default(one.default, None)) for one in shared]
-        signature = inspect.Signature(_in_order([*(_CONFIG if config else ()), *shared, *own]))
+            shared = [_optional(one) for one in shared]
+        everything = [*(_CONFIG if config else ()), *shared, *map(_quiet, own)]
+        signature = inspect.Signature(_in_order(everything))
 
         @functools.wraps(command)
         def run(*arguments: Any, **keywords: Any) -> None:
-            given = signature.bind(*arguments, **keywords).arguments
+            words = signature.bind(*arguments, **keywords).arguments
             values: dict[str, Any] = {}
-            for name, value in list(given.items()):
-                if name in flags:
-                    del given[name]
-                    if value is not None:
-                        _put(values, flags[name].key, _read(flags[name], value))
-            if not config:
-                command(check_settings(kind, values, flags=called), **given)
-                return
-            file, changes = given.pop("config", None), given.pop("set_", None)
-            if file is None:
-                if changes:
-                    raise ConfigError("--set changes a key of --config FILE; give the file too.")
-                settings = check_settings(kind, values, flags=called)
-            else:
-                file = find_config(file)
-                settings = read(file, kind, changes or (), given=values)
-            command(settings, file, **given)
+            for flag in flags.values():
+                if (value := words.pop(flag.name, None)) is not None:
+                    _put(values, flag.key, _read(flag, value))
+            file, changes = words.pop("config", None), words.pop("set_", None)
+            file = None if file is None else find_config(file)
+            given = Given(kind, values, file, changes or (), read, called)
+            first = [given] if lazy else [given.settings(), file] if config else [given.settings()]
+            command(*first, *(words.pop(many, ()) if many else ()), **words)
 
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
-        run.settings = kind  # type: ignore[attr-defined]
-        run.own = tuple(one.name for one in own)  # type: ignore[attr-defined]
-        return run
+        made: Any = run
+        made.__signature__ = signature
+        made.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+        made.settings = kind
+        made.own = tuple(one.name for one in own)
+        return made
 
     return decorate
 
 
 def walk(kind: type[Section], prefix: str = "", key: tuple[str, ...] = ()) -> Iterator[Flag]:
     """The options of `kind`, those of its sections included, in the order of the fields."""
-    for name, field in kind.model_fields.items():
+    for name in _own_first(kind):
+        field = kind.model_fields[name]
         option = option_of(field)
         section = own_section(field.annotation)
         if section is not None:
@@ -108,12 +141,25 @@ def walk(kind: type[Section], prefix: str = "", key: tuple[str, ...] = ()) -> It
             yield from walk(section, prefix + inner, (*key, name))
             continue
         flags = [f"--{one}" for one in option.names] or [f"--{prefix}{name.replace('_', '-')}"]
-        yield Flag((*key, name), flags[0], field, _parameter(flags, field, option, prefix))
+        yield Flag((*key, name), flags[0], field, _parameter(flags, field, option, kind, name))
+
+
+def _own_first(kind: type[Section]) -> list[str]:
+    """Names of the fields: those of the class, then those of its bases as they are listed."""
+    own = (inspect.get_annotations(one) for one in kind.__mro__)
+    return list(dict.fromkeys(n for names in own for n in names if n in kind.model_fields))
+
+
+def _description(kind: type[Section], name: str) -> str:
+    """A field's docstring on one line; that of a base class where the field has none of its own."""
+    classes = (one for one in kind.__mro__ if issubclass(one, Section) and name in one.model_fields)
+    found = (one.model_fields[name].description for one in classes)
+    return " ".join((next(filter(None, found), None) or "").split())
 
 
 def option_of(field: FieldInfo) -> Option:
     """How a field looks on the command line."""
-    return next((one for one in field.metadata if isinstance(one, Option)), Option())
+    return next((one for one in reversed(field.metadata) if isinstance(one, Option)), Option())
 
 
 _CONFIG = (
@@ -142,7 +188,9 @@ _CONFIG = (
 )
 
 
-def _parameter(flags: list[str], field: FieldInfo, option: Option, prefix: str) -> Any:
+def _parameter(
+    flags: list[str], field: FieldInfo, option: Option, kind: type[Section], name: str
+) -> inspect.Parameter:
     plain, several = _type(field)
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
     shown: Any = option.default
@@ -152,7 +200,7 @@ def _parameter(flags: list[str], field: FieldInfo, option: Option, prefix: str) 
         plain if field.is_required() else plain | None,
         Parameter(
             name=flags,
-            help=_escaped(" ".join((field.description or "").split())),
+            help=_escaped(_description(kind, name)),
             negative=None if plain is bool else (),
             consume_multiple=several,
             allow_leading_hyphen=option.hyphen or several,
@@ -178,6 +226,8 @@ def _kind(field: FieldInfo) -> Literal["one", "several", "numbers", "mapping"]:
     """What a field's value is written as."""
     if Numbers in field.metadata:
         return "numbers"
+    if any(isinstance(one, BeforeValidator) for one in field.metadata):
+        return "one"  # text of a form of its own
     origins = {get_origin(one) for one in _choices(field.annotation)}
     if dict in origins or (list in origins and own_item(field.annotation)):
         return "mapping" if str not in _choices(field.annotation) else "one"
@@ -247,8 +297,20 @@ def _in_order(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
     )
 
 
-def _default(default: Any, instead: Any) -> Any:
-    return instead if default is inspect.Parameter.empty else default
+def _optional(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A required parameter as one that a file may give."""
+    if parameter.default is not inspect.Parameter.empty:
+        return parameter
+    plain, described = get_args(parameter.annotation)
+    return parameter.replace(default=None, annotation=Annotated[plain | None, described])
+
+
+def _quiet(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A flag without the words "default: False"."""
+    if parameter.default is not False:
+        return parameter
+    annotation = Annotated[parameter.annotation, Parameter(show_default=False)]
+    return parameter.replace(annotation=annotation)
 
 
 def _shown(default: Any) -> str | None:

@@ -5,35 +5,28 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
+from selfie_adapters.commands.options import Json, options
+from selfie_adapters.config.shared import PromptSettings
+from selfie_adapters.config.types import InFile
 from selfie_adapters.output import json_line, visible
 
 
-def show(
-    *,
-    model: str,
-    template: str | None = None,
-    placeholder: str | None = None,
-    json: bool = False,
-) -> None:
-    """Show a prompt as the tokens the model sees, and why it is this one.
+class ShownPrompt(PromptSettings):
+    """What `selfie prompt show` takes."""
 
-    Parameters
-    ----------
-    model
-        Hub id, local folder, .gguf file, or demo; only its tokenizer is loaded.
-    template
-        Prompt text; default: the question in the tokenizer's own chat format.
-    placeholder
-        The token that each soft token replaces; default: a token that nothing else uses.
-    json
-        Print one JSON object instead.
-    """
+    model: InFile
+    """Hub id, local folder, .gguf file, or demo; only its tokenizer is loaded."""
+
+
+@options(ShownPrompt)
+def show(settings: ShownPrompt, *, json: Json = False) -> None:
+    """Show a prompt as the tokens the model sees, and why it is this one."""
     from selfie_adapters.model.loading import load_tokenizer
     from selfie_adapters.model.prompt import choose_prompt
     from selfie_adapters.model.tokens import leading
 
-    tokenizer = load_tokenizer(model)
-    choice = choose_prompt(tokenizer, template, placeholder)
+    tokenizer = load_tokenizer(settings.model)
+    choice = choose_prompt(tokenizer, settings.template, settings.placeholder)
     prompt = choice.prompt
     bound = prompt.bind(tokenizer)
     begin = tokenizer.bos_token_id

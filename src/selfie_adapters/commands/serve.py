@@ -9,12 +9,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
 from rich.console import Console
 
-from selfie_adapters.commands.checking import check_inputs
+from selfie_adapters.commands.checking import check_inputs, needed_adapter
+from selfie_adapters.commands.options import options
+from selfie_adapters.config.serve import ServeSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import read_plain
@@ -29,73 +30,25 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "SELFIE_TOKEN"
 
 
-def serve(
-    *,
-    model: str = "demo",
-    adapter: list[str] | None = None,
-    mean: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8321,
-    token: str | None = None,
-    token_file: str | None = None,
-    dtype: str = "auto",
-    template: str | None = None,
-    placeholder: str | None = None,
-    device: str | None = None,
-    show_withheld: Annotated[bool, Parameter(negative=())] = False,
-    ignore_binding: bool = False,
-) -> None:
-    """A web page that reads prompts and labels vectors. Stop it with Ctrl-C.
-
-    Parameters
-    ----------
-    model
-        Hub id, local folder, .gguf file, or demo.
-    adapter
-        Adapter file; give it twice to compare two. Default: demo, for the model demo.
-    mean
-        File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted from a
-        prompt's states; default: the file next to the first adapter, if there is one.
-    host
-        Address to listen on; from any but this machine's own, a token is asked for.
-    port
-        Port; 0 takes a free one.
-    token
-        What a client must know; default: $SELFIE_TOKEN, else none on 127.0.0.1, elsewhere a new
-        one. Other users of this machine can see an option, but not a variable or a file.
-    token_file
-        File with the token, instead of the token itself.
-    dtype
-        Dtype of the model: auto, bfloat16, float16, float32.
-    template
-        Prompt text with the placeholder; default: the adapter's, else that of selfie prompt show.
-    placeholder
-        The token of the prompt that each soft token replaces; default: that of the prompt.
-    device
-        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
-        default: the first GPU, else the CPU.
-    show_withheld
-        Show labels at first that are withheld (no concept, or below the confidence's threshold);
-        a box on the page shows and hides them.
-    ignore_binding
-        Continue although an adapter was trained with another model or prompt.
-    """
+@options(ServeSettings)
+def serve(settings: ServeSettings) -> None:
+    """A web page that reads prompts and labels vectors. Stop it with Ctrl-C."""
     require_extra("serve", "selfie serve")
+    from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
     from selfie_adapters.serving.app import make_app
     from selfie_adapters.serving.guard import ANYWHERE, LOOPBACK
 
     console = Console()
-    token, known = _token(token, token_file)
-    with _listening(host, port) as listener:
-        adapters, mean = _adapters(model, adapter, mean)
-        check_inputs(model=model, device=device, adapters=adapters, files=[mean])
-        name = f"[{host}]" if ":" in host else host
+    token, known = _token(settings.token, settings.token_file)
+    with _listening(settings.host, settings.port) as listener:
+        adapters = [*settings.adapter] or [needed_adapter(None, settings.model, "selfie serve")]
+        mean = find_mean_file(settings.mean, find_adapter_file(adapters[0]))
+        check_inputs(model=settings.model, device=settings.device, adapters=adapters, files=[mean])
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
-        service = _service(
-            model, adapters, mean, dtype, device, (template, placeholder), ignore_binding
-        )
-        service.show_withheld = show_withheld
+        service = _service(settings, adapters, mean)
+        service.show_withheld = settings.show_withheld
         hosts = None if name in ANYWHERE else LOOPBACK | {name.casefold()}
         app = make_app(service, hosts, token)
         shown = "localhost" if name in ANYWHERE else name
@@ -117,30 +70,7 @@ def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket
         ) from error
 
 
-def _adapters(
-    model: str, named: list[str] | None, mean: str | None
-) -> tuple[list[str], str | None]:
-    """The adapters to serve, and the file of means that goes with them."""
-    from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file, usual_adapter
-
-    usual = usual_adapter(None, model)
-    adapters = named or ([] if usual is None else [usual])
-    if not adapters:
-        raise ConfigError(
-            f"selfie serve with {model} needs --adapter FILE: one that was trained for this model."
-        )
-    return adapters, find_mean_file(mean, find_adapter_file(adapters[0]))
-
-
-def _service(
-    model: str,
-    adapters: list[str],
-    mean: str | None,
-    dtype: str,
-    device: str | None,
-    prompt: tuple[str | None, str | None],
-    ignore_binding: bool,
-) -> Service:
+def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> Service:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
     from selfie_adapters.labelling.centering import mean_layers
@@ -152,14 +82,17 @@ def _service(
 
     files = [find_adapter_file(adapter) for adapter in adapters]
     loaded = [load_adapter(file) for file in files]
-    template, placeholder = prompt
+    template, placeholder = settings.template, settings.placeholder
     trust = [calibration(file, template=template, placeholder=placeholder) for file in files]
-    frozen = load_model(model, dtype, device)
+    frozen = load_model(settings.model, settings.dtype, settings.device)
     served = [
         ServedAdapter(
             name,
             Labeller(
-                frozen, one, adapter_prompt(one, frozen.tokenizer, *prompt), not ignore_binding
+                frozen,
+                one,
+                adapter_prompt(one, frozen.tokenizer, template, placeholder),
+                not settings.ignore_binding,
             ),
             confidence,
         )

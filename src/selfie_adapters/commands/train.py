@@ -5,96 +5,109 @@ from __future__ import annotations
 import json as json_module
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.checking import check_inputs
-from selfie_adapters.config import load_config
+from selfie_adapters.commands.options import Given, Json, Overwrite, options
+from selfie_adapters.config import TrainConfig, load_config
+from selfie_adapters.config.commented import commented
 from selfie_adapters.errors import ConfigError, MissingExtraError
+from selfie_adapters.files import check_free, user_path, write_text
 
 if TYPE_CHECKING:
     from selfie_adapters.training import Validation
 
 
+def _read(
+    file: Path, _kind: type[TrainConfig], changes: Sequence[str], given: Mapping[str, Any]
+) -> TrainConfig:
+    return load_config(file, changes, given)
+
+
+@options(TrainConfig, config=True, read=_read, lazy=True)
 def train(
+    given: Given,
     *,
-    config: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    device: str | None = None,
     resume: str | None = None,
-    overwrite: bool = False,
-    eval_only: Annotated[bool, Parameter(negative=())] = False,
-    json: bool = False,
+    overwrite: Overwrite = False,
+    eval_only: bool = False,
+    init_config: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    json: Json = False,
 ) -> None:
-    """Train an adapter through a frozen model.
+    """Train an adapter through a frozen model, from a configuration, options, or both.
 
     Parameters
     ----------
-    config
-        YAML file with the documented keys (see training/configs).
-    set_
-        Change a key of the file, e.g. --set training.learning_rate=0.02; may be repeated.
-    device
-        Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices;
-        default: model.device_map of the file.
     resume
         Run folder to resume, from its newest checkpoint; its own configuration is used.
-    overwrite
-        Replace the run that lives in the run folder already.
     eval_only
         Train nothing: measure the adapter of --resume (its best), or of the configuration's
-        training.resume_from_checkpoint, alongside its controls.
-    json
-        With --eval-only: print one JSON object.
+        training.resume_from_checkpoint, with its controls.
+    init_config
+        Train nothing: write a configuration file with the values of the options and a comment for
+        every key; - prints it.
     """
-    _check(config, set_, device, resume, overwrite, eval_only, json)
-    from selfie_adapters import training
-
-    changes = [*(set_ or []), *([] if device is None else [f"model.device_map={device}"])]
-    settings = None if config is None else load_config(config, changes)
+    _check(given, resume, overwrite, eval_only, json, init_config)
+    if init_config is not None:
+        _write_config(given, init_config, overwrite)
+        return
+    settings = None if resume is not None else given.settings()
     if settings is not None:
         check_inputs(model=settings.model.name, device=settings.model.device_map)
+    from selfie_adapters import training
+
     if eval_only:
-        if resume is not None:
-            found, what = training.measure_run(resume)
+        if settings is None:
+            found, what = training.measure_run(str(resume))
         else:
-            assert settings is not None
             found, what = training.measure(settings)
         if _speaks():
             _print_losses(found, what, json)
         return
     console = Console()
-    if resume is not None:
-        folder = training.resume(resume, console=console)
+    if settings is None:
+        folder = training.resume(str(resume), console=console)
     else:
-        assert settings is not None
         folder = training.train(settings, console=console, overwrite=overwrite)
     if _speaks():
         _draw(folder, console)
         console.print(f"run folder: {folder}", highlight=False, markup=False)
 
 
+def _write_config(given: Given, to: str, overwrite: bool) -> None:
+    example = {"model": {"name": "demo"}, "data": {"labels_file": "data/sample/sample.json"}}
+    text = commented(given.settings(**example))
+    if to == "-":
+        sys.stdout.write(text)
+        return
+    check_free(user_path(to), overwrite)
+    write_text(to, text)
+    Console().print(f"configuration: {to}", highlight=False, markup=False)
+
+
 def _check(
-    config: str | None,
-    set_: list[str] | None,
-    device: str | None,
+    given: Given,
     resume: str | None,
     overwrite: bool,
     eval_only: bool,
     json: bool,
+    init_config: str | None,
 ) -> None:
-    if (config is None) == (resume is None):
+    if resume is None and not given and init_config is None:
         raise ConfigError(
-            "selfie train requires one of --config FILE (a new run) and --resume RUN (resume one)."
+            "selfie train requires --config FILE or options such as --model and --labels-file (a "
+            "new run), or --resume RUN (resume one)."
         )
-    if resume is not None and (set_ or overwrite or device):
+    if resume is not None and (given or overwrite or init_config is not None):
         raise ConfigError(
-            f"--resume {resume} takes its configuration from the folder as it is; --set, "
-            "--device and --overwrite go with --config. To train on with other settings, start a "
-            f"new run with --set training.resume_from_checkpoint={resume}/adapter_last.safetensors."
+            f"--resume {resume} takes its configuration from the folder as it is; settings and "
+            "--overwrite are for a new run. To train on with other settings, start a new run with "
+            f"--resume-from-checkpoint {resume}/adapter_last.safetensors."
         )
     if json and not eval_only:
         raise ConfigError("--json goes with --eval-only; a run's numbers are in metrics.jsonl.")

@@ -1,68 +1,57 @@
-"""Everything that decides which labels come out of a labelling run."""
+"""Everything that decides which labels come out of a labelling run, and what fits a confidence."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from selfie_adapters.config.reading import Section
-from selfie_adapters.config.sampling import Sampling
-from selfie_adapters.config.types import Count, NotNegative, Positive, Seed
+from selfie_adapters.config.shared import (
+    BindingSettings,
+    DisplaySettings,
+    ModelSettings,
+    PromptSettings,
+    SamplingSettings,
+)
+from selfie_adapters.config.types import Count, InFile, Numbers, Option, Seed, Share
 
 TRAINED_SCALES = (1.0,)
 UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
 """Without an adapter nobody knows the right length, so a few are tried. In units of the mean
 embedding norm."""
+SAMPLED_TEMPERATURE = 0.7
 
 EngineName = Literal["local", "vllm"]
 """Each is a module of labelling/engines."""
 
 
-class LabelSettings(Section):
-    """A labelling run, as it is written into the run folder's config.json."""
+class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
+    """Which vectors are labelled, through what, and how their labels are sampled."""
 
-    source: str
-    """Training file, vector file, or SAELens release:id."""
-    model: str
-    adapter: str | None = None
-    """Adapter file or hub path; none is untrained SelfIE."""
-    confidence: str | None = None
-    """Confidence file, where there is one for this adapter."""
-    mean: str | None = None
-    """safetensors file with layer_{i}, subtracted from the vectors."""
-    layer: int | None = None
-    """Which of its tensors, where neither the source nor the adapter states it."""
-    split: Literal["train", "val", "test", "all"] = "all"
-    which: Literal["decoder", "encoder"] = "decoder"
-    """Rows of a SAE's matrix that are labelled."""
-    indices: str | None = None
+    source: Annotated[InFile, Option(positional=True)]
+    """Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or a SAE by its
+    SAELens names, release:sae_id."""
     limit: Count | None = None
-    scales: tuple[float, ...] = TRAINED_SCALES
+    """Label only the first N vectors."""
+    scales: Annotated[
+        tuple[float, ...],
+        Numbers,
+        Option(default="1; without adapter 0.5,0.8,1.3,2.1,3.4,5.5"),
+    ] = TRAINED_SCALES
+    """Numbers the adapter's input is multiplied by, such as 0.5,1,2: labels for each."""
     samples: Count = 1
+    """Labels per vector and scale."""
     best_of: Count | None = None
-    explain: bool = False
-    temperature: NotNegative = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Positive = 1.0
-    max_new_tokens: Count = 30
+    """Sample N labels per scale and keep the one with the highest gain over the zero vector."""
+    temperature: Annotated[
+        float, Field(ge=0, allow_inf_nan=False), Option(default="0 for one label, 0.7 for several")
+    ] = 0.0
+    """Sampling temperature; 0 is greedy."""
     seed: Seed = 0
-    batch_size: Count | None = None
-    """Rows at a time; null: as many as suit the model's device."""
-    shard_size: Count = 512
-    """Vectors a file."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    template: str | None = None
-    """Prompt text in place of the adapter's, or of the tokenizer's."""
-    placeholder: str | None = None
-    """The token of the prompt that each soft token replaces."""
-    device: str | None = None
-    """Where the model goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else the CPU."""
-    ignore_binding: bool = False
-    engine: EngineName = Field("local", validation_alias=AliasChoices("engine", "writer"))
-    """What generates the labels; ray is the local one in several processes. Runs of earlier
-    releases call it writer."""
+    """Makes each label's own seed, together with its row, scale and sample."""
+    batch_size: Annotated[Count | None, Option(default="256 on a CPU, up to 2,048 on a GPU")] = None
+    """Labels at a time."""
 
     @field_validator("scales")
     @classmethod
@@ -73,14 +62,53 @@ class LabelSettings(Section):
             raise ValueError("each scale once")
         return scales
 
+    def label_settings(self, **changes: Any) -> LabelSettings:
+        """The settings of the run, with the defaults that depend on other values.
+
+        changes: values that replace those of these settings.
+        """
+        given = self.model_fields_set
+        known = {*LabelSettings.model_fields} & {*type(self).model_fields}
+        values = {name: getattr(self, name) for name in known} | changes
+        if "scales" not in given:
+            values["scales"] = TRAINED_SCALES if values["adapter"] else UNTRAINED_SCALES
+        if "temperature" not in given and max(self.samples, self.best_of or 1) > 1:
+            values["temperature"] = SAMPLED_TEMPERATURE
+        return LabelSettings.checked(**values)
+
+
+class LabelSettings(SampledLabels, BindingSettings):
+    """A labelling run, as it is written into the run folder's config.json."""
+
+    adapter: Annotated[InFile | None, Option(default="demo, for the model demo")] = None
+    """Adapter file, hub path owner/repo/file.safetensors, or a shipped one's name; none, and the
+    default for other models, is untrained SelfIE."""
+    confidence: InFile | None = None
+    """Confidence file; the one next to the adapter if there is one and it fits."""
+    mean: InFile | None = None
+    """safetensors file with a tensor layer_{i} or layer_{i}_at_{position}, subtracted from the
+    vectors first."""
+    layer: int | None = None
+    """Which of the means, where neither source nor adapter states it."""
+    split: Literal["train", "val", "test", "all"] = "all"
+    """Vectors of this split of a training file, or all of them."""
+    which: Literal["decoder", "encoder"] = "decoder"
+    """Rows of a SAE's matrix that are labelled."""
+    indices: Annotated[str | None, Option(hyphen=True)] = None
+    """Label only these rows, such as 0:1000,5."""
+    explain: bool = False
+    """With best-of: keep all, ranked, and show why for the first few vectors."""
+    shard_size: Annotated[
+        Count, Option(default="as in the folder that is resumed, else 512, on a GPU 2,048")
+    ] = 512
+    """Vectors per file."""
+    engine: EngineName = Field("local", validation_alias=AliasChoices("engine", "writer"))
+    """What generates the labels. Runs of earlier releases call it writer."""
+
     @property
     def sampled(self) -> int:
         """Labels sampled per vector and scale."""
         return self.best_of or self.samples
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.repetition_penalty, self.max_new_tokens)
 
     @property
     def labels_per_vector(self) -> int:
@@ -104,3 +132,43 @@ class LabelSettings(Section):
             "template": self.template,
             "placeholder": self.placeholder,
         }
+
+
+class LabelOptions(LabelSettings, DisplaySettings):
+    """What `selfie label` takes: a run's settings, and how it is made and shown."""
+
+    source: Annotated[
+        InFile,
+        Option(positional=True, default="40 nouns of the demo model, for a first look"),
+    ] = "demo"
+    model: InFile = "demo"
+    engine: Literal[EngineName, "ray"] = "local"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """What generates the labels: local; ray, the local one in several processes or on several
+    machines; vllm (docs/labelling.md)."""
+    workers: int | None = None
+    """Processes of the ray engine."""
+    ray_address: Annotated[str | None, Option(default="one is started for this run")] = None
+    """A running Ray cluster."""
+
+
+class ConfidenceSettings(SampledLabels):
+    """What `selfie confidence fit` takes. The confidence holds for labels sampled in this way."""
+
+    source: Annotated[InFile, Option(positional=True)]
+    """Training file with vectors that the adapter was not trained on."""
+    adapter: InFile
+    """Adapter file."""
+    split: Literal["train", "val"] = "val"
+    """Which vectors of the training file."""
+    limit: Count | None = None
+    """Only the first N vectors of each layer and position."""
+    precision: Share = 0.8
+    """Share of the labels shown that is right on new vectors: the lower end of its 95 % interval
+    must reach it. Labels below the threshold that results are withheld."""
+    control_rate: Share = 0.05
+    """Share of vectors that mean nothing (random directions, the zero vector, vectors without a
+    concept) that may be shown as a concept: the upper end of its 95 % interval."""
+    controls: int = 200
+    """How many random directions are labelled for each layer."""
+    figure: str | None = None
+    """SVG file for the reliability figure."""

@@ -62,3 +62,9 @@ class SamplingSettings(Section):
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.repetition_penalty, self.max_new_tokens)
+
+
+class DisplaySettings(Section):
+    show_withheld: bool = False
+    """Show labels too that are withheld: those for "no concept", and those below the confidence's
+    threshold. Files always have them."""

@@ -42,7 +42,7 @@ SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 
 
 class ModelSection(Section):
-    name: Annotated[InFile, Option(names=("model",), file=True)]
+    name: Annotated[InFile, Option(names=("model",))]
     """Hub id, local folder, .gguf file, or "demo"."""
     device_map: Annotated[
         str | dict[str, int | str] | None,

@@ -7,16 +7,17 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from selfie_adapters.config.chat import ChatSettings
-from selfie_adapters.config.reading import Section
-from selfie_adapters.config.types import Count, NotNegative, Seed, Share
+from selfie_adapters.config.shared import DeviceSettings
+from selfie_adapters.config.types import Count, InFile, NotNegative, Seed, Share
 
 
 class WriterSettings(ChatSettings):
     """A chat model and what it costs."""
 
     input_price: NotNegative | None = None
-    """For a million tokens; null leaves the costs in tokens."""
+    """Price of a million tokens that are sent; null leaves the costs in tokens."""
     output_price: NotNegative | None = None
+    """Price of a million tokens that are received."""
 
     @model_validator(mode="after")
     def _both_prices(self) -> WriterSettings:
@@ -25,32 +26,33 @@ class WriterSettings(ChatSettings):
         return self
 
 
-class TopicWritingSettings(Section):
-    titles: str
+class TopicWritingSettings(DeviceSettings):
+    titles: InFile
     """JSON ({"titles": […]} or a list), JSONL, or one title a line; .gz too."""
     limit: Count | None = None
-    """Number of titles, sampled at random; null: all."""
-    earlier: tuple[str, ...] = ()
+    """Take N titles, drawn at random; null takes all."""
+    earlier: tuple[InFile, ...] = ()
     """candidates.jsonl of earlier runs, merged with this one's."""
     writer: WriterSettings
     judge: WriterSettings | None = None
     """Who chooses prompts and rates labels; default: the writer."""
-    device: str | None = None
-    """Where a model in this process goes: cpu, cuda, cuda:1, mps, auto; null: the first GPU, else
-    the CPU."""
     judged: bool = True
     """false keeps everything: the first prompt, all labels."""
     prompts: Count = 3
-    """Of every title, of which one is chosen."""
+    """Prompts of every title, of which one is chosen."""
     labels: Count = 8
-    """Of every title and run."""
+    """Labels of every title and run."""
     runs: Count = 1
-    """Questions per title."""
+    """How many times every title is asked about."""
     temperature: NotNegative = 0.8
+    """Sampling temperature; 0 is greedy."""
     max_tokens: Count = 800
+    """Longest answer, in tokens."""
     least_mark: Share = 0.6
     """Labels with a lower rating are dropped."""
     least_labels: Count = 3
     """Topics with fewer remaining labels are dropped."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the topics that is held out."""
     seed: Seed = 42
+    """Seed of the titles that are taken, of the answers, and of the split."""

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from export_bucket import packed, row, source_record
+from selfie_adapters.config.sae import SaeSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
 from selfie_adapters.sources.sae import files as sae_files
-from selfie_adapters.sources.sae.dataset import SaeRequest, prepare_sae
+from selfie_adapters.sources.sae.dataset import prepare_sae
 from small_saes import (
     CASES,
     D_SAE,
@@ -32,7 +33,7 @@ def prepare(tmp_path, monkeypatch):
     monkeypatch.setattr(sae_files, "fetch_hub_file", lambda r, f, _: tmp_path / "hub" / r / f)
     monkeypatch.setenv("SELFIE_CACHE", str(tmp_path / "cache"))
 
-    def prepare(case: str | None = "goodfire 8B", **options):
+    def prepare(case: str | None = "goodfire 8B", overwrite: bool = True, **options):
         named = {}
         if case is not None:
             expected = write_case(tmp_path / "hub", case)
@@ -44,8 +45,9 @@ def prepare(tmp_path, monkeypatch):
             labels = tmp_path / "labels.json"
             write_json(labels, {str(i): f"label {i}" for i in range(D_SAE)})
             options["labels_json"] = labels
-        places = {"output_name": "x", "output_dir": tmp_path / "out", "overwrite": True}
-        return prepare_sae(SaeRequest(**{**places, **named, **options})), expected
+        places = {"output_name": "x", "output_dir": tmp_path / "out"}
+        settings = SaeSettings(**{**places, **named, **options})
+        return prepare_sae(settings, overwrite=overwrite), expected
 
     return prepare
 
@@ -292,7 +294,9 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
     if "labels_json" in options:
         paths["labels_json"] = tmp_path / "a"
     with pytest.raises(ConfigError, match=message):
-        prepare_sae(SaeRequest("x", output_dir=tmp_path / "out", **{**options, **paths}))
+        prepare_sae(
+            SaeSettings(output_name="x", output_dir=tmp_path / "out", **{**options, **paths})
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -300,8 +304,8 @@ def test_without_labels_goodfire_8b_names_the_published_file(tmp_path):
     (tmp_path / "v1").mkdir()
     with pytest.raises(DataError, match="goodfire-8b-labels, then --labels-json"):
         prepare_sae(
-            SaeRequest(
-                "x",
+            SaeSettings(
+                output_name="x",
                 output_dir=tmp_path / "out",
                 release=GOODFIRE[0],
                 sae_id=GOODFIRE[1],

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from selfie_adapters.config.topics import TopicSettings, read_positions
 from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.digest import vectors_digest
@@ -15,15 +15,13 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, topic_vectors
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
-from selfie_adapters.sources.topics.frames import Frames
 from selfie_adapters.sources.topics.reading import topic_texts
-from selfie_adapters.sources.topics.sites import TopicSettings, read_positions
 from selfie_adapters.sources.topics.splits import split_topics
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 
 NAMES = "owl bee fog saw drum soup lemon otter bread violin choir frost".split()
 TOPICS = [Topic((name, f"some {name}"), name=name) for name in NAMES]
-SETTINGS = TopicSettings((0, 2), val_fraction=0.25, seed=3)
+SETTINGS = TopicSettings(layers=(0, 2), val_fraction=0.25, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +108,11 @@ def test_metadata_says_how_the_vectors_were_made(written):
         (TOPICS[:1], SETTINGS, "at least 2"),
         (TOPICS[:2], SETTINGS, "is the mean of the training topics"),
         (TOPICS[:1] * 8, SETTINGS, "at least 2 are needed"),
-        (TOPICS, TopicSettings((1,), positions=(0,)), "a position after the topic's name"),
-        (TOPICS, TopicSettings((1,), positions=(4,)), "position 4, is the mean"),
-        (TOPICS, TopicSettings(()), "at least one"),
-        (TOPICS, TopicSettings((1, 1)), "give each once"),
-        (TOPICS, TopicSettings((1,), val_fraction=0.0), "between 0 and 1"),
+        (TOPICS, TopicSettings(layers=(1,), positions=(0,)), "a position after the topic's name"),
+        (TOPICS, TopicSettings(layers=(1,), positions=(4,)), "position 4, is the mean"),
+        (TOPICS, TopicSettings(layers=()), "at least one"),
+        (TOPICS, TopicSettings(layers=(1, 1)), "give each once"),
+        (TOPICS, TopicSettings(layers=(1,), val_fraction=0.0), "between 0 and 1"),
     ],
 )
 def test_what_would_say_nothing_about_a_topic_is_not_written(
@@ -139,7 +137,9 @@ def test_vectors_that_are_not_finite_are_not_written(tmp_path):
 def test_what_cannot_be_split_is_refused_before_the_model_is_run(model, tmp_path, monkeypatch):
     monkeypatch.setattr("selfie_adapters.sources.topics.dataset.topic_vectors", None)
     with pytest.raises(DataError, match="val_fraction"):
-        write_topic_dataset(model, TOPICS, TopicSettings((1,), val_fraction=2), tmp_path / "t.json")
+        write_topic_dataset(
+            model, TOPICS, TopicSettings(layers=(1,), val_fraction=2), tmp_path / "t.json"
+        )
 
 
 def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
@@ -148,7 +148,7 @@ def test_topics_that_come_with_a_split_keep_it(model, tmp_path):
         Topic((name,), name=name, split=split)
         for name, split in zip(["owl", "tin", "bee", "gnu", "fox"], splits, strict=True)
     ]
-    settings = TopicSettings((1,), chat="none")
+    settings = TopicSettings(layers=(1,), chat="none")
     data = load_dataset(write_topic_dataset(model, topics, settings, tmp_path / "t.json"))
     found = {item.row: item.split for item in data.labelled()}
     assert [found[i] for i in range(5)] == splits
@@ -209,7 +209,7 @@ def test_killed_over_an_older_result_no_mean_goes_with_labels_of_the_other(
             raise Killed
         return real(self, target)
 
-    other = dataclasses.replace(SETTINGS, question="What is {}?")
+    other = SETTINGS.model_copy(update={"question": "What is {}?"})
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
         with pytest.raises(Killed):
@@ -221,10 +221,10 @@ def test_killed_over_an_older_result_no_mean_goes_with_labels_of_the_other(
 
 
 SEVERAL = TopicSettings(
-    (0, 2),
+    layers=(0, 2),
     chat="none",
     positions=(-1, "name"),
-    frames=Frames.of([f"{word} {{}} is here." for word in ("The", "An", "No", "One", "Of")]),
+    frames=str(Path(__file__).with_name("five_frames.txt")),
     no_concept=0.5,
     val_fraction=0.25,
     seed=3,
@@ -308,10 +308,14 @@ def test_what_cannot_be_taken_is_refused(model, tmp_path):
     prompts = [Topic((name,), prompt=f"About {name}.") for name in NAMES]
     for topics, settings, message in (
         (prompts, SEVERAL, 'topic 0 \\("owl"\\) has a prompt and no name'),
-        (TOPICS, dataclasses.replace(SEVERAL, positions=(-1,)), "from the sentences around names"),
-        (TOPICS, dataclasses.replace(SEVERAL, no_concept=2.0), "a share from 0 to 1"),
-        (TOPICS, dataclasses.replace(SEVERAL, positions=(-1, -1)), "give each once"),
-        (TOPICS, dataclasses.replace(SEVERAL, frames_per_topic=0), "give 1 or more"),
+        (
+            TOPICS,
+            SEVERAL.model_copy(update={"positions": (-1,)}),
+            "from the sentences around names",
+        ),
+        (TOPICS, SEVERAL.model_copy(update={"no_concept": 2.0}), "a share from 0 to 1"),
+        (TOPICS, SEVERAL.model_copy(update={"positions": (-1, -1)}), "give each once"),
+        (TOPICS, SEVERAL.model_copy(update={"frames_per_topic": 0}), "give 1 or more"),
     ):
         with pytest.raises(DataError, match=message):
             write_topic_dataset(model, topics, settings, out)
@@ -319,7 +323,7 @@ def test_what_cannot_be_taken_is_refused(model, tmp_path):
 
 
 def test_names_alone_for_training_and_all_labels_to_judge_by(model, tmp_path):
-    settings = dataclasses.replace(SETTINGS, names_only=True)
+    settings = SETTINGS.model_copy(update={"names_only": True})
     data = load_dataset(write_topic_dataset(model, TOPICS, settings, tmp_path / "t.json"))
     labels = {item.split: len(item.labels) for item in data.labelled()}
     assert labels == {"train": 1, "val": 2}

@@ -13,11 +13,10 @@ from selfie_adapters.config.types import Count, InFile, Option, Seed, Split
 class NamingSettings(ModelSettings):
     """Count right, related and wrong labels of held-out vectors, block by block, with controls."""
 
-    source: Annotated[InFile, Option(positional=True, file=True)]
+    source: Annotated[InFile, Option(positional=True)]
     """Training file with held-out vectors, as selfie prepare topics makes it."""
     model: InFile = "demo"
-    """The model of the vectors: hub id, local folder, .gguf file, or demo."""
-    adapter: Annotated[InFile | None, Option(default="demo, for the model demo", file=True)] = None
+    adapter: Annotated[InFile | None, Option(default="demo, for the model demo")] = None
     """Adapter file, hub path, or the name of a shipped one."""
     split: Split = "test"
     """Which vectors are measured."""

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
+from selfie_adapters.config.sae import SaeSettings
 from selfie_adapters.dataset import Item, split_indices
 from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import write_document
@@ -32,31 +33,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True)
-class SaeRequest:
-    """Which SAE, which labels, and how to split them. Options as of `selfie prepare sae`."""
-
-    output_name: str
-    output_dir: Path = Path("data")
-    release: str | None = None
-    sae_id: str | None = None
-    sae_path: Path | None = None
-    layer: int | None = None
-    neuronpedia_id: str | None = None
-    labels_json: Path | None = None
-    labels_jsonl: Path | None = None
-    labels_url: str | None = None
-    explainer: str | None = None
-    all_explainers: bool = False
-    one_label: bool = False
-    val_fraction: float = 0.1
-    seed: int = 42
-    force_new_split: bool = False
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
 class Prepared:
     """What was written, and lines for the reader."""
 
@@ -66,19 +42,20 @@ class Prepared:
 
 
 def prepare_sae(
-    request: SaeRequest,
+    request: SaeSettings,
     label_progress: Callable[[int, int], None] | None = None,
     row_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    overwrite: bool = False,
 ) -> Prepared:
     """Write the decoder's rows and their labels as a training file.
 
-    Raises ConfigError for options that do not go together and for files that exist and must not be
-    replaced, and whatever reading labels and
-    decoder raises; files appear atomically, the labels last.
+    Raises ConfigError for options that do not go together and for files that exist, unless they may
+    be overwritten, and whatever reading labels and decoder raises. Files appear atomically, the
+    labels last.
     Progress is called with label batches, then rows, done and in all.
     """
     entry = _entry(request)
-    vectors_file, labels_file = _targets(request)
+    vectors_file, labels_file = _targets(request, overwrite)
     # Labels first: they are small, and most of what can go wrong goes wrong there.
     labels = _labels(request, entry, label_progress)
     source_id = request.neuronpedia_id or (entry.neuronpedia_id if entry else None)
@@ -114,7 +91,7 @@ def prepare_sae(
     return Prepared(labels_file, vectors_file, report)
 
 
-def _targets(request: SaeRequest) -> tuple[Path, Path]:
+def _targets(request: SaeSettings, overwrite: bool) -> tuple[Path, Path]:
     """The vector file and the labels file, which must not exist unless they may be replaced."""
     name = request.output_name
     if not name.strip() or name != Path(name).name:
@@ -124,11 +101,11 @@ def _targets(request: SaeRequest) -> tuple[Path, Path]:
     vectors, labels = (f"{name}.pt", f"{name}_labels.json")
     targets = inside(request.output_dir, vectors), inside(request.output_dir, labels)
     for target in targets:
-        check_free(target, request.overwrite)
+        check_free(target, overwrite)
     return targets
 
 
-def _entry(request: SaeRequest) -> RegisteredSae | None:
+def _entry(request: SaeSettings) -> RegisteredSae | None:
     if (request.release is None) != (request.sae_id is None):
         raise ConfigError("--release and --sae-id belong together: give both, or --sae-path alone.")
     if request.release is not None and request.sae_id is not None:
@@ -140,7 +117,7 @@ def _entry(request: SaeRequest) -> RegisteredSae | None:
     return None
 
 
-def _weights(request: SaeRequest) -> Path | None:
+def _weights(request: SaeSettings) -> Path | None:
     """The weights' file that --sae-path names for a registered SAE."""
     if request.sae_path is not None and not request.sae_path.is_file():
         raise ConfigError(
@@ -150,7 +127,7 @@ def _weights(request: SaeRequest) -> Path | None:
 
 
 def _labels(
-    request: SaeRequest,
+    request: SaeSettings,
     entry: RegisteredSae | None,
     progress: Callable[[int, int], None] | None,
 ) -> LabelSet:
@@ -189,7 +166,7 @@ def _first_labels(labels: LabelSet) -> LabelSet:
     return replace(labels, labels={index: texts[:1] for index, texts in labels.labels.items()})
 
 
-def _splits(labels: LabelSet, request: SaeRequest) -> list[tuple[int, Split]]:
+def _splits(labels: LabelSet, request: SaeSettings) -> list[tuple[int, Split]]:
     """(latent, split), training first, each in index order. Splits of a label file stay.
 
     Latents of its "test" stay there even where a new split is forced.
@@ -206,7 +183,7 @@ def _splits(labels: LabelSet, request: SaeRequest) -> list[tuple[int, Split]]:
 
 
 def _metadata(
-    request: SaeRequest, entry: RegisteredSae | None, sae: SaeVectors, labels: LabelSet
+    request: SaeSettings, entry: RegisteredSae | None, sae: SaeVectors, labels: LabelSet
 ) -> dict[str, Any]:
     facts = sae.facts
     if facts.hook_name is None:  # Neuronpedia's record of the source may name it
@@ -243,7 +220,7 @@ def _source(entry: RegisteredSae | None) -> str:
     return {"goodfire": "Goodfire", "llama_scope": "LlamaScope"}.get(entry.layout, entry.repo)
 
 
-def _dataset_name(request: SaeRequest, entry: RegisteredSae | None, layer: int) -> str:
+def _dataset_name(request: SaeSettings, entry: RegisteredSae | None, layer: int) -> str:
     """As published for Goodfire and Llama Scope, so that published mixtures find them."""
     if entry is None:
         return request.output_name

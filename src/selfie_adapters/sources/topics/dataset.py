@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.containers import safetensors_bytes
+from selfie_adapters.config.topics import NO_CONCEPT
 from selfie_adapters.dataset import Item, Section, save_dataset
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.schema import SPLITS, Split
@@ -106,7 +107,7 @@ def write_topic_dataset(
         for split, made in _meaningless(taken["name"], shares, settings.seed):
             rows.append(made)
             null_splits.extend(repeat(split, len(made)))
-        items = [Item(i, [settings.no_concept_label], one) for i, one in enumerate(null_splits)]
+        items = [Item(i, [NO_CONCEPT], one) for i, one in enumerate(null_splits)]
         sections += _sections(path, model, settings, "null", items, torch.cat(rows))
     save_dataset(path, sections, overwrite, _mean_file(path, model, settings, taken))
     return path
@@ -177,7 +178,7 @@ def _sections(
             "mean_file": _mean_name(path),
         }
         if settings.null_share:
-            metadata["no_concept"] = settings.no_concept_label
+            metadata["no_concept"] = NO_CONCEPT
         yield Section(metadata, vectors[:, column], items)
 
 
