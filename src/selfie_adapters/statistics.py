@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,14 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, seed: int = 0) -> Inter
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
     return bootstrap_of_means(column, lambda means: means[..., 0], seed)
+
+
+def interval_of(
+    values: Sequence[float | None] | np.ndarray, seed: int = 0
+) -> dict[str, Any] | None:
+    """`bootstrap_mean` of the values that are there, as JSON values; None where none is."""
+    found = [float(value) for value in values if value is not None]
+    return asdict(bootstrap_mean(found, seed)) if found else None
 
 
 def bootstrap_of_means(

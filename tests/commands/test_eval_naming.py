@@ -9,7 +9,7 @@ import pytest
 
 from naming_data import NAMES, write_naming_data
 from selfie_adapters.cli import main
-from selfie_adapters.evaluation.naming import conditions as naming_conditions
+from selfie_adapters.evaluation import controls
 from selfie_adapters.files.json_lines import read_jsonl
 
 
@@ -24,7 +24,7 @@ def command(golden_dir, tmp_path, monkeypatch):
     """Arguments of the command on a training file for the golden model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(naming_conditions, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(controls, "MAX_NEW_TOKENS", 3)
     write_naming_data(tmp_path)
     adapter = str(golden_dir / "adapters/full_rank_norm.safetensors")
     model = str(golden_dir / "model")

@@ -13,8 +13,8 @@ from fuzz.mutations import damage_json
 from letters import LettersEmbedder
 from selfie_adapters.commands import eval_published
 from selfie_adapters.commands.eval_published import published
-from selfie_adapters.evaluation.published.files import kind_of
 from selfie_adapters.evaluation.published.hit_rates import read_result_file
+from selfie_adapters.evaluation.published.labels import kind_of
 
 TITLES = ("owl", "tea", "größer")
 SAMPLES = [

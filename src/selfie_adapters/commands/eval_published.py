@@ -16,23 +16,23 @@ from selfie_adapters.commands.options import Json, options
 from selfie_adapters.config.published import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.base import Table
-from selfie_adapters.evaluation.published.files import evaluations, kind_of, missing_shards
 from selfie_adapters.evaluation.published.hit_rates import (
     ResultFile,
+    evaluations,
     mean_max_hit_rate,
     merged,
+    missing_shards,
     read_result_file,
 )
 from selfie_adapters.evaluation.published.labels import (
     LabelsFile,
+    RetrievalScore,
+    kind_of,
     look_up,
     read_labels_file,
-    strategy_named,
-)
-from selfie_adapters.evaluation.published.retrieval import (
-    RetrievalScore,
     read_ranks,
     read_retrieval_summary,
+    strategy_named,
 )
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
 from selfie_adapters.evaluation.retrieval.lookup import report_conditions

@@ -1,4 +1,4 @@
-"""How good labels are, always alongside controls and with intervals."""
+"""How good labels are: protocols with their controls and intervals."""
 
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.evaluation.naming.conditions import Known, name_vectors

@@ -9,8 +9,6 @@ find the class through `protocol_names` and `find_protocol`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +23,11 @@ from torch import Tensor
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatSettings, open_chat
 from selfie_adapters.config.reading import Section, read_config
 from selfie_adapters.dataset import VectorLabelDataset
-from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.folder import EvaluationFolder
-from selfie_adapters.files import sha256
 from selfie_adapters.files.locking import folder_lock
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.precision import Job
@@ -286,25 +281,6 @@ def find_protocol(name: str) -> type[Protocol[Any]]:
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, Protocol) and one.__module__ == module.__name__
     )
-
-
-def dataset_hash(dataset: VectorLabelDataset) -> str:
-    """SHA-256 of a training file's vectors that have labels, of these and of their splits."""
-    items = dataset.labelled()
-    digest = hashlib.sha256(json.dumps([(item.split, item.labels) for item in items]).encode())
-    places = [(item.section, item.row) for item in items]
-    digest.update(vectors_hash(LabelSource(dataset, None, places)).encode())
-    return digest.hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def file_hashes(files: Mapping[str, str | Path | None]) -> dict[str, str]:
-    """SHA-256 of each file that is given, by name."""
-    return {name: sha256(path) for name, path in files.items() if path is not None}
 
 
 def percent(found: Mapping[str, Any] | Interval | None, digits: int = 0, sign: str = "") -> str:

@@ -111,7 +111,7 @@ class RidgeProbe:
         self, model: FrozenModel, vectors: Tensor, names: Sequence[str], seed: int = 0
     ) -> None:
         """vectors: training ones, [n, d_model]; names: one per vector. Of more than 10·d_model
-        vectors that many are drawn. Raises DataError for fewer than two."""
+        vectors that many are sampled. Raises DataError for fewer than two."""
         if len(vectors) < 2:
             raise DataError(
                 f"a ridge probe is fitted on training vectors; found {len(vectors)}, at least 2 "

@@ -24,15 +24,18 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.labelling import Labeller
+from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
+from selfie_adapters.reading.read import MAX_NEW_TOKENS
 
 Reads = Literal["given", "zero", "shuffled", "random"]
 Through = Literal["adapter", "identity", "untrained"]
 ScaleUnit = Literal["embedding_norm", "absolute"]
+NOWHERE: Place = (None, None)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,49 @@ class Untrained:
         return f"unit vector × {scale:g}{unit}, without an adapter"
 
 
+class SoftTokenReader:
+    """Greedy labels, and gains of names over the zero vector, through the model's question.
+
+    A `baselines.Baseline` too: it answers with words and gives scores to names.
+    """
+
+    batch_size = 64
+
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        labeller: Labeller,
+        scale: float = 1.0,
+        place: Place = NOWHERE,
+    ) -> None:
+        """place: block and kind of position of the vectors, for an adapter with specialists."""
+        self.name, self.meaning, self.place = name, meaning, place
+        self._labeller, self._scale = labeller.at(*place), scale
+
+    def labels(self, vectors: Tensor) -> list[Label]:
+        """The label of each vector [n, d_model]."""
+        found = self._labeller.label(
+            vectors, (self._scale,), max_new_tokens=MAX_NEW_TOKENS, batch_size=self.batch_size
+        )
+        return [labels[0] for labels in found]
+
+    def words(self, vectors: Tensor) -> list[str]:
+        """Text of the label of each vector."""
+        return [label.text for label in self.labels(vectors)]
+
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        """Gain of each name under each vector, nats per token: [n, names]."""
+        labeller = self._labeller
+        soft = labeller.soft_tokens(vectors, self._scale)
+        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale)
+        found, at_zero = (
+            score_candidates(labeller.model, labeller.prompt, tokens, names)
+            for tokens in (soft, zero)
+        )
+        return found.gain(at_zero)
+
+
 def identity(adapter: Adapter) -> Adapter:
     """f(x) = x, or x / ‖x‖ where `adapter` normalizes its input."""
     return create_adapter("identity", adapter.dim, normalize_input=adapter.normalize_input)
@@ -108,7 +154,7 @@ def best_scale(
 
 
 def other_topics(units: np.ndarray, seed: int) -> list[int]:
-    """For each row, a row of another unit, drawn at random. Raises DataError for one unit."""
+    """For each row, a row of another unit, sampled at random. Raises DataError for one unit."""
     generator = np.random.default_rng(seed)
     different = [np.flatnonzero(units != unit) for unit in units]
     if not len(units) or not all(len(rows) for rows in different):

@@ -7,6 +7,7 @@ results.json   what came of it, with versions and counts; written last, atomical
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable, Collection, Mapping
@@ -19,10 +20,13 @@ from pydantic_core import to_jsonable_python
 
 from selfie_adapters import installed
 from selfie_adapters.config.reading import Section
+from selfie_adapters.dataset import VectorLabelDataset
+from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import write_json
+from selfie_adapters.files import sha256, write_json
 from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
+from selfie_adapters.labelling.run_record import vectors_hash
 
 Row = dict[str, Any]
 LATE = {"model_weights", "chat_weights"}
@@ -76,7 +80,7 @@ class EvaluationFolder:
         settings: a section, or JSON values; free names those that do not change the results (a
         batch size). A setting of a section that the folder does not state, because an earlier
         version did not have it, counts as its default.
-        inputs: what the results depend on besides, as name → hash. kind: what every row is.
+        inputs: what else the results depend on, as name → hash. kind: what every row is.
         Raises ConfigError if the folder holds another evaluation, or is a file; DataError naming
         file and line for a row that is not of this kind.
         """
@@ -174,3 +178,22 @@ def _parsed(kind: type[msgspec.Struct], row: Row, where: str) -> tuple[str, Row]
     except msgspec.ValidationError as error:
         raise DataError(f"{where}: not a row of this evaluation ({error}). {_REDO}") from error
     return key, row
+
+
+def dataset_hash(dataset: VectorLabelDataset) -> str:
+    """SHA-256 of a training file's vectors that have labels, of these and of their splits."""
+    items = dataset.labelled()
+    digest = hashlib.sha256(json.dumps([(item.split, item.labels) for item in items]).encode())
+    places = [(item.section, item.row) for item in items]
+    digest.update(vectors_hash(LabelSource(dataset, None, places)).encode())
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def file_hashes(files: Mapping[str, str | Path | None]) -> dict[str, str]:
+    """SHA-256 of each file that is given, by name."""
+    return {name: sha256(path) for name, path in files.items() if path is not None}

@@ -59,7 +59,7 @@ def test_both_must_be_said():
         "bridge": (True, False),
         "neither": (False, False),
     }
-    assert found["bridge"].answer_said == "the franc"
+    assert found["bridge"].final_answer == "the franc"
     assert len(chat.asked) == 6
     assert {r.begun for r in chat.asked} >= {
         question("both").prompt,

@@ -160,6 +160,8 @@ def test_a_judge_without_knowledge_gets_chance_and_no_difference(
     assert found["unusable_answers"] == (results["counts"]["windows"] if answer is None else 0)
     assert results["comparisons"][0]["difference"]["mean"] == 0
     assert results["comparisons"][0]["difference"]["low"] < 0
+    printed = [one for one in Detection.report(results) if isinstance(one, str)]
+    assert ("Name a larger chat model" in printed[0]) == (answer is None)
 
 
 def test_fuzzing_marks_tokens_that_activate_or_others(settings, tmp_path, model, truth):
@@ -216,8 +218,14 @@ def test_what_cannot_be_judged_is_refused(settings, tmp_path, model):
     with pytest.raises(DataError, match="0 of 4 latents have windows"):
         run(settings(threshold=1e6), tmp_path / "c", model, judge)
     (tmp_path / "empty.txt").write_text("\n \n")
-    with pytest.raises(DataError, match="no texts"):
+    with pytest.raises(DataError, match="no documents"):
         run(settings(texts=str(tmp_path / "empty.txt")), tmp_path / "d", model, judge)
+
+
+@pytest.mark.parametrize("name", ["windows", "a/b", "mine: shuffled"])
+def test_names_that_rows_are_kept_under_are_refused(settings, name):
+    with pytest.raises(ValueError, match="is reserved, or contains /"):
+        settings(labels={name: "labels.json"})
 
 
 def test_texts_are_lines_or_json_rows(tmp_path):

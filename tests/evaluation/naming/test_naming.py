@@ -6,9 +6,8 @@ import torch
 
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation import Known, Named, name_vectors
+from selfie_adapters.evaluation import Known, Named, controls, name_vectors
 from selfie_adapters.evaluation.controls import other_topics, random_directions
-from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming.retrieval import sampled_groups
 from selfie_adapters.evaluation.naming.verdicts import comparisons
 from selfie_adapters.model import FrozenModel
@@ -110,7 +109,7 @@ def test_groups_have_different_names_and_are_whole(monkeypatch):
 
 
 def test_vectors_are_named_by_a_library_call(monkeypatch):
-    monkeypatch.setattr(naming_conditions, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(controls, "MAX_NEW_TOKENS", 3)
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     vectors = torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
     training = Known(vectors[3:], ["tin", "lamp", "gate", "egg", "bell", "tie"])

@@ -14,6 +14,7 @@ from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation import controls
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming import retrieval as naming_retrieval
@@ -46,7 +47,7 @@ def model(golden_dir):
 def small():
     """Few tokens, small batches, three candidates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(naming_conditions, "MAX_NEW_TOKENS", 4)
+        patch.setattr(controls, "MAX_NEW_TOKENS", 4)
         patch.setattr(naming_conditions, "BATCH", 5)
         patch.setattr(naming_retrieval, "CANDIDATES", 3)
         yield

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.published.retrieval import read_retrieval_summary
+from selfie_adapters.evaluation.published.labels import read_retrieval_summary
 
 
 def summary(tmp_path, key):

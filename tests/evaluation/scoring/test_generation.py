@@ -165,4 +165,4 @@ def test_labels_alone(parts, tmp_path):
         "latent": 3,
         "labels": [{"text": "owls", "scale": None}, {"text": "birds", "scale": None}],
     }
-    json.dumps(rows.rows)
+    json.dumps(dict(rows.rows))

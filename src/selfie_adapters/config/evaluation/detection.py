@@ -54,6 +54,6 @@ class DetectionSettings(ModelSettings):
     @classmethod
     def _names(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if name.endswith(": shuffled") or "/" in name:
-                raise ValueError(f"the name {name} stands for a control, or contains /")
+            if name == "windows" or name.endswith(": shuffled") or "/" in name:
+                raise ValueError(f"the name {name} is reserved, or contains /")
         return value

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table, file_hashes, percent
+from selfie_adapters.evaluation.base import Protocol, Table, percent
 from selfie_adapters.evaluation.bridge.entities import unnamed
 from selfie_adapters.evaluation.bridge.questions import (
     chosen_questions,
@@ -30,9 +29,11 @@ from selfie_adapters.evaluation.bridge.questions import (
 from selfie_adapters.evaluation.bridge.reading import (
     QuestionPlan,
     StateSampling,
+    ZeroLabels,
     count_hits,
     examples,
     in_cells,
+    other_questions,
     plan_question,
     question_chat,
     question_states,
@@ -40,6 +41,7 @@ from selfie_adapters.evaluation.bridge.reading import (
 )
 from selfie_adapters.evaluation.bridge.results import TRAINED, BridgeRow, summarize
 from selfie_adapters.evaluation.controls import Condition, Untrained
+from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
 from selfie_adapters.inference.sampling import Sampling, row_seed
 from selfie_adapters.labelling import Labeller
@@ -115,7 +117,7 @@ class Bridge(Protocol[BridgeSettings]):
             for question in known
         ]
         plans = [one for one in plans if one.aliases]
-        counts["left out: every alias stands in the question"] = len(known) - len(plans)
+        counts["dropped: the question contains every alias"] = len(known) - len(plans)
         if not plans:
             raise DataError(
                 f"{settings.questions}: of {len(self._questions)} questions none is left "
@@ -167,7 +169,7 @@ class Bridge(Protocol[BridgeSettings]):
             means = read_means(settings.mean, plans[0].plan.layers, model.d_model)
         partners = other_questions(plans, settings.seed)
         total = (len(conditions) + 1) * len(plans)
-        zero = _ZeroLabels(labeller, how)
+        zero = ZeroLabels(labeller, how)
         for one, partner in zip(plans, partners, strict=True):
             for name in [*(c.name for c in conditions), ZERO]:
                 self._check_row(row_key(name, one), one, how.samples, trained=name == TRAINED)
@@ -281,47 +283,3 @@ def _lead_facts(
         facts["shuffled_hits"] = count_hits(labels, aliases)
         facts["shuffled_bridge"] = partner.question.bridge.value
     return facts
-
-
-def other_questions(plans: Sequence[QuestionPlan], seed: int) -> list[QuestionPlan | None]:
-    """For each question another whose bridge shares no alias with it; None where there is none.
-
-    The other's bridge must have an alias that does not stand in the question.
-    """
-    generator = torch.Generator().manual_seed(row_seed(seed, "partners"))
-    order = torch.randperm(len(plans), generator=generator).tolist()
-    place = {number: at for at, number in enumerate(order)}
-    names = [{alias.casefold() for alias in one.question.bridge.aliases} for one in plans]
-    found: list[QuestionPlan | None] = []
-    for number, one in enumerate(plans):
-        turn = (order[(place[number] + step) % len(order)] for step in range(1, len(order)))
-        fitting = (
-            plans[other]
-            for other in turn
-            if not names[other] & names[number]
-            and unnamed(one.question.prompt, plans[other].question.bridge.aliases)
-        )
-        found.append(next(fitting, None))
-    return found
-
-
-class _ZeroLabels:
-    """Labels of the zero vector: one stream of draws, read from its start by every question."""
-
-    def __init__(self, labeller: Labeller, how: StateSampling) -> None:
-        self._labeller, self._how = labeller, how
-        self._drawn: list[str] = []
-
-    def first(self, count: int) -> list[str]:
-        how, start = self._how, len(self._drawn)
-        if count > start:
-            zeros: Tensor = torch.zeros(count - start, self._labeller.model.d_model)
-            answers = self._labeller.label(
-                zeros,
-                sampling=how.sampling,
-                seed=how.seed,
-                batch_size=how.batch_size,
-                names=[("zero", i) for i in range(start, count)],
-            )
-            self._drawn += [how.text_of(labels[0]) for labels in answers]
-        return self._drawn[:count]

@@ -33,16 +33,16 @@ class Asked:
     """What the model answered when it was asked for the bridge and for the answer."""
 
     question: TwoHopQuestion
-    bridge_said: str
-    answer_said: str
+    bridge_answer: str
+    final_answer: str
 
     @property
     def knows_bridge(self) -> bool:
-        return _names(self.bridge_said, self.question.bridge, self.question.bridge_prompt)
+        return _names(self.bridge_answer, self.question.bridge, self.question.bridge_prompt)
 
     @property
     def knows_answer(self) -> bool:
-        return _names(self.answer_said, self.question.answer, self.question.prompt)
+        return _names(self.final_answer, self.question.answer, self.question.prompt)
 
 
 def ask(
@@ -60,9 +60,9 @@ def ask(
     def answered(_number: int, _text: str) -> None:
         progress()
 
-    said = chat.answer(requests, answered)
+    answers = chat.answer(requests, answered)
     half = len(questions)
-    return [Asked(q, said[i], said[half + i]) for i, q in enumerate(questions)]
+    return [Asked(q, answers[i], answers[half + i]) for i, q in enumerate(questions)]
 
 
 def request(sentence: str) -> ChatRequest:
@@ -76,11 +76,11 @@ def request(sentence: str) -> ChatRequest:
     return ChatRequest(turns, _ANSWER_TOKENS, begun=sentence)
 
 
-def _names(said: str, entity: Entity, prompt: str) -> bool:
+def _names(answer: str, entity: Entity, prompt: str) -> bool:
     """Whether the entity is named by an alias that the sentence does not hold itself."""
     # The first look is quick, and mostly the last.
-    return names_entity(said, entity.aliases) and names_entity(
-        said, unnamed(prompt, entity.aliases)
+    return names_entity(answer, entity.aliases) and names_entity(
+        answer, unnamed(prompt, entity.aliases)
     )
 
 

@@ -12,7 +12,7 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
-from selfie_adapters.inference.sampling import Sampling
+from selfie_adapters.inference.sampling import Sampling, row_seed
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
@@ -31,7 +31,7 @@ class QuestionPlan:
     """The cells of one question, and which aliases count.
 
     last: position of the question's last token; what follows belongs to the chat format. aliases:
-    the bridge's, without those that stand in the question itself.
+    the bridge's, without those that occur in the question itself.
     """
 
     question: TwoHopQuestion
@@ -78,7 +78,7 @@ def plan_question(
     """Cells from the question's first token to the prompt's last. Raises PromptError, ConfigError.
 
     The prompt is the question after `prefix`, without the example that precedes it when it is
-    asked. first: another first token. echoes: names that stand in the question count too.
+    asked. first: another first token. echoes: names that occur in the question count too.
     """
     start, last, count = _where(model, prefix, question.prompt, chat)
     if first is not None:
@@ -147,7 +147,7 @@ def count_hits(labels: list[list[list[str]]], aliases: Sequence[str]) -> list[li
 def examples(
     labels: list[list[list[str]]], aliases: Sequence[str], one: QuestionPlan
 ) -> list[dict[str, object]]:
-    """The first few labels that name the entity, and where they stand."""
+    """A few labels that name the entity, with their layer and position."""
     found: list[dict[str, object]] = []
     for layer, row in zip(one.plan.layers, labels, strict=True):
         for position, cell in zip(one.plan.positions, row, strict=True):
@@ -168,9 +168,53 @@ def _where(model: FrozenModel, prefix: str, prompt: str, chat: Chat) -> tuple[in
             "found. Read it with chat: bare or none."
         )
     ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prefix + prompt, chat)
-    begin = len(whole) - len(ids)  # a begin-of-text token that plain text gets
+    begin = len(whole) - len(ids)  # a begin-of-text token that plain strings get
     before = encode(tokenizer, text[:at])
     until = encode(tokenizer, text[: at + len(prompt)])
     start = common_length([ids, before], len(before))
     last = common_length([ids, until], len(until)) - 1
     return begin + start, begin + max(start, last), len(whole)
+
+
+def other_questions(plans: Sequence[QuestionPlan], seed: int) -> list[QuestionPlan | None]:
+    """For each question another whose bridge shares no alias with it; None where there is none.
+
+    The other's bridge must have an alias that does not occur in the question.
+    """
+    generator = torch.Generator().manual_seed(row_seed(seed, "partners"))
+    order = torch.randperm(len(plans), generator=generator).tolist()
+    place = {number: at for at, number in enumerate(order)}
+    names = [{alias.casefold() for alias in one.question.bridge.aliases} for one in plans]
+    found: list[QuestionPlan | None] = []
+    for number, one in enumerate(plans):
+        turn = (order[(place[number] + step) % len(order)] for step in range(1, len(order)))
+        fitting = (
+            plans[other]
+            for other in turn
+            if not names[other] & names[number]
+            and unnamed(one.question.prompt, plans[other].question.bridge.aliases)
+        )
+        found.append(next(fitting, None))
+    return found
+
+
+class ZeroLabels:
+    """Labels of the zero vector: one sequence of samples, the same for every question."""
+
+    def __init__(self, labeller: Labeller, how: StateSampling) -> None:
+        self._labeller, self._how = labeller, how
+        self._drawn: list[str] = []
+
+    def first(self, count: int) -> list[str]:
+        how, start = self._how, len(self._drawn)
+        if count > start:
+            zeros: Tensor = torch.zeros(count - start, self._labeller.model.d_model)
+            answers = self._labeller.label(
+                zeros,
+                sampling=how.sampling,
+                seed=how.seed,
+                batch_size=how.batch_size,
+                names=[("zero", i) for i in range(start, count)],
+            )
+            self._drawn += [how.text_of(labels[0]) for labels in answers]
+        return self._drawn[:count]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from selfie_adapters.statistics import bootstrap_mean
+from selfie_adapters.statistics import interval_of
 
 Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
 
@@ -61,7 +61,7 @@ def summarize(
         meaning = of[0]["meaning"]
         table.append(_entry(condition, meaning, decoded[condition], shares, plain, seed))
     differences = {
-        name: _interval(decoded[TRAINED] - values, seed)
+        name: interval_of(decoded[TRAINED] - values, seed)
         for name, values in decoded.items()
         if TRAINED in decoded and name != TRAINED
     }
@@ -73,7 +73,7 @@ def summarize(
         entry = _entry(SHUFFLED, _SHUFFLED_MEANING.format(lead), moved, shares, plain[paired], seed)
         table.insert(1, entry)
         if lead == TRAINED:
-            differences[SHUFFLED] = _interval(decoded[TRAINED][paired] - moved, seed)
+            differences[SHUFFLED] = interval_of(decoded[TRAINED][paired] - moved, seed)
     return {
         "lead": lead,
         "conditions": table,
@@ -90,17 +90,10 @@ def _entry(
     return {
         "condition": name,
         "meaning": meaning,
-        "decoded": _interval(decoded, seed),
-        "decoded_of_those_that_name_no_alias": _interval(decoded[plain], seed),
-        "share_of_labels": _interval(shares, seed),
+        "decoded": interval_of(decoded, seed),
+        "decoded_of_those_that_name_no_alias": interval_of(decoded[plain], seed),
+        "share_of_labels": interval_of(shares, seed),
     }
-
-
-def _interval(values: np.ndarray, seed: int) -> dict[str, float] | None:
-    if not len(values):
-        return None
-    found = bootstrap_mean(values.astype(float), seed)
-    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _somewhere(hits: Sequence[Sequence[int]]) -> float:
@@ -123,7 +116,7 @@ def _by_layer(trained: Sequence[dict[str, Any]]) -> dict[str, float]:
 def heat_map(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Share of labels that name the bridge, layer × token, averaged over questions.
 
-    Tokens are counted from the question's last one, which is 0; places that fewer than half of
+    Tokens are counted from the question's last one, which is 0; positions that fewer than half of
     the questions have are omitted. `share` is layers × places.
     """
     layers = trained[0]["layers"]

@@ -22,22 +22,17 @@ from selfie_adapters.chat import ChatRequest, Message
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import (
-    Protocol,
-    Table,
-    digest_of,
-    file_hashes,
-    percent,
-)
+from selfie_adapters.evaluation.base import Protocol, Table, percent
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.windows import (
-    Corpus,
     Window,
-    activations,
+    marked_windows,
+    plain_windows,
     read_corpus,
     read_texts,
     sampled_windows,
 )
+from selfie_adapters.evaluation.folder import digest_of, file_hashes
 from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.evaluation.scoring.latent_peaks import check_width
 from selfie_adapters.extras import require_extra
@@ -48,19 +43,18 @@ from selfie_adapters.sources.sae.encoder import open_encoder
 from selfie_adapters.statistics import PairedTable, wilson
 
 TABLE = "judgements.jsonl"
-MARK = "<<{}>>"
 QUESTIONS = {
-    "detection": "For each text, decide whether it contains what the description states.",
-    "fuzzing": "In each text some words are marked with << and >>. For each text, decide whether "
+    "detection": "For each passage, decide whether it contains what the description states.",
+    "fuzzing": "In each passage some words are marked with << and >>. For each, decide whether "
     "the marked words are what the description states.",
 }
 PROMPT = """\
-A description of a feature of texts, and numbered texts. {task} Answer with a list of as many \
-numbers as there are texts: 1 for yes, 0 for no, such as [0, 1, 1].
+A description of a feature, and numbered passages. {task} Answer with a list of as many \
+numbers as there are passages: 1 for yes, 0 for no, such as [0, 1, 1].
 
 Description: {label}
 
-{texts}"""
+{passages}"""
 
 
 class DetectionRow(msgspec.Struct):
@@ -72,7 +66,7 @@ class DetectionRow(msgspec.Struct):
 
 
 class Detection(Protocol[DetectionSettings]):
-    """Beside results.json comes judgements.jsonl: one row per latent, window and condition."""
+    """It also writes judgements.jsonl: one row per latent, window and condition."""
 
     settings_class = DetectionSettings
     row = DetectionRow
@@ -91,7 +85,7 @@ class Detection(Protocol[DetectionSettings]):
         for name, found in files.items():
             if without := [latent for latent in wanted if latent not in found]:
                 raise DataError(
-                    f"latent {without[0]} has no label in {settings.labels[name]}. Leave it out of "
+                    f"latent {without[0]} has no label in {settings.labels[name]}. Remove it from "
                     "latents."
                 )
         self._latents: list[int] = sample(wanted, settings.limit, settings.seed)
@@ -123,8 +117,8 @@ class Detection(Protocol[DetectionSettings]):
         if len(judged) < 2:
             raise DataError(
                 f"{settings.texts}: {len(judged)} of {len(windows)} latents have windows that "
-                "activate them and windows that do not; at least 2 are needed. Give more texts, or "
-                "another threshold."
+                "activate them and windows that do not; at least 2 are needed. Give more "
+                "documents, or another threshold."
             )
         conditions = list(self._conditions([*judged]))
         answers = {one.name: self._judge(one, labels, judged) for one, labels in conditions}
@@ -180,8 +174,12 @@ class Detection(Protocol[DetectionSettings]):
                 active, silent = sampled_windows(
                     corpus, column, settings.windows, settings.threshold, settings.seed
                 )
-                make = self._marked if settings.task == "fuzzing" else self._plain
-                found = make(corpus, active, silent, column)
+                if settings.task == "fuzzing":
+                    found = marked_windows(
+                        self.model, self._encoder, corpus, active, column, settings
+                    )
+                else:
+                    found = plain_windows(self.model, corpus, active, silent)
                 generator = np.random.default_rng(row_seed(settings.seed, "order", latent))
                 shown = [found[i] for i in generator.permutation(len(found))]
                 row = {"windows": [[one.text, one.fits] for one in shown]}
@@ -190,38 +188,6 @@ class Detection(Protocol[DetectionSettings]):
             latent: [Window(*one) for one in rows[f"windows/{latent}"]["windows"]]
             for latent in self._latents
         }
-
-    def _plain(
-        self, corpus: Corpus, active: list[int], silent: list[int], _column: int
-    ) -> list[Window]:
-        fits = {True: active, False: silent}
-        decode = self.model.tokenizer.decode
-        return [
-            Window(str(decode(corpus.tokens(i))), kind) for kind, some in fits.items() for i in some
-        ]
-
-    def _marked(
-        self, corpus: Corpus, active: list[int], _silent: list[int], column: int
-    ) -> list[Window]:
-        """Activating windows with marks; in every second one as many other tokens are marked."""
-        generator = np.random.default_rng(row_seed(self.settings.seed, "marks", column))
-        found: dict[bool, list[Window]] = {True: [], False: []}
-        for number, i in enumerate(active):
-            text, first, last = corpus.spans[i]
-            own = activations(self.model, self._encoder, [corpus.rows[text]])[0, first:last, column]
-            marked = (own > self.settings.threshold).numpy()
-            if marked.all():
-                continue  # there is nothing else to mark
-            fits = number % 2 == 0
-            if not fits:
-                others = np.flatnonzero(~marked)
-                chosen = generator.choice(others, min(marked.sum(), len(others)), replace=False)
-                marked = np.isin(np.arange(len(own)), chosen)
-            pieces = [str(self.model.tokenizer.decode([token])) for token in corpus.tokens(i)]
-            words = "".join(MARK.format(p) if m else p for p, m in zip(pieces, marked, strict=True))
-            found[fits].append(Window(words.replace(">><<", ""), fits))
-        count = min(map(len, found.values()))
-        return found[True][:count] + found[False][:count]
 
     def _conditions(self, latents: list[int]) -> Iterator[tuple[Condition, dict[int, str]]]:
         """Every condition with the label that each latent has under it."""
@@ -258,14 +224,14 @@ class Detection(Protocol[DetectionSettings]):
 
     def _request(self, label: str, windows: Sequence[Window]) -> ChatRequest:
         one_line = (" ".join(window.text.split()) for window in windows)
-        texts = "\n".join(f"{number}. {text}" for number, text in enumerate(one_line, start=1))
+        passages = "\n".join(f"{number}. {text}" for number, text in enumerate(one_line, start=1))
         task = QUESTIONS[self.settings.task]
-        asked = PROMPT.format(task=task, label=label, texts=texts)
+        asked = PROMPT.format(task=task, label=label, passages=passages)
         return ChatRequest(
             (Message("user", asked),),
             max_tokens=4 * len(windows) + 8,
             temperature=self.settings.temperature,
-            seed=row_seed(self.settings.seed, label, texts),
+            seed=row_seed(self.settings.seed, label, passages),
             begun="[",
         )
 
@@ -285,6 +251,13 @@ class Detection(Protocol[DetectionSettings]):
             ],
             bold={*results["settings"]["labels"]},
         )
+        unusable = max(one["unusable_answers"] for one in results["conditions"])
+        if 2 * unusable > counts["windows"]:
+            yield (
+                f"The judge {results['judge']} answers most questions in a form that cannot be "
+                "used, so the scores mean nothing. Name a larger chat model (judge: model, url), "
+                "or show it fewer windows (shown)."
+            )
         for pair in results["comparisons"]:
             points = percent(pair["difference"], 1, "+")
             yield f"{pair['first']} minus {pair['second']}: {points} points of balanced accuracy"

@@ -19,6 +19,8 @@ from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.tokens import begun_ids, plain_begin
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 
+MARK = "<<{}>>"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -30,10 +32,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All windows of all texts.
+    """All windows of all documents.
 
-    rows: token ids of the texts. spans: of each window, its text, first token and the one after its
-    last. peaks: [windows, latents], each window's highest activation.
+    rows: token ids of the documents. spans: of each window, its document, its first token and the
+    one after its last. peaks: [windows, latents], each window's highest activation.
     """
 
     rows: Sequence[Sequence[int]]
@@ -46,7 +48,7 @@ class Corpus:
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """Texts of a .txt file, one per line, or of JSON lines with "text".
+    """Documents of a .txt file, one per line, or of JSON lines with "text".
 
     Blank ones are skipped. Raises MissingFileError, and DataError naming file and line.
     """
@@ -64,7 +66,7 @@ def read_texts(path: str | Path) -> list[str]:
                 raise DataError(f'{file}, line {number}: "text" is expected, found {row!r:.60}.')
             found += [row["text"]] if row["text"].strip() else []
     if not found:
-        raise DataError(f"{file}: no texts.")
+        raise DataError(f"{file}: no documents.")
     return found
 
 
@@ -76,16 +78,16 @@ def read_corpus(
     settings: DetectionSettings,
     progress: Callable[[str, int, int], None],
 ) -> Corpus:
-    """Peaks of the encoder's latents in every window of the texts.
+    """Peaks of the encoder's latents in every window of the documents.
 
-    A text is read once, from its begin token; its windows follow each other, and a last one shorter
-    than half a window is dropped. The begin token is in no window.
+    A document is read once, from its begin token; its windows follow each other, and a last one
+    shorter than half a window is dropped. The begin token is in no window.
     """
     rows = [ids[: settings.context] for ids in begun_ids(model.tokenizer, texts)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     peaks: dict[tuple[int, int, int], np.ndarray] = {}
     for start in range(0, len(order), settings.batch_size):
-        progress("reading texts", start, len(order))
+        progress("reading documents", start, len(order))
         batch = order[start : start + settings.batch_size]
         found = activations(model, encoder, [rows[i] for i in batch])
         for row, i in enumerate(batch):
@@ -110,8 +112,10 @@ def activations(
         ids[row, : len(one)] = torch.tensor(one)
         mask[row, : len(one)] = 1
     states = capture(model, ids, [encoder.layer], None, mask)[:, 0]
-    latents = torch.tensor(encoder.latents).expand(len(rows), -1)
-    return encoder.encode(states, latents).cpu()
+    # As one row: an encoder gathers its columns for each row.
+    latents = torch.tensor([encoder.latents])
+    found = encoder.encode(states.flatten(0, 1).unsqueeze(0), latents)
+    return found.reshape(len(rows), width, -1).cpu()
 
 
 def _spans(model: FrozenModel, ids: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
@@ -142,3 +146,45 @@ def sampled_windows(
     ranked = active[np.argsort(peaks[active], kind="stable")]
     chosen = [int(generator.choice(part)) for part in np.array_split(ranked, count)]
     return chosen, generator.choice(silent, count, replace=False).tolist()
+
+
+def plain_windows(
+    model: FrozenModel, corpus: Corpus, active: Sequence[int], silent: Sequence[int]
+) -> list[Window]:
+    """Windows as they are; the activating ones fit."""
+    fits = {True: active, False: silent}
+    return [
+        Window(str(model.tokenizer.decode(corpus.tokens(i))), kind)
+        for kind, some in fits.items()
+        for i in some
+    ]
+
+
+def marked_windows(
+    model: FrozenModel,
+    encoder: LatentEncoder,
+    corpus: Corpus,
+    active: Sequence[int],
+    column: int,
+    settings: DetectionSettings,
+) -> list[Window]:
+    """Activating windows with marked tokens: those that activate the latent of the column, or, in
+    every second window, as many others. As many windows fit as do not."""
+    generator = np.random.default_rng(row_seed(settings.seed, "marks", column))
+    found: dict[bool, list[Window]] = {True: [], False: []}
+    for number, i in enumerate(active):
+        text, first, last = corpus.spans[i]
+        own = activations(model, encoder, [corpus.rows[text]])[0, first:last, column]
+        marked = (own > settings.threshold).numpy()
+        if marked.all():
+            continue  # there is nothing else to mark
+        fits = number % 2 == 0
+        if not fits:
+            others = np.flatnonzero(~marked)
+            chosen = generator.choice(others, min(marked.sum(), len(others)), replace=False)
+            marked = np.isin(np.arange(len(own)), chosen)
+        pieces = [str(model.tokenizer.decode([token])) for token in corpus.tokens(i)]
+        words = "".join(MARK.format(p) if m else p for p, m in zip(pieces, marked, strict=True))
+        found[fits].append(Window(words.replace(">><<", ""), fits))
+    count = min(map(len, found.values()))
+    return found[True][:count] + found[False][:count]

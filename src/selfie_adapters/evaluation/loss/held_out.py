@@ -38,7 +38,7 @@ class HeldOut:
         strip_labels: bool,
         seed: int,
     ) -> HeldOut:
-        """`limit` of the split's vectors, drawn at random, with all their labels."""
+        """`limit` of the split's vectors, sampled at random, with all their labels."""
         items = sample(dataset.labelled(split), limit, seed)
         return cls(dataset, items, strip_labels, seed)
 

@@ -1,4 +1,4 @@
-"""The loss protocol: any adapters on any training files, with controls, and the whole matrix."""
+"""The loss protocol: every adapter on every training file, with controls."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import (
-    Protocol,
-    Table,
-    dataset_hash,
-    file_hashes,
-    shown,
-)
+from selfie_adapters.evaluation.base import Protocol, Table, shown
 from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale, identity
+from selfie_adapters.evaluation.folder import dataset_hash, file_hashes
 from selfie_adapters.evaluation.loss.held_out import HeldOut, LossMeter
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import SoftPrompt
@@ -50,8 +45,7 @@ class LossRow(msgspec.Struct):
 class Loss(Protocol[LossSettings]):
     """Every adapter on every data set; what several adapters have in common is measured once.
 
-    Next to results.json is examples.jsonl: one row per adapter and example, its loss under each
-    condition.
+    It also writes examples.jsonl: one row per adapter and example, its loss under each condition.
     """
 
     settings_class = LossSettings
@@ -248,7 +242,7 @@ def _mean_over_examples(
     """A number made of means over examples, its interval over vectors.
 
     sums: per quantity [vectors], summed over each vector's labels; labels: how many it has.
-    A vector with many labels weighs as much as it has examples, and is drawn whole.
+    A vector's weight is its number of examples; it is resampled with all of them.
     """
     columns = np.stack([*sums, np.array(labels, dtype=np.float64)], axis=1)
     return bootstrap_of_means(columns, lambda means: of(means[..., :-1] / means[..., -1:]), seed)

@@ -26,6 +26,8 @@ from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.evaluation.base import Progress, silent
 from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
 from selfie_adapters.evaluation.controls import (
+    NOWHERE,
+    SoftTokenReader,
     Untrained,
     best_scale,
     other_topics,
@@ -34,11 +36,10 @@ from selfie_adapters.evaluation.controls import (
 from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.inference.logit_lens import check_lens
-from selfie_adapters.labelling import Label, Labeller, score_candidates
+from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.model import FrozenModel, SoftPrompt
-from selfie_adapters.reading.read import MAX_NEW_TOKENS
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import Objective
 
@@ -51,7 +52,6 @@ ADAPTER, ZERO, SHUFFLED, RANDOM, UNTRAINED = (
 )
 CHOOSE_ON = 40
 BATCH = 64
-NOWHERE: Place = (None, None)
 
 Keep = Callable[[str, int, Callable[[], list[Any]]], list[Any]]
 """Called with the name of a unit of work, how many results it has, and what makes them; returns
@@ -72,44 +72,6 @@ class Known:
 
     def first(self, count: int) -> Known:
         return Known(self.vectors[:count], self.names[:count])
-
-
-class SoftTokenReader:
-    """Greedy labels, and gains of names over the zero vector, through the model's question."""
-
-    def __init__(
-        self,
-        name: str,
-        meaning: str,
-        labeller: Labeller,
-        scale: float = 1.0,
-        place: Place = NOWHERE,
-    ) -> None:
-        """place: block and kind of position of the vectors, for an adapter with specialists."""
-        self.name, self.meaning, self.place = name, meaning, place
-        self._labeller, self._scale = labeller.at(*place), scale
-
-    def labels(self, vectors: Tensor) -> list[Label]:
-        """The label of each vector [n, d_model]."""
-        found = self._labeller.label(
-            vectors, (self._scale,), max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH
-        )
-        return [labels[0] for labels in found]
-
-    def words(self, vectors: Tensor) -> list[str]:
-        """Text of the label of each vector."""
-        return [label.text for label in self.labels(vectors)]
-
-    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
-        """Gain of each name under each vector, nats per token: [n, names]."""
-        labeller = self._labeller
-        soft = labeller.soft_tokens(vectors, self._scale)
-        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale)
-        found, at_zero = (
-            score_candidates(labeller.model, labeller.prompt, tokens, names)
-            for tokens in (soft, zero)
-        )
-        return found.gain(at_zero)
 
 
 @dataclass(frozen=True)
@@ -229,7 +191,7 @@ class Naming:
         return found
 
     def _of(self, place: Place, unit: str) -> str:
-        """The name of a unit of work that all places without a specialist share."""
+        """The name of a unit of work that all positions without a specialist share."""
         adapter = self._labeller.adapter
         return unit if adapter.at(*place) is adapter else f"{unit} at {place}"
 
@@ -308,11 +270,11 @@ def name_vectors(
 ) -> list[Named]:
     """Labels of held-out vectors under every condition, judged; the adapter's come first.
 
-    prompt: None takes the adapter's own. vectors: [n, d_model], centered like those that the
-    adapter was trained on; topics: one per vector. training: vectors that are not measured on, of
-    the same block and position kind, for the ridge probe. choosing: others for the untrained
-    scale; None takes training ones. calibration: what withholds labels of the adapter. Raises like
-    `Labeller`, and DataError for a single topic.
+    prompt: None takes the adapter's own. vectors: [n, d_model], centered as the adapter's training
+    vectors were; topics: one per vector. training: vectors that are not measured on, of the same
+    block and position kind, for the ridge probe. choosing: others for the untrained scale; None
+    takes training ones. calibration: what withholds labels of the adapter. Raises like `Labeller`,
+    and DataError for a single topic.
     """
     naming = Naming(model, adapter, prompt, seed=seed, progress=progress)
     readers = naming.readers(training, choosing or training)

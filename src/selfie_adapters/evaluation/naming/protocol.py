@@ -21,11 +21,8 @@ from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.position_kind import NAME, stated_kind
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.evaluation.base import (
-    Protocol,
-    Table,
-    dataset_hash,
-)
+from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
 from selfie_adapters.evaluation.naming.results import report
 from selfie_adapters.evaluation.naming.retrieval import (
@@ -86,8 +83,8 @@ class _Null:
 
 
 class NamingProtocol(Protocol[NamingSettings]):
-    """Next to results.json is labels.jsonl, one row per vector and condition: the given name, the
-    generated label, the verdict. The same folder may be given other layers later: finished blocks
+    """It also writes labels.jsonl, one row per vector and condition: the given name, the generated
+    label, the verdict. The same folder may be given other layers later: finished blocks
     are not measured again."""
 
     settings_class = NamingSettings

@@ -69,9 +69,9 @@ class Found:
 
 
 def sampled_groups(names: Sequence[str], count: int, seed: int) -> list[list[int]]:
-    """Rows with different names, drawn at random in whole groups of `CANDIDATES`.
+    """Rows with different names, sampled at random in complete groups of `CANDIDATES`.
 
-    count: of rows, rounded up to whole groups where there are enough names. Empty where there are
+    count: of rows, rounded up to complete groups if there are enough names. Empty if there are
     fewer than `CANDIDATES` different names.
     """
     first = {name: row for row, name in reversed(list(enumerate(names)))}

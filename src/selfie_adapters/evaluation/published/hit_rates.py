@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ GROUP = 10
 Mode = Literal["label_generator", "label_dataset", "label_generation_only"]
 MODES: tuple[Mode, ...] = ("label_generator", "label_dataset", "label_generation_only")
 _MERGED = "_merged"
+_SHARD = re.compile(r"_shard_([0-9]{1,9})_of_([0-9]{1,9})_")
 
 
 @dataclass(frozen=True)
@@ -231,3 +233,29 @@ def _hit(sample: _Sample, place: str) -> bool | None:
             "error that would explain it."
         ) from error
     return any(value is not None and value > 0 for value in activations[1:])
+
+
+def evaluations(files: Sequence[ResultFile]) -> list[list[ResultFile]]:
+    """The files, evaluation by evaluation: shards of one are together, in order of their numbers.
+
+    Files are shards of one evaluation if they state their numbers and the same mode and settings.
+    Raises DataError for a shard that is given twice.
+    """
+    groups: dict[tuple[str, str, Path | None], list[ResultFile]] = {}
+    for one in files:
+        alone = one.path if one.shard is None else None
+        group = groups.setdefault((one.mode, one.config, alone), [])
+        for other in group:
+            if other.shard == one.shard:
+                raise DataError(
+                    f"{other.path} and {one.path} are both shard {one.shard} of one evaluation. "
+                    "Give each once; a file of another evaluation has other settings."
+                )
+        group.append(one)
+    return [sorted(group, key=lambda one: one.shard or 0) for group in groups.values()]
+
+
+def missing_shards(group: Sequence[ResultFile]) -> int:
+    """How many shards are missing, as far as the files' names state their number."""
+    stated = [int(match[2]) for one in group if (match := _SHARD.search(one.path.name))]
+    return max(0, max(stated) - len(group)) if stated else 0

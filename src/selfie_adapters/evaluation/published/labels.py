@@ -1,4 +1,4 @@
-"""Published files of labels that were written, plain or joined with what each is about.
+"""Published files, known by their keys: labels, plain or with their topics, and retrieval scores.
 
 A labels file has `generated_labels`: latent, label, scale. Joined with a metadata list (entry i is
 about latent i) it has `enriched_labels`, which name the topic: `original_global_index`, its row in
@@ -7,18 +7,36 @@ the topics data set. Only those can be looked up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 import msgspec
 
 from selfie_adapters.config.evaluation.retrieval import Strategy
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.retrieval.embedding import Embedder
-from selfie_adapters.evaluation.retrieval.lookup import Entry, Query, Scored, TopicIndex
+from selfie_adapters.evaluation.retrieval.lookup import (
+    KS,
+    Entry,
+    Query,
+    Scored,
+    TopicIndex,
+)
 from selfie_adapters.files import read_plain
 from selfie_adapters.files.json_text import parse_json_as
+
+FileKind = Literal["results", "labels", "retrieval summary", "ranks"]
+_Content = dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]]
+
+_KEYS: dict[str, FileKind] = {
+    "evaluation_mode": "results",
+    "generated_labels": "labels",
+    "enriched_labels": "labels",
+    "results_by_scale": "retrieval summary",
+}
 
 STRATEGIES: dict[str, Strategy] = {
     "title_only": "title",
@@ -181,3 +199,82 @@ def look_up(
         ]
         results[scale] = index.look_up(f"scale {scale:g}", str(found.path), queries)
     return results
+
+
+@dataclass(frozen=True)
+class RetrievalScore:
+    """Recall at k and mean reciprocal rank of `labels` labels, as a published file has them."""
+
+    name: str
+    labels: int
+    recall_at: dict[int, float]
+    mean_reciprocal_rank: float
+
+
+class _Scale(msgspec.Struct):
+    n_labels: int
+    recalls: dict[str, float]
+    mrr: float
+
+
+class _Summary(msgspec.Struct):
+    results_by_scale: dict[str, _Scale]
+
+
+class _Ranked(msgspec.Struct):
+    rank: int
+
+
+def read_retrieval_summary(path: str | Path) -> list[RetrievalScore]:
+    """The scores of a retrieval_eval_summary.json, scale by scale. Raises DataError."""
+    document = parse_json_as(read_plain(path), str(path), _Summary)
+    if not document.results_by_scale:
+        raise DataError(f"{path}: results_by_scale is empty; there are no scores.")
+    scores = []
+    for scale, found in document.results_by_scale.items():
+        recalls = {}
+        for k, value in found.recalls.items():
+            digits = k.rpartition("@")[2].removeprefix("recall_")
+            if not re.fullmatch(r"[0-9]{1,9}", digits):
+                raise DataError(
+                    f'{path}, scale {scale}: recalls has the key "{k:.40}"; k is expected.'
+                )
+            recalls[int(digits)] = value
+        scores.append(RetrievalScore(f"scale {scale}", found.n_labels, recalls, found.mrr))
+    return scores
+
+
+def read_ranks(path: str | Path) -> RetrievalScore:
+    """Scores from the ranks (from 1) in a published per-label file. Raises DataError."""
+    rows = parse_json_as(read_plain(path), str(path), list[_Ranked])
+    for number, row in enumerate(rows):
+        if row.rank < 1:
+            raise DataError(f"{path}, row {number}: rank is {row.rank}; ranks count from 1.")
+    if not rows:
+        raise DataError(f"{path}: no labels.")
+    return RetrievalScore(
+        Path(path).name,
+        len(rows),
+        {k: sum(row.rank <= k for row in rows) / len(rows) for k in KS},
+        sum(1 / row.rank for row in rows) / len(rows),
+    )
+
+
+def kind_of(path: str | Path) -> FileKind:
+    """The kind of a published file, by its keys. Raises MissingFileError, DataError."""
+    either = cast("type[_Content]", _Content)
+    content = parse_json_as(read_plain(path), str(path), either)
+    if isinstance(content, list):
+        if content and "rank" in content[0]:
+            return "ranks"
+        keys = list(content[0])[:5] if content else []
+        found = f"a list of objects with {', '.join(keys)}" if keys else "an empty list"
+    else:
+        for key, kind in _KEYS.items():
+            if key in content:
+                return kind
+        found = f"the keys {', '.join(list(content)[:5]) or '(none)'}"
+    raise DataError(
+        f"{path}: no published result or label file: one of {', '.join(_KEYS)}, or a list of rows "
+        f"with rank is expected, found {found}."
+    )

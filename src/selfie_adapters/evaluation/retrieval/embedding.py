@@ -1,7 +1,7 @@
 """Strings as unit vectors, by any sentence-transformers model; "minilm" comes from a package.
 
-Embeddings are kept on disk by content, so that a text is embedded once for a model, whoever asks:
-one SQLite file per model (named after the hash of its weights), one row per text (under its hash).
+Embeddings are kept on disk by content, so that a string is embedded once for a model, whoever asks:
+one SQLite file per model (named after the hash of its weights), one row per string (by its hash).
 A killed run keeps what it has, and several runs may write at the same time.
 """
 
@@ -31,7 +31,7 @@ _AT_ONCE = 1024  # strings between two commits
 
 
 class Embedder(Protocol):
-    """Turns strings into unit vectors whose dot product is their similarity."""
+    """Maps strings to vectors whose dot product measures how similar they are."""
 
     name: str
 
@@ -57,7 +57,7 @@ class SentenceEmbedder:
         device: as in `resolve_device`; the model is small, so "auto" does not spread it.
         Raises MissingExtraError; ModelError for a device that this machine does not have.
         """
-        require_embedder(name, "Comparing labels by their meaning")
+        require_embedder(name, "Comparing strings by their meaning")
         self.name = name
         self._batch_size = batch_size
         place = resolve_device(device)
@@ -65,7 +65,7 @@ class SentenceEmbedder:
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        with extra("embed", "Comparing labels by their meaning"):
+        with extra("embed", "Comparing strings by their meaning"):
             from sentence_transformers import SentenceTransformer
         from selfie_adapters.model.quiet import quiet_loading
 
@@ -73,7 +73,7 @@ class SentenceEmbedder:
         try:
             with quiet_loading():
                 return SentenceTransformer(str(place), device=self._device)
-        # hub, file and configuration errors of three libraries; all say what they miss
+        # hub, file and configuration errors of three libraries; each states what is missing
         except Exception as error:
             raise ModelError(
                 f"embedder {self.name}: cannot be loaded as a sentence-transformers model "
@@ -95,7 +95,7 @@ class SentenceEmbedder:
         return digest.hexdigest()
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of `texts`: [n, width], float32. Long ones are cut by the model."""
+        """Unit vectors of `texts`: [n, width], float32. Long strings are cut by the model."""
         return self._model.encode(
             list(texts),
             batch_size=self._batch_size,
@@ -132,7 +132,7 @@ class CachedEmbedder:
     ) -> None:
         """folder: where the cache is stored; None takes `embeddings` in the user's cache.
 
-        progress: called with the number of strings embedded so far, from the cache or new.
+        progress: called with the number of strings that are embedded, from the cache or new.
         """
         self.name = inner.name
         self._inner = inner

@@ -1,8 +1,8 @@
-"""Labels looked up among all topics: exact ranks, recall at k, reciprocal ranks, comparisons.
+"""Where strings lead among all topics: exact ranks, recall at k, reciprocal ranks, comparisons.
 
 Whatever is looked up (labels of an adapter, what a chat model writes, the training labels) goes
-through here, so that the numbers can be compared. Every text is compared with every topic, a few
-labels at a time: the scores of 50,000 topics and 5,000 labels are never in memory together.
+through here, so that the numbers can be compared. Every string is compared with every topic, a
+few at a time: the scores of 50,000 topics and 5,000 strings are never in memory together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Entry:
-    """A topic in the index: its title, and what else is known of it."""
+    """A topic in the index: its title and its other labels."""
 
     title: str
     labels: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Places:
-    """Rank of each label's own topic, [labels] each; nearest and cosines: [labels, k], best first.
+    """Where each string's own topic came, [n] each; nearest and cosines: [n, k], best first.
 
     rank: 1 + how many other topics are strictly better. tied: how many others are as good.
     """
@@ -52,7 +52,7 @@ def index_rows(entries: Sequence[Entry], strategy: Strategy, embedder: Embedder)
 
     title: the title alone. title_and_first_label, title_and_all_labels: one text, "title: label;
     label". mean: the mean of the unit vectors of title and labels, unit norm again. A label that
-    is the title itself is not said twice.
+    is the title itself is not repeated.
     """
     if strategy not in get_args(Strategy):
         raise ConfigError(f"index {strategy!r}: {nearest(strategy, get_args(Strategy))}")
@@ -79,9 +79,9 @@ def _one_text(entry: Entry, count: int | None) -> str:
 
 
 def find_places(queries: np.ndarray, index: np.ndarray, own: np.ndarray, k: int = 5) -> Places:
-    """Compare queries [labels, width] with index [topics, width], both of unit norm.
+    """Compare queries [n, width] with index [topics, width], both of unit norm.
 
-    own: [labels], the right topic of each label.
+    own: [n], the right topic of each query.
     """
     count, topics = len(queries), len(index)
     k = min(k, topics)
@@ -115,7 +115,7 @@ def find_places(queries: np.ndarray, index: np.ndarray, own: np.ndarray, k: int 
 class Query:
     """A text that is to find its topic.
 
-    key: what it was said about, the same in all conditions; topic: number of the right topic.
+    key: what the text is about, the same in all conditions; topic: number of the right topic.
     scale: of the vector, where the text came from one.
     """
 
@@ -171,7 +171,7 @@ class TopicIndex:
         return Scored(condition, meaning, queries, find_places(vectors, self._rows, own))
 
     def table(self, scored: Scored) -> Iterator[dict[str, Any]]:
-        """One row a query: what was said, where its topic came, what came first."""
+        """One row per query: the text, the rank of its topic, the nearest topics."""
         places = scored.places
         for i, query in enumerate(scored.queries):
             near = zip(places.nearest[i].tolist(), places.cosines[i].tolist(), strict=True)

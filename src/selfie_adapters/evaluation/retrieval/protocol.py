@@ -1,4 +1,4 @@
-"""The retrieval protocol: labels of held-out vectors find their topics, alongside controls.
+"""The retrieval protocol: do labels of held-out vectors find their topics?
 
 Every adapter and every file of labels is a condition; for the adapters come the zero vector,
 random directions and, once, the untrained scales. The scale of each is chosen on training vectors,
@@ -23,14 +23,9 @@ from selfie_adapters.config.evaluation.retrieval import (
 )
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import (
-    LabelsRow,
-    Protocol,
-    Table,
-    digest_of,
-    file_hashes,
-)
+from selfie_adapters.evaluation.base import LabelsRow, Protocol, Table
 from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale
+from selfie_adapters.evaluation.folder import digest_of, file_hashes
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
@@ -69,7 +64,7 @@ class Labelled:
 
 
 class Retrieval(Protocol[RetrievalSettings]):
-    """Next to results.json is labels.jsonl, one row per condition and label."""
+    """It also writes labels.jsonl, one row per condition and label."""
 
     settings_class = RetrievalSettings
     row = LabelsRow

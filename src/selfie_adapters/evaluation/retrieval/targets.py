@@ -16,7 +16,7 @@ from torch import Tensor
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import dataset_hash
+from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.labelling.export import open_run
@@ -103,7 +103,7 @@ def gather(dataset: VectorLabelDataset, items: Sequence[LabelledVector]) -> Tens
 
 
 def sample(items: Sequence[Any], limit: int | None, seed: int) -> list[Any]:
-    """`limit` of the items drawn at random, in their order; all if there are no more."""
+    """`limit` of the items sampled at random, in their order; all if there are no more."""
     if limit is None or limit >= len(items):
         return list(items)
     drawn = np.random.default_rng(seed).permutation(len(items))[:limit]
@@ -117,7 +117,7 @@ def given_labels(
 
     A JSONL row has `label`, and `topic` (a title) or `index` (the vector's row, or without vectors
     the topic's number), perhaps with `dataset`. Where there are several labels, the best ranked,
-    else the first. A vector that could not be labelled has a blank one. Raises DataError for a row
+    else the first. A vector that could not be labelled has an empty one. Raises DataError for a row
     without these fields, and for a target that no row is about.
     """
     found = _read_labels(Path(path))

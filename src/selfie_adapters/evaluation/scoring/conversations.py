@@ -104,7 +104,7 @@ def parse_conversation(text: str) -> list[Message]:
     """Turns of a text marked with [USER] and [ASSISTANT], in capitals.
 
     What precedes the first marker is the user's; empty turns are omitted; line breaks inside
-    a turn become whitespace. A text of whitespace has no turns.
+    a turn become spaces. A text of whitespace has no turns.
     """
     before, *rest = _MARKER.split(text)
     roles = ["user", *(marker.lower() for marker in rest[::2])]

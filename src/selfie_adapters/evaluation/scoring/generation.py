@@ -1,9 +1,9 @@
-"""Do labels name what a latent answers to? Conversations are written from a label; do they fire it?
+"""Do conversations about a label activate the latent that the label describes?
 
-label → short conversations by a writer → chat template → the latent's activations at the SAE's
-layer. Each conversation is also measured at other latents (foils), for which it was not written:
-that gives each latent its negatives, and the labels of another latent as a control, for free.
-`scoring_results` makes numbers of what is measured here.
+label → short conversations by a chat model → chat template → the latent's activations at the SAE's
+layer. Each conversation is also measured at other latents (`foils`), for which it was not written:
+they are the latent's negatives, and its control with the labels of another latent, for free.
+`results` computes scores from these measurements.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ NO_TEXT = "the writer wrote nothing"
 class Foils:
     """For each evaluated latent the others that its conversations are measured at as well.
 
-    The latents stand in a ring in random order; those of each are the `count` after it. So each
-    latent is a foil of as many others, and `before(place, k)` returns which.
+    The latents form a ring in random order; the `count` after a latent are its foils. So each
+    latent is a foil of as many others, and `before(place, k)` states of which.
     """
 
     order: tuple[int, ...]
@@ -56,7 +56,7 @@ class Foils:
         return [self.order[(at + k) % len(self.order)] for k in range(1, self.count + 1)]
 
     def before(self, place: int, k: int) -> int:
-        """The place whose k-th foil (from 1) the latent at `place` is."""
+        """The index of the latent whose k-th foil (from 1) is the latent at `place`."""
         return self.order[(self.order.index(place) - k) % len(self.order)]
 
 
@@ -74,8 +74,8 @@ class Scoring:
     seed: int = 0
     batch_size: int = 32
     latents_at_once: int = 8
-    """Number of latents whose labels and conversations are generated together; after a kill this
-    number at most is done again."""
+    """Latents whose labels and conversations are generated together; after a kill at most that many
+    are repeated."""
     token_activations: bool = False
     """Keep each latent's activation at every token of its conversations, not only the largest."""
     latents: tuple[int, ...] = ()

@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from selfie_adapters.config.evaluation.scoring import Cut
+from selfie_adapters.adapters import Adapter, load_adapter
+from selfie_adapters.config.evaluation.scoring import Cut, ScoringSettings
+from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
+from selfie_adapters.model import FrozenModel, SoftPrompt
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,17 @@ class LabelSource(Protocol):
         ...
 
 
+CONDITIONS = {
+    one.name: one
+    for one in (
+        Condition("trained", "labels by the adapter"),
+        Condition("zero", "labels of the zero vector", reads="zero"),
+        Condition("random", "labels of random directions", reads="random"),
+        Condition("untrained", "labels of unit vectors without an adapter", through="untrained"),
+    )
+}
+"""Conditions whose labels are generated; the labels of "training" are given."""
+
 PUBLISHED = Sampling(temperature=0.7, top_p=0.9)
 
 
@@ -40,7 +55,7 @@ class LabelSampling:
     """How labels are sampled (the published values), and where the text of one ends.
 
     samples: labels at each scale. cut: "trimmed" ends at the first quote and collapses whitespace;
-    "first_quote" and "last_quote" keep it, as published; for the last one the model writes on after
+    "first_quote" and "last_quote" keep it, as published; for the last one the model continues after
     a quote until it ends its turn.
     """
 
@@ -56,7 +71,7 @@ class LabelSampling:
         return " ".join(text.split()) if self.cut == "trimmed" else text
 
 
-class WrittenLabels:
+class GeneratedLabels:
     """Labels that a model writes about vectors, how.samples at each scale.
 
     vectors: [n, d_model], those of the latents; the scale applies to the adapter's input.
@@ -105,3 +120,61 @@ class GivenLabels:
             ]
             for place in places
         ]
+
+
+def _labeller(
+    settings: ScoringSettings, model: FrozenModel, adapter: Adapter, prompt: SoftPrompt | None
+) -> Labeller:
+    """A labeller with the scale unit and the prompt of the settings."""
+    if settings.normalize_vectors is not None:
+        adapter.normalize_input = False  # `_vectors` has normalized them already, or nobody should
+    if settings.template is not None and settings.placeholder is not None:
+        prompt = SoftPrompt(settings.template, settings.placeholder)
+    return Labeller(model, adapter, prompt)
+
+
+def label_sources(
+    settings: ScoringSettings,
+    wanted: list[str],
+    model: FrozenModel,
+    latents: list[int],
+    vectors: Tensor | None,
+    labels: dict[int, list[str]],
+) -> dict[str, LabelSource]:
+    """Where each condition's labels come from."""
+
+    how = LabelSampling(
+        Sampling(
+            settings.label_temperature,
+            settings.label_top_p,
+            settings.label_repetition_penalty,
+            settings.label_tokens,
+        ),
+        settings.labels_per_scale,
+        settings.label_cut,
+    )
+    if vectors is None:
+        vectors = torch.empty(len(latents), 0)
+    sources: dict[str, LabelSource] = {}
+    labeller = None
+    adapted = {name for name, one in CONDITIONS.items() if one.through == "adapter"}
+    if settings.adapter is not None and adapted & {*wanted}:
+        labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
+    for name in wanted:
+        if name == "training":
+            given = [labels[latent] for latent in latents]
+            count = None if settings.labels_each_once else len(settings.scales)
+            sources[name] = GivenLabels(given, count)
+        elif name == "untrained":
+            prompt = None if labeller is None else labeller.prompt.prompt
+            untrained = Untrained(model, settings.untrained_scale_unit)
+            plain = _labeller(settings, model, untrained.adapter(), prompt)
+            sources[name] = GeneratedLabels(
+                plain, vectors, latents, settings.untrained_scales, how, settings.seed
+            )
+        elif labeller is not None:
+            read = CONDITIONS[name].vectors(vectors, settings.seed)
+            sources[name] = GeneratedLabels(
+                labeller, read, latents, settings.scales, how, settings.seed
+            )
+    return sources

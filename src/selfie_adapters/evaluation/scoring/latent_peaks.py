@@ -1,4 +1,4 @@
-"""How strongly conversations activate latents: one forward pass each, up to the SAE's layer.
+"""Highest activations of latents in conversations: one forward pass each, up to the SAE's layer.
 
 What all conversations of a call begin with (the template's own words, a system turn) is read once.
 """
@@ -23,7 +23,7 @@ class Peaks:
     """The largest activation of each latent in each conversation: [conversations, latents].
 
     anywhere: over all tokens after position 0, template and special ones too, as published.
-    content: over the tokens of what was said. 0 where there is no such token. own: of each
+    content: over the tokens of the turns' content. 0 where there is no such token. own: of each
     conversation the activations of its first latent at every token, position 0 included.
     """
 
@@ -71,11 +71,11 @@ def latent_peaks(
         width = max(map(len, suffixes))
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
         real = torch.zeros(len(rows), width, dtype=torch.bool)
-        said = torch.zeros(len(rows), width, dtype=torch.bool)
+        spoken = torch.zeros(len(rows), width, dtype=torch.bool)
         for row, (i, suffix) in enumerate(zip(rows, suffixes, strict=True)):
             ids[row, : len(suffix)] = torch.tensor(suffix)
             real[row, : len(suffix)] = True
-            said[row, : len(suffix)] = torch.tensor(conversations[i].content[prefix.length :])
+            spoken[row, : len(suffix)] = torch.tensor(conversations[i].content[prefix.length :])
         mask = torch.cat([torch.ones(len(rows), prefix.length), real], dim=1).long()
         states = capture(
             model, ids, [encoder.layer], None, mask, prefix.shared.for_batch(len(rows))
@@ -86,7 +86,7 @@ def latent_peaks(
         if not prefix.length:
             real[:, 0] = False  # position 0 does not count as published
         anywhere[rows] = torch.maximum(_largest(found, real), prefix.peaks(latents[rows]))
-        content[rows] = _largest(found, said)
+        content[rows] = _largest(found, spoken)
     return Peaks(anywhere, content, own)
 
 
@@ -124,5 +124,5 @@ class _Prefix:
 
 def _before_content(one: ChatTokens) -> int:
     """Tokens before the first one of content; one token at least is left for the batch."""
-    first = next((i for i, said in enumerate(one.content) if said), len(one.ids))
+    first = next((i for i, spoken in enumerate(one.content) if spoken), len(one.ids))
     return min(first, len(one.ids) - 1)

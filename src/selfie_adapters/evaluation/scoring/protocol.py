@@ -14,29 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Protocol, Table
-from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.published.scoring import read_scoring_config
 from selfie_adapters.evaluation.scoring.conversations import Writing
 from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, ScoringRow, score_labels
-from selfie_adapters.evaluation.scoring.label_groups import (
-    GivenLabels,
-    LabelSampling,
-    LabelSource,
-    WrittenLabels,
-)
+from selfie_adapters.evaluation.scoring.label_groups import label_sources
 from selfie_adapters.evaluation.scoring.results import summarize
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
-from selfie_adapters.inference.sampling import Sampling
-from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.sources.labels.files import (
     SectionChoice,
     read_label_file,
@@ -53,21 +43,11 @@ TITLES = {
     "random": "random",
     "training": "the file's",
 }
-CONDITIONS = {
-    one.name: one
-    for one in (
-        Condition("trained", "labels by the adapter"),
-        Condition("zero", "labels of the zero vector", reads="zero"),
-        Condition("random", "labels of random directions", reads="random"),
-        Condition("untrained", "labels of unit vectors without an adapter", through="untrained"),
-    )
-}
-"""Conditions whose labels are generated; the labels of "training" are given."""
 
 
 class GenerationScoring(Protocol[ScoringSettings]):
-    """With label_generation_only there are no scores: next to results.json is
-    {condition}_labels.jsonl, to be scored later."""
+    """With label_generation_only there are no scores: {condition}_labels.jsonl
+    next to results.json can be scored later."""
 
     settings_class = ScoringSettings
     row = ScoringRow
@@ -136,7 +116,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
             tuple(latents),
         )
         vectors = _vectors(settings, latents, encoder)
-        sources = _sources(settings, self._wanted, model, latents, vectors, self._labels or {})
+        sources = label_sources(settings, self._wanted, model, latents, vectors, self._labels or {})
         score_labels(scoring, sources, self.folder, self.progress)
         if encoder is None or writer is None:
             _write_label_files(self.folder, self._wanted, latents)
@@ -187,7 +167,7 @@ def _two_lines(interval: dict[str, Any] | None) -> str:
 
 
 def _files(settings: ScoringSettings) -> dict[str, Path]:
-    """What the results depend on besides the settings."""
+    """Files that the results depend on."""
     files = {
         "adapter": settings.adapter,
         "labels_file": settings.labels_file,
@@ -224,7 +204,7 @@ def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> l
         if without:
             raise DataError(
                 f"latent {without[0]} has no label in {settings.labels_file} (split "
-                f"{settings.split}). Remove it, or the condition training."
+                f"{settings.split}). Exclude it, or exclude the condition training."
             )
     return latents
 
@@ -234,7 +214,7 @@ def _vectors(
 ) -> Tensor | None:
     """The latents' vectors, [latents, d]; None where no condition needs them.
 
-    Unit vectors if the settings state so; a zero vector stays zero.
+    Unit vectors if the settings ask for them; a zero vector stays zero.
     """
     if settings.vectors is not None:
         rows = open_vectors(settings.vectors)
@@ -249,64 +229,6 @@ def _vectors(
     else:
         return None
     return unit_norm(found) if settings.normalize_vectors else found
-
-
-def _labeller(
-    settings: ScoringSettings, model: FrozenModel, adapter: Adapter, prompt: SoftPrompt | None
-) -> Labeller:
-    """A labeller whose scales mean what the settings state."""
-    if settings.normalize_vectors is not None:
-        adapter.normalize_input = False  # `_vectors` has normalized them already, or nobody should
-    if settings.template is not None and settings.placeholder is not None:
-        prompt = SoftPrompt(settings.template, settings.placeholder)
-    return Labeller(model, adapter, prompt)
-
-
-def _sources(
-    settings: ScoringSettings,
-    wanted: list[str],
-    model: FrozenModel,
-    latents: list[int],
-    vectors: Tensor | None,
-    labels: dict[int, list[str]],
-) -> dict[str, LabelSource]:
-    """Where each condition's labels come from."""
-
-    how = LabelSampling(
-        Sampling(
-            settings.label_temperature,
-            settings.label_top_p,
-            settings.label_repetition_penalty,
-            settings.label_tokens,
-        ),
-        settings.labels_per_scale,
-        settings.label_cut,
-    )
-    if vectors is None:
-        vectors = torch.empty(len(latents), 0)
-    sources: dict[str, LabelSource] = {}
-    labeller = None
-    adapted = {name for name, one in CONDITIONS.items() if one.through == "adapter"}
-    if settings.adapter is not None and adapted & {*wanted}:
-        labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
-    for name in wanted:
-        if name == "training":
-            given = [labels[latent] for latent in latents]
-            count = None if settings.labels_each_once else len(settings.scales)
-            sources[name] = GivenLabels(given, count)
-        elif name == "untrained":
-            prompt = None if labeller is None else labeller.prompt.prompt
-            untrained = Untrained(model, settings.untrained_scale_unit)
-            plain = _labeller(settings, model, untrained.adapter(), prompt)
-            sources[name] = WrittenLabels(
-                plain, vectors, latents, settings.untrained_scales, how, settings.seed
-            )
-        elif labeller is not None:
-            read = CONDITIONS[name].vectors(vectors, settings.seed)
-            sources[name] = WrittenLabels(
-                labeller, read, latents, settings.scales, how, settings.seed
-            )
-    return sources
 
 
 def _write_label_files(evaluation: EvaluationFolder, wanted: list[str], latents: list[int]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from selfie_adapters.evaluation.folder import Row
 from selfie_adapters.evaluation.scoring.generation import Foils
-from selfie_adapters.statistics import bootstrap_mean
+from selfie_adapters.statistics import bootstrap_mean, interval_of
 
 Where = Literal["anywhere", "content"]
 _Group = list[np.ndarray]  # one conversation: its peaks at the latent, then at the foils
@@ -108,15 +108,15 @@ def _content(
             "best_of_n_held_out": asdict(bootstrap_mean(held_out, seed)),
         }
         false = [float((of > threshold).mean()) if of.size else None for of in negatives]
-        entry["false_positive_rate"] = _interval(false, seed)
-        entry["balanced_accuracy"] = _interval(_balanced(one_of, false), seed)
-        entry["balanced_accuracy_held_out"] = _interval(_balanced(held_out, false), seed)
+        entry["false_positive_rate"] = interval_of(false, seed)
+        entry["balanced_accuracy"] = interval_of(_balanced(one_of, false), seed)
+        entry["balanced_accuracy_held_out"] = interval_of(_balanced(held_out, false), seed)
         at_thresholds.append(entry)
     pairs = zip(positives, negatives, strict=True)
     areas = [auroc(yes, no) if yes.size and no.size else None for yes, no in pairs]
     return {
         "thresholds": at_thresholds,
-        "auroc": _interval(areas, seed),
+        "auroc": interval_of(areas, seed),
         "by_scale": _by_scale(own, column, thresholds[0], seed),
     }
 
@@ -184,8 +184,3 @@ def _best(scores: Sequence[float | None]) -> float:
 def _mean(scores: Sequence[float | None]) -> float:
     found = [score for score in scores if score is not None]
     return sum(found) / len(found) if found else 0.0
-
-
-def _interval(values: Sequence[float | None], seed: int) -> dict[str, Any] | None:
-    found = [value for value in values if value is not None]
-    return asdict(bootstrap_mean(found, seed)) if found else None

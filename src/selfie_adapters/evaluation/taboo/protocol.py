@@ -1,4 +1,4 @@
-"""The taboo protocol: what a chat model says of a topic without its name finds the topic, or not.
+"""The taboo protocol: does a chat model's description without the name find its topic?
 
 Compared with a retrieval of labels it shows how far the labels of vectors go beyond what the model
 writes when it is asked. Names are taken out of what it writes (redaction.py), whether it kept the
@@ -18,7 +18,8 @@ from selfie_adapters.config.evaluation.retrieval import UNTRAINED
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.base import Protocol, Table, digest_of
+from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.folder import digest_of
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Entry,
@@ -144,7 +145,7 @@ class Taboo(Protocol[TabooSettings]):
         order: list[int] = shuffle_order(len(targets), settings.seed).tolist()
         given = other_labels(targets, index.entries, settings.seed)
         conditions = {
-            DESCRIPTION: ("what the model says of the topic, its name taken out", redacted),
+            DESCRIPTION: ("the model's description of the topic, its name taken out", redacted),
             f"{DESCRIPTION}, as written": ("the same with what it wrote of the name", written),
             f"{DESCRIPTION}: shuffled": ("another topic's", [redacted[i] for i in order]),
             "nothing said": ("one text that says nothing", [BLANK] * len(targets)),
@@ -246,10 +247,10 @@ class _Retrieval:
                 continue
             texts = [row.label for row in rows]
             bare = [redact(row.label, row.topic).text for row in rows]
-            for which, said in ((name, texts), (f"{name}, redacted", bare)):
+            for which, some in ((name, texts), (f"{name}, redacted", bare)):
                 queries = [
                     Query(str(row.topic_number), row.topic_number, text, row.scale)
-                    for row, text in zip(rows, said, strict=True)
+                    for row, text in zip(rows, some, strict=True)
                 ]
                 found.append(index.look_up(which, "labels of the retrieval", queries))
         return found

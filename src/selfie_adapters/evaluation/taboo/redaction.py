@@ -1,13 +1,13 @@
-"""A topic's name removed from a text, so that only what describes it is left.
+"""A topic's name taken out of a text, so that the rest of the text must identify the topic.
 
 The rule, for "Tawny owls (birds)":
-- what is in parentheses at the end states which topic is meant and is no part of the name;
-- the whole name goes, and each of its words, but for small words ("of", "the") and single
-  characters (they go where the name has nothing else);
-- case and accents do not matter; a word goes in the singular and in the plural (s, es, y/ies,
+- text in parentheses at the end states which topic is meant and is not part of the name;
+- the full name is removed, and each of its words except small words ("of", "the") and single
+  characters (they are removed if the name has nothing else);
+- case and accents do not matter; a word is removed in singular and plural (s, es, y/ies,
   f/ves, man/men), and with a possessive 's;
-- only whole words go: "tin" stays in "routine". Scripts without spaces have no such bounds.
-What goes is replaced by "___". Derived words (Canada, Canadian) stay.
+- only whole words are removed: "tin" stays in "routine". Scripts without spaces have no bounds.
+Removed text is replaced by "___". Derived words (Canada, Canadian) stay.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _NO_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 @dataclass(frozen=True)
 class Redacted:
-    """`text` without the name; `found` is how often it contained the name or a part of it."""
+    """`text` without the name; `found`: how often the name or a part of it occurred."""
 
     text: str
     found: int
 
 
 def redact(text: str, name: str) -> Redacted:
-    """`text` with `name`, its forms and its parts replaced by spaces."""
+    """`text` with `name`, its forms and its parts replaced by ___."""
     plain, places = _without_accents(text)
     pieces = sorted({form for part in _parts(name) for form in _forms(part)}, key=len, reverse=True)
     pattern = "|".join(_bounded(piece) for piece in pieces)
@@ -72,7 +72,7 @@ def _forms(word: str) -> set[str]:
 
 
 def _bounded(piece: str) -> str:
-    # Whitespace and hyphens stand for each other: "post-war" and "post war".
+    # Spaces and hyphens are interchangeable: "post-war" and "post war".
     body = r"[\s\-–]+".join(re.escape(word) for word in re.split(r"[\s\-–]+", piece) if word)
     before = r"(?<!\w)" if _has_bounds(piece[0]) else ""
     after = r"(?:['’]s|['’](?=\s))?(?!\w)" if _has_bounds(piece[-1]) else ""
@@ -80,7 +80,7 @@ def _bounded(piece: str) -> str:
 
 
 def _has_bounds(character: str) -> bool:
-    """Whether words around this character are separated by whitespace."""
+    """Whether the script of this character separates words by spaces."""
     return not unicodedata.name(character, "").startswith(_NO_SPACES)
 
 
