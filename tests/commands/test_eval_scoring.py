@@ -105,7 +105,7 @@ def test_other_weights_of_the_writer_are_noticed(config, golden_dir, tmp_path, c
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(SystemExit, match="1"):
         evaluate(settings, tmp_path / "out")
-    assert "other chat weights" in " ".join(capsys.readouterr().err.split())
+    assert "different chat weights" in " ".join(capsys.readouterr().err.split())
 
 
 def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):

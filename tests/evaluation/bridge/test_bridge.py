@@ -325,7 +325,7 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
         "bridge answered": 3,
         "question answered": 3,
         "both answered": 2,
-        "dropped: the question contains every alias": 0,
+        "left out: every alias stands in the question": 0,
         "read": 2,
         "read that name the bridge by another alias": 0,
     }

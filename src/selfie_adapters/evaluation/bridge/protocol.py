@@ -117,7 +117,7 @@ class Bridge(Protocol[BridgeSettings]):
             for question in known
         ]
         plans = [one for one in plans if one.aliases]
-        counts["dropped: the question contains every alias"] = len(known) - len(plans)
+        counts["left out: every alias stands in the question"] = len(known) - len(plans)
         if not plans:
             raise DataError(
                 f"{settings.questions}: of {len(self._questions)} questions none is left "
