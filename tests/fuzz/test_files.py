@@ -31,12 +31,12 @@ from selfie_adapters.dataset.source import read_label_source
 from selfie_adapters.sources.labels.files import read_label_file
 from selfie_adapters.sources.topics.reading import read_topics
 from selfie_adapters.sources.topics.titles import read_titles
-from selfie_adapters.training.optimizer import make_optimizer
-from selfie_adapters.training.state import (
+from selfie_adapters.training.checkpoints import (
     Checkpoints,
     Progress,
     checkpoint_tensors,
 )
+from selfie_adapters.training.optimizer import make_optimizer
 
 VECTORS = torch.arange(1.0, 13.0).reshape(4, 3)
 

@@ -152,7 +152,7 @@ def test_resuming_a_finished_run_changes_nothing(data, model):
     ("number", "name"),
     [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
 )
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(
     data, model, monkeypatch, number, name
 ):
     config = mixed(data, experiment_name="whole")

@@ -2,8 +2,7 @@
 
 from selfie_adapters.inference.label_loss import Objective, label_losses
 from selfie_adapters.training.loop import resume, train
-from selfie_adapters.training.measuring import measure, measure_run
-from selfie_adapters.training.validation import Validation
+from selfie_adapters.training.validation import Validation, measure, measure_run
 
 __all__ = [
     "Objective",

@@ -189,6 +189,12 @@ def closed_form_start(
     """
     if not adapter.num_parameters():
         raise ConfigError(f"projection.init: {adapter.kind} has nothing to start. Use published.")
+    known = {name for parameters in _PARTS.values() for name in parameters} | {"V"}
+    if unknown := dict(adapter.named_parameters()).keys() - known:
+        raise ConfigError(
+            f"projection.init: closed_form has no value for {', '.join(sorted(unknown))} of "
+            f"{adapter.kind}. Use published."
+        )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.arange(len(labels)) if chosen is None else chosen
     words = word_tokens(objective.model, [texts[int(i)] for i in chosen])

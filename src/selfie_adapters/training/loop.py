@@ -15,28 +15,31 @@ from selfie_adapters.adapters import TrainingRecord
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import TrainingError, TrainingStopped
-from selfie_adapters.files import write_json
 from selfie_adapters.interruption import advice
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training.beginning import Start, check_same_run, first_state
+from selfie_adapters.training.checkpoints import Checkpoints, Progress, checkpoint_tensors
 from selfie_adapters.training.epochs import StepExamples
-from selfie_adapters.training.failures import failures_explained, how_to_go_on, not_finite
-from selfie_adapters.training.inputs import check_inputs, input_digests
 from selfie_adapters.training.mirrors import open_mirrors
-from selfie_adapters.training.observing import observe, show_mixture
 from selfie_adapters.training.optimizer import make_optimizer, set_rates
 from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup, set_up
-from selfie_adapters.training.state import (
-    Checkpoints,
-    Progress,
-    checkpoint_tensors,
-)
+from selfie_adapters.training.start import Start, check_same_run, first_state, input_digests
 from selfie_adapters.training.step import LossNotFiniteError, backward
-from selfie_adapters.training.stopping import StopRequest, stop_on_signals
-from selfie_adapters.training.tracking import Tracker
-from selfie_adapters.training.validation import ValidationInterrupted
+from selfie_adapters.training.stopping import (
+    StopRequest,
+    failures_explained,
+    how_to_resume,
+    no_gradient,
+    not_finite,
+    stop_on_signals,
+)
+from selfie_adapters.training.tracking import Tracker, observe, show_mixture
+from selfie_adapters.training.validation import (
+    ValidationInterrupted,
+    Validator,
+    check_validation_cost,
+)
 
 
 def train(
@@ -58,7 +61,7 @@ def train(
         if ranks.writes:
             run.check_free(overwrite)
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run), advice(lambda: how_to_go_on(run)):
+        with failures_explained(run), advice(lambda: how_to_resume(run)):
             trainer.begin()  # only now: what cannot start leaves no folder behind
             trainer.run_all()
     return run.path
@@ -79,7 +82,7 @@ def resume(
     config = run.config()
     with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run), advice(lambda: how_to_go_on(run)):
+        with failures_explained(run), advice(lambda: how_to_resume(run)):
             trainer.restore()
             trainer.run_all()
     return run.path
@@ -90,6 +93,9 @@ class _Trainer:
         config = setup.config
         self.setup, self.config, self.run, self.ranks = setup, config, run, ranks
         self.adapter, self.order = setup.adapter, setup.order
+        self.validator = Validator(setup, ranks)
+        if self.adapter.num_parameters():
+            check_validation_cost(setup, self.validator)
         self.optimizer = make_optimizer(self.adapter, config.training)
         self.checkpoints = Checkpoints(run.checkpoints, config.training.keep_last)
         self.tracker = Tracker(
@@ -122,9 +128,8 @@ class _Trainer:
     def restore(self) -> None:
         """Take the state of the newest checkpoint; without one, start at the beginning."""
         found = self.checkpoints.read_newest() if self.adapter.num_parameters() else None
-        if found is not None:
-            check_same_run(self.setup, self.run, found[0], self.examples_digest)
-        check_inputs(self.setup, self.run, self.inputs)
+        checkpoint = found[0] if found else None
+        check_same_run(self.setup, self.run, checkpoint, self.examples_digest, self.inputs)
         start, cut = self._start() if found is None else None, 0
         if found is not None:
             progress, tensors = found
@@ -148,8 +153,6 @@ class _Trainer:
         self.ranks.agree_on(
             step=self.step, total_steps=self.order.total_steps, examples=self.examples_digest
         )
-
-    # The run
 
     def run_all(self) -> None:
         """Train to the end, validate, and write the adapters."""
@@ -205,7 +208,7 @@ class _Trainer:
             self._check_gradient(norm, examples)
         except LossNotFiniteError as error:
             self._checkpoint()
-            self._stop_not_finite("loss", error.examples)
+            raise self._not_finite("loss", error.examples) from None
         except Exception:
             # Nothing has moved yet: what is saved is the state after the last step.
             self._checkpoint()
@@ -236,29 +239,22 @@ class _Trainer:
     def _check_gradient(self, norm: float, examples: StepExamples) -> None:
         """Raise TrainingError for a gradient that cannot be used."""
         if not math.isfinite(norm):
-            self._stop_not_finite("gradient", examples.rows)
+            raise self._not_finite("gradient", examples.rows)
         if not self._gradient_seen and norm == 0:
-            raise TrainingError(
-                f"step {self.step + 1}: no gradient reaches the adapter through the model "
-                f"{self.setup.model.name}. Packed weights (GGUF without dequantizing, some "
-                "quantized formats) pass none on, and a training.max_loss below every token's "
-                "loss leaves none."
-            )
+            raise no_gradient(self.step, self.setup.model.name)
         self._gradient_seen = True
 
-    def _stop_not_finite(self, what: str, examples: Tensor) -> NoReturn:
-        """Write down the examples and stop; the adapter still has its last finite parameters."""
+    def _not_finite(self, what: str, examples: Tensor) -> TrainingError:
+        """The adapter still has its last finite parameters."""
         rows = [self.setup.train.describe(i) for i in examples.tolist()]
-        write_json(self.run.failed_batch, {"step": self.step + 1, "what": what, "examples": rows})
-        raise not_finite(
-            self.run, self.config, self.step, what, rows, first=not self._gradient_seen
-        )
+        first = not self._gradient_seen
+        return not_finite(self.run, self.config, self.step, what, rows, first)
 
-    # What is looked at and saved on the way
+    # Validation and saving
 
     def _validate(self) -> None:
         try:
-            found = self.setup.validator.measure(self.adapter, lambda: bool(self.stop))
+            found = self.validator.measure(self.adapter, lambda: bool(self.stop))
         except ValidationInterrupted:
             self._stopped()
         self.validated = True
@@ -298,6 +294,6 @@ class _Trainer:
         by = self.stop.name if self.stop else "another process"
         raise TrainingStopped(
             f"stopped by {by} after step {self.step} of {self.order.total_steps}, which is saved. "
-            f"{how_to_go_on(self.run)}",
+            f"{how_to_resume(self.run)}",
             self.stop.signal,
         )

@@ -22,7 +22,6 @@ from selfie_adapters.model.prompt import choose_prompt
 from selfie_adapters.model.recompute import recompute_blocks
 from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
 from selfie_adapters.training.ranks import Ranks
-from selfie_adapters.training.validation import Validator, check_validation_cost
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Setup:
     val: Split
     order: TrainingOrder
     objective: Objective
-    validator: Validator
+    unsmoothed: Objective  # for validation and for choosing a start
 
 
 def set_up(
@@ -49,7 +48,7 @@ def set_up(
 ) -> Setup:
     """Load and check what `config` names; model and dataset may be loaded already.
 
-    training False: only to be measured, so what validation would cost does not matter.
+    training False: only to be measured, so nothing is compiled.
 
     Raises ConfigError for a setting that cannot be met, DataError for data that does not fit.
     """
@@ -87,11 +86,8 @@ def set_up(
         per_label = len(prompt.suffix_ids) + float(train.tokens.lengths.float().mean())
         compile_if_worth(model, order.total_examples * per_label)
     objective = Objective(model, prompt, settings.label_smoothing, settings.max_loss)
-    # Validation is never smoothed.
-    validator = Validator(val, Objective(model, prompt), config, ranks)
-    if training and adapter.num_parameters():
-        check_validation_cost(config, order, validator)
-    return Setup(config, model, prompt, adapter, train, val, order, objective, validator)
+    unsmoothed = Objective(model, prompt)
+    return Setup(config, model, prompt, adapter, train, val, order, objective, unsmoothed)
 
 
 def new_adapter(config: TrainConfig, model: FrozenModel) -> Adapter:

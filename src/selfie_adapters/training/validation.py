@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, create_adapter
+from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file, load_adapter
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.dataset.mixing import epoch_of
-from selfie_adapters.errors import ConfigError
-from selfie_adapters.inference.label_loss import Objective
-from selfie_adapters.training.epochs import Split, TrainingOrder
-from selfie_adapters.training.ranks import Ranks
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.training.ranks import Ranks, joined_ranks
+from selfie_adapters.training.run_folder import RunFolder
+from selfie_adapters.training.setup import Setup, set_up
 
 CONTROL_EXAMPLES = 512
 _PART = 1024  # examples between two looks at whether to stop
@@ -76,11 +79,9 @@ class Validation:
 class Validator:
     """Measures adapters on the same held-out examples each time."""
 
-    def __init__(
-        self, split: Split, objective: Objective, config: TrainConfig, ranks: Ranks
-    ) -> None:
-        self.objective = objective
-        self._split, self._ranks = split, ranks
+    def __init__(self, setup: Setup, ranks: Ranks) -> None:
+        config, split = setup.config, setup.val
+        self._objective, self._split, self._ranks = setup.unsmoothed, split, ranks
         self._normalize = config.projection.normalize_input
         generator = torch.Generator().manual_seed(config.seed)
         groups = split.groups(config.data.val_dataset_ratios) if len(split) else []
@@ -169,19 +170,19 @@ class Validator:
                 # Every condition gives the labels of one vector the same soft token.
                 same = self._split.vector_of[rows]
                 soft = soft_tokens(rows)
-                losses = self.objective.all_losses(soft, self._split.tokens, rows, same)
+                losses = self._objective.all_losses(soft, self._split.tokens, rows, same)
                 total += losses.per_example.double().sum().cpu()
         self._ranks.add_up([total])
         return float(total) / chosen.numel()
 
 
-def check_validation_cost(config: TrainConfig, order: TrainingOrder, validator: Validator) -> None:
+def check_validation_cost(setup: Setup, validator: Validator) -> None:
     """Raise ConfigError where the validations on the way would cost over half of training.
 
     Through a frozen model an example costs one pass forward and one back in training, and one
     forward in validation. The one at the end is not counted, nor are the controls.
     """
-    settings = config.training
+    order, settings = setup.order, setup.config.training
     times = order.total_steps // settings.validation_every_n_steps
     share = times * len(validator) / (2 * order.total_examples)
     if share <= 0.5:
@@ -205,3 +206,41 @@ def _round_down(fraction: float) -> float:
     while fraction * 10**digits < 10 and digits < 9:
         digits += 1
     return int(fraction * 10**digits) / 10**digits
+
+
+def measure(
+    config: TrainConfig,
+    adapter_file: str | Path | None = None,
+    model: FrozenModel | None = None,
+    dataset: VectorLabelDataset | None = None,
+) -> tuple[Validation, str]:
+    """Losses of an adapter and its controls on the configured validation set; writes nothing.
+
+    adapter_file None takes the configured training.resume_from_checkpoint, or else the adapter at
+    its initial values. Returns the losses and which adapter they are of. Raises like `train`;
+    BindingError if the adapter was trained with another model or prompt.
+    """
+    source = adapter_file or config.training.resume_from_checkpoint
+    with joined_ranks(config.model.device_map) as ranks:
+        setup = set_up(config, model, dataset, ranks, training=False)
+        adapter, what = setup.adapter, "the adapter at its initial values"
+        if source is not None:
+            file = find_adapter_file(source)
+            adapter, what = load_adapter(file, setup.model.device), str(file)
+            if adapter.binding is not None and setup.adapter.binding is not None:
+                adapter.binding.check(setup.adapter.binding)
+        found = Validator(setup, ranks).measure(adapter)
+    if found is None:
+        raise DataError(f'{config.data.labels_file}: no vector has the split "val".')
+    return found, what
+
+
+def measure_run(
+    folder: str | Path, model: FrozenModel | None = None, dataset: VectorLabelDataset | None = None
+) -> tuple[Validation, str]:
+    """`measure` for a run's best adapter (without one: its final, then its last)."""
+    run = RunFolder(Path(folder))
+    config = run.config()
+    files = [run.adapter(which) for which in ("best", "final", "last")]
+    file = next((file for file in files if file.exists()), None)
+    return measure(config, file, model, dataset)

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from selfie_adapters.adapters import create_adapter
 from selfie_adapters.config import TrainingSection
 from selfie_adapters.errors import TrainingError
-from selfie_adapters.training.optimizer import make_optimizer
-from selfie_adapters.training.state import (
+from selfie_adapters.training.checkpoints import (
     Progress,
     checkpoint_tensors,
     read_checkpoint,
     restore_tensors,
 )
+from selfie_adapters.training.optimizer import make_optimizer
 
 PROGRESS = Progress(
     step=1, total_steps=10, best=1.5, validated=True, metrics_bytes=10, examples="ab"
