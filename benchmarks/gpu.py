@@ -62,7 +62,7 @@ from selfie_adapters.inference.label_scores import (  # noqa: E402
 from selfie_adapters.inference.sampling import Sampling  # noqa: E402
 from selfie_adapters.model import FrozenModel, SharedPrefix  # noqa: E402
 from selfie_adapters.model.compiled import compile_blocks  # noqa: E402
-from selfie_adapters.model.packs import packs, tried_outputs  # noqa: E402
+from selfie_adapters.model.packed_pass import packs, tried_outputs  # noqa: E402
 
 CASES = {"80 labels": (80, 1), "85 labels of 5 vectors": (85, 17), "640 labels": (640, 1)}
 TESTS = ("model", "inference", "training", "labelling")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfie_adapters.dataset import load_dataset
-from selfie_adapters.dataset.digest import DIGEST_KEY
+from selfie_adapters.dataset.vectors import DIGEST_KEY
 from selfie_adapters.files.json_lines import read_jsonl
 
 ROOT = Path(__file__).parents[1]

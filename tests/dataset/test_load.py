@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfie_adapters.dataset import Item, Section, load_dataset, read_label_source, save_dataset
-from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
-from selfie_adapters.dataset.vectors import open_vectors
+from selfie_adapters.dataset.vectors import DIGEST_KEY, open_vectors, vectors_digest
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 
 METADATA = {

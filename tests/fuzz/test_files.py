@@ -33,7 +33,7 @@ from selfie_adapters.sources.topics.reading import read_topics
 from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.training.checkpoints import (
     Checkpoints,
-    Progress,
+    TrainingState,
     checkpoint_tensors,
 )
 from selfie_adapters.training.optimizer import make_optimizer
@@ -184,7 +184,7 @@ def test_checkpoints(tmp_path):
 
     optimizer = make_optimizer(adapter, settings)
     step(optimizer)
-    progress = Progress(1, 10, 1.5, True, 10, "abc")
+    progress = TrainingState(1, 10, 1.5, True, 10, "abc")
     header = {"state_json": json.dumps(asdict(progress))}
     content = save(checkpoint_tensors(adapter, optimizer), header)
     start = {name: one.clone() for name, one in adapter.state_dict().items()}

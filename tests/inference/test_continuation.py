@@ -160,7 +160,7 @@ def test_a_model_that_generates_the_placeholder_reads_it_as_a_token(family: str)
     prompt = PROMPT.bind(model.tokenizer)
     if cache_use(model).steps:
         pytest.skip("the cache of this model is used for single tokens")
-    from selfie_adapters.inference.after_prompt import after_prompt
+    from selfie_adapters.inference.slot_rows import after_prompt
     from selfie_adapters.model.prefix import WholePrompt
 
     whole = WholePrompt.of(prompt)

@@ -13,7 +13,7 @@ from selfie_adapters.inference.microbatch import split_by_length
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.attention import FAMILIES, layout_is_active
 from selfie_adapters.model.injection import injected_in_row
-from selfie_adapters.model.packs import packs
+from selfie_adapters.model.packed_pass import packs
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.recompute import recompute_blocks
 from tiny import golden_tokenizer, tiny_network

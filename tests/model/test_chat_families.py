@@ -9,7 +9,7 @@ import pytest
 from chat_families import FAMILIES, tokenizer_of
 from selfie_adapters.model import SoftPrompt
 from selfie_adapters.model.prompt import choose_prompt
-from selfie_adapters.model.user_text import UserText, bare_chat
+from selfie_adapters.model.user_text import UserText, as_chat
 
 EACH = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 WITH_CHAT = pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_users_text_has_one_begin_token_in_every_chat_format(family, chat):
 
 @WITH_CHAT
 def test_a_bare_turn_ends_where_the_answer_begins(family):
-    assert bare_chat(tokenizer_of(family), "hi") == f"{family.before}hi{family.between}"
+    assert as_chat(tokenizer_of(family), "hi", "bare") == f"{family.before}hi{family.between}"
 
 
 @WITH_CHAT

@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from selfie_adapters.model.load_errors import not_loaded
+from selfie_adapters.model.loading import not_loaded
 
 
 def _hub_error(kind, status):

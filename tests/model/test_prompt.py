@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import SoftPrompt
 from selfie_adapters.model.tokens import token_id
-from selfie_adapters.model.user_text import bare_chat
+from selfie_adapters.model.user_text import as_chat
 from tiny import golden_tokenizer
 
 LLAMA = (
@@ -87,7 +87,7 @@ def test_a_tokenizer_without_a_chat_format_gets_plain_text_and_has_no_bare_turn(
     assert prompt.placeholder == "<weird>"
     assert prompt.template == ('What is the meaning of "<weird>"?\nThe meaning of "<weird>" is "')
     with pytest.raises(PromptError, match="no chat format known"):
-        bare_chat(tokenizer, "hello")
+        as_chat(tokenizer, "hello", "bare")
 
 
 def test_a_tokenizer_without_any_free_token_is_told_what_to_pass():
@@ -142,4 +142,4 @@ def test_looking_a_token_up_does_not_build_the_vocabulary(monkeypatch):
     monkeypatch.setattr(type(tokenizer), "get_vocab", None)
     assert token_id(tokenizer, "<|eot_id|>") == 259
     assert token_id(tokenizer, "<|nothing_like_it|>") is None
-    assert bare_chat(tokenizer, "hi").startswith("<|begin_of_text|>")
+    assert as_chat(tokenizer, "hi", "bare").startswith("<|begin_of_text|>")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from selfie_adapters.dataset.position_kind import kind_of_token, stated_kind
+from selfie_adapters.dataset.captured import kind_of_token, stated_kind
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling.centering import load_mean, mean_kinds, mean_layers
 from selfie_adapters.reading.means import read_means

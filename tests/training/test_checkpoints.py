@@ -13,14 +13,14 @@ from selfie_adapters.adapters import create_adapter
 from selfie_adapters.config import TrainingSection
 from selfie_adapters.errors import TrainingError
 from selfie_adapters.training.checkpoints import (
-    Progress,
+    TrainingState,
     checkpoint_tensors,
     read_checkpoint,
     restore_tensors,
 )
 from selfie_adapters.training.optimizer import make_optimizer
 
-PROGRESS = Progress(
+PROGRESS = TrainingState(
     step=1, total_steps=10, best=1.5, validated=True, metrics_bytes=10, examples="ab"
 )
 

@@ -176,7 +176,7 @@ class Adapter(nn.Module, ABC):
     def at(self, layer: int | None, kind: str | None) -> Adapter:
         """The adapter for states of one place: a specialist where there is one, else this one.
 
-        layer: zero-based block; kind: kind of position (dataset/position_kind.py).
+        layer: zero-based block; kind: kind of position (dataset/captured.py).
         """
         if layer is None or kind is None:
             return self

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from selfie_adapters.adapters.base import Adapter
 
 Place = tuple[int | None, str | None]
-"""Zero-based block and kind of position of a state (dataset/position_kind.py), None: unknown."""
+"""Zero-based block and kind of position of a state (dataset/captured.py), None: unknown."""
 
 _NAME = re.compile(r"\.layer_(\d{1,4})_at_(-?\d{1,6}|name)$")
 

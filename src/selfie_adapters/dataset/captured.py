@@ -6,7 +6,7 @@ trained on it; None wherever it is not stated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -85,3 +85,29 @@ class Captured:
             for name, mine, theirs in pairs
             if mine is not None and theirs is not None and mine != theirs
         ]
+
+
+NAME = "name"
+
+
+def kind_of_token(position: int, tokens: int, known: Collection[str | None]) -> str | None:
+    """Which of the kinds `known` a token of a prompt belongs to.
+
+    position: from 0, of `tokens`. A kind counted from the end, else from the start, where that one
+    is known; else "name" (a token inside the text); else the one without a kind, or the only one
+    there is.
+    Raises KeyError if none of these is known.
+    """
+    for kind in (str(position - tokens), str(position), NAME, None):
+        if kind in known:
+            return kind
+    if len(known) == 1:
+        return next(iter(known))
+    raise KeyError(position)
+
+
+def stated_kind(metadata: dict[str, Any]) -> str | None:
+    """The kind of position that a section of a training file states, if it states one."""
+    position = metadata.get("position")
+    known = type(position) is int or position == NAME
+    return str(position) if known else None

@@ -12,10 +12,15 @@ import msgspec
 import torch
 from torch import Tensor
 
-from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
-from selfie_adapters.dataset.vectors import bad_rows, open_vectors, save_vectors
+from selfie_adapters.dataset.vectors import (
+    DIGEST_KEY,
+    bad_rows,
+    open_vectors,
+    save_vectors,
+    vectors_digest,
+)
 from selfie_adapters.errors import DataError, SelfieError
 from selfie_adapters.files import atomic_path, check_free, existing_file, inside, user_path
 

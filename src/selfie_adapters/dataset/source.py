@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from selfie_adapters.dataset.captured import stated_kind
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
-from selfie_adapters.dataset.position_kind import stated_kind
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.dataset.vectors import open_directions
@@ -81,7 +81,7 @@ class LabelSource:
         return self.dataset.sections[self.places[place][0]].layer
 
     def kind(self, place: int) -> str | None:
-        """Kind of position of a vector (dataset/position_kind.py), None where it is not stated."""
+        """Kind of position of a vector (dataset/captured.py), None where it is not stated."""
         if self.dataset is None:
             return None
         return stated_kind(self.dataset.sections[self.places[place][0]].metadata)

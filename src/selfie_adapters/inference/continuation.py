@@ -17,7 +17,7 @@ from transformers import Cache
 from selfie_adapters.inference.lm_head import lm_head, token_losses
 from selfie_adapters.model import FrozenModel, injected
 from selfie_adapters.model.cache_use import cache_use
-from selfie_adapters.model.growing_cache import give_room
+from selfie_adapters.model.kv_cache import give_room
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from selfie_adapters.inference.after_prompt import after_prompt
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.inference.sampling import Sampling, next_tokens, row_uniforms
+from selfie_adapters.inference.slot_rows import after_prompt
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 
 # Looking at which rows have ended makes a GPU wait for the CPU. Rows that end between two looks

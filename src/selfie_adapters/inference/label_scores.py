@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfie_adapters.inference.after_prompt import after_prompt
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_batches import LabelTokens, checked_labels
 from selfie_adapters.inference.microbatch import tokens_per_microbatch
+from selfie_adapters.inference.slot_rows import after_prompt
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
 
-_VECTORS_AT_ONCE = (
-    64  # many vectors and few labels per pass: labels of similar length need no padding
-)
+# Many vectors and few labels per pass: labels of similar length need no padding.
+_VECTORS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class CandidateScores:
 
     log_probs: Tensor
     tokens: Tensor
-
-    def per_token(self) -> Tensor:
-        """Mean log-likelihood per token: [vectors, labels]."""
-        return self.log_probs / self.tokens
 
     def gain(self, zero: CandidateScores) -> Tensor:
         """What each vector adds over the zero vector, in nats per token: [vectors, labels].

@@ -23,7 +23,7 @@ from transformers import Cache
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.cache_use import UNSUPPORTED
 from selfie_adapters.model.library import cache_of, forward, kept_rows
-from selfie_adapters.model.once import once_per_network
+from selfie_adapters.model.loading import once_per_network
 
 _BLOCK_BYTES = 16 * 2**20  # float32 bytes worked on at once: about what a CPU's cache holds
 

@@ -17,7 +17,7 @@ from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.cache_use import UNSUPPORTED
 from selfie_adapters.model.library import forward
-from selfie_adapters.model.once import once_per_network
+from selfie_adapters.model.loading import once_per_network
 
 _ROWS_AT_ONCE = 256  # a row of logits takes up to 1 MB
 
@@ -59,11 +59,6 @@ def check_lens(model: FrozenModel) -> list[nn.Module]:
             "its logits than a norm and a linear head, so there is no logit lens for it."
         )
     return modules
-
-
-def has_lens(model: FrozenModel) -> bool:
-    """Whether `lens_logits` works for this model."""
-    return _after_blocks(model) is not None
 
 
 @torch.no_grad()

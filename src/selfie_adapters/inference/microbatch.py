@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.once import once_per_network
+from selfie_adapters.model.loading import once_per_network
 
 # Small micro-batches stay in a CPU's cache; a GPU is fast with large matmuls (docs/benchmarks.md).
 TOKENS_PER_MICROBATCH = {"cpu": 512, "cuda": 8192}

@@ -15,9 +15,8 @@ from selfie_adapters.inference.lm_head import LmHead
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
 from selfie_adapters.model.attention import laid_out, no_mask
 from selfie_adapters.model.injection import injected_in_row
-from selfie_adapters.model.packed_pass import PackedPass
+from selfie_adapters.model.packed_pass import PackedPass, packs
 from selfie_adapters.model.packing import Packing, Sizes, to_device
-from selfie_adapters.model.packs import packs
 
 
 def packing_pays(model: FrozenModel) -> bool:

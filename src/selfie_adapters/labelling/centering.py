@@ -2,7 +2,7 @@
 labelled.
 
 A file has `layer_{L}` where the vectors of a layer are of one kind of position, and
-`layer_{L}_at_{kind}` where they are of several (dataset/position_kind.py).
+`layer_{L}_at_{kind}` where they are of several (dataset/captured.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.dataset.position_kind import kind_of_token
+from selfie_adapters.dataset.captured import kind_of_token
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_json, write_json
 from selfie_adapters.labelling.labeller import Label
@@ -63,7 +63,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class PlaceCalibration(Calibration):
-    """The calibration of one layer and kind of position (dataset/position_kind.py; None where the
+    """The calibration of one layer and kind of position (dataset/captured.py; None where the
     vectors do not state it). measured: what the held-out vectors showed."""
 
     layer: int

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import Item, Section, save_dataset, split_indices
-from selfie_adapters.dataset.position_kind import stated_kind
+from selfie_adapters.dataset.captured import stated_kind
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError

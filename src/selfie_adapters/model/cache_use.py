@@ -16,8 +16,7 @@ from torch import Tensor
 
 from selfie_adapters.errors import ModelError, first_line
 from selfie_adapters.model.library import cache_of, forward
-from selfie_adapters.model.loading import FrozenModel
-from selfie_adapters.model.once import once_per_network
+from selfie_adapters.model.loading import FrozenModel, once_per_network
 
 # What modeling code raises for a cache or a mask that it was not written for.
 UNSUPPORTED = (

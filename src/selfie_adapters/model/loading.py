@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from huggingface_hub import constants
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,14 +23,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from selfie_adapters.errors import ModelError, SelfieError
+from selfie_adapters.errors import ModelError, SelfieError, first_line
 from selfie_adapters.extras import require_extra
+from selfie_adapters.files import user_path
+from selfie_adapters.hub import access_fix
 from selfie_adapters.model.attention import install
 from selfie_adapters.model.blocks import decoder_blocks, token_embedding
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.embedding_only import embedding_network
 from selfie_adapters.model.gguf import dense_folder
-from selfie_adapters.model.load_errors import not_loaded
 from selfie_adapters.model.lora import base_alone, check_peft, merged
 from selfie_adapters.model.precision import Job, resolve_dtype
 from selfie_adapters.model.quiet import quiet_loading
@@ -230,3 +234,56 @@ def _loading(name: str) -> Iterator[None]:
             raise
         except Exception as error:  # readers of foreign files raise whatever they stumble over
             raise ModelError(not_loaded(name, error)) from error
+
+
+def not_loaded(name: str, error: Exception) -> str:
+    """The message for `error`, raised by a library while it loaded the model `name`."""
+    reason = first_line(error).strip().rstrip(".")
+    if isinstance(error, (LookupError, AttributeError, TypeError, AssertionError)):
+        reason = f"{type(error).__name__}: {reason}"  # these messages alone explain little
+    return f'model "{name}" could not be loaded: {reason}. {_fix(name, error)}'
+
+
+def _fix(name: str, error: Exception) -> str:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return (
+            'The model does not fit into the memory: use a smaller dtype, the device "auto" to '
+            "spread it over all devices, or another device."
+        )
+    if (fix := access_fix(name, error)) is not None:
+        return fix
+    if "custom code" in str(error) or "trust_remote_code" in str(error):
+        return (
+            "Code from a model's own repository (trust_remote_code) is not run here. Use a version "
+            "of the model that transformers knows."
+        )
+    if user_path(name).exists():
+        return "Check that the files are complete and belong together, or download them again."
+    if constants.HF_HUB_OFFLINE:
+        return (
+            "HF_HUB_OFFLINE is set, and the model is not in the hub's cache: unset it, or give a "
+            'local folder, a .gguf file, or "demo".'
+        )
+    return (
+        'Give a hub id (owner/name), a local folder, a .gguf file, or "demo". Without a network, '
+        f"download the model elsewhere first ({Path(constants.HF_HUB_CACHE)} is the hub's cache)."
+    )
+
+
+T = TypeVar("T")
+
+
+def once_per_network(compute: Callable[[FrozenModel], T]) -> Callable[[FrozenModel], T]:
+    """`compute`, whose value for a network is kept as long as the network is.
+
+    For what the weights' values do not change: the architecture's abilities and sizes.
+    """
+    known: weakref.WeakKeyDictionary[nn.Module, T] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(compute)
+    def remembered(model: FrozenModel) -> T:
+        if model.network not in known:
+            known[model.network] = compute(model)
+        return known[model.network]
+
+    return remembered

@@ -54,14 +54,6 @@ def as_chat(tokenizer: PreTrainedTokenizerBase, user: str, chat: Chat) -> str:
     return UserText(tokenizer, chat).text(user)
 
 
-def bare_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
-    """One user turn and the opening of the answer, with no system prompt, as text.
-
-    Raises PromptError if the tokenizer has no chat format.
-    """
-    return _bare_format(tokenizer).turn(user)
-
-
 def usual_chat(tokenizer: PreTrainedTokenizerBase, *stated: Chat | None) -> Chat:
     """The first chat format that is stated (by the user, the adapter, the mean file).
 

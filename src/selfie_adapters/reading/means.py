@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfie_adapters.dataset.position_kind import kind_of_token
+from selfie_adapters.dataset.captured import kind_of_token
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling.centering import (
     has_layer,

@@ -14,8 +14,7 @@ from transformers import DynamicCache
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.dataset.captured import Captured
-from selfie_adapters.dataset.position_kind import NAME
+from selfie_adapters.dataset.captured import NAME, Captured
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.centering import mean_layers

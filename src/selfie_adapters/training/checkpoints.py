@@ -39,7 +39,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingState:
     """Progress of a training run. All fields are plain JSON values."""
 
     step: Count  # optimizer steps done
@@ -149,7 +149,7 @@ class Checkpoints:
         self.folder = folder
         self._keep_last = keep_last
 
-    def write(self, progress: Progress, tensors: dict[str, Tensor]) -> Path:
+    def write(self, progress: TrainingState, tensors: dict[str, Tensor]) -> Path:
         """Write one and remove all but the newest few. Raises OSError if it cannot be written."""
         path = self.folder / f"step_{progress.step:08d}.safetensors"
         content = safetensors_bytes(tensors, {_HEADER: json.dumps(asdict(progress))})
@@ -166,7 +166,7 @@ class Checkpoints:
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: int(path.stem.removeprefix("step_")), reverse=True)
 
-    def read_newest(self) -> tuple[Progress, dict[str, Tensor]] | None:
+    def read_newest(self) -> tuple[TrainingState, dict[str, Tensor]] | None:
         """The newest checkpoint; None if there is none. Raises like `read_checkpoint`."""
         paths = self.newest_first()
         return read_checkpoint(paths[0]) if paths else None
@@ -181,14 +181,14 @@ class Checkpoints:
             raise TrainingError(f"{self.newest_first()[0]}: {error}") from error
 
 
-def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Progress and tensors of a checkpoint file. Raises TrainingError if it is damaged."""
+def read_checkpoint(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
+    """TrainingState and tensors of a checkpoint file. Raises TrainingError if it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             if _HEADER not in header:
                 raise DataError(f"its header has no {_HEADER}")
-            progress = msgspec.convert(parse_json(header[_HEADER], _HEADER), Progress)
+            progress = msgspec.convert(parse_json(header[_HEADER], _HEADER), TrainingState)
             if progress.best is not None and not math.isfinite(progress.best):
                 raise DataError(f"best is {progress.best}")
             # cloned, because safetensors hands out views of the mapped file

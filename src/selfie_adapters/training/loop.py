@@ -17,7 +17,7 @@ from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import TrainingError, TrainingStopped
 from selfie_adapters.interruption import advice
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.training.checkpoints import Checkpoints, Progress, checkpoint_tensors
+from selfie_adapters.training.checkpoints import Checkpoints, TrainingState, checkpoint_tensors
 from selfie_adapters.training.epochs import StepExamples
 from selfie_adapters.training.mirrors import open_mirrors
 from selfie_adapters.training.optimizer import make_optimizer, set_rates
@@ -272,7 +272,7 @@ class _Trainer:
         """Save all that is needed to resume, then the adapter as it is."""
         if not self.ranks.writes or not self.adapter.num_parameters():
             return
-        progress = Progress(
+        progress = TrainingState(
             step=self.step,
             total_steps=self.order.total_steps,
             best=self.best,

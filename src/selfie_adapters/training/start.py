@@ -27,7 +27,7 @@ from selfie_adapters.errors import ConfigError, MissingFileError, TrainingError
 from selfie_adapters.files import sha256
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.tensor_files.tensors import Unusable, plain
-from selfie_adapters.training.checkpoints import Progress, check_optimizer_state
+from selfie_adapters.training.checkpoints import TrainingState, check_optimizer_state
 from selfie_adapters.training.closed_form import PROBES, closed_form_start
 from selfie_adapters.training.epochs import Split
 from selfie_adapters.training.run_folder import RunFolder
@@ -215,7 +215,11 @@ def input_digests(setup: Setup) -> dict[str, str]:
 
 
 def check_same_run(
-    setup: Setup, run: RunFolder, checkpoint: Progress | None, examples: str, inputs: dict[str, str]
+    setup: Setup,
+    run: RunFolder,
+    checkpoint: TrainingState | None,
+    examples: str,
+    inputs: dict[str, str],
 ) -> None:
     """Raise TrainingError or BindingError unless data, length and model are those of the run.
 

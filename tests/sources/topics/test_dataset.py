@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from selfie_adapters.config.topics import TopicSettings, read_positions
 from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.dataset.captured import Captured
-from selfie_adapters.dataset.digest import vectors_digest
+from selfie_adapters.dataset.vectors import vectors_digest
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import encode

@@ -4,7 +4,7 @@ import pytest
 
 from selfie_adapters.sources.topics.questions import (
     Candidates,
-    Judgement,
+    TitleJudgement,
     judging_request,
     merge,
     read_judgement,
@@ -76,7 +76,9 @@ def test_answers_that_cannot(answer):
 
 
 def test_judgements():
-    assert read_judgement(ONE, '{"message": 2, "marks": [10, 2.5]}') == Judgement(1, (1.0, 0.25))
+    assert read_judgement(ONE, '{"message": 2, "marks": [10, 2.5]}') == TitleJudgement(
+        1, (1.0, 0.25)
+    )
     for wrong in (
         '{"message": 0, "marks": [1, 2]}',
         '{"message": 3, "marks": [1, 2]}',

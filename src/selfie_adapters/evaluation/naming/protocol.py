@@ -19,7 +19,7 @@ from selfie_adapters.adapters.locating import usual_adapter
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
-from selfie_adapters.dataset.position_kind import NAME, stated_kind
+from selfie_adapters.dataset.captured import NAME, stated_kind
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.base import Protocol, Table
 from selfie_adapters.evaluation.folder import dataset_hash

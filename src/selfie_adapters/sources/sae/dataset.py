@@ -14,11 +14,10 @@ from torch import Tensor
 
 from selfie_adapters.config.sae import SaeSettings
 from selfie_adapters.dataset import Item, split_indices
-from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
 from selfie_adapters.dataset.document import write_document
 from selfie_adapters.dataset.schema import SPLITS, Split, problems, split_counts
 from selfie_adapters.dataset.stream import stream_vectors
-from selfie_adapters.dataset.vectors import open_vectors
+from selfie_adapters.dataset.vectors import DIGEST_KEY, open_vectors, vectors_digest
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
 from selfie_adapters.files import check_free, inside
 from selfie_adapters.sources.labels.files import read_label_file

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.hub import fetch_hub_file
-from selfie_adapters.sources.sae.cross_layer import source_of, with_target
 from selfie_adapters.sources.sae.decoder import Decoder, open_decoder
 from selfie_adapters.sources.sae.facts import SaeFacts, read_facts, with_guesses
-from selfie_adapters.sources.sae.layouts import ANY_DECODER, LAYOUTS, ROWS, Layout
+from selfie_adapters.sources.sae.layouts import ANY_DECODER, LAYOUTS, MLP, ROWS, SaeLayout
 from selfie_adapters.sources.sae.registry import RegisteredSae, load_w_dec
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".npy")
@@ -93,9 +92,12 @@ def open_on_disk(path: Path, names: Iterable[str] = (), layer: int | None = None
         raise MissingFileError(f"{str(path)!s:.300}: {reason}. Check --sae-path.") from None
     file, layout, config = _what_is_it(path)
     facts = with_guesses(read_facts(config), layout, [*names, *_path_names(path)], layer)
+    tensors = {**(layout.tensors if layout else {}), **ANY_DECODER}
+    if source_of(file) is not None:
+        tensors[file.stem] = ROWS  # W_dec_3
     decoder = open_decoder(
         file,
-        ANY_DECODER | ({} if source_of(file) is None else {file.stem: ROWS}),  # W_dec_3
+        tensors,
         facts.d_sae,
         facts.d_in,
         either_way=True,
@@ -116,7 +118,7 @@ def _path_names(path: Path) -> list[str]:
     return [absolute.name, absolute.parent.name, *filter(known.search, outer)]
 
 
-def _what_is_it(path: Path) -> tuple[Path, Layout | None, Path | None]:
+def _what_is_it(path: Path) -> tuple[Path, SaeLayout | None, Path | None]:
     """(weights, layout, configuration) of a path."""
     if path.is_file():
         if path.suffix not in _SUFFIXES:
@@ -155,7 +157,7 @@ def _what_is_it(path: Path) -> tuple[Path, Layout | None, Path | None]:
     )
 
 
-def _beside(file: Path, layout: Layout) -> Path | None:
+def _beside(file: Path, layout: SaeLayout) -> Path | None:
     """The layout's configuration, if `file` is its weights file."""
     if not _is_weights_of(file, layout):
         return None
@@ -163,7 +165,7 @@ def _beside(file: Path, layout: Layout) -> Path | None:
     return _config_of(file.absolute().parents[depth - 1], layout)
 
 
-def _is_weights_of(file: Path, layout: Layout) -> bool:
+def _is_weights_of(file: Path, layout: SaeLayout) -> bool:
     """Whether `file` is named as the layout's weights in their folder are."""
     if not layout.weights.startswith("{path}/"):
         return False
@@ -171,7 +173,7 @@ def _is_weights_of(file: Path, layout: Layout) -> bool:
     return file.absolute().parts[-len(inner) :] == inner
 
 
-def _config_of(folder: Path, layout: Layout) -> Path | None:
+def _config_of(folder: Path, layout: SaeLayout) -> Path | None:
     """The layout's configuration file in a folder on disk."""
     if layout.config is not None:
         return _local_config(folder, layout.config)
@@ -196,5 +198,48 @@ def _width_notes(entry: RegisteredSae, d_sae: int) -> list[str]:
     return []
 
 
-def _residual() -> Layout:
+def _residual() -> SaeLayout:
     return LAYOUTS["goodfire"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The layer that a file's latents read, and the layer that its first rows write into."""
+
+    layer: int
+    first: int
+
+
+def source_of(file: Path) -> Source | None:
+    """By the file's name; None for a file that is not named like either form."""
+    found = re.fullmatch(r"(W_dec|params_layer|layer)_(\d{1,4})\.safetensors", file.name)
+    if found is None:
+        return None
+    layer = int(found[2])
+    return Source(layer, layer if found[1] == "W_dec" else 0)
+
+
+def with_target(
+    file: Path, decoder: Decoder, facts: SaeFacts, layer: int | None
+) -> tuple[Decoder, SaeFacts, list[str]]:
+    """Decoder and facts of the rows that write into `layer`; for None the sum over all layers, as
+    SAELens takes it, which counts as the source layer's. With lines for the reader.
+
+    A decoder that writes into one layer comes back as it is. Raises DataError for a layer that the
+    file's latents do not write into.
+    """
+    count, source = decoder.layers_written, source_of(file)
+    if count is None:
+        return decoder, facts, []
+    if source is None:
+        note = f"{file.name} writes into {count} layers that it does not name: their sum is taken"
+        return decoder, facts, [note]
+    last = source.first + count - 1
+    written = f"the latents of layer {source.layer} write into layers {source.layer} to {last}"
+    if layer is None:
+        facts = replace(facts, hook_name=MLP.format(layer=source.layer))
+        return decoder, facts, [f"{written}: their sum is taken. --layer takes one layer's rows"]
+    if not source.layer <= layer <= last:
+        raise DataError(f"{file}: --layer {layer}: {written}. Give one of those.")
+    facts = replace(facts, hook_name=MLP.format(layer=layer))
+    return replace(decoder, written=layer - source.first), facts, [f"rows for layer {layer}"]

@@ -19,7 +19,7 @@ HEADS = "blocks.{layer}.attn.hook_z"
 
 
 @dataclass(frozen=True)
-class Layout:
+class SaeLayout:
     """Where a layout keeps its decoder. In strings, `{path}` is the registry's path of an SAE."""
 
     weights: str
@@ -49,10 +49,10 @@ _W_DEC = {"W_dec": ROWS}
 _NPZ = {"W_dec": ROWS, "w_dec": ROWS}
 _LINEAR = {"decoder.weight": COLUMNS}
 
-LAYOUTS: dict[str, Layout] = {
-    "sae_lens": Layout("{path}/sae_weights.safetensors", _W_DEC, "{path}/cfg.json"),
-    "connor_rob_hook_z": Layout("{path}", _W_DEC, "{path}_cfg.json"),
-    "gemma_2": Layout(
+LAYOUTS: dict[str, SaeLayout] = {
+    "sae_lens": SaeLayout("{path}/sae_weights.safetensors", _W_DEC, "{path}/cfg.json"),
+    "connor_rob_hook_z": SaeLayout("{path}", _W_DEC, "{path}_cfg.json"),
+    "gemma_2": SaeLayout(
         "{path}/params.npz",
         _NPZ,
         hooks={
@@ -63,8 +63,8 @@ LAYOUTS: dict[str, Layout] = {
             "-transcoders": MLP,
         },
     ),
-    "gemma_2_transcoder": Layout("{path}/params.npz", _NPZ, hooks={"": MLP}),
-    "gemma_3": Layout(
+    "gemma_2_transcoder": SaeLayout("{path}/params.npz", _NPZ, hooks={"": MLP}),
+    "gemma_3": SaeLayout(
         "{path}/params.safetensors",
         {"w_dec": ROWS},
         extra_config="{path}/config.json",
@@ -76,31 +76,31 @@ LAYOUTS: dict[str, Layout] = {
             "clt": MLP,
         },
     ),
-    "goodfire": Layout("{path}", {"decoder_linear.weight": COLUMNS}, hooks={"": RESIDUAL}),
-    "llama_scope": Layout(
+    "goodfire": SaeLayout("{path}", {"decoder_linear.weight": COLUMNS}, hooks={"": RESIDUAL}),
+    "llama_scope": SaeLayout(
         "{path}/checkpoints/final.safetensors", _LINEAR, "{path}/hyperparams.json", scaled=True
     ),
-    "llama_scope_r1_distill": Layout(
+    "llama_scope_r1_distill": SaeLayout(
         "{path}/sae_weights.safetensors", _LINEAR, "{path}/config.json", scaled=True
     ),
-    "dictionary_learning_1": Layout(
+    "dictionary_learning_1": SaeLayout(
         "{path}/ae.pt", {**_W_DEC, **_LINEAR}, "{path}/config.json", hooks={"": RESIDUAL}
     ),
-    "deepseek_r1": Layout("{path}", _LINEAR, hooks={"": RESIDUAL}),
-    "qwen_scope": Layout("{path}", {"W_dec": COLUMNS}, hooks={"": RESIDUAL}),
+    "deepseek_r1": SaeLayout("{path}", _LINEAR, hooks={"": RESIDUAL}),
+    "qwen_scope": SaeLayout("{path}", {"W_dec": COLUMNS}, hooks={"": RESIDUAL}),
     # sparsify keeps rows; SAELens' loader turns them over once more
-    "sparsify": Layout(
+    "sparsify": SaeLayout(
         "{path}/sae.safetensors",
         {**_W_DEC, **_LINEAR},
         "{path}/cfg.json",
         hooks={"embed_tokens": "hook_embed", ".mlp": MLP, "attn": ATTENTION, "": RESIDUAL},
         either_way=True,
     ),
-    "mwhanna_transcoder": Layout("{path}", _W_DEC, hooks={"": MLP}),
-    "mntss_clt_layer_transcoder": Layout(
+    "mwhanna_transcoder": SaeLayout("{path}", _W_DEC, hooks={"": MLP}),
+    "mntss_clt_layer_transcoder": SaeLayout(
         "W_dec_{path}.safetensors", {"W_dec_{path}": ROWS}, hooks={"": MLP}
     ),
-    "temporal": Layout(
+    "temporal": SaeLayout(
         "{path}/latest_ckpt.safetensors", {"D": ROWS}, "{path}/conf.yaml", hooks={"": RESIDUAL}
     ),
 }

@@ -53,7 +53,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class TitleJudgement:
     """prompt: number of the chosen one, from 0; marks: one per label, 0 to 1."""
 
     prompt: int
@@ -88,7 +88,7 @@ def read_writing(title: str, answer: str) -> Candidates | None:
     return Candidates(title, prompts, labels) if prompts and labels else None
 
 
-def read_judgement(one: Candidates, answer: str) -> Judgement | None:
+def read_judgement(one: Candidates, answer: str) -> TitleJudgement | None:
     """The choice and the marks; None for an answer that does not hold both."""
     found = _json_object(answer)
     prompt, marks = found.get("message"), found.get("marks")
@@ -98,7 +98,7 @@ def read_judgement(one: Candidates, answer: str) -> Judgement | None:
         return None
     if len(marks) != len(one.labels) or not all(_mark(mark) for mark in marks):
         return None
-    return Judgement(prompt - 1, tuple(mark / 10 for mark in marks))
+    return TitleJudgement(prompt - 1, tuple(mark / 10 for mark in marks))
 
 
 def merge(runs: list[Candidates]) -> Candidates:

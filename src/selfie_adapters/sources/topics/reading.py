@@ -17,13 +17,12 @@ from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.table_rows import csv_rows
-from selfie_adapters.hub import is_hub_name
+from selfie_adapters.hub import hub_rows, is_hub_name
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.limits import check_texts
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText
-from selfie_adapters.sources.topics.hub_topics import hub_topics
 from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.sources.topics.topic import Topic, topic_of_row
 
@@ -176,3 +175,23 @@ def topic_vectors(
         result[chosen] = hidden.float().cpu()
         progress(len(chosen))
     return result
+
+
+def hub_topics(repo: str) -> list[Topic]:
+    """The topics of data set `repo`: columns original_title, labels, and perhaps prompt, split.
+
+    Raises DataError naming file and row, and what `hub_rows` raises.
+    """
+    topics = []
+    for place, row in hub_rows(repo):
+        if "original_title" not in row:
+            raise DataError(
+                f"{place}: no column original_title (columns: {', '.join(row)}). Expected a data "
+                "set like keenanpepper/fifty-thousand-things."
+            )
+        split = "val" if row.get("split") == "validation" else row.get("split")
+        fields = {"name": row["original_title"], "labels": row.get("labels"), "split": split}
+        topics.append(topic_of_row(place, {**fields, "prompt": row.get("prompt") or None}))
+    if not topics:
+        raise DataError(f"{repo}: the data set has no rows.")
+    return topics

@@ -8,9 +8,10 @@ import json
 import pytest
 import torch
 
-from selfie_adapters.dataset import Item, Section, digest, load_dataset, save_dataset
-from selfie_adapters.dataset.digest import DIGEST_KEY, vectors_digest
+from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.dataset import vectors as vectors_module
 from selfie_adapters.dataset.editing import convert_file, merge_files, split_file
+from selfie_adapters.dataset.vectors import DIGEST_KEY, vectors_digest
 from selfie_adapters.errors import DataError
 
 METADATA = {
@@ -39,9 +40,9 @@ def test_the_digest_is_the_sha256_of_dtype_shape_and_bytes():
 def test_of_large_tensors_evenly_spaced_rows_stand_for_all(monkeypatch):
     vectors = torch.arange(400.0).view(100, 4)
     whole = vectors_digest(vectors)
-    monkeypatch.setattr(digest, "_WHOLE", 1000)
-    monkeypatch.setattr(digest, "_SAMPLE", 160)  # ten rows of 16 bytes
-    monkeypatch.setattr(digest, "_BLOCK", 48)
+    monkeypatch.setattr(vectors_module, "_WHOLE", 1000)
+    monkeypatch.setattr(vectors_module, "_SAMPLE", 160)  # ten rows of 16 bytes
+    monkeypatch.setattr(vectors_module, "_BLOCK", 48)
     rows = b"".join(vectors[row].numpy().tobytes() for row in range(0, 100, 10))
     assert vectors_digest(vectors) == hashlib.sha256(b"torch.float32 100 4\n" + rows).hexdigest()
     assert vectors_digest(vectors) != whole

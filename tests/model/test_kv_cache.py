@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from selfie_adapters.model.growing_cache import give_room
+from selfie_adapters.model.kv_cache import give_room
 from selfie_adapters.model.library import cache_of, forward
 from tiny import tiny_network
 
