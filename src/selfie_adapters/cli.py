@@ -23,6 +23,8 @@ app = App(
     version=own_version,
 )
 
+app.register_install_completion_command()
+
 
 def _group(name: str, help: str) -> App:
     group = App(name=name, help=help)
@@ -47,6 +49,11 @@ app.command(
     f"{COMMANDS}.export:export",
     name="export",
     help="A labelling run as CSV, Parquet, Neuronpedia explanations or a training file.",
+)
+app.command(
+    f"{COMMANDS}.configs:configs",
+    name="configs",
+    help="List the configurations that come with the package, or print one.",
 )
 _eval = _group("eval", "Measure labels by a protocol, alongside controls.")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import options
+from selfie_adapters.commands.options import Json, options
 from selfie_adapters.config.evaluation import settings_of_protocols
 from selfie_adapters.config.reading import Section
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.files import user_path
+from selfie_adapters.files import read_json, user_path
+from selfie_adapters.output import json_line
 
 
 def _command(name: str, kind: type[Section]) -> Callable[..., None]:
@@ -26,7 +28,9 @@ def _command(name: str, kind: type[Section]) -> Callable[..., None]:
         return find_protocol(name).read(path, changes, given)
 
     @options(kind, config=True, read=read)
-    def command(settings: Any, config: Path | None, *, out: str | None = None) -> None:
+    def command(
+        settings: Any, config: Path | None, *, out: str | None = None, json: Json = False
+    ) -> None:
         """{summary} Stopped, it resumes where it was.
 
         Parameters
@@ -39,7 +43,9 @@ def _command(name: str, kind: type[Section]) -> Callable[..., None]:
         from selfie_adapters.evaluation.base import find_protocol
 
         folder = _folder(settings, config, out, name)
-        run_protocol(find_protocol(name), settings, folder, Console())
+        run_protocol(find_protocol(name), settings, folder, Console(quiet=json))
+        if json:
+            sys.stdout.write(f"{json_line(read_json(folder / 'results.json'))}\n")
 
     summary = (kind.__doc__ or "").partition("\n\n")[0]
     command.__doc__ = (command.__doc__ or "").replace("{summary}", summary)
