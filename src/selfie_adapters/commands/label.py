@@ -74,31 +74,22 @@ def label(options: LabelOptions, *, out: str = "labels") -> None:
 
 
 def _with_confidence(console: Console, settings: LabelSettings, path: str | None) -> LabelSettings:
-    """The settings with a confidence file that was fitted on labels drawn as these will be.
+    """The settings with a confidence file that was fitted on labels sampled as these will be.
 
     Raises ConfigError for one that was asked for and does not fit; one that is merely in the folder
     of the adapter is then omitted, with a message.
     """
     from selfie_adapters.adapters import find_adapter_file
-    from selfie_adapters.errors import ConfigError
-    from selfie_adapters.labelling.confidence import Confidence, confidence_file
+    from selfie_adapters.labelling.confidence import usable_confidence
 
-    file = path
-    if file is None and settings.adapter is not None:
-        lying = confidence_file(find_adapter_file(settings.adapter))
-        file = str(lying) if lying.exists() else None
-    if file is None:
+    def warn(message: str) -> None:
+        console.print(message, style="yellow", highlight=False, markup=False)
+
+    adapter_file = None if settings.adapter is None else find_adapter_file(settings.adapter)
+    found = usable_confidence(adapter_file, path, settings.way_of_drawing(), warn)
+    if found is None:
         return settings
-    difference = Confidence.load(file).other_drawing(settings.way_of_drawing())
-    if difference is None:
-        return settings.model_copy(update={"confidence": file})
-    message = f"{file} was fitted on labels sampled in another way ({difference})"
-    if path is not None:
-        raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
-    console.print(
-        f"{message}: labels get no confidence.", style="yellow", highlight=False, markup=False
-    )
-    return settings
+    return settings.model_copy(update={"confidence": path or str(found[0])})
 
 
 def _run(console: Console, job: LabelJob, options: LabelOptions) -> None:

@@ -10,12 +10,13 @@ and kind of position has its own; another one, common to all, holds elsewhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfie_adapters.dataset.captured import kind_of_token
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import existing_file, read_json, write_json
 from selfie_adapters.labelling.labeller import Label
 
@@ -152,3 +153,29 @@ def confidence_file(adapter_file: str | Path) -> Path:
     """Where an adapter's confidence file is: {adapter}.confidence.json in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}.confidence.json")
+
+
+def usable_confidence(
+    adapter_file: str | Path | None,
+    path: str | Path | None,
+    sampling: dict[str, Any],
+    warn: Callable[[str], None],
+) -> tuple[Path, Confidence] | None:
+    """The confidence file `path`, else the one in the adapter's folder, with its content.
+
+    sampling: how the labels are sampled; the file must have been fitted on labels sampled like
+    that. Raises ConfigError if `path` was not; a file that is merely in the adapter's folder is
+    then omitted, and `warn` called. None where there is no file to use.
+    """
+    if path is not None:
+        file = Path(path)
+    elif adapter_file is None or not (file := confidence_file(adapter_file)).is_file():
+        return None
+    found = Confidence.load(file)
+    if (difference := found.other_drawing(sampling)) is None:
+        return file, found
+    message = f"{file} was fitted on labels sampled in another way ({difference})"
+    if path is not None:
+        raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
+    warn(f"{message}: labels get no confidence.")
+    return None

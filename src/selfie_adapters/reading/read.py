@@ -15,11 +15,11 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.dataset.captured import NAME, Captured
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld, judge, no_concept_label
-from selfie_adapters.labelling.confidence import Confidence, confidence_file
+from selfie_adapters.labelling.confidence import Confidence, usable_confidence
 from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
@@ -216,19 +216,10 @@ def calibration(
     Raises ConfigError if `path` was not; one that is merely in the same folder is omitted with a
     warning.
     """
-    file = Path(confidence_file(adapter_file) if path is None else path)
-    if path is None and not file.is_file():
-        return None
-    found = Confidence.load(file)
     prompt = {"template": template, "placeholder": placeholder}
     sampling = {**_SAMPLING, "max_new_tokens": max_new_tokens, **prompt}
-    if (difference := found.other_drawing(sampling)) is None:
-        return found
-    message = f"{file} was fitted on labels sampled in another way ({difference})"
-    if path is not None:
-        raise ConfigError(f"{message}. Fit one for these: selfie confidence fit.")
-    log.warning("%s: cells get no confidence.", message)
-    return None
+    found = usable_confidence(adapter_file, path, sampling, log.warning)
+    return None if found is None else found[1]
 
 
 def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
