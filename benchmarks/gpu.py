@@ -51,7 +51,7 @@ from train_step import (  # noqa: E402
 )
 
 from selfie_adapters.adapters import create_adapter  # noqa: E402
-from selfie_adapters.inference import after_prompt, label_loss  # noqa: E402
+from selfie_adapters.inference import label_loss, slot_rows  # noqa: E402
 from selfie_adapters.inference.generate import generate  # noqa: E402
 from selfie_adapters.inference.label_loss import Objective  # noqa: E402
 from selfie_adapters.inference.label_scores import (  # noqa: E402
@@ -102,18 +102,18 @@ def equality(dtype: str) -> dict[str, Any]:
         return found[-1]
 
     def scores(packed: bool) -> torch.Tensor:
-        after_prompt.packing_pays = packs if packed else lambda _model: False
+        slot_rows.packing_pays = packs if packed else lambda _model: False
         return score_tokens(model, prompt, vectors[:4], labels).log_probs
 
     def answers(packed: bool) -> list[list[int]]:
-        after_prompt.packing_pays = packs if packed else lambda _model: False
+        slot_rows.packing_pays = packs if packed else lambda _model: False
         sampling = Sampling(max_new_tokens=12)
         limits = [12 - i % 9 for i in range(48)]  # rows leave on the way
         ends = torch.zeros(model.vocab_size, dtype=torch.bool, device=model.device)
         prefix = SharedPrefix(model, prompt.prefix_ids)
         for _ in range(3 if packed else 1):
             soft = 5 * vectors.repeat(4, 1).to(model.device)
-            read = after_prompt.after_prompt(model, prompt, prefix, soft)
+            read = slot_rows.after_prompt(model, prompt, prefix, soft)
             found = dict(generate(read, list(range(48)), sampling, ends, limits))
             del read
         return [found[i].ids for i in range(48)]
@@ -133,7 +133,7 @@ def equality(dtype: str) -> dict[str, Any]:
         same = [mine == theirs for mine, theirs in zip(answers(True), answers(False), strict=True)]
         figures["equal greedy answers"] = f"{sum(same)} of {len(same)}"
     finally:
-        label_loss.packing_pays = after_prompt.packing_pays = pays
+        label_loss.packing_pays = slot_rows.packing_pays = pays
     return figures
 
 
@@ -199,7 +199,7 @@ def labelling(model: FrozenModel, rows: int, full: bool, rate: float) -> dict[st
         wait_for(model)
         times = [time.perf_counter()]
         with torch.inference_mode():
-            read = after_prompt.after_prompt(model, prompt, prefix, soft)
+            read = slot_rows.after_prompt(model, prompt, prefix, soft)
         wait_for(model)
         times.append(time.perf_counter())
         answers = dict(generate(read, list(range(rows)), sampling, ends, limits))

@@ -28,7 +28,7 @@ from reproduce_tables import write_tables
 from rich.console import Console
 
 from selfie_adapters.adapters import create_adapter, load_adapter
-from selfie_adapters.commands import prepare_sae
+from selfie_adapters.commands import prepare
 from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, TEMPLATE
 from selfie_adapters.commands.eval_running import run_protocol
 from selfie_adapters.config import TrainConfig
@@ -127,7 +127,7 @@ class Pipeline:
         self.step("SAE vectors", self.sae, self._sae_vectors)
 
     def _sae_vectors(self) -> None:
-        prepare_sae.sae(
+        prepare.sae(
             sae_path=DEMO_SAE,
             labels_json=DEMO_SAE / "labels.json",
             output_dir=self.sae.parent,

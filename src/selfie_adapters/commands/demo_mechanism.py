@@ -18,9 +18,9 @@ from selfie_adapters.commands.demo_settings import (
 )
 from selfie_adapters.commands.demo_vectors import CHAT
 from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.topics import QUESTION
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.topics.sites import QUESTION
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import train
 from selfie_adapters.training.run_reading import Run, read_run
