@@ -56,8 +56,9 @@ def test_the_example_of_the_guide_is_a_command_that_resumes(length, tmp_path, mo
     assert f"words per label: {shown(results['words'])}" in printed
     assert results["words"]["low"] < 2 < results["words"]["high"]
 
+    command(labels="labels.json", out="out", json=True)
+    assert json.loads(capsys.readouterr().out) == results
     before = Path("out/rows.jsonl").read_bytes()
-    monkeypatch.setattr(length, "in_batches", length.in_batches)
     command(labels="labels.json", out="out")  # nothing is measured again
     assert Path("out/rows.jsonl").read_bytes() == before
     Path("out/rows.jsonl").write_text('{"key": "labels/0", "words": [3, 1, 9]}\n')
