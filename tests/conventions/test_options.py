@@ -57,6 +57,8 @@ def test_no_command_declares_what_its_settings_have():
 
 def test_options_of_several_commands_are_one():
     for command, function in EVERY.items():
+        if function.__module__ == "selfie_adapters.cli":  # it imports no settings, for speed
+            continue
         for parameter in own(function):
             if parameter.name in SHARED:
                 assert str(SHARED[parameter.name])[:-1] in str(parameter.annotation), command

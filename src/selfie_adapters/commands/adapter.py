@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfie_adapters.commands.options import Json
 from selfie_adapters.output import json_line, visible
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MAIN_CONFIG_KEYS = (
 )
 
 
-def show(file: str, *, json: bool = False) -> None:
+def show(file: str, *, json: Json = False) -> None:
     """Print what is in an adapter file.
 
     Parameters
@@ -37,8 +38,6 @@ def show(file: str, *, json: bool = False) -> None:
     file
         An adapter file (.safetensors or .pt), a folder that holds exactly one, or a hub path
         owner/repo/file.safetensors.
-    json
-        Print one JSON object instead of a table.
     """
     from selfie_adapters.adapters import find_adapter_file, load_adapter
 

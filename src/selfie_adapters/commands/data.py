@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfie_adapters.commands.options import Json
 from selfie_adapters.output import json_line, visible
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def inspect(file: str, *, json: bool = False) -> None:
+def inspect(file: str, *, json: Json = False) -> None:
     """Show what a training file holds and everything that is wrong with it.
 
     Exit code 1 if something is wrong.
@@ -26,8 +27,6 @@ def inspect(file: str, *, json: bool = False) -> None:
     ----------
     file
         Training file (.json or .json.gz).
-    json
-        Print one JSON object instead.
     """
     from selfie_adapters.dataset.inspection import inspect_file
 

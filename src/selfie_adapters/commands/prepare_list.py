@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from selfie_adapters.commands.options import Json
 from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def list_saes(
     *words: str,
     model: str | None = None,
     labelled: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> None:
     """Search SAELens' registry of published SAEs.
 
@@ -32,8 +33,6 @@ def list_saes(
         Part of the model's name.
     labelled
         Only SAEs with labels on Neuronpedia.
-    json
-        Print a JSON list instead.
     """
     from selfie_adapters.sources.sae.registry import search_registry
 

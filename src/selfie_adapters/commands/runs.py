@@ -6,18 +6,17 @@ import json as json_module
 import sys
 from typing import Any
 
+from selfie_adapters.commands.options import Json
 from selfie_adapters.output import visible
 
 
-def runs(folder: str = "runs", /, *, json: bool = False) -> None:
+def runs(folder: str = "runs", /, *, json: Json = False) -> None:
     """List the runs in a folder, lowest validation loss first.
 
     Parameters
     ----------
     folder
         Where run folders are (training.checkpoint_dir).
-    json
-        Print one JSON object a line instead of a table.
     """
     from selfie_adapters.training.run_reading import find_runs
 
@@ -42,7 +41,7 @@ def runs(folder: str = "runs", /, *, json: bool = False) -> None:
     _table(f"{len(rows)} runs in {folder}", titles, rows)
 
 
-def compare(a: str, b: str, /, *, json: bool = False) -> None:
+def compare(a: str, b: str, /, *, json: Json = False) -> None:
     """Show where two runs differ: configuration, validation losses, training losses.
 
     Parameters
@@ -51,8 +50,6 @@ def compare(a: str, b: str, /, *, json: bool = False) -> None:
         One run folder.
     b
         The other.
-    json
-        Print one JSON object instead of tables.
     """
     from selfie_adapters.training.run_reading import compare_runs, read_run
 
