@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from selfie_adapters.commands.demo_training import FURTHER, demo_topics, recipe
+from selfie_adapters.commands.demo_training import (
+    FURTHER,
+    SPECIALISTS,
+    WITH_EXAMPLES,
+    demo_topics,
+    recipe,
+    specialist_recipe,
+)
 from selfie_adapters.config import TrainConfig, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -28,3 +36,22 @@ def test_further_nouns_are_for_training_only():
     assert all(topic.labels == (topic.name,) for topic in topics)
     assert len({topic.title.casefold() for topic in topics}) == len(topics)
     assert demo_topics() == topics
+
+
+def test_specialists_learn_from_their_place_and_the_same_nouns():
+    found = specialist_recipe(Path("work/more.json"), Path("work"), (12, "-1"))
+    config = TrainConfig.model_validate(found)
+    (here, null) = config.data.train_dataset_ratios or ()
+    assert (here.datasets, here.ratio) == (["more_at_-1@l12"], 0.9)
+    assert (null.datasets, null.ratio) == (["more_at_null@l12"], 0.1)
+    assert config.experiment_name == "layer_12_at_-1"
+    assert config.training.max_steps == SPECIALISTS[12, "-1"]
+
+
+def test_the_examples_of_the_question_are_nouns_that_training_uses():
+    examples = re.findall(r'is "([^"<]+)"\.', WITH_EXAMPLES)
+    assert len(examples) == 3
+    split = {topic.title: topic.split for topic in demo_topics()}
+    assert {split[word] for word in examples} == {"train"}
+    assert WITH_EXAMPLES.endswith('The meaning of "<reponame>" is "')
+    assert WITH_EXAMPLES.count("<reponame>") == 1
