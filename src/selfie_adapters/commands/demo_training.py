@@ -68,6 +68,8 @@ def train_demo_adapter(folder: Path, console: Console, device: str | None = None
     for place in SPECIALISTS:
         trained = _trained(console, model, specialist_recipe(more, folder, place))
         made[specialist_file(final, *place)] = trained
+    # It has seen last tokens too, which the one for own tokens forgets.
+    made[specialist_file(final, LAYERS[-1], "-1")] = general
     made[mean_beside(final)] = more.with_name("more_mean.safetensors")
     final.parent.mkdir(exist_ok=True)
     for target, source in made.items():
