@@ -124,8 +124,6 @@ def save_half(source: Path, target: Path) -> None:
     config = copy.deepcopy(adapter.record.config)
     config["data"]["labels_file"] = Path(config["data"]["labels_file"]).name
     config["training"]["checkpoint_dir"] = "runs"
-    if start := config["training"].get("resume_from_checkpoint"):
-        config["training"]["resume_from_checkpoint"] = Path(start).name
     adapter.record = replace(adapter.record, config=config)
     adapter.save(target)
     with safe_open(target, "pt") as file:

@@ -42,8 +42,8 @@ def test_specialists_learn_from_their_place_and_the_same_nouns():
     found = specialist_recipe(Path("work/more.json"), Path("work"), (12, "-1"))
     config = TrainConfig.model_validate(found)
     (here, null) = config.data.train_dataset_ratios or ()
-    assert (here.datasets, here.ratio) == (["more_at_-1@l12"], 0.9)
-    assert (null.datasets, null.ratio) == (["more_at_null@l12"], 0.1)
+    assert (here.datasets, here.ratio) == ("more_at_-1@l12", 0.9)
+    assert (null.datasets, null.ratio) == ("more_at_null@l12", 0.1)
     assert config.experiment_name == "layer_12_at_-1"
     assert config.training.max_steps == SPECIALISTS[12, "-1"]
 

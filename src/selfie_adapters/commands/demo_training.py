@@ -1,9 +1,8 @@
 """How the shipped set of adapters "demo" is made: `selfie demo --train`.
 
-First one adapter for all blocks and positions, then on more nouns the same one for concepts' own
-tokens, and specialists, each for the last token after one block. The later ones answer the question
-after three examples: with them the start is right more often, and training learns faster. Stopped
-and run again, it resumes.
+First one adapter for all blocks and positions; then, on more nouns, specialists for the last token
+after one block. These answer the question after three examples: with them the start is right more
+often, and training learns faster. Stopped and run again, it resumes.
 """
 
 from __future__ import annotations
@@ -25,14 +24,13 @@ LAYERS = (8, 12, 16, 20, 24, 28)
 FURTHER = 3000  # nouns in addition to the 8,000 that have a split: to train on
 FURTHER_OF_SPECIALISTS = 12_000
 STEPS = 2600  # of 64 examples
-OWN_TOKEN_STEPS = 700  # of 32 examples, and those below
 SPECIALISTS: dict[tuple[int, str], int] = {
     (12, "-1"): 500,
     (16, "-1"): 500,
     (20, "-1"): 250,
     (24, "-1"): 350,
 }
-"""Steps by block and kind of position."""
+"""Steps of 32 examples, by block and kind of position."""
 _QUESTION, _ANSWER = TEMPLATE.rsplit("\n", 1)
 WITH_EXAMPLES = "\n".join(
     (
@@ -64,12 +62,10 @@ def train_demo_adapter(folder: Path, console: Console, device: str | None = None
     general = _trained(console, model, recipe(few, folder))
     _captured(console, model, FURTHER_OF_SPECIALISTS, more)
     final = folder / "demo" / "demo.safetensors"
-    made = {final: _trained(console, model, own_token_recipe(more, folder, general))}
+    made = {final: general}
     for place in SPECIALISTS:
         trained = _trained(console, model, specialist_recipe(more, folder, place))
         made[specialist_file(final, *place)] = trained
-    # It has seen last tokens too, which the one for own tokens forgets.
-    made[specialist_file(final, LAYERS[-1], "-1")] = general
     made[mean_beside(final)] = more.with_name("more_mean.safetensors")
     final.parent.mkdir(exist_ok=True)
     for target, source in made.items():
@@ -151,36 +147,11 @@ def recipe(labels_file: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def own_token_recipe(labels_file: Path, folder: Path, general: Path) -> dict[str, Any]:
-    """Continue from the general adapter, with concepts' own tokens at all blocks."""
-    found = _of_places(labels_file, folder, LAYERS, "name", OWN_TOKEN_STEPS)
-    training = {
-        # The schedule counts from the general adapter's first step: 0.006 begins at 0.0011.
-        "max_steps": STEPS + OWN_TOKEN_STEPS,
-        "direction_learning_rate": 0.006,
-        "resume_from_checkpoint": str(general),
-    }
-    return {
-        **found,
-        "projection": {**found["projection"], "init": "published"},
-        "training": {**found["training"], **training},
-    }
-
-
 def specialist_recipe(labels_file: Path, folder: Path, place: tuple[int, str]) -> dict[str, Any]:
-    """The general adapter's recipe on the vectors of one place."""
+    """The general recipe on the vectors of one place, and a tenth of vectors without a concept."""
     layer, kind = place
-    return _of_places(labels_file, folder, (layer,), kind, SPECIALISTS[place])
-
-
-def _of_places(
-    labels_file: Path, folder: Path, layers: tuple[int, ...], kind: str, steps: int
-) -> dict[str, Any]:
-    """One kind of position, with a tenth of vectors without a concept."""
-    here, null = (
-        [f"{labels_file.stem}_at_{which}@l{layer}" for layer in layers] for which in (kind, "null")
-    )
-    general = recipe(labels_file, folder)
+    here, null = (f"{labels_file.stem}_at_{which}@l{layer}" for which in (kind, "null"))
+    general, steps = recipe(labels_file, folder), SPECIALISTS[place]
     data = {
         "batch_size": 32,
         "train_dataset_ratios": [
@@ -192,7 +163,7 @@ def _of_places(
     training = {"max_steps": steps, "validation_every_n_steps": steps // 2, "val_fraction": 0.4}
     return {
         **general,
-        "experiment_name": f"layer_{'_'.join(map(str, layers))}_at_{kind}",
+        "experiment_name": f"layer_{layer}_at_{kind}",
         "seed": SEED,
         "data": {**general["data"], **data},
         "soft_prompt": {"template": WITH_EXAMPLES, "reserved_token": PLACEHOLDER},
