@@ -28,6 +28,7 @@ import numpy as np
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.evaluation import bootstrap_mean
 from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.words import plain
 
 Row = dict[str, Any]
@@ -71,9 +72,9 @@ class Recall:
 
 
 def labels_of(folder: str, places: Sequence[tuple[str, int]]) -> list[list[Row]]:
-    """The labels of each (dataset, index), in the order they were drawn."""
+    """The labels of each (dataset, index), in the order they were sampled."""
     found: dict[tuple[str, int], list[Row]] = {}
-    for row in open_run(folder).rows():
+    for row in map(row_fields, open_run(folder).rows()):
         found.setdefault((row["dataset"], row["index"]), []).append(row)
     return [found[place] for place in places]
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", help="training file that the runs labelled; its val split")
     parser.add_argument("--greedy", required=True, help="run folder")
-    parser.add_argument("--samples", nargs="+", required=True, help="run folders, one a seed")
+    parser.add_argument("--samples", nargs="+", required=True, help="run folders, one per seed")
     parser.add_argument("--json", action="store_true", help="one line with every figure")
     options = parser.parse_args()
     dataset = load_dataset(options.source)
