@@ -203,7 +203,7 @@ def _parameter(
             help=_escaped(_description(kind, name)),
             negative=None if plain is bool else (),
             consume_multiple=several,
-            allow_leading_hyphen=option.hyphen or several,
+            allow_leading_hyphen=option.hyphen,
             show_default=False if shown is None else (lambda _value: shown),
             metavar=_METAVAR.get(_kind(field)),
         ),
