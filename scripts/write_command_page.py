@@ -19,6 +19,8 @@ def page() -> str:
     text = app.generate_docs(output_format="markdown")
     text = re.sub(r"## Table of Contents\n\n.*?(?=\*\*Commands\*\*)", "", text, flags=re.DOTALL)
     text = re.sub(r"\A# selfie\n", f"# Commands\n\n{NOTE}\n", text)
+    # cyclopts writes how this process was started.
+    text = re.sub(r"^(selfie --install-completion) .*", r"\1 [OPTIONS]", text, flags=re.MULTILINE)
     return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip() + "\n"
 
 
