@@ -33,7 +33,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """
     count = 0
     with atomic_path(path) as temporary, temporary.open("wb") as plain, ExitStack() as stack:
-        file: IO[bytes] = plain
+        file: IO[bytes] | gzip.GzipFile = plain
         if str(path).endswith(".gz"):  # without a time: the same rows give the same bytes
             file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=plain, mtime=0))
         for row in rows:
