@@ -111,8 +111,9 @@ def merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     result = dict(values)
     for name, value in given.items():
         former = result.get(name)
-        inner = isinstance(value, dict) and isinstance(former, dict)
-        result[name] = merged(former, value) if inner else value
+        if isinstance(value, dict) and isinstance(former, dict):
+            value = merged(former, value)
+        result[name] = value
     return result
 
 
