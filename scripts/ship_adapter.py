@@ -34,7 +34,6 @@ from selfie_adapters.commands.demo_training import (
     train_demo_adapter,
 )
 from selfie_adapters.config.evaluation.naming import NamingSettings
-from selfie_adapters.config.labelling import ConfidenceSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
 from selfie_adapters.evaluation.naming.judging import names_of
@@ -63,13 +62,11 @@ def main() -> None:
         console.print("[bold]calibrate[/]")
         file = calibration_file(work / "more.json")
         fit(
-            ConfidenceSettings(
-                source=str(file),
-                adapter=str(adapter),
-                model="demo",
-                precision=PRECISION,
-                max_new_tokens=30,
-            )
+            source=str(file),
+            adapter=str(adapter),
+            model="demo",
+            precision=PRECISION,
+            max_new_tokens=30,
         )
     console.print("[bold]measure[/]")
     settings = NamingSettings(

@@ -139,13 +139,38 @@ def test_each_kind_of_position_is_fitted_with_the_vectors_without_a_concept(
     assert f"layer 1 at -1: at confidence {last.threshold:.2f} and above" in shown
 
 
+def test_a_specialist_labels_its_place_and_what_holds_no_concept_there(
+    golden_dir, adapter, written, tmp_path
+):
+    vectors, labels = written
+    special = tmp_path / "a.layer_1_at_-1.safetensors"
+    special.write_bytes((golden_dir / "adapters/full_rank_norm.safetensors").read_bytes())
+    third = COUNT // 3
+    labeller = Labeller(load_model(golden_dir / "model", "float32"), load_adapter(special))
+    theirs = [drawn[0] for drawn in labeller.label(vectors[:third], max_new_tokens=3)]
+    known = [label.text or "blank" for label in (*theirs, *labels[third:])]
+    known[2 * third :] = ["nothing"] * third
+    source = sections_file(tmp_path / "d.json", vectors, known)
+    run(source, golden_dir, adapter, precision=0.3, control_rate=1.0)
+    last, name = sorted(
+        Confidence.load(tmp_path / "a.confidence.json").places, key=lambda one: str(one.position)
+    )
+    assert (last.measured["right"], name.measured["right"]) == (third, third)
+    assert last.measured["vectors"] == name.measured["vectors"] == 2 * third
+    special.unlink()  # the general adapter labels everything again
+    run(source, golden_dir, adapter, precision=0.3, control_rate=1.0, out=str(tmp_path / "b.json"))
+    alone = {one.position: one for one in Confidence.load(tmp_path / "b.json").places}
+    assert alone["-1"].measured["right"] < third
+    assert alone["name"].measured == name.measured
+
+
 def test_a_limit_is_one_of_each_layer_and_position(golden_dir, adapter, written, tmp_path):
     vectors, labels = written
     source = sections_file(tmp_path / "d.json", vectors, [one.text or "blank" for one in labels])
     run(source, golden_dir, adapter, precision=0.2, control_rate=1.0, limit=12)
     places = Confidence.load(tmp_path / "a.confidence.json").places
     assert [place.measured["vectors"] for place in places] == [24, 24]  # and 12 without a concept
-    with pytest.raises(ConfigError, match="limit 0"):
+    with pytest.raises(ConfigError, match="--limit: .* found 0"):
         run(source, golden_dir, adapter, limit=0)
 
 

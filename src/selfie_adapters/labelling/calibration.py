@@ -86,9 +86,17 @@ def calibrate(
     meaningless = int((~concept).sum()) + controls * len(layers) + zeros
     check_controls(meaningless, control_rate)
 
-    label = _Labelling(worker, len(positions) + controls * len(layers) + zeros, progress)
+    groups = sorted(
+        {place for place, has in zip(places, concept, strict=True) if has},
+        key=lambda place: (place[0], str(place[1])),
+    )
+    nulls = {layer: ~concept & (by_layer == layer) for layer in layers}
+    special = [one for one in groups if worker.labeller.at(*one) is not worker.labeller]
+    total = len(positions) + controls * len(layers) + zeros
+    total += sum(int(nulls[layer].sum()) + controls + zeros for layer, _ in special)
+    label = _Labelling(worker, total, progress)
     vectors = worker.vectors(list(positions))
-    labels, evidence = label("calibration", vectors)
+    labels, evidence = label("calibration", vectors, places)
     right = np.array(
         [
             has and plain(one.text) in {plain(text) for text in source.labels(position)}
@@ -98,11 +106,12 @@ def calibrate(
     )
     zero = label("zero", torch.zeros(zeros, source.d_model))[1]
     random: dict[int, Evidence] = {}
+    directions: dict[int, Tensor] = {}
     for layer in layers:
         here = vectors[torch.from_numpy(by_layer == layer)]
         picked = here[torch.arange(controls) % len(here)]
-        directions = random_vectors(picked, row_seed(settings.seed, "random", layer))
-        random[layer] = label(f"random {layer}", directions)[1]
+        directions[layer] = random_vectors(picked, row_seed(settings.seed, "random", layer))
+        random[layer] = label(f"random {layer}", directions[layer])[1]
 
     def sample(rows: np.ndarray, of: Sequence[int]) -> Sample:
         empty = ~concept[rows]
@@ -111,15 +120,32 @@ def calibrate(
         mixed = {"random": Evidence.joined([random[layer] for layer in of]), "zero": zero}
         return Sample(evidence.only(rows), right[rows], empty, mixed)
 
-    groups = sorted(
-        {place for place, has in zip(places, concept, strict=True) if has},
-        key=lambda place: (place[0], str(place[1])),
-    )
+    def special_sample(its: np.ndarray, place: Place) -> Sample:
+        """Everything that holds no concept is labelled by the specialist too."""
+        layer = place[0]
+
+        def again(kind: str, some: Tensor) -> Evidence:
+            return label(f"{kind} at {place}", some, [place] * len(some))[1]
+
+        empty = again("no concept", vectors[torch.from_numpy(nulls[layer])])
+        of_none = np.zeros(len(empty), dtype=bool)
+        return Sample(
+            Evidence.joined([evidence.only(its), empty]),
+            np.concatenate([right[its], of_none]),
+            np.concatenate([np.zeros(int(its.sum()), dtype=bool), ~of_none]),
+            {
+                "random": again("random", directions[layer]),
+                "zero": again("zero", torch.zeros(zeros, source.d_model)),
+            },
+        )
+
     samples = []
     for group in groups:
         its = np.array([place == group for place in places], dtype=bool) & concept
-        rows = its | (~concept & (by_layer == group[0]))
-        samples.append(sample(rows, [group[0]]))
+        if group in special:
+            samples.append(special_sample(its, group))
+        else:
+            samples.append(sample(its | nulls[group[0]], [group[0]]))
     fits = [fit_calibration(one, precision, control_rate) for one in samples]
     common = sample(np.ones(len(places), dtype=bool), layers)
     check_enough(common)
@@ -168,13 +194,17 @@ class _Labelling:
         self.worker, self.total, self.progress, self.done = worker, total, progress, 0
         self.at_once = worker.settings.batch_size or rows_per_batch(worker.labeller.model)
 
-    def __call__(self, kind: str, vectors: Tensor) -> tuple[list[Label], Evidence]:
-        """kind: what the seeds of sampled labels are made of, with the vector's number."""
+    def __call__(
+        self, kind: str, vectors: Tensor, places: Sequence[Place] | None = None
+    ) -> tuple[list[Label], Evidence]:
+        """kind: what the seeds of sampled labels are made of, with the vector's number. places: see
+        `Labeller.at`."""
         worker, labels, shares = self.worker, [], []
         for start in range(0, len(vectors), self.at_once):
             some = vectors[start : start + self.at_once]
             names = [(kind, start + i) for i in range(len(some))]
-            for several in sampled_labels(worker.labeller, worker.settings, some, names):
+            here = places and places[start : start + self.at_once]
+            for several in sampled_labels(worker.labeller, worker.settings, some, names, here):
                 first = rank_labels(several)[0]
                 labels.append(first.label)
                 shares.append(first.agreement)

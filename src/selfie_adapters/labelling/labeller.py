@@ -118,7 +118,7 @@ class Labeller:
             )
         if check and adapter.binding is not None:
             adapter.binding.check(self.binding)
-        self._check, self._make_engine = check, engine
+        self._check = check
         self._engine = engine(model, self.prompt)
         self._specialists: dict[Adapter, Labeller] = {}
 
@@ -150,7 +150,7 @@ class Labeller:
         if adapter not in self._specialists:
             own = adapter_prompt(self.adapter, self.model.tokenizer)
             chosen = None if self.prompt.prompt == own else self.prompt.prompt
-            if self._make_engine is not LocalEngine:
+            if not isinstance(self._engine, LocalEngine):
                 raise ConfigError(
                     f"{self.adapter.file}: a set of adapters, of which {adapter.file} is for block "
                     f"{layer}, position {kind}. Only the local engine labels with several: take "
