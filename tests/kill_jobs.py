@@ -126,7 +126,7 @@ def export() -> KillJob:
         shutil.move(folder / "made/labels", folder / "labels")
         shutil.rmtree(folder / "made")
 
-    command = ["export", "labels", "--format", "training", "--layer", "1", *_overwrite("export")]
+    command = ["export", "labels", "--format", "training", "--layer", "1", "--overwrite"]
     return KillJob(lambda _: command, _files("labels"), prepare)
 
 
@@ -307,7 +307,7 @@ def prepare_sae() -> KillJob:
         "data",
         "--output-name",
         "x",
-        *_overwrite("prepare_sae"),
+        "--overwrite",
     ]
     results, check = _files("data"), _old_or_new("data/x_labels.json")
     return KillJob(lambda _: command, results, prepare, after_kill=check)
@@ -319,14 +319,9 @@ def prepare_topics() -> KillJob:
         _old_result(folder / "data/t.json", "t_l1.safetensors")
 
     command = ["prepare", "topics", "sample/topics.jsonl", *MODEL, "--layers", "1", "--layers", "2"]
-    command += ["--out", "data/t.json", *_overwrite("prepare")]
+    command += ["--out", "data/t.json", "--overwrite"]
     results, check = _files("data"), _old_or_new("data/t.json")
     return KillJob(lambda _: command, results, prepare, after_kill=check)
-
-
-def _overwrite(module: str) -> list[str]:
-    source = (ROOT / f"src/selfie_adapters/commands/{module}.py").read_text()
-    return ["--overwrite"] if "overwrite: " in source else []
 
 
 def prepare_dataset() -> KillJob:

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 def test_the_table_holds_what_the_project_declares():
     declared = tomllib.loads(PROJECT.read_text("utf-8"))["project"]["optional-dependencies"]
-    assert set(declared) == {*EXTRAS, "dev"}
+    assert set(declared) == {*EXTRAS, "dev", "docs"}
     for name, modules in EXTRAS.items():
         packages = {re.split(r"[^\w-]", wish)[0] for wish in declared[name]}
         if "selfie-adapters" in packages:  # an extra that takes another one along

@@ -62,7 +62,7 @@ def test_every_heavy_package_is_an_extra():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = set(project["optional-dependencies"])
-    assert extras == {"sae", "embed", "track", "report", "quant", "ray", "vllm", "dev"} | {
+    assert extras == {"sae", "embed", "track", "report", "quant", "ray", "vllm", "dev", "docs"} | {
         "confidence",
         "export",
         "serve",

@@ -197,7 +197,7 @@ def test_too_few_controls_are_refused_before_anything_is_labelled(
     monkeypatch.setattr("selfie_adapters.labelling.calibration.sampled_labels", None)
     with pytest.raises(DataError, match=r"31 vectors that mean nothing .* at least 73 are needed"):
         run(source, golden_dir, adapter)
-    with pytest.raises(ConfigError, match=r"precision 80: a share above 0"):
+    with pytest.raises(ConfigError, match="--precision: .* found 80"):
         run(source, golden_dir, adapter, precision=80)
     with pytest.raises(ConfigError, match="control rate 0"):
         run(source, golden_dir, adapter, control_rate=0.0)
