@@ -123,11 +123,19 @@ _prepare.command(
     help="Prompts and labels for titles, written by a chat model.",
 )
 
-_adapter = _group("adapter", "Look at adapter files.")
+_adapter = _group("adapter", "Look at adapter files; share them on the hub.")
 _adapter.command(
     f"{COMMANDS}.adapter:show",
     name="show",
     help="Kind, size, scale, singular values, training record, binding.",
+)
+_adapter.command(
+    f"{COMMANDS}.adapter_sharing:push",
+    name="push",
+    help="Share an adapter on the hub, with means, calibration and a model card.",
+)
+_adapter.command(
+    f"{COMMANDS}.adapter_sharing:pull", name="pull", help="Copy a shared adapter from the hub."
 )
 
 _confidence = _group("confidence", "When to believe a label.")

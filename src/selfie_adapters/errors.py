@@ -54,6 +54,10 @@ class DownloadError(SelfieError, ConnectionError):
     """Something could not be fetched; what was fetched so far stays in the cache."""
 
 
+class UploadError(SelfieError, ConnectionError):
+    """Something could not be uploaded."""
+
+
 class StorageError(SelfieError, OSError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 

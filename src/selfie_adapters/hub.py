@@ -1,16 +1,26 @@
-"""The Hugging Face hub: files, and rows of data sets, fetched once into the hub's own cache."""
+"""The Hugging Face hub: files, and rows of data sets, fetched once into the hub's own cache; and
+uploads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from selfie_adapters.errors import DataError, DownloadError, first_line
+from selfie_adapters.errors import (
+    ConfigError,
+    DataError,
+    DownloadError,
+    UploadError,
+    first_line,
+)
 from selfie_adapters.extras import is_installed, require_extra
 from selfie_adapters.files import existing_file, looks_local
 from selfie_adapters.files.table_rows import KINDS, file_rows
+
+RepoKind = Literal["model", "dataset"]
 
 _NOT_DATA = ("dataset_infos.json", "dataset_info.json")
 
@@ -31,10 +41,14 @@ def fetch_hub_file(repo: str, filename: str, otherwise: str = "") -> Path:
     )
 
 
+def is_repo_name(name: str) -> bool:
+    """Whether `name` has the form of a repository's name: owner/name, no more."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
+
+
 def is_hub_name(name: str) -> bool:
-    """Whether `name` can be a repository: owner/name, no more, and not meant as a path here."""
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
-    return named and not looks_local(name, KINDS)
+    """Whether `name` can be a repository, and is not meant as a path here."""
+    return is_repo_name(name) and not looks_local(name, KINDS)
 
 
 def open_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -67,29 +81,71 @@ def hub_rows(repo: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _fetched_tables(repo: str) -> Path:
     """Local folder with the tables of data set `repo`."""
-    import huggingface_hub
-
-    if not is_installed("pyarrow") and _has_parquet(repo):
+    if not is_installed("pyarrow") and any(
+        name.endswith(".parquet") for name in hub_file_names(repo)
+    ):
         require_extra("export", f"The data set {repo} (Parquet)")
-    return _fetched(
+    return fetch_hub_files(
         repo,
-        repo,
-        lambda: huggingface_hub.snapshot_download(
-            repo, repo_type="dataset", allow_patterns=[f"*{kind}" for kind in KINDS]
-        ),
+        [f"*{kind}" for kind in KINDS],
         f"There is no file {repo} here; one in JSONL can be given instead.",
     )
 
 
-def _has_parquet(repo: str) -> bool:
-    """Whether the hub lists a Parquet file; False where that cannot be found out."""
+def fetch_hub_files(
+    repo: str, patterns: Sequence[str], otherwise: str = "", kind: RepoKind = "dataset"
+) -> Path:
+    """Local folder with the files of `repo` that match `patterns`; as `fetch_hub_file`."""
+    import huggingface_hub
+
+    return _fetched(
+        repo,
+        repo,
+        lambda: huggingface_hub.snapshot_download(
+            repo, repo_type=kind, allow_patterns=list(patterns)
+        ),
+        otherwise,
+    )
+
+
+def hub_file_names(repo: str, kind: RepoKind = "dataset") -> list[str]:
+    """Names of the files of `repo`; none where that cannot be found out."""
     import huggingface_hub
 
     try:
-        files = huggingface_hub.list_repo_files(repo, repo_type="dataset")
+        return huggingface_hub.HfApi().list_repo_files(repo, repo_type=kind)
     except Exception:  # fetching the files reports what is wrong
-        return False
-    return any(name.endswith(".parquet") for name in files)
+        return []
+
+
+def upload_to_hub(
+    repo: str, files: Mapping[str, Path | bytes], message: str, private: bool = False
+) -> str:
+    """Put `files` (name in the repository → a file here, or its content) into model repository
+    `repo` as one commit, and return the address of the commit.
+
+    A repository that does not exist is created; private: whether that one is. Raises ConfigError
+    for what is no repository's name, UploadError naming repository and fix.
+    """
+    import huggingface_hub
+
+    if not is_repo_name(repo):
+        raise ConfigError(f'"{repo:.200}": the name of a repository, owner/name, is expected.')
+    operations = [
+        huggingface_hub.CommitOperationAdd(
+            name, content if isinstance(content, bytes) else str(content)
+        )
+        for name, content in files.items()
+    ]
+    try:
+        api = huggingface_hub.HfApi()
+        with warnings.catch_warnings(action="ignore"):  # of the hub, about the card's metadata
+            api.create_repo(repo, private=private, exist_ok=True)
+            return api.create_commit(repo, operations, commit_message=message).commit_url
+    # The client lets errors of its HTTP library and of its upload backend through as well.
+    except Exception as error:
+        fix = access_fix(repo, error, "write") or "Check network and HF_ENDPOINT."
+        raise UploadError(f"{repo}: cannot be uploaded ({first_line(error)}). {fix}") from error
 
 
 def _fetched(what: str, repo: str, fetch: Callable[[], str], otherwise: str) -> Path:
@@ -102,16 +158,20 @@ def _fetched(what: str, repo: str, fetch: Callable[[], str], otherwise: str) -> 
         raise DownloadError(message.rstrip()) from error
 
 
-def access_fix(repo: str, error: BaseException) -> str | None:
+def access_fix(
+    repo: str, error: BaseException, access: Literal["read", "write"] = "read"
+) -> str | None:
     """What to do where the hub refuses `repo`, by the hub's error or one that it caused.
 
-    None for errors that are no refusal.
+    access: what was asked for. None for errors that are no refusal.
     """
     from huggingface_hub import constants, errors
 
     for cause in causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         missing = isinstance(cause, errors.RepositoryNotFoundError)
+        if access == "write" and (missing or status in (401, 403)):
+            return f"Run `hf auth login` with a token that may write to {repo.split('/')[0]}."
         if isinstance(cause, errors.GatedRepoError) or (
             isinstance(cause, errors.HfHubHTTPError) and not missing and status in (401, 403)
         ):

@@ -29,8 +29,9 @@ _LARGEST_LOG_SCALE = 80.0  # e^88 is the largest power that float32 holds
 
 
 def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = None) -> Adapter:
-    """The adapter in a file, in a folder that holds exactly one, or at a hub path
-    `owner/repo/file.safetensors`; on `device` (default: CPU), in evaluation mode.
+    """The adapter in a file, in a folder that holds exactly one, in a hub repository `owner/repo`
+    (its adapter.safetensors) or at a hub path `owner/repo/file.safetensors`; on `device` (default:
+    CPU), in evaluation mode.
 
     Reads `.safetensors` with a `config_json` or the older flat header, and `.pt` (never running
     code from it). Stored numbers of any floating dtype become float32. Specialists for single

@@ -9,8 +9,12 @@ from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.adapters.specialists import is_specialist
 from selfie_adapters.errors import AdapterError, DownloadError
 from selfie_adapters.files import existing_file, looks_local
-from selfie_adapters.hub import fetch_hub_file
+from selfie_adapters.hub import fetch_hub_file, fetch_hub_files, hub_file_names, is_repo_name
 
+HUB_ADAPTER = "adapter.safetensors"
+"""The adapter in a repository that selfie adapter push made."""
+HUB_FILES = ("adapter.safetensors", "adapter.*.safetensors", "adapter.confidence.json")
+"""What belongs to it there: itself, specialists, means, and calibration."""
 MEAN_SUFFIX = ".mean.safetensors"
 DEMO = "demo"
 NO_ADAPTER = "none"
@@ -64,8 +68,9 @@ def find_mean_file(name: str | None, adapter_file: Path | None) -> str | None:
 
 def find_adapter_file(path_or_repo: str | Path) -> Path:
     """The local file behind the name of a shipped adapter ("demo"), a file path, a folder that
-    holds exactly one adapter file, or a hub path `owner/repo/file.safetensors` (downloaded to the
-    hub's own cache, or found there).
+    holds exactly one adapter file, a hub path `owner/repo/file.safetensors` (downloaded to the
+    hub's own cache, or found there), or a hub repository `owner/repo` with adapter.safetensors,
+    whose specialists, means and calibration come with it.
 
     A shipped name wins over a folder of that name (write ./demo), what exists on disk over the hub.
     Raises MissingFileError for a local path that does not exist, AdapterError for a folder with
@@ -76,8 +81,13 @@ def find_adapter_file(path_or_repo: str | Path) -> Path:
     path = Path(path_or_repo).expanduser()
     if path.is_dir():
         return _only_adapter_in(path)
-    parts = str(path_or_repo).split("/")
-    if path.exists() or not _is_hub_path(parts) or looks_local(str(path_or_repo)):
+    name = str(path_or_repo)
+    parts = name.split("/")
+    if path.exists() or looks_local(name):
+        return existing_file(path)
+    if is_repo_name(name) and not name.lower().endswith(SUFFIXES):
+        return fetch_hub_adapter(name) / HUB_ADAPTER
+    if not _is_hub_path(parts):
         return existing_file(path)
     return _from_hub("/".join(parts[:2]), "/".join(parts[2:]))
 
@@ -97,6 +107,30 @@ def _only_adapter_in(folder: Path) -> Path:
         raise AdapterError(f"{folder}: holds {len(adapters)} adapter files; name one of: {names}.")
     seen = f" Not adapters: {', '.join(p.name for p in candidates[:5])}." if candidates else ""
     raise AdapterError(f"{folder}: holds no adapter file (.safetensors or .pt).{seen}")
+
+
+def fetch_hub_adapter(repo: str, more: tuple[str, ...] = ()) -> Path:
+    """Local folder with the adapter of hub repository `repo` and what belongs to it (HUB_FILES).
+
+    more: names of other files that are fetched where they are there. Raises AdapterError for a
+    repository that cannot be fetched or has no adapter.safetensors; it lists the adapters there.
+    """
+    try:
+        folder = fetch_hub_files(repo, [*HUB_FILES, *more], kind="model")
+    except DownloadError as error:
+        raise AdapterError(f"there is no such local file, and {error}") from error
+    if (folder / HUB_ADAPTER).is_file():
+        return folder
+    names = hub_file_names(repo, "model")
+    others = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if not names:
+        found = f"Its copy in the hub's cache has no {HUB_ADAPTER}: fetch it with network first."
+    elif others:
+        listed = ", ".join(f"{repo}/{name}" for name in others[:12])
+        found = f"Name one of its files: {listed}."
+    else:
+        found = "It holds no .safetensors or .pt file at all."
+    raise AdapterError(f"{repo}: holds no {HUB_ADAPTER}. {found}")
 
 
 def _from_hub(repo: str, filename: str) -> Path:
