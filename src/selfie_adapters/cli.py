@@ -48,7 +48,7 @@ app.command(
 app.command(
     f"{COMMANDS}.export:export",
     name="export",
-    help="A labelling run as CSV, Parquet, Neuronpedia explanations or a training file.",
+    help="A labelling run for spreadsheets, training, Neuronpedia or other programs.",
 )
 app.command(
     f"{COMMANDS}.configs:configs",

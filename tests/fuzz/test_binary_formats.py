@@ -17,6 +17,7 @@ from selfie_adapters.adapters import create_adapter
 from selfie_adapters.adapters.containers import is_adapter_file
 from selfie_adapters.dataset.source import read_label_source
 from selfie_adapters.files.table_rows import file_rows
+from selfie_adapters.sources.labels.files import read_label_file
 from selfie_adapters.sources.topics.topic import topic_of_row
 from tiny_gguf import control_vector
 
@@ -51,6 +52,42 @@ def test_parquet_topics(tmp_path):
         damage_bytes,
         read,
         file="x.parquet",
+    )
+
+
+def nla_tables() -> list[dict[str, bytes]]:
+    rows = pa.table(
+        {
+            "response": ["<explanation>\nowl é\n</explanation>", "bees", ""],
+            "activation_vector": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
+        }
+    )
+    sidecar = b"kind: nla_dataset\nextraction: {d_model: 2, layer_index: 5, norm: none}\n"
+    found = []
+    for compression in ("none", "zstd"):
+        target = io.BytesIO()
+        parquet.write_table(rows, target, compression=compression)
+        found.append({"x.parquet": target.getvalue(), "x.parquet.nla_meta.yaml": sidecar})
+    return found
+
+
+def test_tables_of_vectors_and_explanations(tmp_path):
+    tables = nla_tables()
+
+    def read(folder):
+        source = read_label_source(folder / "x.parquet")
+        assert source.vectors(0, 4).dtype == torch.float32
+        assert source.layer(0) is None or source.layer(0) >= 0
+        for texts in read_label_file(folder / "x.parquet").labels.values():
+            "".join(texts).encode()
+
+    run(
+        "nla.parquet",
+        tmp_path,
+        lambda rng: rng.choice(tables),
+        damage_bytes,
+        read,
+        names_file=False,
     )
 
 

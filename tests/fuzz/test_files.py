@@ -28,6 +28,9 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.editing import split_file
 from selfie_adapters.dataset.inspection import inspect_file
 from selfie_adapters.dataset.source import read_label_source
+from selfie_adapters.files import sha256
+from selfie_adapters.report.evaluation_figures import evaluation_figures
+from selfie_adapters.report.model_card import model_card
 from selfie_adapters.sources.labels.files import read_label_file
 from selfie_adapters.sources.topics.reading import read_topics
 from selfie_adapters.sources.topics.titles import read_titles
@@ -274,3 +277,75 @@ def test_titles(name, tmp_path):
             assert title.strip().encode()
 
     run(f"title{name}", tmp_path, lambda rng: TITLES[name], packed(damage), read, file=name)
+
+
+def test_explanations_of_delphi(tmp_path):
+    examples = [{"activating": True, "prediction": False}, {"activating": False, "prediction": 0.2}]
+    valid = {
+        "explanations/layers.5_latent3.txt": json.dumps("owls é").encode(),
+        "explanations/layers.5_latent4.txt": json.dumps("bees").encode(),
+        "scores/fuzz/layers.5_latent3.txt": json.dumps(examples).encode(),
+    }
+
+    def read(folder):
+        found = read_label_file(folder / "explanations")
+        "".join(
+            [*found.report, *(text for texts in found.labels.values() for text in texts)]
+        ).encode()
+
+    run("delphi", tmp_path, lambda _rng: valid, damage_json, read, names_file=False)
+
+
+def test_results_of_evaluations_on_a_card(tmp_path):
+    adapter = create_adapter("scale_only", 4).save(tmp_path / "a.safetensors")
+    interval = {"mean": 1.0, "low": 0.5, "high": 1.5, "n": 8}
+    share = {"right": interval, "right or related": interval}
+    own = sha256(adapter)
+    results = [
+        {
+            "protocol": "loss",
+            "settings": {"split": "test"},
+            "inputs": {"adapter a": own},
+            "cells": [
+                {"adapter": "a", "dataset": "d", "vectors": 8, "loss": {"trained": interval}}
+            ],
+        },
+        {
+            "protocol": "naming",
+            "settings": {"split": "test", "source": "x/y.json"},
+            "inputs": {"adapter_file": own},
+            "positions": [
+                {
+                    "position": "name",
+                    "layers": [1, 2],
+                    "conditions": [{"condition": "adapter", "vectors": 8, "share": share}],
+                }
+            ],
+        },
+        {
+            "protocol": "retrieval",
+            "settings": {
+                "split": "val", "vectors": "v", "topics": None,
+                "adapters": {"a": "x"}, "labels": {},
+            },
+            "inputs": {"adapter a": own},
+            "counts": {"topics": 9},
+            "conditions": [
+                {"condition": "a", "queries": 8, "recall_at": {"1": interval, "10": interval}}
+            ],
+        },
+    ]  # fmt: skip
+
+    def read(folder):
+        for figure in evaluation_figures(folder, adapter):
+            assert figure.low <= figure.value + 1e300
+        model_card("a/b", create_adapter("scale_only", 4), [], evaluation_figures(folder, adapter))
+
+    run(
+        "card",
+        tmp_path,
+        lambda rng: {"results.json": json.dumps(rng.choice(results)).encode()},
+        damage_json,
+        read,
+        names_file=False,
+    )

@@ -11,90 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from label_runs import NASTY, default_rows, row
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.labelling.export import (
     open_run,
     to_csv,
-    to_neuronpedia,
     to_parquet,
     to_training,
 )
 from selfie_adapters.labelling.inputs import open_source
+from selfie_adapters.labelling.neuronpedia import to_neuronpedia
 from selfie_adapters.labelling.run_record import vectors_hash
-
-NASTY = [
-    'a "quoted" word, and a comma',
-    "two\nlines\r\nand a\ttab",
-    "nul \x00 bell \x07 escape \x1b[31m",
-    "<script>alert('x')</script> & more",
-    "عربي, emoji 🦉, line separator \u2028 and replacement \ufffd",
-    "=SUM(A1:A9)",
-]
-
-
-@pytest.fixture
-def vectors(tmp_path):
-    tensor = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
-    save_file({"v": tensor}, tmp_path / "v.safetensors")
-    return tensor
-
-
-@pytest.fixture
-def run(vectors, tmp_path):
-    """A run folder as `selfie label --best-of 2 --explain` would leave it; two shards.
-
-    With `rows`: as without these options; vectors without a row have failed.
-    """
-
-    def run(rows=None, **options):
-        folder = tmp_path / "run"
-        folder.mkdir(exist_ok=True)
-        values = {"source": str(tmp_path / "v.safetensors"), "model": "m", "shard_size": 4}
-        if rows is None:
-            values |= {"best_of": 2, "explain": True}
-        else:
-            have = {row["index"] for row in rows}
-            named = {key: rows[0][key] for key in ("dataset",) if key in rows[0]}
-            missing = [{**named, "index": i, "error": "e"} for i in range(8) if i not in have]
-            rows = [*rows, *missing]
-        settings = LabelSettings.checked(**{**values, **options})
-        config = {"settings": settings.model_dump(mode="json"), "vectors": 8}
-        (folder / "config.json").write_text(json.dumps(config))
-        by_shard = [[], []]
-        for row in default_rows() if rows is None else rows:
-            by_shard[row["index"] // 4].append(row)
-        for number, content in enumerate(by_shard):
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
-            (folder / f"labels-0000{number}.jsonl").write_text(text, encoding="utf-8")
-        return folder
-
-    return run
-
-
-def row(index, label, **more):
-    first = {"index": index, "label": label, "raw": label + '"', "scale": 1.0}
-    first["sample"] = more.get("rank", 0)
-    numbers = {
-        "seed": 2**62 + more.get("rank", 0),
-        "log_prob": -1.5,
-        "zero_log_prob": -3.0,
-        "gain": 0.75,
-        "tokens": 2,
-    }
-    return {**first, **numbers, "ended": True, **more}
-
-
-def default_rows():
-    rows = []
-    for index, label in enumerate(NASTY):
-        rows.append(row(index, "the second best", rank=1, confidence=0.2, concept=False))
-        rows.append(row(index, label, rank=0, confidence=0.9, concept=True))
-    rows.append(row(6, "not believed", rank=0, confidence=0.1, concept=False))
-    rows.append(row(6, "even less", rank=1, confidence=0.1, concept=False))
-    rows.append({"index": 7, "error": "the vector holds NaN or infinity"})
-    return rows
 
 
 def test_csv_gives_back_every_label_as_it_was(run, tmp_path):

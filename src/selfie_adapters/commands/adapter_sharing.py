@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import options
+from selfie_adapters.commands.options import Overwrite, options
 from selfie_adapters.config.sharing import PullSettings, PushSettings
-from selfie_adapters.errors import AdapterError, ConfigError
+from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.files import atomic_path, check_free, existing_file
 from selfie_adapters.output import visible
 
@@ -26,7 +26,7 @@ _OF_A_RUN = ("adapter_best.safetensors", "adapter_final.safetensors")
 def push(settings: PushSettings) -> None:
     """Share an adapter on the hub, with its means, its calibration and a model card.
 
-    Without --upload nothing is sent: the files and the card are shown. Specialists beside the
+    Without --upload nothing is sent: the files and the card are shown. Specialists next to the
     adapter go with it.
     """
     from selfie_adapters.adapters import load_adapter
@@ -71,10 +71,15 @@ def push(settings: PushSettings) -> None:
 
 
 @options(PullSettings)
-def pull(settings: PullSettings) -> None:
+def pull(settings: PullSettings, *, out: str, overwrite: Overwrite = False) -> None:
     """Copy a shared adapter from the hub, with its means, its calibration and its card.
 
     Commands also take the repository's name itself: --adapter owner/name.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
     """
     from selfie_adapters.adapters.locating import fetch_hub_adapter
     from selfie_adapters.hub import is_repo_name
@@ -87,9 +92,9 @@ def pull(settings: PullSettings) -> None:
     files = sorted(
         path for path in fetched.iterdir() if path.name == CARD or path.name.startswith("adapter.")
     )
-    targets = {path: Path(settings.out).expanduser() / path.name for path in files}
+    targets = {path: Path(out).expanduser() / path.name for path in files}
     for target in targets.values():
-        check_free(target, settings.overwrite)
+        check_free(target, overwrite)
     console = Console(soft_wrap=True)
     for path, target in targets.items():
         with atomic_path(target) as temporary:
@@ -121,8 +126,8 @@ def _files(settings: PushSettings, file: Path, folder: Path) -> dict[str, Path |
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import HUB_ADAPTER, mean_beside
     from selfie_adapters.adapters.specialists import specialist_file, specialist_files
-    from selfie_adapters.labelling.centring import mean_layers
-    from selfie_adapters.labelling.confidence import Confidence, beside
+    from selfie_adapters.labelling.centering import mean_layers
+    from selfie_adapters.labelling.confidence import Confidence, confidence_file
 
     found: dict[str, Path | bytes] = {}
 
@@ -143,11 +148,11 @@ def _files(settings: PushSettings, file: Path, folder: Path) -> dict[str, Path |
         mean_layers(mean)  # it is a file of means
         found[mean_beside(HUB_ADAPTER).name] = mean
     calibration = (
-        beside(file) if settings.confidence is None else existing_file(settings.confidence)
+        confidence_file(file) if settings.confidence is None else existing_file(settings.confidence)
     )
     if calibration.is_file():
         Confidence.load(calibration)  # it is a calibration
-        found[beside(HUB_ADAPTER).name] = calibration
+        found[confidence_file(HUB_ADAPTER).name] = calibration
     return found
 
 
@@ -160,7 +165,7 @@ def _figures(settings: PushSettings, file: Path) -> list[Figure]:
     for results in sorted(file.parent.glob("*/results.json")):
         try:
             found += evaluation_figures(results.parent, file)
-        except ConfigError:  # of another adapter, or of a protocol without figures for a card
+        except (ConfigError, DataError):  # of another adapter or protocol, or no evaluation
             continue
     return found
 

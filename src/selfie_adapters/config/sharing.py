@@ -22,7 +22,7 @@ class PushSettings(Section):
     )
     """Calibration, as selfie confidence fit writes it."""
     evaluation: Annotated[tuple[str, ...], Option(default="those in the adapter's folder")] = ()
-    """Folders of selfie eval loss, naming or retrieval whose figures go on the card."""
+    """Folders of selfie eval loss, naming or retrieval whose figures the card shows."""
     private: bool = False
     """Make a repository that does not exist yet private."""
 
@@ -30,7 +30,3 @@ class PushSettings(Section):
 class PullSettings(Section):
     repo: Annotated[str, Option(positional=True)]
     """Repository on the hub, owner/name, with adapter.safetensors."""
-    out: str
-    """Folder to write the adapter, its means, calibration and card to."""
-    overwrite: bool = False
-    """Replace files of the same name."""

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from selfie_adapters.dataset.nla import ACTIVATIONS, read_sidecar
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file
 from selfie_adapters.tensor_files import open_tensors
@@ -32,7 +33,8 @@ class Directions(NamedTuple):
 
 
 def open_vectors(path: str | Path) -> Tensor:
-    """The vectors in a `.pt`, `.safetensors`, `.npy`, `.npz` or `.gguf` file: [rows, d_model].
+    """The vectors in a `.pt`, `.safetensors`, `.npy`, `.npz`, `.gguf` or `.parquet` file:
+    [rows, d_model].
 
     Memory-mapped: only rows that are read are loaded. Raises like `open_directions`.
     """
@@ -45,15 +47,19 @@ def open_directions(path: str | Path) -> Directions:
     A file holds one 2-D tensor of floats, or one direction [d_model], or several of equal width by
     name, such as {layer: direction} with keys 12, "layer_12", or "direction.12" (a control vector
     of llama.cpp: it is added to that block's output, counted from 0); those become rows in the
-    order of their layers, else of the file. Raises MissingFileError, or DataError if there is
-    nothing of the kind, if the file is damaged, or if a `.pt` asks for code execution.
+    order of their layers, else of the file. Of a table of Natural Language Autoencoders
+    (dataset/nla.py) the column activation_vector is taken, and the layer its sidecar states.
+    Raises MissingFileError, or DataError if there is nothing of the kind, if the file is damaged,
+    or if a `.pt` asks for code execution.
     """
     file = existing_file(path)
     tensors = open_tensors(file)
     floats = {name: one for name, one in tensors.items() if one.is_floating_point()}
     flat = [one for one in floats.values() if one.ndim == 2]
+    if file.suffix.lower() == ".parquet" and ACTIVATIONS in floats:
+        flat = [floats[ACTIVATIONS]]
     if len(flat) == 1:
-        return Directions(flat[0], None)
+        return Directions(flat[0], _stated_layers(file, flat[0]))
     single = {name: one for name, one in floats.items() if one.ndim == 1}
     widths = {len(one) for one in single.values()}
     if not flat and len(widths) == 1:
@@ -67,6 +73,19 @@ def open_directions(path: str | Path) -> Directions:
         f"{file}: one 2-D tensor [rows, d_model] is expected, or directions [d_model] of one "
         f"width; found {found or 'no tensor'}{rest}."
     )
+
+
+def _stated_layers(file: Path, rows: Tensor) -> tuple[int, ...] | None:
+    """The layer of every row, where a sidecar states it. Raises DataError for another width."""
+    sidecar = read_sidecar(file) if file.suffix.lower() == ".parquet" else None
+    if sidecar is None:
+        return None
+    if sidecar.d_model not in (None, rows.shape[1]):
+        raise DataError(
+            f"{file}: vectors of width {rows.shape[1]}; {sidecar.file.name} states d_model "
+            f"{sidecar.d_model}. One of them belongs to another table."
+        )
+    return None if sidecar.layer is None else (sidecar.layer,) * len(rows)
 
 
 def _stacked(directions: dict[str, Tensor]) -> Directions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.g
 _LONGEST_FIELD = 10_000_000  # characters of a CSV field
 
 
-def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def file_rows(
+    file: Path, name: str | None = None, columns: Sequence[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of `file` with its position for messages; CSV fields are strings.
 
-    name: what messages call it. Raises MissingFileError; DataError for a file of no known kind, a
+    name: what messages call it. columns: those of a Parquet file that are read, all of which it
+    must have; None: all. Raises MissingFileError; DataError for a file of no known kind, a
     damaged one, or a row that is no object; MissingExtraError without pyarrow.
     """
     name = name or str(file)
@@ -29,7 +32,7 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
     if kind is None:
         raise DataError(f"{name}: not one of {', '.join(KINDS)}. Name it by what it holds.")
     if kind == ".parquet":
-        rows = _parquet_rows(name, file)
+        rows = _parquet_rows(name, file, columns)
     else:
         read = {".csv": csv_rows, ".jsonl": jsonl_values, ".json": _json_rows}
         rows = read[kind.removesuffix(".gz")](name, read_plain(file))
@@ -43,12 +46,19 @@ def file_rows(file: Path, name: str | None = None) -> Iterator[tuple[str, dict[s
         yield where, row
 
 
-def _parquet_rows(name: str, file: Path) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(
+    name: str, file: Path, columns: Sequence[str] | None
+) -> Iterator[tuple[int, Any]]:
     with extra("export", "Reading Parquet"):
         from pyarrow import parquet
     number = 0
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(4096):
+        table = parquet.ParquetFile(file)
+        there = table.schema_arrow.names
+        if missing := [column for column in columns or () if column not in there]:
+            listed = ", ".join(there[:12])
+            raise DataError(f"{name}: no column {missing[0]}; it has {listed}.")
+        for batch in table.iter_batches(4096, columns=columns and list(columns)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

@@ -21,7 +21,6 @@ from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path
-from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.rows import (
@@ -40,6 +39,7 @@ VAL_FRACTION, SPLIT_SEED = 0.1, 42
 
 _REPAIR = "Run the same selfie label command again: it labels what is missing."
 _ROW_GROUP = 8192  # rows of a Parquet file that are written at a time
+_ROWS_AT_ONCE = 1024  # vectors
 
 
 @dataclass(frozen=True)
@@ -165,30 +165,47 @@ def _columns(run: FinishedRun) -> list[str]:
     return [column for column in COLUMNS if column in used]
 
 
-def to_neuronpedia(run: FinishedRun, out: str | Path, model_id: str, source_id: str) -> int:
-    """One explanation per vector, as rows of Neuronpedia's own exports; gzip if named .gz.
+@dataclass(frozen=True)
+class Labelled:
+    """A leading label with its vector, [d_model], float32, the mean subtracted where it was.
 
-    Returns how many rows. Raises ConfigError for a run over several datasets: one source has one.
+    layer: zero-based block the vector is from."""
+
+    row: LabelRow
+    vector: Tensor
+    layer: int
+
+
+def with_vectors(run: FinishedRun, layer: int | None = None) -> Iterator[Labelled]:
+    """The leading labels of `best` with their vectors, in order.
+
+    layer: of vectors whose layer neither the run nor its adapter knows. Raises like `to_training`.
     """
-    datasets = set()
+    source = open_source(run.settings)
+    _check_vectors(run, source)
+    positions = {_name(source, position): position for position in range(len(source))}
+    known = (layer, run.settings.layer, _bound_layer(run))
+    stated = next((number for number in known if number is not None), None)
+    means: dict[tuple[int, str | None], Tensor] = {}
+    rows = run.best()
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        places = [positions[row.name] for row in some]
+        for row, place, vector in zip(some, places, source.at(places), strict=True):
+            own = source.layer(place)
+            own = stated if own is None else own
+            if own is None:
+                raise _unknown_layer(run)
+            if run.settings.mean is not None:
+                key = own, source.kind(place)
+                if key not in means:
+                    means[key] = load_mean(run.settings.mean, own, source.d_model, key[1])
+                vector = vector - means[key]
+            yield Labelled(row, vector, own)
 
-    def explanation(row: LabelRow) -> dict[str, Any]:
-        datasets.add(row.dataset)
-        if len(datasets) > 1:
-            raise ConfigError(
-                f"{run.folder} holds labels of several datasets, and one Neuronpedia source has "
-                "one. Label them separately."
-            )
-        return {
-            "modelId": model_id,
-            "layer": source_id,
-            "index": str(row.index),
-            "description": row.label,
-            "typeName": "selfie-adapter",
-            "explanationModelName": f"selfie:{run.settings.model}",
-        }
 
-    return write_jsonl(out, map(explanation, run.best()))
+def _name(source: LabelSource, position: int) -> Name:
+    identity = source.identity(position)
+    return identity.get("dataset"), identity["index"]
 
 
 def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> int:
@@ -232,10 +249,7 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         stated = (layer, source.tensor_layer, run.settings.layer, _bound_layer(run))
         known = next((number for number in stated if number is not None), None)
         if known is None:
-            raise ConfigError(
-                f"{run.folder}: which layer are the vectors of? Neither the run nor its adapter "
-                "says. Pass --layer."
-            )
+            raise _unknown_layer(run)
         metadata = {
             "dataset_name": Path(run.settings.source).stem.replace("@", "-"),
             "layer": known,
@@ -252,6 +266,13 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
         mean = load_mean(run.settings.mean, section.layer, source.d_model, kind)
         centered.append(Section(section.metadata, _minus(section.vectors, mean), section.items))
     return centered
+
+
+def _unknown_layer(run: FinishedRun) -> ConfigError:
+    return ConfigError(
+        f"{run.folder}: which layer are the vectors of? Neither the run nor its adapter "
+        "says. Pass --layer."
+    )
 
 
 def _minus(vectors: Tensor, mean: Tensor) -> Tensor:

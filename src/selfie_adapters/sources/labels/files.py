@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from selfie_adapters.dataset.nla import read_explanations
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
+from selfie_adapters.sources.labels.delphi import is_explanations_folder, read_delphi
 from selfie_adapters.sources.labels.explanations import collect_labels, latent_number, parse_rows
 from selfie_adapters.sources.labels.label_set import LabelSet
 
@@ -43,18 +45,24 @@ ANY_SECTION = SectionChoice()
 def read_label_file(
     path: str | Path, kind: Kind | None = None, section: SectionChoice = ANY_SECTION
 ) -> LabelSet:
-    """Labels by latent from one of the three forms of label file.
+    """Labels by latent from one of the forms of label file.
 
     The forms are {"<latent>": "label"}, the training format with or without `filename` (splits and
     all labels kept), and JSON lines with `index` and `description`, as `selfie prepare labels`
     writes them. The content decides which it is. Where it does not, `kind` does: "json" or "jsonl";
-    None: "jsonl" if the name states so, else "json".
+    None: "jsonl" if the name states so, else "json". Two more are known by their names: a folder of
+    delphi's explanations (labels/delphi.py), and a Parquet table of Natural Language Autoencoders,
+    whose explanations are labels by row (dataset/nla.py).
     section: which section of the training format; the first that it chooses.
 
     Blank labels are dropped and counted. Raises MissingFileError, or DataError naming the file,
     the line or item, what was found and what was expected.
     """
+    if is_explanations_folder(Path(path).expanduser()):
+        return read_delphi(Path(path).expanduser())
     file = existing_file(path)
+    if file.suffix.lower() == ".parquet":
+        return _table(file)
     if kind is None:
         kind = "jsonl" if file.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")) else "json"
     content = read_plain(file).removeprefix(b"\xef\xbb\xbf")
@@ -87,6 +95,18 @@ def write_label_file(path: str | Path, labels: LabelSet) -> Path:
     with atomic_path(file) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
     return file
+
+
+def _table(file: Path) -> LabelSet:
+    found = read_explanations(file)
+    labels = {row: [text] for row, text in found.items() if text}
+    if not labels:
+        raise DataError(f"{file}: no explanations in its {len(found)} rows.")
+    report = [f"{len(found)} rows, {len(labels)} explanations"]
+    if len(labels) < len(found):
+        report.append(f"{len(found) - len(labels)} empty explanations, dropped")
+    origin = {"labels_from": file.name, "labels_sha256": sha256(file)}
+    return LabelSet(labels, report=report, origin=origin)
 
 
 def _kind_of(content: bytes) -> Kind | None:

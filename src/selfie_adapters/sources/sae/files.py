@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from selfie_adapters.dataset.nla import ACTIVATIONS
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.hub import fetch_hub_file
 from selfie_adapters.sources.sae.decoder import Decoder, open_decoder
@@ -16,6 +17,7 @@ from selfie_adapters.sources.sae.layouts import ANY_DECODER, LAYOUTS, MLP, ROWS,
 from selfie_adapters.sources.sae.registry import RegisteredSae, load_w_dec
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".npy")
+_TABLE = ".parquet"  # a column of vectors; only where it is named itself
 
 _OTHERWISE = "Or fetch the file elsewhere and give it as --sae-path."
 
@@ -95,6 +97,8 @@ def open_on_disk(path: Path, names: Iterable[str] = (), layer: int | None = None
     tensors = {**(layout.tensors if layout else {}), **ANY_DECODER}
     if source_of(file) is not None:
         tensors[file.stem] = ROWS  # W_dec_3
+    if file.suffix == _TABLE:
+        tensors[ACTIVATIONS] = ROWS
     decoder = open_decoder(
         file,
         tensors,
@@ -121,8 +125,9 @@ def _path_names(path: Path) -> list[str]:
 def _what_is_it(path: Path) -> tuple[Path, SaeLayout | None, Path | None]:
     """(weights, layout, configuration) of a path."""
     if path.is_file():
-        if path.suffix not in _SUFFIXES:
-            raise DataError(f"{path}: a decoder is read from {', '.join(_SUFFIXES)} files.")
+        if path.suffix not in (*_SUFFIXES, _TABLE):
+            known = ", ".join((*_SUFFIXES, _TABLE))
+            raise DataError(f"{path}: a decoder is read from {known} files.")
         for layout in LAYOUTS.values():
             if (config := _beside(path, layout)) is not None:
                 return path, layout, config
