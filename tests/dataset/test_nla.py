@@ -60,7 +60,7 @@ def test_explanations_are_labels_by_row(table):
 
 
 def test_a_table_becomes_a_training_file(table, tmp_path):
-    from selfie_adapters.commands.prepare_sae import sae
+    from selfie_adapters.commands.prepare import sae
 
     sae(
         output_name="mine",
