@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from selfie_adapters.dataset.nla import read_explanations
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
@@ -98,6 +97,8 @@ def write_label_file(path: str | Path, labels: LabelSet) -> Path:
 
 
 def _table(file: Path) -> LabelSet:
+    from selfie_adapters.dataset.nla import read_explanations  # its package loads torch
+
     found = read_explanations(file)
     labels = {row: [text] for row, text in found.items() if text}
     if not labels:
