@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.dataset.selection import parse_selection
+from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.errors import ConfigError
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.dataset.captured import stated_kind
 from selfie_adapters.dataset.load import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.schema import Split
-from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.dataset.vectors import open_directions
 from selfie_adapters.errors import ConfigError
 

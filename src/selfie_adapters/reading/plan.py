@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from selfie_adapters.dataset.selection import parse_selection
+from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.errors import PromptError
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.blocks import blocks_with_text, check_layer

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.config.evaluation.naming import NamingSettings
+from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.dataset import LabelledVector, Section, VectorLabelDataset
 from selfie_adapters.dataset.schema import Split
-from selfie_adapters.dataset.selection import parse_selection
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.naming.conditions import CHOOSE_ON, Known
 from selfie_adapters.evaluation.retrieval.targets import sample
