@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 _EXPLAINED = 5  # vectors that --explain shows
 _LISTED = 20  # vectors whose labels are listed
-_FEWEST_COMPARED = 4  # vectors of either kind below which no interval is computed
 
 
 def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
@@ -32,6 +29,7 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
     Raises DataError for a file of labels that was damaged since it was written.
     """
     from selfie_adapters.labelling.export import open_run
+    from selfie_adapters.labelling.summary import LabelCounts, controls_sentence
 
     dataset = job.source.dataset
     sections = [] if dataset is None else dataset.sections
@@ -46,71 +44,6 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
     for line in (counts.sentence(), nothing.silence(), controls_sentence(job.folder)):
         if line is not None:
             console.print(line, highlight=False, markup=False)
-
-
-@dataclass
-class LabelCounts:
-    """Counts over vectors, of each its leading label. known: vectors with a given label; equal and
-    different: of those whose label is shown."""
-
-    vectors: int = 0
-    known: int = 0
-    equal: int = 0
-    different: int = 0
-    no_concept: int = 0
-    below: int = 0
-
-    def add(self, row: LabelRow) -> None:
-        self.vectors += 1
-        self.no_concept += row.withheld == "no concept"
-        self.below += row.withheld == "below threshold"
-        if isinstance(row.equal, bool):
-            self.known += 1
-            self.equal += row.equal and not isinstance(row.withheld, str)
-            self.different += not row.equal and not isinstance(row.withheld, str)
-
-    def sentence(self) -> str | None:
-        """How many labels are equal to a given one, and how many are withheld."""
-        withheld = [f"{self.no_concept} no concept"] if self.no_concept else []
-        withheld += [f"{self.below} below threshold"] if self.below else []
-        silent = f"{self.no_concept + self.below} withheld ({', '.join(withheld)})"
-        parts = [silent] if withheld else []
-        if self.known:
-            share = f"{self.equal / self.known:.0%}"
-            parts = [f"{self.equal} equal ({share})", f"{self.different} different", *parts]
-            return f"Of {self.known} labels with a given one: {', '.join(parts)}."
-        return f"Of {self.vectors} labels: {silent}." if withheld else None
-
-    def silence(self) -> str | None:
-        """How many vectors without a concept have no label; None if there are none."""
-        if not self.vectors:
-            return None
-        silent = self.no_concept + self.below
-        return f"Of {self.vectors} vectors without a concept: {silent} silent."
-
-
-def controls_sentence(folder: Path) -> str | None:
-    """What the controls mean for a run; None where they were not measured."""
-    from selfie_adapters.labelling.run_record import read_controls
-    from selfie_adapters.statistics import bootstrap_difference
-
-    gains = {row.kind: row.gains for row in read_controls(folder) or []}
-    own, random = gains.get("vectors of this run", ()), gains.get("random", ())
-    if not own or not random:
-        return None
-    if min(len(own), len(random)) < _FEWEST_COMPARED:
-        return f"{len(own)} vectors are too few to be compared with random directions."
-    # Not paired: a random direction shares nothing but its norm with the vector it was made from.
-    found = bootstrap_difference(own, random)
-    return (
-        f"Vectors of this run gain {fmean(own):.2f} nats per token, random directions "
-        f"{fmean(random):.2f}: difference {found} ({len(own)} each, 95 % interval). "
-        + (
-            "The labels depend on their vectors; given labels show whether they are right."
-            if found.above_zero
-            else "These labels say nothing: random directions gain as much."
-        )
-    )
 
 
 def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -> Table:
