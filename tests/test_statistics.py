@@ -11,6 +11,9 @@ from selfie_adapters.statistics import (
     PairedTable,
     bootstrap_difference,
     bootstrap_of_means,
+    calibration_error,
+    share_interval,
+    share_of,
     unit_weights,
     wilson,
 )
@@ -148,3 +151,56 @@ def test_the_interval_covers_a_known_difference_of_unpaired_means():
     assert 51 <= covered <= 60
     with pytest.raises(ValueError, match="no values"):
         bootstrap_difference([], [1.0])
+
+
+def test_a_share_of_zeros_and_ones_has_wilsons_interval():
+    found = share_interval([1, 0, 0, 1, 0, 0, 0, 0])
+    assert (found.mean, found.low, found.high, found.n) == (
+        0.25,
+        pytest.approx(wilson(2, 8).low),
+        pytest.approx(wilson(2, 8).high),
+        8,
+    )
+
+
+def test_no_hit_at_all_is_no_proof_of_none():
+    assert share_interval([0.0] * 20).high == pytest.approx(0.1611, abs=5e-5)
+    assert share_interval([1.0] * 20).low == pytest.approx(1 - 0.1611, abs=5e-5)
+    assert share_of([None, None]) is None
+    assert share_of([0.0, None]) == {"mean": 0.0, "low": 0.0, "high": wilson(0, 1).high, "n": 1}
+
+
+def test_one_conversation_of_many_counts_as_one_of_them():
+    # 30 latents of 10 conversations, one of which hits: Wilson of about 1 of 300
+    found = share_interval([0.1] + [0.0] * 29)
+    exact = wilson(1, 300)
+    assert (found.low, found.high) == (
+        pytest.approx(exact.low, rel=0.1),
+        pytest.approx(exact.high, rel=0.1),
+    )
+
+
+def test_intervals_of_shares_cover_the_truth():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        latents = generator.beta(0.3, 5.7, size=100)  # mean 0.05
+        found = share_interval(generator.binomial(6, latents) / 6)
+        covered += found.low <= 0.05 <= found.high
+    assert covered / 400 > 0.92
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 1.2], [-0.1]])
+def test_what_is_no_share_is_refused(values):
+    with pytest.raises(ValueError, match="shares from|no values"):
+        share_interval(values)
+
+
+def test_the_calibration_error_is_the_mean_gap_of_bins():
+    probabilities = np.array([0.1] * 10 + [0.9] * 10)
+    right = np.array([False] * 7 + [True] * 3 + [True] * 9 + [False])
+    # each bin of 10: |0.1 − 0.3| and |0.9 − 0.9|
+    assert calibration_error(probabilities, right, bins=2) == pytest.approx(0.1)
+    assert statistics.quality(probabilities, right)["ece"] >= 0
+    with pytest.raises(ValueError, match="no labels"):
+        calibration_error(np.array([]), np.array([]))

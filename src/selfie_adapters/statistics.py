@@ -131,6 +131,32 @@ def wilson(successes: float, n: float) -> Interval:
     return Interval(share, low, high, round(n))
 
 
+def share_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Mean of shares, one per unit, each from 0 to 1, and a 95 % interval that is valid at 0 and 1.
+
+    Of zeros and ones it is the Wilson interval. Shares that vary less than zeros and ones of the
+    same mean count as more values: Wilson's formula takes n · p(1 − p) / s² in place of n (N. Dean
+    and M. Pagano, "Evaluating Confidence Interval Methods for Binomial Proportions in Clustered
+    Surveys", J. Surv. Stat. Methodol. 3 (2015) 484). Where all are equal, it takes n. `n` of the
+    result is the number of units. Raises ValueError for no values, and for one outside 0 to 1.
+    """
+    shares = np.asarray(values, dtype=np.float64)
+    if not shares.size:
+        raise ValueError("a mean of no values")
+    if shares.min() < 0 or shares.max() > 1 + 1e-9:
+        raise ValueError(f"shares from {shares.min():g} to {shares.max():g}")
+    count, mean, variance = shares.size, float(min(1.0, shares.mean())), float(shares.var())
+    effective = count if variance < 1e-12 else max(count, count * mean * (1 - mean) / variance)
+    found = wilson(mean * effective, effective)
+    return Interval(found.mean, found.low, found.high, count)
+
+
+def share_of(values: Sequence[float | None] | np.ndarray) -> dict[str, Any] | None:
+    """`share_interval` of the values that are there, as JSON values; None where none is."""
+    found = [float(value) for value in values if value is not None]
+    return asdict(share_interval(found)) if found else None
+
+
 @dataclass(frozen=True)
 class PairedTable:
     """Outcomes of two methods on the same units: how many both got right, one alone, neither.
@@ -187,6 +213,19 @@ def unit_weights(units: np.ndarray) -> np.ndarray:
     return 1.0 / counts[inverse]
 
 
+def calibration_error(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error: mean over labels of |predicted − right| of their bin.
+
+    Bins have equal numbers of labels (`reliability`), so none is decided by a handful. Raises
+    ValueError for no labels.
+    """
+    if not right.size:
+        raise ValueError("a calibration error of no labels")
+    found = reliability(probabilities, right, bins)
+    gaps = [one["labels"] * abs(one["predicted"] - one["right"]) for one in found]
+    return float(sum(gaps) / right.size)
+
+
 def reliability(
     probabilities: np.ndarray, right: np.ndarray, bins: int = 10
 ) -> list[dict[str, float]]:
@@ -205,7 +244,8 @@ def reliability(
 
 def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     """How good probabilities of unseen labels are: AUROC (None with one class), Brier score, mean
-    negative log-likelihood in nats, reliability in ten bins; empty without labels."""
+    negative log-likelihood in nats, expected calibration error, reliability in ten bins; empty
+    without labels."""
     if not right.size:
         return {}
     positive, negative = probabilities[right], np.sort(probabilities[~right])
@@ -219,5 +259,6 @@ def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
         "auroc": auroc,
         "brier": float(((probabilities - right) ** 2).mean()),
         "nll": float(-np.log(stated).mean()),
+        "ece": calibration_error(probabilities, right),
         "reliability": reliability(probabilities, right),
     }
