@@ -46,6 +46,11 @@ app.command(
     f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
 )
 app.command(
+    f"{COMMANDS}.report:report",
+    name="report",
+    help="One page for runs of label, train and eval: labels, controls, curves, failures.",
+)
+app.command(
     f"{COMMANDS}.export:export",
     name="export",
     help="A labelling run for spreadsheets, training, Neuronpedia or other programs.",

@@ -1,0 +1,144 @@
+"""Labels of an evaluation, and the worst of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.output import EMPTY, visible
+from selfie_adapters.report.label_table import MARKS, ShownLabel, label_table
+from selfie_adapters.report.pieces import Gallery, Pair, Piece
+
+FAILURES = 24
+_LABELS, _EXAMPLES = "labels.jsonl", "examples.jsonl"
+_Rows = Iterator[dict[str, Any]]
+
+
+def labels(folder: Path, results: Mapping[str, Any], table: str) -> list[Piece]:
+    """The label table of an evaluation whose folder has labels. Raises like `failures`."""
+    file, protocol = folder / _LABELS, results["protocol"]
+    if protocol not in _LABEL_ROWS or not file.is_file():
+        return []
+    rows = (row for _, row in iter_jsonl(file))
+    piece = label_table(
+        table,
+        "Labels",
+        _LABEL_ROWS[protocol](results, rows),
+        "rank" if protocol != "naming" else "confidence",
+        _LABEL_NOTES[protocol],
+    )
+    return [] if piece is None else [piece]
+
+
+def _naming_labels(_results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
+    for row in rows:
+        if row["condition"] != "adapter":
+            continue
+        verdict = row.get("verdict") or "no concept"
+        yield ShownLabel(
+            row["index"],
+            row["generated"],
+            None,
+            row["dataset"],
+            row["name"],
+            verdict,
+            not row["shown"],
+        )
+
+
+def _retrieval_labels(results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
+    own = _own(results)
+    for number, row in enumerate(rows):
+        if row["condition"] not in own:
+            continue
+        rank = row["rank"]
+        verdict = "first" if rank == 1 else "among the first 10" if rank <= 10 else "later"
+        dataset = row["condition"] if len(own) > 1 else ""
+        yield ShownLabel(number, row["label"], rank, dataset, row["topic"], verdict)
+
+
+_LABEL_ROWS = {"naming": _naming_labels, "retrieval": _retrieval_labels}
+_LABEL_NOTES = {
+    "naming": "✓ a name or synonym of the concept, ≈ related (WordNet), ✗ wrong, · no concept.",
+    "retrieval": "Rank of the given topic among all by similarity with the label: ✓ first, "
+    "≈ among the first 10, ✗ later.",
+}
+
+
+def failures(folder: Path, results: Mapping[str, Any]) -> list[Piece]:
+    """The worst labels of an evaluation whose folder has them. Raises KeyError or TypeError for
+    rows of another form."""
+    protocol = results["protocol"]
+    if protocol not in _WORST:
+        return []
+    file, worst, note = _WORST[protocol]
+    if not (folder / file).is_file():
+        return []
+    pairs = worst(results, (row for _, row in iter_jsonl(folder / file)))
+    return [Gallery("Failures", pairs, note)] if pairs else []
+
+
+def _wrong_names(_results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
+    wrong = (
+        row
+        for row in rows
+        if row["condition"] == "adapter" and row["shown"] and row.get("verdict") == "wrong"
+    )
+    return [
+        _failed(row["name"], row["generated"], f"block {row['layer']}")
+        for row in islice(wrong, FAILURES)
+    ]
+
+
+def _highest_losses(_results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
+    worst = heapq.nlargest(FAILURES, rows, key=lambda row: row["trained"])
+    return [
+        Pair(
+            visible(row["label"]),
+            f"{row['trained']:.2f} nats per token",
+            visible(f"on another vector {row['shuffled']:.2f}; {row['adapter']}"),
+        )
+        for row in worst
+    ]
+
+
+def _lowest_ranks(results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
+    own = _own(results)
+    found = (row for row in rows if row["condition"] in own and row["rank"] > 1)
+    worst = heapq.nlargest(FAILURES, found, key=lambda row: row["rank"])
+    return [
+        _failed(
+            row["topic"],
+            row["label"],
+            f"rank {row['rank']:,}; nearest: {row['nearest'][0]['topic']}",
+        )
+        for row in worst
+    ]
+
+
+def _failed(given: str, generated: str, detail: str) -> Pair:
+    return Pair(
+        visible(given), visible(generated) or EMPTY, visible(detail), "wrong", MARKS["wrong"]
+    )
+
+
+def _own(results: Mapping[str, Any]) -> set[str]:
+    """Conditions that are evaluated; the others are controls."""
+    settings = results["settings"]
+    return {*(settings.get("adapters") or ()), *(settings.get("labels") or ())}
+
+
+_WORST: dict[str, tuple[str, Callable[[Mapping[str, Any], _Rows], list[Pair]], str]] = {
+    "naming": (_LABELS, _wrong_names, "The first wrong labels that are shown."),
+    "loss": (
+        _EXAMPLES,
+        _highest_losses,
+        "Given labels with the highest loss through the adapter.",
+    ),
+    "retrieval": (_LABELS, _lowest_ranks, "Labels whose topic has the lowest rank."),
+}
+"""By protocol: the file of its rows, what takes the worst of them, and how."""

@@ -1,0 +1,200 @@
+"""An evaluation as a section of a page: labels, conditions with intervals, failures, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selfie_adapters.errors import ConfigError, DataError, MissingFileError
+from selfie_adapters.evaluation.base import Table, find_protocol, protocol_names
+from selfie_adapters.evaluation.naming.results import position_name
+from selfie_adapters.files import read_json
+from selfie_adapters.output import visible
+from selfie_adapters.report.evaluation_labels import failures, labels
+from selfie_adapters.report.pieces import (
+    Estimate,
+    Facts,
+    Intervals,
+    PageTable,
+    Piece,
+    RunSection,
+    Sentences,
+    TableRow,
+    shown_facts,
+)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of an evaluation. Raises MissingFileError where it has not finished, DataError
+    for something else."""
+    file = folder / "results.json"
+    if not file.is_file():
+        raise MissingFileError(
+            f"{folder}: an evaluation without results.json. Run the same selfie eval command again "
+            "to finish it."
+        )
+    results = read_json(file)
+    if not isinstance(results, dict) or not isinstance(results.get("protocol"), str):
+        raise DataError(f"{file}: not the results of selfie eval. Give another folder.")
+    return results
+
+
+def evaluation_section(folder: Path, name: str, table: str) -> RunSection:
+    """The section of the evaluation in `folder`. table: the label table's name on the page.
+
+    Raises MissingFileError or DataError for a folder without finished results.
+    """
+    results = read_results(folder)
+    try:
+        return _section(folder, results, name, table)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+        if isinstance(error, (DataError, ConfigError)):
+            raise
+        raise DataError(
+            f"{folder / 'results.json'}: not the results of this version's selfie eval "
+            f"{results['protocol']} ({type(error).__name__}: {error!s:.100}). Run the evaluation "
+            "again."
+        ) from error
+
+
+def _section(folder: Path, results: dict[str, Any], name: str, table: str) -> RunSection:
+    protocol, settings = results["protocol"], results["settings"]
+    printed = [*_report(protocol, results)]
+    lines = [visible(one) for one in printed if isinstance(one, str)]
+    pieces: list[Piece] = [*labels(folder, results, table)]
+    pieces += [Sentences(lines, "In short")] if lines else []
+    pieces += failures(folder, results)
+    pieces += _INTERVALS[protocol](results) if protocol in _INTERVALS else []
+    pieces += [_table(one) for one in printed if isinstance(one, Table)]
+    pieces.append(Facts(_facts(folder, results), "How this was made"))
+    model = visible(str(settings.get("model") or ""))
+    return RunSection(name, f"evaluation: {protocol}", model, pieces)
+
+
+def _report(protocol: str, results: dict[str, Any]) -> Iterator[Table | str]:
+    """What `selfie eval` prints; nothing for a protocol of another version."""
+    known = {find_protocol(name).recorded_as or name: name for name in protocol_names()}
+    if protocol in known:
+        yield from find_protocol(known[protocol]).report(results)
+
+
+def _table(one: Table) -> PageTable:
+    """A printed table for the page: the name columns after the first are cells like the others."""
+    rows = [
+        TableRow(visible(row[0]), [visible(cell) for cell in row[1:]], own=row[0] in one.bold)
+        for row in one.rows
+    ]
+    return PageTable(visible(one.title), [*one.columns], rows, visible(one.caption or ""))
+
+
+def _facts(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:
+    def plain(value: Any) -> str | None:
+        if isinstance(value, Mapping):
+            found = ", ".join(
+                f"{key}: {plain(one)}" for key, one in value.items() if one is not None
+            )
+            return found or None
+        if isinstance(value, list):
+            return ", ".join(map(str, value)) or None
+        return None if value is None else str(value)
+
+    settings = {key.replace("_", " "): plain(one) for key, one in results["settings"].items()}
+    versions = plain(results.get("versions"))
+    counts = plain(results.get("counts"))
+    interval = results.get("interval")
+    return shown_facts(
+        {
+            "counts": counts,
+            "intervals": interval,
+            **settings,
+            "versions": versions,
+            "folder": folder,
+        }
+    )
+
+
+def _of(found: Mapping[str, Any], condition: str, own: bool, meaning: str = "") -> Estimate:
+    return Estimate(
+        visible(condition), found["mean"], found["low"], found["high"], own, visible(meaning)
+    )
+
+
+def _loss_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    unit = "loss, nats per token"
+    return [
+        Intervals(
+            f"{visible(cell['adapter'])} on {visible(cell['dataset'])}",
+            unit,
+            [_of(found, name, name == "trained") for name, found in cell["loss"].items()],
+            f"{cell['examples']:,} labels of {cell['vectors']:,} vectors; lower is better.",
+        )
+        for cell in results["cells"]
+    ]
+
+
+def _naming_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    return [
+        Intervals(
+            f"Right or related: {position_name(place['position'])}",
+            "share of labels",
+            [
+                _of(
+                    one["share"]["right or related"],
+                    one["condition"],
+                    one["condition"] == "adapter",
+                    one.get("meaning", ""),
+                )
+                for one in place["conditions"]
+            ],
+        )
+        for place in results["positions"]
+    ]
+
+
+def _recall_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    own = {*results["settings"].get("adapters", ()), *results["settings"].get("labels", ())}
+    rows = [
+        _of(one["recall_at"]["1"], one["condition"], one["condition"] in own, one["meaning"])
+        for one in results["conditions"]
+    ]
+    return [Intervals("Recall at 1", "share of labels that find their topic", rows)]
+
+
+def _detection_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    own = {*results["settings"]["labels"]}
+    rows = [
+        _of(found, one["condition"], one["condition"] in own, one["meaning"])
+        for one in results["conditions"]
+        if (found := one["balanced_accuracy"]) is not None
+    ]
+    return [Intervals("Balanced accuracy of the judge", "share", rows)]
+
+
+def _bridge_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    rows = [
+        _of(found, one["condition"], one["condition"] == results["lead"], one["meaning"])
+        for one in results["conditions"]
+        if (found := one["decoded"]) is not None
+    ]
+    return [Intervals("Questions whose bridge is decoded", "share", rows)]
+
+
+def _scoring_intervals(results: Mapping[str, Any]) -> list[Piece]:
+    rows = [
+        _of(found, name, name == "trained")
+        for name, one in results.get("conditions", {}).items()
+        if (found := one["content"]["auroc"]) is not None
+    ]
+    return [Intervals("AUROC of the latent's activation", "AUROC", rows)] if rows else []
+
+
+_INTERVALS = {
+    "loss": _loss_intervals,
+    "naming": _naming_intervals,
+    "retrieval": _recall_intervals,
+    "taboo": _recall_intervals,
+    "detection": _detection_intervals,
+    "bridge": _bridge_intervals,
+    "scoring": _scoring_intervals,
+}
