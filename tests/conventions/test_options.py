@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from selfie_adapters.cli import app
-from selfie_adapters.commands.options import Json, Overwrite, walk
+from selfie_adapters.commands.flags import walk
+from selfie_adapters.commands.options import Json, Overwrite
 
 SHARED = {"json": Json, "overwrite": Overwrite}
 
