@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -78,6 +80,18 @@ def test_a_confidence_lands_beside_the_adapter_with_what_it_was_fitted_on(
     shown = capsys.readouterr().out
     assert f"{right} of {COUNT} labels are right" in shown
     assert "zero: 0 of 1 shown" in shown or "zero: 1 of 1 shown" in shown
+
+
+def test_json_is_all_that_is_printed(golden_dir, adapter, written, tmp_path, capsys):
+    vectors, labels = written
+    middle = sorted(label.gain for label in labels)[COUNT // 2]
+    known = [label.text if label.gain >= middle else "something else" for label in labels]
+    source = training_file(tmp_path / "d.json", vectors, [text or "blank" for text in known])
+    run(source, golden_dir, adapter, precision=0.8, control_rate=1.0, json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found.pop("file") == str(tmp_path / "a.confidence.json")
+    assert found == json.loads((tmp_path / "a.confidence.json").read_text())
 
 
 def test_labels_that_are_all_wrong_cannot_calibrate(golden_dir, adapter, written, tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from selfie_adapters.commands.options import Json
-from selfie_adapters.output import json_line, visible
+from selfie_adapters.commands.printing import print_json, rich_table
 
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter
@@ -44,19 +45,12 @@ def show(file: str, *, json: Json = False) -> None:
     path = find_adapter_file(file)
     facts = describe(load_adapter(path), path)
     if json:
-        sys.stdout.write(json_line(facts) + "\n")
+        print_json([facts])
         return
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows(facts):
-        table.add_row(name, Text(visible(value)))  # Text: [brackets] in a template are no markup
-    Console().print(table)
+    Console().print(
+        rich_table(("", ""), rows(facts), show_header=False, box=None, padding=(0, 2, 0, 0))
+    )
 
 
 def describe(adapter: Adapter, path: Path) -> dict[str, Any]:

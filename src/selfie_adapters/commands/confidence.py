@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import options
+from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.labelling import ConfidenceSettings
 from selfie_adapters.extras import require_extra
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @options(ConfidenceSettings)
-def fit(settings: ConfidenceSettings, *, out: str | None = None) -> None:
+def fit(settings: ConfidenceSettings, *, out: str | None = None, json: Json = False) -> None:
     """Label held-out vectors whose labels are known, and learn when to believe a label.
 
     A label is right if it is one of the vector's own labels, ignoring case and whitespace. Each
@@ -43,7 +44,7 @@ def fit(settings: ConfidenceSettings, *, out: str | None = None) -> None:
     run = settings.label_settings(limit=None)
     check_inputs(model=run.model, device=run.device, adapters=[run.adapter])
     source = open_source(run)
-    console = Console()
+    console = Console(quiet=json)
     with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=None)
         worker = ShardWorker(run, source)
@@ -62,9 +63,10 @@ def fit(settings: ConfidenceSettings, *, out: str | None = None) -> None:
         from selfie_adapters.report.figures import reliability_diagram
 
         write_text(settings.figure, reliability_diagram(fitted.measured["reliability"]))
-    for line in _summary(fitted):
-        console.print(line, highlight=False, markup=False)
-    console.print(f"confidence: {path}", highlight=False, markup=False)
+    if json:
+        print_json([{"file": str(path), **fitted.fields()}])
+    for line in (*_summary(fitted), f"confidence: {path}"):
+        print_line(line, console)
 
 
 def _summary(fitted: Confidence) -> Iterator[str]:

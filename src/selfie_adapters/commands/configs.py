@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from selfie_adapters.commands.options import Json
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.files import find_config, shipped_configs
 from selfie_adapters.files import existing_file
-from selfie_adapters.output import json_line
 
 
 def configs(name: str | None = None, /, *, json: Json = False) -> None:
@@ -26,12 +24,11 @@ def configs(name: str | None = None, /, *, json: Json = False) -> None:
         return
     rows = [{"name": name, "about": _about(file)} for name, file in shipped_configs().items()]
     if json:
-        sys.stdout.write("".join(f"{json_line(row)}\n" for row in rows))
+        print_json(rows)
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        line = f"{row['name']:{width}}  {row['about']}".rstrip()
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(f"{row['name']:{width}}  {row['about']}".rstrip())
 
 
 def _about(file: Path) -> str:

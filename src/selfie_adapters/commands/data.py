@@ -6,11 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from selfie_adapters.commands.options import Json
-from selfie_adapters.output import json_line, visible
+from selfie_adapters.commands.printing import print_json, print_line, rich_table
 
 if TYPE_CHECKING:
     from selfie_adapters.dataset.inspection import Inspection, SectionSummary, Spread
@@ -32,7 +30,7 @@ def inspect(file: str, *, json: Json = False) -> None:
 
     found = inspect_file(file)
     if json:
-        print(json_line(found.as_dict()))  # noqa: T201
+        print_json([found.as_dict()])
     else:
         _print(found)
     if found.problems:
@@ -53,15 +51,12 @@ def fetch(name: str, *, out: str = ".") -> None:
 
     path, fetched = fetch_published(name, out)
     what = "fetched" if fetched else "already there"
-    Console().print(
-        f"{what}, SHA-256 as expected: {path}", highlight=False, markup=False, soft_wrap=True
-    )
+    print_line(f"{what}, SHA-256 as expected: {path}")
 
 
 def _print(found: Inspection) -> None:
     console = Console()
     for section in found.sections:
-        table = Table(title=escape(visible(section.name)), show_header=False, title_justify="left")
         rows = [
             (
                 "vectors",
@@ -78,15 +73,13 @@ def _print(found: Inspection) -> None:
                 or "none",
             ),
         ]
-        for key, value in rows:
-            table.add_row(key, escape(visible(value)))
-        console.print(table)
+        console.print(rich_table(("", ""), rows, section.name, show_header=False))
     for problem in found.problems[:_SHOWN]:
-        console.print(f"[red]✗[/] {escape(visible(str(problem)))}", highlight=False, soft_wrap=True)
+        print_line(f"✗ {problem}", console, "red")
     if len(found.problems) > _SHOWN:
-        console.print(f"[red]… and {len(found.problems) - _SHOWN} more[/]", highlight=False)
+        print_line(f"… and {len(found.problems) - _SHOWN} more", console, "red")
     if not found.problems:
-        console.print("[green]✓[/] nothing is wrong", highlight=False)
+        print_line("✓ nothing is wrong", console, "green")
 
 
 def _splits(section: SectionSummary) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from selfie_adapters.commands.options import Overwrite, options
+from selfie_adapters.commands.printing import print_line
 from selfie_adapters.config.splitting import SplitFileSettings
-from selfie_adapters.output import visible
 
 _SHOWN = 20
 
@@ -37,13 +37,13 @@ def check(file: str) -> None:
     if not wrong:
         labels = sum(section.labels for section in found.sections)
         width = found.sections[0].d_model
-        _say(console, f"will train: {labels} labels, vectors of width {width}")
+        print_line(f"will train: {labels} labels, vectors of width {width}", console)
         return
     for problem in wrong[:_SHOWN]:
-        _say(console, problem)
+        print_line(problem, console)
     if len(wrong) > _SHOWN:
-        _say(console, f"… and {len(wrong) - _SHOWN} more")
-    _say(console, f"will not train: {len(wrong)} problems in {file}")
+        print_line(f"… and {len(wrong) - _SHOWN} more", console)
+    print_line(f"will not train: {len(wrong)} problems in {file}", console)
     sys.exit(1)
 
 
@@ -59,7 +59,7 @@ def merge(*files: Path, out: Path, overwrite: Overwrite = False) -> None:
     """
     from selfie_adapters.dataset.editing import merge_files
 
-    _say(Console(), str(merge_files(files, out, overwrite)))
+    print_line(str(merge_files(files, out, overwrite)))
 
 
 @options(SplitFileSettings)
@@ -76,7 +76,7 @@ def split(
     from selfie_adapters.dataset.editing import split_file
 
     path = split_file(settings.file, settings.val_fraction, settings.seed, out, overwrite)
-    _say(Console(), str(path))
+    print_line(str(path))
 
 
 def convert(file: Path, *, overwrite: Overwrite = False) -> None:
@@ -90,8 +90,4 @@ def convert(file: Path, *, overwrite: Overwrite = False) -> None:
     from selfie_adapters.dataset.editing import convert_file
 
     for path in convert_file(file, overwrite):
-        _say(Console(), str(path))
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+        print_line(str(path))

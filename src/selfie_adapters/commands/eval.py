@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json
 from selfie_adapters.config.evaluation import settings_of_protocols
 from selfie_adapters.config.reading import Section
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files import read_json, user_path
-from selfie_adapters.output import json_line
 
 
 def _command(name: str, kind: type[Section]) -> Callable[..., None]:
@@ -45,7 +44,7 @@ def _command(name: str, kind: type[Section]) -> Callable[..., None]:
         folder = _folder(settings, config, out, name)
         run_protocol(find_protocol(name), settings, folder, Console(quiet=json))
         if json:
-            sys.stdout.write(f"{json_line(read_json(folder / 'results.json'))}\n")
+            print_json([read_json(folder / "results.json")])
 
     summary = (kind.__doc__ or "").partition("\n\n")[0]
     command.__doc__ = (command.__doc__ or "").replace("{summary}", summary)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.eval_running import print_report
 from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json, print_line, print_report
 from selfie_adapters.config.published import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.base import Table
@@ -37,7 +35,6 @@ from selfie_adapters.evaluation.published.labels import (
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
 from selfie_adapters.evaluation.retrieval.lookup import report_conditions
 from selfie_adapters.evaluation.retrieval.targets import entries_of
-from selfie_adapters.output import visible
 from selfie_adapters.sources import open_topics
 from selfie_adapters.statistics import bootstrap_mean
 
@@ -95,8 +92,7 @@ def published(settings: PublishedSettings, *files: str, json: Json = False) -> N
                 for scale, one in scored.items()
             ]
     if json:
-        for row in rows:
-            sys.stdout.write(json_module.dumps(row, ensure_ascii=False) + "\n")
+        print_json(rows)
         return
     _print(Console(), rows)
 
@@ -154,9 +150,6 @@ def _retrieval(file: str, score: RetrievalScore) -> dict[str, Any]:
 
 
 def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    def line(text: str) -> None:
-        console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
-
     scored = [row for row in rows if "mean_max_hit_rate" in row]
     if scored:
         names = [", ".join(Path(file).name for file in row["files"]) for row in scored]
@@ -179,20 +172,22 @@ def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         print_report(console, table)
     for row in rows:
         if row.get("missing_shards"):
-            line(
+            print_line(
                 f"{row['files'][0]}: {row['missing_shards']} shards of its evaluation are not given"
             )
         if row.get("mode") == "label_generation_only":
-            line(f"{', '.join(row['files'])}: {row['labels']} labels, no conversations to score")
+            print_line(
+                f"{', '.join(row['files'])}: {row['labels']} labels, no conversations to score"
+            )
         elif "scales" in row:
             listed = ", ".join(f"{scale:g}" for scale in row["scales"])
-            line(
+            print_line(
                 f"{row['file']}: {row['labels']} labels of {row['latents']} latents at scales "
                 f"{listed}. To look them up among topics, give --metadata and --topics."
             )
         elif isinstance(row.get("mean_reciprocal_rank"), float):
             recalls = ", ".join(f"@{k} {100 * v:.2f} %" for k, v in row["recall_at"].items())
-            line(
+            print_line(
                 f"{row['file']}, {row['name']}: {row['labels']} labels, recall {recalls}, "
                 f"mean reciprocal rank {row['mean_reciprocal_rank']:.4f}"
             )

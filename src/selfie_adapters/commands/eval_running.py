@@ -7,20 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from selfie_adapters.commands.checking import check_inputs
+from selfie_adapters.commands.printing import print_line, print_report
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.errors import MissingExtraError
-from selfie_adapters.evaluation.base import Protocol, Published, Table
+from selfie_adapters.evaluation.base import Protocol, Published
 from selfie_adapters.evaluation.naming.results import naming_panels
 from selfie_adapters.evaluation.published.bridge import TranslatedBridge
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import write_text
-from selfie_adapters.output import visible
 from selfie_adapters.report.bridge_page import write_bridge_page, write_question_heat_map
 from selfie_adapters.report.figures import loss_matrix, naming_by_block
 
@@ -42,7 +39,7 @@ def run_protocol(
     if name == "bridge":
         require_extra("report", "selfie eval bridge")
     if published is not None and published.ignored:
-        _line(console, f"keys without a meaning here: {', '.join(published.ignored)}")
+        print_line(f"keys without a meaning here: {', '.join(published.ignored)}", console)
     with steps_shown(console) as progress:
         path = protocol.run(settings, folder, progress=progress)
     results = json.loads(path.read_text(encoding="utf-8"))
@@ -50,7 +47,7 @@ def run_protocol(
         print_report(console, one)
     if name in FIGURES:
         try:
-            _line(console, FIGURES[name](folder, results))
+            print_line(FIGURES[name](folder, results), console)
         except MissingExtraError as error:
             console.print(f"no figure: {error}", style="yellow", highlight=False, markup=False)
     if published is not None:
@@ -59,31 +56,8 @@ def run_protocol(
             files.append(published.file(folder, "heatmap_q{}.png"))
             write_question_heat_map(files[-1], published.row(folder))
         for file in files:
-            _line(console, f"published format: {file}")
-    _line(console, f"results: {path}")
-
-
-def print_report(console: Console, one: Table | str) -> None:
-    """Print a table, or a line, that `Protocol.report` yields."""
-    if isinstance(one, str):
-        _line(console, one)
-        return
-    looks: dict[str, Any] = {}
-    if one.narrow:
-        looks = {"box": box.SIMPLE, "pad_edge": False, "collapse_padding": True}
-    table = RichTable(title=one.title or None, caption=one.caption, **looks)
-    for number, heading in enumerate(one.columns):
-        justify = "left" if number < one.names else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
-    for row in one.rows:
-        style = "bold" if row[0] in one.bold else ""
-        names = [escape(visible(cell)) for cell in row[: one.names]]
-        table.add_row(*names, *map(escape, row[one.names :]), style=style)
-    console.print(table)
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
+            print_line(f"published format: {file}", console)
+    print_line(f"results: {path}", console)
 
 
 def _bridge(folder: Path, results: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from selfie_adapters.commands.options import Overwrite, options
+from selfie_adapters.commands.printing import print_line
 from selfie_adapters.config.sae import LabelFileSettings, SaeSettings
 from selfie_adapters.config.topics import TopicOptions
 from selfie_adapters.config.writing import TopicWritingSettings
-from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
     from selfie_adapters.chat.costs import Cost
@@ -153,4 +153,4 @@ def _print_cost(console: Console, what: str, cost: Cost, settings: WriterSetting
 
 def _print(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
-        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+        print_line(line, console)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.options import Json
-from selfie_adapters.output import visible
+from selfie_adapters.commands.printing import print_json, print_line
 
 if TYPE_CHECKING:
     from selfie_adapters.sources.sae.registry import RegisteredSae
@@ -38,18 +37,18 @@ def list_saes(
 
     found = search_registry(words, model, labelled)
     if json:
-        print(json_module.dumps([_row(entry) for entry in found]))  # noqa: T201
+        print_json(_row(entry) for entry in found)
         return
     console = Console()
     if not found:
-        console.print("no SAE matches; fewer words find more", highlight=False)
+        print_line("no SAE matches; fewer words find more", console)
         return
     _print_columns(console, _by_sae(found) if len(found) <= _SHOWN else _by_release(found))
     with_labels = sum(entry.neuronpedia_id is not None for entry in found)
     releases = len({entry.release for entry in found})
-    console.print(
+    print_line(
         f"{len(found)} SAEs in {releases} releases, {with_labels} with a Neuronpedia source",
-        highlight=False,
+        console,
     )
 
 
@@ -86,6 +85,4 @@ def _print_columns(console: Console, rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        line = "  ".join(cells).rstrip()
-        style = "bold" if number == 0 else None
-        console.print(visible(line), style=style, markup=False, highlight=False, soft_wrap=True)
+        print_line("  ".join(cells).rstrip(), console, "bold" if number == 0 else None)

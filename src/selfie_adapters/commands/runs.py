@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from typing import Any
 
 from selfie_adapters.commands.options import Json
-from selfie_adapters.output import visible
+from selfie_adapters.commands.printing import print_json, print_table
 
 
 def runs(folder: str = "runs", /, *, json: Json = False) -> None:
@@ -22,8 +20,7 @@ def runs(folder: str = "runs", /, *, json: Json = False) -> None:
 
     found = [run.as_dict() for run in find_runs(folder)]
     if json:
-        for run in found:
-            sys.stdout.write(json_module.dumps(run, ensure_ascii=False) + "\n")
+        print_json(found)
         return
     rows = [
         (
@@ -38,7 +35,7 @@ def runs(folder: str = "runs", /, *, json: Json = False) -> None:
         for run in found
     ]
     titles = ("run", "adapter", "steps", "best loss", "at step", "model", "data")
-    _table(f"{len(rows)} runs in {folder}", titles, rows)
+    print_table(titles, rows, f"{len(rows)} runs in {folder}")
 
 
 def compare(a: str, b: str, /, *, json: Json = False) -> None:
@@ -55,20 +52,21 @@ def compare(a: str, b: str, /, *, json: Json = False) -> None:
 
     found = compare_runs(read_run(a), read_run(b))
     if json:
-        sys.stdout.write(json_module.dumps(found.as_dict(), ensure_ascii=False) + "\n")
+        print_json([found.as_dict()])
         return
     config = [(key, *map(str, values)) for key, values in found.config.items()]
     best = [(run.best or (None, None)) for run in (found.a, found.b)]
-    _table("configuration", ("key", a, b), config)
+    print_table(("key", a, b), config, "configuration")
     _curve("validation loss", "step", a, b, found.validation)
     _curve("training loss, means up to each step", "up to step", a, b, found.training)
     losses = [_number(loss) for _, loss in best]
-    _table("lowest validation loss", ("", a, b), [("loss", *losses), ("at step", *_steps(best))])
+    lowest = [("loss", *losses), ("at step", *_steps(best))]
+    print_table(("", a, b), lowest, "lowest validation loss")
 
 
 def _curve(title: str, first: str, a: str, b: str, rows: list[tuple[int, float, float]]) -> None:
     shown = [(step, f"{x:.4f}", f"{y:.4f}", f"{y - x:+.4f}") for step, x, y in rows]
-    _table(title, (first, a, b, "second - first"), shown)
+    print_table((first, a, b, "second - first"), shown, title)
 
 
 def _steps(best: list[tuple[Any, Any]]) -> list[str]:
@@ -77,18 +75,3 @@ def _steps(best: list[tuple[Any, Any]]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(str(value))) for value in row))
-    Console().print(table)
-    if not rows:
-        Console().print("  none", style="dim")

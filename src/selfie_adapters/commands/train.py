@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.options import Given, Json, Overwrite, options
+from selfie_adapters.commands.printing import print_json, print_line, rich_table
 from selfie_adapters.config import TrainConfig, load_config
 from selfie_adapters.config.commented import commented
 from selfie_adapters.errors import ConfigError, MissingExtraError
@@ -130,20 +130,14 @@ def _draw(folder: Path, console: Console) -> None:
 
 def _print_losses(found: Validation, what: str, json: bool) -> None:
     if json:
-        sys.stdout.write(json_module.dumps({"adapter": what, **found.row()}) + "\n")
+        print_json([{"adapter": what, **found.row()}])
         return
-    from rich.table import Table
-
-    table = Table(title=f"{what}, {found.examples} held-out examples", title_justify="left")
-    table.add_column("condition")
-    table.add_column("loss, nats per token", justify="right")
-    table.add_row("trained, all examples", f"{found.loss:.4f}")
-    for name, loss in found.controls.items():
-        table.add_row(f"{name}, {found.control_examples} examples", f"{loss:.4f}")
-    console = Console()
-    console.print(table)
-    if found.bias_share is not None:
-        console.print(
-            f"the bias alone explains {found.bias_share:.1%} of the improvement over the identity",
-            highlight=False,
-        )
+    rows = [("trained, all examples", f"{found.loss:.4f}")]
+    rows += [
+        (f"{name}, {found.control_examples} examples", f"{loss:.4f}")
+        for name, loss in found.controls.items()
+    ]
+    title = f"{what}, {found.examples} held-out examples"
+    Console().print(rich_table(("condition", "loss, nats per token"), rows, title, names=1))
+    if (share := found.bias_share) is not None:
+        print_line(f"the bias alone explains {share:.1%} of the improvement over the identity")
