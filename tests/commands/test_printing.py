@@ -7,7 +7,8 @@ import json
 
 from rich.console import Console
 
-from selfie_adapters.commands.printing import print_json, print_line, print_report, print_table
+from selfie_adapters.commands.eval_running import print_report
+from selfie_adapters.commands.printing import print_json, print_line, print_table
 from selfie_adapters.evaluation.base import Table
 
 

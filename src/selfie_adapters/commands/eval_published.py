@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from selfie_adapters.commands.eval_running import print_report
 from selfie_adapters.commands.options import Json, options
-from selfie_adapters.commands.printing import print_json, print_line, print_report
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.published import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.base import Table

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 
 from selfie_adapters.commands.checking import check_inputs
-from selfie_adapters.commands.printing import print_line, print_report
+from selfie_adapters.commands.printing import print_line, rich_table
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.errors import MissingExtraError
-from selfie_adapters.evaluation.base import Protocol, Published
+from selfie_adapters.evaluation.base import Protocol, Published, Table
 from selfie_adapters.evaluation.naming.results import naming_panels
 from selfie_adapters.evaluation.published.bridge import TranslatedBridge
 from selfie_adapters.extras import require_extra
@@ -58,6 +59,21 @@ def run_protocol(
         for file in files:
             print_line(f"published format: {file}", console)
     print_line(f"results: {path}", console)
+
+
+def print_report(console: Console, one: Table | str) -> None:
+    """Print a table, or a line, that `Protocol.report` yields."""
+    if isinstance(one, str):
+        print_line(one, console)
+        return
+    looks: dict[str, Any] = {}
+    if one.narrow:
+        looks = {"box": box.SIMPLE, "pad_edge": False, "collapse_padding": True}
+    console.print(
+        rich_table(
+            one.columns, one.rows, one.title or None, one.caption, one.names, one.bold, **looks
+        )
+    )
 
 
 def _bridge(folder: Path, results: Mapping[str, Any]) -> str:

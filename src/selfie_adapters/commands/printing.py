@@ -12,9 +12,7 @@ from rich.console import Console
 from selfie_adapters.output import json_line, visible
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
-
-    from selfie_adapters.evaluation.base import Table
+    from rich.table import Table
 
 
 def print_json(values: Iterable[Any]) -> None:
@@ -51,13 +49,13 @@ def rich_table(
     names: int | None = None,
     bold: Collection[str] = (),
     **looks: Any,
-) -> RichTable:
+) -> Table:
     """names: how many columns are text; the others are numbers, at the right. None: all are text.
     bold: rows that begin with one of these. looks: further arguments of rich's Table."""
-    from rich.table import Table as RichTable
+    from rich.table import Table
     from rich.text import Text
 
-    table = RichTable(
+    table = Table(
         title=None if title is None else Text(visible(title)),
         caption=None if caption is None else Text(visible(caption)),
         title_justify="left",
@@ -71,20 +69,3 @@ def rich_table(
         style = "bold" if bold and row[0] in bold else ""
         table.add_row(*(Text(visible(str(cell), keep="\n")) for cell in row), style=style)
     return table
-
-
-def print_report(console: Console, one: Table | str) -> None:
-    """Print a table, or a line, that `Protocol.report` yields."""
-    from rich import box
-
-    if isinstance(one, str):
-        print_line(one, console)
-        return
-    looks: dict[str, Any] = {}
-    if one.narrow:
-        looks = {"box": box.SIMPLE, "pad_edge": False, "collapse_padding": True}
-    console.print(
-        rich_table(
-            one.columns, one.rows, one.title or None, one.caption, one.names, one.bold, **looks
-        )
-    )
