@@ -127,11 +127,11 @@ class Labels {
     if (name === "vector") return (this.ranks.vector = Uint32Array.from({ length: this.size }, (_, i) => i));
     if (name === "value") return (this.ranks.value = Float64Array.from(columns.value, (value) => value ?? -Infinity));
     if (name === "mark") return (this.ranks.mark = Uint32Array.from(columns.verdict));
-    const texts = columns[name === "given" ? "given" : "label"].map((text) => (text ?? "").toLowerCase());
-    const places = Array.from(texts.keys()).sort((a, b) => (texts[a] < texts[b] ? -1 : texts[a] > texts[b] ? 1 : a - b));
+    const strings = columns[name === "given" ? "given" : "label"].map((text) => (text ?? "").toLowerCase());
+    const places = Array.from(strings.keys()).sort((a, b) => (strings[a] < strings[b] ? -1 : strings[a] > strings[b] ? 1 : a - b));
     const rank = new Uint32Array(this.size);
     for (let place = 0, number = 0; place < places.length; place++) {
-      if (place && texts[places[place]] !== texts[places[place - 1]]) number = place;
+      if (place && strings[places[place]] !== strings[places[place - 1]]) number = place;
       rank[places[place]] = number;
     }
     return (this.ranks[name] = rank);
@@ -183,8 +183,8 @@ class Labels {
     const verdict = this.verdicts[this.columns.verdict[i]], silent = this.columns.withheld[i] && !this.all;
     const color = { "✓": "right", "≈": "related", "✗": "wrong" }[this.marks[this.columns.verdict[i]]] ?? "silent";
     for (const name of this.names) {
-      const texts = { vector: () => this.vector(i), given: () => this.columns.given[i] ?? "", mark: () => this.marks[this.columns.verdict[i]], generated: () => this.text(i), value: () => this.number(this.columns.value[i]) };
-      const cell = make("span", name === "mark" ? `mark ${color}` : name === "generated" && silent ? "generated silent" : name, texts[name]());
+      const strings = { vector: () => this.vector(i), given: () => this.columns.given[i] ?? "", mark: () => this.marks[this.columns.verdict[i]], generated: () => this.text(i), value: () => this.number(this.columns.value[i]) };
+      const cell = make("span", name === "mark" ? `mark ${color}` : name === "generated" && silent ? "generated silent" : name, strings[name]());
       cell.setAttribute("role", "gridcell");
       if (name === "mark" && verdict) { cell.title = verdict; cell.setAttribute("aria-label", verdict); }
       if (name === "given" || name === "generated") cell.dir = "auto";
