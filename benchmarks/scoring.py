@@ -44,7 +44,7 @@ from selfie_adapters.evaluation.scoring.conversations import (
     requests_for,
     write_conversations,
 )
-from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
+from selfie_adapters.evaluation.scoring.maximum_activations import maximum_activations
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.sampling import row_uniforms
 from selfie_adapters.model import FrozenModel, load_model
@@ -160,10 +160,10 @@ class Ways:
         texts = [groups[0] for groups in written]
         tokens = [tokens_of(self.model, of_label) for of_label in texts]
         owners = [[i] for i, of_label in enumerate(tokens) for _ in of_label]
-        peaks = latent_peaks(
+        maxima = maximum_activations(
             self.model, self.encoder, [one for of in tokens for one in of], torch.tensor(owners)
         )
-        hits = iter(zip((peaks.anywhere > 0).tolist(), (peaks.content > 0).tolist(), strict=True))
+        hits = iter(zip((maxima.anywhere > 0).tolist(), (maxima.content > 0).tolist(), strict=True))
         scores = [[(a[0], c[0]) for a, c in (next(hits) for _ in of)] for of in tokens]
         self.seconds["ours"] = time.perf_counter() - started
         return texts, scores

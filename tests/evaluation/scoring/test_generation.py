@@ -63,7 +63,7 @@ def folder(path):
     return EvaluationFolder(path, "generation scoring", {})
 
 
-def test_rows_hold_peaks_at_the_latent_and_then_at_its_foils(parts, tmp_path):
+def test_rows_hold_maxima_at_the_latent_and_then_at_its_foils(parts, tmp_path):
     model, sae, _ = parts
     rows = folder(tmp_path)
     score_labels(scoring(parts, Writer()), {"training": LABELS}, rows)

@@ -1,4 +1,4 @@
-"""Two latents, one foil each, peaks by hand."""
+"""Two latents, one foil each, activations by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from selfie_adapters.evaluation.scoring.results import auroc, summarize
 
 
 def conversation(own, foil, template=0.0):
-    """Peaks in the content; the template adds to the latent's own."""
+    """MaximumActivations in the content; the template adds to the latent's own."""
     return {"text": "x", "content": [own, foil], "anywhere": [max(own, template), foil]}
 
 

@@ -34,7 +34,7 @@ from selfie_adapters.evaluation.detection.windows import (
 )
 from selfie_adapters.evaluation.folder import digest_of, file_hashes
 from selfie_adapters.evaluation.retrieval.targets import sample
-from selfie_adapters.evaluation.scoring.latent_peaks import check_width
+from selfie_adapters.evaluation.scoring.maximum_activations import check_width
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.inference.sampling import row_seed

@@ -27,7 +27,7 @@ from selfie_adapters.evaluation.scoring.conversations import (
     write_conversations,
 )
 from selfie_adapters.evaluation.scoring.label_groups import LabelSource
-from selfie_adapters.evaluation.scoring.latent_peaks import check_width, latent_peaks
+from selfie_adapters.evaluation.scoring.maximum_activations import check_width, maximum_activations
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 
@@ -87,7 +87,8 @@ class Scoring:
 
 
 class ConversationRow(msgspec.Struct):
-    """A conversation written from a label: an error, or its peaks at the latent and the foils."""
+    """A conversation written from a label: an error, or its maximum activations at
+    the latent and the foils."""
 
     text: str
     error: str | None = None
@@ -99,7 +100,7 @@ class ConversationRow(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.error is None and (self.anywhere is None or self.content is None):
-            raise ValueError("a conversation without an error lacks its peaks")
+            raise ValueError("a conversation without an error lacks its activations")
 
 
 class LabelledRow(msgspec.Struct):
@@ -159,9 +160,9 @@ def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring
         if conversations is None or len(conversations) != expected:
             raise folder.damaged(key, f"does not have {expected} conversations for a label")
         sound = [one for one in conversations if "error" not in one]
-        peaks = [one[where] for one in sound for where in ("anywhere", "content")]
-        if any(len(of) != 1 + scoring.foils.count for of in peaks):
-            raise folder.damaged(key, f"does not have {1 + scoring.foils.count} peaks each")
+        maxima = [one[where] for one in sound for where in ("anywhere", "content")]
+        if any(len(of) != 1 + scoring.foils.count for of in maxima):
+            raise folder.damaged(key, f"does not have {1 + scoring.foils.count} activations each")
 
 
 def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> list[Row]:
@@ -186,7 +187,7 @@ def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> li
                 else:
                     usable.append((place, conversation, tokens))
     _check_writer(scoring.writer, rows, len(usable))
-    _add_peaks(scoring, scoring.encoder, usable)
+    _add_activations(scoring, scoring.encoder, usable)
     return rows
 
 
@@ -205,24 +206,25 @@ def _check_writer(writer: ChatModel, rows: Sequence[Row], usable: int) -> None:
         )
 
 
-def _add_peaks(
+def _add_activations(
     scoring: Scoring,
     encoder: LatentEncoder,
     usable: Sequence[tuple[int, dict[str, Any], ChatTokens]],
 ) -> None:
-    """Put into each conversation its peaks at the latent it was written for, then at the foils."""
+    """Put into each conversation its maximum activations at the latent it was written for,
+    then at the foils."""
     latents, foils = encoder.latents, scoring.foils
     wanted = [
         [latents[place], *(latents[foil] for foil in foils.after(place))] for place, _, _ in usable
     ]
-    peaks = latent_peaks(
+    maxima = maximum_activations(
         scoring.model,
         encoder,
         [tokens for _, _, tokens in usable],
         torch.tensor(wanted, dtype=torch.int64).reshape(len(usable), 1 + foils.count),
         scoring.batch_size,
     )
-    found = zip(usable, peaks.anywhere.tolist(), peaks.content.tolist(), peaks.own, strict=True)
+    found = zip(usable, maxima.anywhere.tolist(), maxima.content.tolist(), maxima.own, strict=True)
     for (_, conversation, tokens), anywhere, content, own in found:
         conversation["tokens"] = len(tokens.ids)
         conversation["content_tokens"] = sum(tokens.content)

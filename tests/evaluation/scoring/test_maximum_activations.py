@@ -4,7 +4,7 @@ import torch
 from selfie_adapters.chat import Message
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.scoring.conversations import ChatTokens, chat_tokens
-from selfie_adapters.evaluation.scoring.latent_peaks import latent_peaks
+from selfie_adapters.evaluation.scoring.maximum_activations import maximum_activations
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import encoder_of
 from tiny import D_MODEL, golden_tokenizer, tiny_network
@@ -21,7 +21,7 @@ def conversations(tokenizer, texts=TEXTS):
     ]
 
 
-def plain_peaks(network, sae, one: ChatTokens, latent: int):
+def plain_maxima(network, sae, one: ChatTokens, latent: int):
     """Alone, without padding, through the whole network; layer L is entry L + 1."""
     with torch.no_grad():
         states = network(torch.tensor([one.ids]), output_hidden_states=True).hidden_states
@@ -32,17 +32,17 @@ def plain_peaks(network, sae, one: ChatTokens, latent: int):
 
 @pytest.mark.parametrize("kind", ["jumprelu", "topk"])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
-def test_peaks_are_those_of_each_conversation_alone(family, kind):
+def test_maximums_are_those_of_each_conversation_alone(family, kind):
     network, tokenizer = tiny_network(family), golden_tokenizer()
     sae = tiny_sae(kind, HOOK, d_in=D_MODEL)
     model = FrozenModel(network, tokenizer, "tiny")
     ready = conversations(tokenizer)
     latents = torch.tensor([[3, 9], [9, 17], [0, D_SAE - 1], [17, 3]])
-    found = latent_peaks(model, encoder_of(sae, range(D_SAE)), ready, latents, batch_size=3)
+    found = maximum_activations(model, encoder_of(sae, range(D_SAE)), ready, latents, batch_size=3)
     assert bool((found.anywhere > found.content).any())  # template tokens do count there
     for row, one in enumerate(ready):
         for column, latent in enumerate(latents[row].tolist()):
-            anywhere, content = plain_peaks(network, sae, one, latent)
+            anywhere, content = plain_maxima(network, sae, one, latent)
             assert float(found.anywhere[row, column]) == pytest.approx(anywhere, rel=1e-3, abs=1e-4)
             assert float(found.content[row, column]) == pytest.approx(content, rel=1e-3, abs=1e-4)
 
@@ -53,8 +53,8 @@ def test_position_0_does_not_count_where_nothing_is_shared():
     ready = [ChatTokens((5, 9, 7), (False, True, False)), ChatTokens((8,), (False,))]
     model = FrozenModel(network, golden_tokenizer(), "tiny")
     latents = torch.arange(D_SAE).expand(2, -1)
-    found = latent_peaks(model, encoder_of(sae, range(D_SAE)), ready, latents)
-    wanted = [[plain_peaks(network, sae, one, i)[0] for i in range(D_SAE)] for one in ready]
+    found = maximum_activations(model, encoder_of(sae, range(D_SAE)), ready, latents)
+    wanted = [[plain_maxima(network, sae, one, i)[0] for i in range(D_SAE)] for one in ready]
     torch.testing.assert_close(found.anywhere, torch.tensor(wanted), rtol=1e-4, atol=1e-5)
     assert not found.anywhere[1].any()  # its one token is position 0
 
@@ -64,14 +64,14 @@ def test_another_width_or_layer_is_refused():
     ready = conversations(model.tokenizer)
     latents = torch.zeros(len(ready), 1, dtype=torch.int64)
     with pytest.raises(DataError, match="width 12; tiny has d_model 32"):
-        latent_peaks(model, encoder_of(tiny_sae("standard", HOOK), [0]), ready, latents)
+        maximum_activations(model, encoder_of(tiny_sae("standard", HOOK), [0]), ready, latents)
     deep = tiny_sae("standard", "blocks.3.hook_resid_post", d_in=D_MODEL)
     with pytest.raises(DataError, match="layer 3; tiny has layers 0 to 2"):
-        latent_peaks(model, encoder_of(deep, [0]), ready, latents)
+        maximum_activations(model, encoder_of(deep, [0]), ready, latents)
 
 
 def test_no_conversations():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     encoder = encoder_of(tiny_sae("standard", HOOK, d_in=D_MODEL), [0])
-    found = latent_peaks(model, encoder, [], torch.empty(0, 3, dtype=torch.int64))
+    found = maximum_activations(model, encoder, [], torch.empty(0, 3, dtype=torch.int64))
     assert found.anywhere.shape == found.content.shape == (0, 3)

@@ -19,7 +19,7 @@ from selfie_adapters.sources.sae.encoder import LatentEncoder
 
 
 @dataclass(frozen=True)
-class Peaks:
+class MaximumActivations:
     """The largest activation of each latent in each conversation: [conversations, latents].
 
     anywhere: over all tokens after position 0, template and special ones too, as published.
@@ -46,14 +46,14 @@ def check_width(model: FrozenModel, encoder: LatentEncoder) -> None:
         )
 
 
-def latent_peaks(
+def maximum_activations(
     model: FrozenModel,
     encoder: LatentEncoder,
     conversations: Sequence[ChatTokens],
     latents: Tensor,
     batch_size: int = 32,
-) -> Peaks:
-    """Peaks of `latents` ([conversations, m], each row its own) in the conversations.
+) -> MaximumActivations:
+    """MaximumActivations of `latents` ([conversations, m], each row its own) in the conversations.
 
     Raises DataError for an SAE of another width.
     """
@@ -62,7 +62,7 @@ def latent_peaks(
     content = torch.zeros(latents.shape)
     own: list[list[float]] = [[] for _ in conversations]
     if not conversations:
-        return Peaks(anywhere, content, own)
+        return MaximumActivations(anywhere, content, own)
     prefix = _Prefix(model, encoder, conversations)
     order = sorted(range(len(conversations)), key=lambda i: len(conversations[i].ids), reverse=True)
     for start in range(0, len(order), batch_size):
@@ -85,9 +85,9 @@ def latent_peaks(
             own[i] = prefix.activations(int(latents[i, 0])) + found[row, : len(suffix), 0].tolist()
         if not prefix.length:
             real[:, 0] = False  # position 0 does not count as published
-        anywhere[rows] = torch.maximum(_largest(found, real), prefix.peaks(latents[rows]))
+        anywhere[rows] = torch.maximum(_largest(found, real), prefix.maxima(latents[rows]))
         content[rows] = _largest(found, spoken)
-    return Peaks(anywhere, content, own)
+    return MaximumActivations(anywhere, content, own)
 
 
 def _largest(found: Tensor, where: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def _largest(found: Tensor, where: Tensor) -> Tensor:
 
 
 class _Prefix:
-    """Template tokens that all conversations begin with, and their peaks, latent by latent."""
+    """Template tokens that all conversations begin with, and their activations by latent."""
 
     def __init__(
         self, model: FrozenModel, encoder: LatentEncoder, conversations: Sequence[ChatTokens]
@@ -116,7 +116,7 @@ class _Prefix:
         """Of one latent at each of the shared tokens."""
         return self._found.get(latent, [])
 
-    def peaks(self, latents: Tensor) -> Tensor:
+    def maxima(self, latents: Tensor) -> Tensor:
         """The largest after position 0, in the shape of `latents`; 0 where there is none."""
         flat = [max(self.activations(i)[1:], default=0.0) for i in latents.flatten().tolist()]
         return torch.tensor(flat).reshape(latents.shape)
