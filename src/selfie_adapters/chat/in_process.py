@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfie_adapters.chat.request import ChatRequest
 from selfie_adapters.errors import PromptError
-from selfie_adapters.inference.continuation import Continuation
+from selfie_adapters.inference.continuation import Continuation, padded_left
 from selfie_adapters.inference.generate import answer_text, generate
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import FrozenModel, SharedPrefix
@@ -126,7 +126,7 @@ class InProcessChat:
         """Every row with the ids of its answer, without the end token, as soon as it ends."""
         model = self._model
         prompts = list(dict.fromkeys(row.ids for row in rows))
-        ids, mask = _padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
+        ids, mask = padded_left([prompt[prefix.length :] for prompt in prompts], prefix.length)
         padded = cache_use(model).branches
         read = Continuation(
             model, ids, prefix.for_batch(len(prompts)), mask=mask if padded else None
@@ -144,17 +144,6 @@ class InProcessChat:
         )
         for row, answer in answers:
             yield rows[row], answer.ids[:-1] if answer.ended else answer.ids
-
-
-def _padded_left(rows: Sequence[Sequence[int]], shared: int) -> tuple[Tensor, Tensor]:
-    """Ids [rows, width], and the mask [rows, shared + width] that hides the padding."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.ones(len(rows), shared + width, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, shared : shared + width - len(row)] = 0
-    return ids, mask
 
 
 def _end_tokens(model: FrozenModel) -> Tensor:

@@ -6,6 +6,7 @@ Where a model's cache cannot be used (`cache_use`), rows are read again from the
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
@@ -104,7 +105,8 @@ class Continuation:
         ids, keep = ids.to(device), keep.to(device)
         self._extend(ids)
         if self._cache is not None:
-            return self._head.logits(keep, True, self._cache, input_ids=ids)[0]
+            masked = self._masked(ids.shape[1])
+            return self._head.logits(keep, True, self._cache, input_ids=ids, **masked)[0]
         whole = torch.zeros_like(self._ids, dtype=torch.bool)
         whole[:, -keep.shape[1] :] = keep
         with self._injected():
@@ -116,14 +118,18 @@ class Continuation:
         return token_losses(logits, targets.to(logits.device))
 
     def _last_logits(self, ids: Tensor, use_cache: bool) -> Tensor:
-        masked = {}
-        if self._mask is not None:
-            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            masked = {"attention_mask": self._mask, "position_ids": positions}
+        masked = self._masked(ids.shape[1])
         logits, self._cache = self._head.logits(
             None, use_cache, self._cache, input_ids=ids, **masked
         )
         return logits
+
+    def _masked(self, tokens: int) -> dict[str, Tensor]:
+        """What hides the padding from a pass over the last `tokens` tokens."""
+        if self._mask is None:
+            return {}
+        positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens:]
+        return {"attention_mask": self._mask, "position_ids": positions}
 
     def _extend(self, new: Tensor) -> None:
         self._ids = torch.cat([self._ids, new], dim=1)
@@ -137,3 +143,17 @@ class Continuation:
             return nullcontext()
         embedding = self._model.embedding
         return injected(embedding, soft.tokens, soft.placeholder_id, soft.sites, self._soft_length)
+
+
+def padded_left(rows: Sequence[Sequence[int]], shared: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids [rows, width], and the mask [rows, shared + width] that hides the padding.
+
+    Distances between tokens are what they are without padding. shared: tokens before all rows.
+    """
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.ones(len(rows), shared + width, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, shared : shared + width - len(row)] = 0
+    return ids, mask

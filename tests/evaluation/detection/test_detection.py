@@ -5,10 +5,12 @@ import torch
 
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
-from selfie_adapters.evaluation.detection.protocol import Detection, read_answer
+from selfie_adapters.evaluation.detection.judging import read_answer
+from selfie_adapters.evaluation.detection.protocol import Detection
 from selfie_adapters.evaluation.detection.windows import read_texts
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.model import load_model
+from selfie_adapters.sources.labels.delphi import read_delphi, read_delphi_scores
 from tiny_sae import tiny_sae
 
 LATENTS = (3, 9, 17, 20)
@@ -110,7 +112,9 @@ def of(results, name):
 
 
 def number(label):
-    return int(label.split()[-1])
+    """The number at the end of a label of the files; -1 for labels that others made."""
+    last = label.split()[-1] if label.startswith("latent") else "-1"
+    return int(last)
 
 
 def test_a_judge_that_knows_is_right_and_shuffled_labels_get_what_they_get_by_hand(
@@ -136,7 +140,7 @@ def test_a_judge_that_knows_is_right_and_shuffled_labels_get_what_they_get_by_ha
             by_latent.setdefault(row["latent"], []).append(right)
     by_hand = sum(sum(one) / len(one) for one in by_latent.values()) / 4
     assert of(results, "mine: shuffled")["balanced_accuracy"]["mean"] == pytest.approx(by_hand)
-    (pair,) = results["comparisons"]
+    pair = results["comparisons"][0]
     assert (pair["first"], pair["second"]) == ("mine", "mine: shuffled")
     assert pair["difference"]["mean"] == pytest.approx(1 - by_hand)
     counts = {}
@@ -222,7 +226,7 @@ def test_what_cannot_be_judged_is_refused(settings, tmp_path, model):
         run(settings(texts=str(tmp_path / "empty.txt")), tmp_path / "d", model, judge)
 
 
-@pytest.mark.parametrize("name", ["windows", "a/b", "mine: shuffled"])
+@pytest.mark.parametrize("name", ["windows", "lens words", "a/b", "mine: shuffled"])
 def test_names_that_rows_are_kept_under_are_refused(settings, name):
     with pytest.raises(ValueError, match="is reserved, or contains /"):
         settings(labels={name: "labels.json"})
@@ -256,3 +260,117 @@ def test_texts_are_lines_or_json_rows(tmp_path):
 )
 def test_answers_are_read_or_all_dropped(text, expected):
     assert read_answer(text, 3) == expected
+
+
+def test_delphis_files_hold_the_same_labels_and_scores(settings, tmp_path, model, truth):
+    judge = FakeJudge(lambda label, text: int("latent" in label and number(label) in truth[text]))
+    results = run(settings(), tmp_path / "r", model, judge)
+    for name in ("mine", "lens words", "top tokens"):
+        folder = tmp_path / "r/delphi" / name.replace(" ", "_")
+        labels = read_delphi(folder / "explanations").labels
+        rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+        assert labels == {r["latent"]: [r["label"]] for r in rows if r["condition"] == name}
+        scores = read_delphi_scores(folder / "scores", "layers.1")["detection"]
+        mean = of(results, name)["balanced_accuracy"]["mean"]
+        assert sum(scores.values()) / len(scores) == pytest.approx(mean)
+    assert not (tmp_path / "r/delphi/mine_shuffled").exists()
+
+
+def test_labels_that_need_no_adapter_are_judged_on_the_same_windows(
+    settings, files, tmp_path, model
+):
+    folder, sae = files
+    results = run(settings(), tmp_path / "r", model, FakeJudge(lambda _label, _text: 1))
+    rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+    by_condition = {
+        name: [r for r in rows if r["condition"] == name]
+        for name in ("mine", "lens words", "top tokens")
+    }
+    shown = [[(r["latent"], r["window"]) for r in of] for of in by_condition.values()]
+    assert shown[0] == shown[1] == shown[2]
+    pairs = {(one["first"], one["second"]) for one in results["comparisons"]}
+    assert {("mine", "lens words"), ("mine", "top tokens")} <= pairs
+    network, tokenizer = model.network, model.tokenizer
+    for row in by_condition["lens words"]:
+        state = sae.W_dec[row["latent"]].detach()
+        with torch.no_grad():
+            best = network.lm_head(network.model.norm(state)).topk(12).indices.tolist()
+        words = dict.fromkeys(tokenizer.decode([token]).strip() for token in best)
+        assert row["label"] == ", ".join([word for word in words if word][:3])
+    # Top tokens: activating tokens of windows that are not among those shown for the latent.
+    for latent in LATENTS:
+        own = [r for r in by_condition["top tokens"] if r["latent"] == latent]
+        judged = {" ".join(r["window"].split()) for r in own}
+        best: dict[str, float] = {}
+        for text in (folder / "texts.txt").read_text().split("\n"):
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            with torch.no_grad():
+                hidden = network(torch.tensor([ids]), output_hidden_states=True).hidden_states
+                values = sae.encode(hidden[2])[0, :, latent].tolist()
+            for start in range(0, len(ids), WINDOW):
+                if " ".join(tokenizer.decode(ids[start : start + WINDOW]).split()) in judged:
+                    continue
+                for token, value in zip(ids[start:], values[start : start + WINDOW], strict=False):
+                    word = tokenizer.decode([token]).strip()
+                    best[word] = max(value, best.get(word, 0.0))
+        for word in own[0]["label"].split(", "):
+            assert best[word] > 0
+
+
+def test_the_judge_of_likelihoods_is_calibrated_on_latents_that_it_does_not_judge(
+    settings, files, tmp_path, model
+):
+    folder, _ = files
+    section = {
+        "metadata": {"dataset_name": "a", "layer": 1, "source": "s", "vector_type": "sae"},
+        "vectors": [
+            {"index": latent, "labels": [f"tea {latent}"], "split": split}
+            for latent, split in ((3, "val"), (5, "val"), (6, "test"), (11, "val"))
+        ],
+    }
+    (folder / "calibration.json").write_text(json.dumps([section]))
+    changes = {
+        "judge_by": "likelihood",
+        "calibration_labels": str(folder / "calibration.json"),
+        "references": 3,
+    }
+    path = Detection.run(settings(**changes), tmp_path / "r", model)
+    results = json.loads(path.read_text())
+    made = {r["key"] for r in read_jsonl(tmp_path / "r/rows.jsonl") if r["key"].startswith("gains")}
+    assert made == {f"gains/{latent}" for latent in (*LATENTS, 5, 11)}  # 3 is judged, 6 is "test"
+    threshold = results["calibration"]["threshold"]
+    for row in read_jsonl(tmp_path / "r/judgements.jsonl"):
+        assert row["answer"] == int(row["gain"] > threshold)
+    assert results["calibration"]["latents"] == 2
+    assert 0 <= of(results, "mine")["auroc"]["mean"] <= 1
+    measures = {one["measure"] for one in results["comparisons"]}
+    assert measures == {"balanced_accuracy", "auroc"}
+    (text,) = [one for one in Detection.report(results) if "likelihoods" in str(one)]
+    assert "chosen on 2 other latents" in text
+    before = (tmp_path / "r/judgements.jsonl").read_bytes()
+    rows = (tmp_path / "r/rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "r/rows.jsonl").write_text("".join(rows[:-2]))
+    Detection.run(settings(**changes), tmp_path / "r", model)
+    assert (tmp_path / "r/judgements.jsonl").read_bytes() == before
+
+
+def test_what_a_judge_of_likelihoods_needs(settings, files, tmp_path, model):
+    folder, _ = files
+    with pytest.raises(ValueError, match="needs calibration_labels"):
+        settings(judge_by="likelihood")
+    own = {"judge_by": "likelihood", "calibration_labels": str(folder / "labels.json")}
+    with pytest.raises(ValueError, match="in this process"):
+        settings(**own, judge={"model": "m", "url": "http://localhost:1/v1"})
+    with pytest.raises(DataError, match="no latent to calibrate the judge on"):
+        Detection.run(settings(**own), tmp_path / "r", model)
+
+
+def test_windows_of_an_earlier_version_are_measured_again(settings, tmp_path, model):
+    judge = FakeJudge(lambda _label, _text: 1)
+    run(settings(), tmp_path / "r", model, judge)
+    rows = [json.loads(line) for line in (tmp_path / "r/rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("top_tokens", None)
+    (tmp_path / "r/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="has no top tokens"):
+        run(settings(), tmp_path / "r", model, judge)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfie_adapters.config.chat import ChatSettings
 from selfie_adapters.config.shared import ModelSettings
 from selfie_adapters.config.types import Count, InFile, NotNegative, Numbers, Seed
+
+RESERVED = ("windows", "calibration", "lens words", "top tokens")
+"""Names of rows, and of conditions that every run has."""
 
 
 class DetectionSettings(ModelSettings):
@@ -30,10 +33,19 @@ class DetectionSettings(ModelSettings):
     """Use an SAE that was trained on other states than this model's."""
     judge: ChatSettings = ChatSettings()
     """The chat model that judges; default: the evaluated model itself."""
+    judge_by: Literal["answers", "likelihood"] = "answers"
+    """answers: the judge is asked and answers 1 or 0 for each window, as in delphi; likelihood: how
+    much more likely the label is after the window than after other windows, for models in this
+    process that are too small to answer; needs calibration_labels."""
+    calibration_labels: InFile | None = None
+    """Label file with the labels of other latents, on which the threshold of judge_by: likelihood
+    is chosen; those of split val, if it has splits."""
+    references: Count = 16
+    """Other windows that the likelihood of a label is compared with."""
     latents: Annotated[list[int] | None, Numbers] = None
     """Latents that are judged; null: those that have a label in every file."""
     limit: Count | None = None
-    """Judge N of them, drawn at random; null: all."""
+    """Judge N of them, sampled at random; null: all. As many at most are used for calibration."""
     windows: Count = 10
     """Windows per latent that activate it, and as many that do not."""
     window: Annotated[int, Field(ge=4, le=4096)] = 32
@@ -54,6 +66,16 @@ class DetectionSettings(ModelSettings):
     @classmethod
     def _names(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if name == "windows" or name.endswith(": shuffled") or "/" in name:
+            if name in RESERVED or name.endswith(": shuffled") or "/" in name:
                 raise ValueError(f"the name {name} is reserved, or contains /")
         return value
+
+    @model_validator(mode="after")
+    def _judge_of_likelihood(self) -> DetectionSettings:
+        if self.judge_by == "answers":
+            return self
+        if self.calibration_labels is None:
+            raise ValueError("judge_by: likelihood needs calibration_labels")
+        if self.judge.url is not None:
+            raise ValueError("judge_by: likelihood needs a judge in this process (no url)")
+        return self

@@ -26,7 +26,8 @@ class ScoringSettings(ModelSettings):
         "label_generator"
     )
     """label_generator: labels by the adapter alongside all controls; label_dataset: the labels of
-    labels_file alone; label_generation_only: labels by the adapter, no conversations."""
+    labels_file alone; label_generation_only: labels by the adapter and of its controls, without
+    conversations."""
 
     model: InFile = "demo"
     """Hub id, local folder, .gguf file, or demo."""
@@ -53,7 +54,8 @@ class ScoringSettings(ModelSettings):
     scaling factors)."""
 
     adapter: InFile | None = None
-    """The adapter file; without one there is no condition that needs it."""
+    """The adapter: a file, or the name of a shipped one such as demo; without one there is no
+    condition that needs it."""
 
     sae_layer: int | None = None
     """Refuse an SAE of another layer than this."""
@@ -159,7 +161,7 @@ class ScoringSettings(ModelSettings):
         written = ["trained", "zero", "random"] if self.adapter is not None else []
         possible = {
             "label_dataset": given,
-            "label_generation_only": [*written[:1], "untrained"],
+            "label_generation_only": [*written, "untrained"],
             "label_generator": [*written, "untrained", *given],
         }[self.evaluation_mode]
         chosen = list(dict.fromkeys(self.conditions or possible))

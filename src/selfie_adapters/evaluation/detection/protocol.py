@@ -1,29 +1,44 @@
 """The detection protocol: a judge who reads a label tells which windows activate the latent.
 
-Detection scoring as in EleutherAI's delphi (https://github.com/EleutherAI/delphi): a chat model is
-shown a label and windows of text, of which half activate the latent, and answers for each whether
-the label fits. Fuzzing: all windows activate it, and in half of them the marked tokens are others
-than those that do. Windows and questions are the same for every file of labels and for labels of
-other latents (shuffled), so that differences are paired.
+Detection scoring as in EleutherAI's delphi (https://github.com/EleutherAI/delphi): a judge is shown
+a label and windows of text, of which half activate the latent, and says for each whether the label
+fits. Fuzzing: all windows activate it, and in half of them the marked tokens are others than those
+that do. Windows and questions are the same for every file of labels, for labels of other latents
+(shuffled), and for labels that need no adapter: the logit lens of the decoder row, and the tokens
+that activate the latent most in windows that the judge does not see. So differences are paired.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from selfie_adapters.chat import ChatRequest, Message
-from selfie_adapters.config.evaluation.detection import DetectionSettings
+from selfie_adapters.config.evaluation.detection import RESERVED, DetectionSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table, percent
+from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.controls import Condition
+from selfie_adapters.evaluation.detection.judging import (
+    LikelihoodJudge,
+    best_threshold,
+    read_answer,
+    request,
+)
+from selfie_adapters.evaluation.detection.labels import read_labels
+from selfie_adapters.evaluation.detection.results import (
+    Judged,
+    Windows,
+    compared,
+    report,
+    scores,
+    table_rows,
+    write_delphi,
+)
 from selfie_adapters.evaluation.detection.windows import (
     Window,
     marked_windows,
@@ -31,42 +46,37 @@ from selfie_adapters.evaluation.detection.windows import (
     read_corpus,
     read_texts,
     sampled_windows,
+    top_tokens,
 )
-from selfie_adapters.evaluation.folder import digest_of, file_hashes
+from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files.json_lines import write_jsonl
+from selfie_adapters.inference.logit_lens import top_lens_words
 from selfie_adapters.inference.sampling import row_seed
-from selfie_adapters.sources.labels.files import read_label_file
+from selfie_adapters.model import load_model
+from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.sources.sae.encoder import open_encoder
-from selfie_adapters.statistics import PairedTable, wilson
 
 TABLE = "judgements.jsonl"
-QUESTIONS = {
-    "detection": "For each passage, decide whether it contains what the description states.",
-    "fuzzing": "In each passage some words are marked with << and >>. For each, decide whether "
-    "the marked words are what the description states.",
-}
-PROMPT = """\
-A description of a feature, and numbered passages. {task} Answer with a list of as many \
-numbers as there are passages: 1 for yes, 0 for no, such as [0, 1, 1].
-
-Description: {label}
-
-{passages}"""
+LENS, TOKENS = RESERVED[-2:]
+LENS_WORDS = 3
 
 
 class DetectionRow(msgspec.Struct):
-    """Windows of a latent ("windows/latent"), or the judge's answers about them under a condition
-    ("condition/latent"): 1 fits, 0 does not, null where the answer could not be used."""
+    """Windows of a latent ("windows/latent") with its top tokens, or the judge's answers about them
+    under a condition ("condition/latent"): 1 fits, 0 does not, null where the answer could not be
+    used; or a gain for each, by the judge of likelihoods."""
 
     windows: list[tuple[str, bool]] | None = None
+    top_tokens: str | None = None
     answers: list[int | None] | None = None
+    gains: list[list[float | None]] | None = None
 
 
 class Detection(Protocol[DetectionSettings]):
-    """It also writes judgements.jsonl: one row per latent, window and condition."""
+    """It also writes judgements.jsonl, one row per latent, window and condition, and delphi/."""
 
     settings_class = DetectionSettings
     row = DetectionRow
@@ -76,247 +86,187 @@ class Detection(Protocol[DetectionSettings]):
         require_extra("sae", "selfie eval detection")
 
     def inputs(self) -> dict[str, str]:
-        """Raises DataError for latents without a label, and for fewer than two."""
+        """Raises DataError as `read_labels` does."""
         settings = self.settings
         self._texts = read_texts(settings.texts)
-        files = {name: read_label_file(path).labels for name, path in settings.labels.items()}
-        everywhere = sorted(set.intersection(*(set(found) for found in files.values())))
-        wanted = everywhere if settings.latents is None else sorted({*settings.latents})
-        for name, found in files.items():
-            if without := [latent for latent in wanted if latent not in found]:
-                raise DataError(
-                    f"latent {without[0]} has no label in {settings.labels[name]}. Remove it from "
-                    "latents."
-                )
-        self._latents: list[int] = sample(wanted, settings.limit, settings.seed)
-        if len(self._latents) < 2:
-            raise DataError(
-                f"{', '.join(settings.labels.values())}: {len(self._latents)} latents with a label "
-                "in every file; at least 2 are needed, so that labels can be shuffled."
-            )
-        self._labels = {
-            name: {latent: found[latent][0] for latent in self._latents}
-            for name, found in files.items()
-        }
+        self._given = read_labels(settings)
         self._encoder = open_encoder(
-            settings.sae, self._latents, settings.force_sae, self.model.device
+            settings.sae, self._given.everyone, settings.force_sae, self.model.device
         )
         check_width(self.model, self._encoder)
-        given = [sorted(labels.items()) for labels in self._labels.values()]
-        return {
-            **file_hashes({"texts": settings.texts}),
-            "labels_digest": digest_of(given),
-            "sae": self._encoder.digest(),
-        }
+        hashes = {**file_hashes({"texts": settings.texts}), **self._given.digests()}
+        return hashes | {"sae": self._encoder.digest()}
 
     def measure(self) -> dict[str, Any]:
         """Raises DataError if fewer than two latents have windows of both kinds."""
         settings = self.settings
         windows = self._windows()
-        judged = {latent: found for latent, found in windows.items() if found}
+        latents = self._given.latents
+        judged = {latent: windows[latent] for latent in latents if windows[latent]}
         if len(judged) < 2:
             raise DataError(
-                f"{settings.texts}: {len(judged)} of {len(windows)} latents have windows that "
-                "activate them and windows that do not; at least 2 are needed. Give more "
+                f"{settings.texts}: {len(judged)} of {len(latents)} latents have windows "
+                "that activate them and windows that do not; at least 2 are needed. Give more "
                 "documents, or another threshold."
             )
-        conditions = list(self._conditions([*judged]))
-        answers = {one.name: self._judge(one, labels, judged) for one, labels in conditions}
-        write_jsonl(self.folder.folder / TABLE, _table(conditions, judged, answers))
-        units = np.array([latent for latent, found in judged.items() for _ in found])
-        right = np.array([one.fits for found in judged.values() for one in found])
-        correct = {
-            name: np.array(
-                [a is not None and bool(a) == fits for a, fits in zip(of, right, strict=True)]
-            )
-            for name, of in answers.items()
-        }
+        conditions = [*self._conditions([*judged])]
+        if settings.judge_by == "answers":
+            found, about = self._answered(conditions, judged)
+        else:
+            found, about = self._by_likelihood(conditions, judged, windows)
+        write_jsonl(self.folder.folder / TABLE, table_rows(found, judged))
+        hookpoint = f"layers.{self._encoder.layer}"
+        for one in found:
+            if not one.condition.shuffles_labels:
+                write_delphi(self.folder.folder, one, judged, settings.task, hookpoint)
         pairs = [(name, f"{name}: shuffled") for name in settings.labels]
+        pairs += [(name, other) for name in settings.labels for other in (LENS, TOKENS)]
         pairs += combinations(settings.labels, 2)
         return {
             "counts": {
                 "texts": len(self._texts),
                 "latents": len(judged),
-                "latents_without_windows": len(windows) - len(judged),
-                "windows": len(right),
+                "latents_without_windows": len(latents) - len(judged),
+                "windows": sum(map(len, judged.values())),
             },
-            "interval": "95 %; shares: Wilson, over latents; differences: paired over latents, "
-            "Newcombe's method 10",
-            "judge": self._judge_model.name,
-            "conditions": [
-                {
-                    "condition": one.name,
-                    "meaning": one.meaning,
-                    **_scores(answers[one.name], right, units),
-                }
-                for one, _ in conditions
-            ],
-            "comparisons": [
-                {
-                    "first": first,
-                    "second": second,
-                    "difference": asdict(
-                        PairedTable.of(correct[first], correct[second], units).difference()
-                    ),
-                }
-                for first, second in pairs
-            ],
+            "interval": f"95 %; shares: Wilson, over latents; {METHOD}",
+            **about,
+            "conditions": [scores(one, judged, settings.seed) for one in found],
+            "comparisons": compared(found, pairs, judged, settings.seed),
         }
 
     def _windows(self) -> dict[int, list[Window]]:
         """The windows of each latent, in the order in which they are shown."""
         rows, settings = self.folder.rows, self.settings
-        missing = [latent for latent in self._latents if f"windows/{latent}" not in rows]
+        latents = self._encoder.latents
+        missing = [latent for latent in latents if f"windows/{latent}" not in rows]
         if missing:
             corpus = read_corpus(self.model, self._encoder, self._texts, settings, self.progress)
             for latent in missing:
-                column = self._latents.index(latent)
-                active, silent = sampled_windows(
+                column = latents.index(latent)
+                some = sampled_windows(
                     corpus, column, settings.windows, settings.threshold, settings.seed
                 )
                 if settings.task == "fuzzing":
-                    found = marked_windows(
-                        self.model, self._encoder, corpus, active, column, settings
-                    )
+                    found = marked_windows(self.model, corpus, some, column, settings)
                 else:
-                    found = plain_windows(self.model, corpus, active, silent)
+                    found = plain_windows(self.model, corpus, some)
                 generator = np.random.default_rng(row_seed(settings.seed, "order", latent))
                 shown = [found[i] for i in generator.permutation(len(found))]
-                row = {"windows": [[one.text, one.fits] for one in shown]}
+                row = {
+                    "windows": [[one.text, one.fits] for one in shown],
+                    "top_tokens": ", ".join(top_tokens(self.model, corpus, some, column)),
+                }
                 self.folder.add(f"windows/{latent}", row)
+        for latent in latents:
+            if rows[f"windows/{latent}"].get("top_tokens") is None:
+                raise self.folder.damaged(f"windows/{latent}", "has no top tokens")
         return {
             latent: [Window(*one) for one in rows[f"windows/{latent}"]["windows"]]
-            for latent in self._latents
+            for latent in latents
         }
 
     def _conditions(self, latents: list[int]) -> Iterator[tuple[Condition, dict[int, str]]]:
         """Every condition with the label that each latent has under it."""
         order: list[int] = shuffle_order(len(latents), self.settings.seed).tolist()
-        for name, labels in self._labels.items():
+        for name, labels in self._given.labels.items():
             yield Condition(name, f"labels of {self.settings.labels[name]}"), labels
-        for name, labels in self._labels.items():
+        meaning = f"the {LENS_WORDS} best tokens of the decoder row's logit lens"
+        decoder = self._encoder.decoder[: len(self._given.latents)]
+        words = zip(
+            self._given.latents, top_lens_words(self.model, decoder, LENS_WORDS), strict=True
+        )
+        yield Condition(LENS, meaning), {latent: ", ".join(found) for latent, found in words}
+        meaning = "the tokens that activate the latent most, in windows that are not judged"
+        rows = self.folder.rows
+        yield (
+            Condition(TOKENS, meaning),
+            {latent: rows[f"windows/{latent}"]["top_tokens"] for latent in latents},
+        )
+        for name, labels in self._given.labels.items():
             meaning = "each latent has another one's label, on the same windows"
             moved = {one: labels[latents[i]] for one, i in zip(latents, order, strict=True)}
             yield Condition(f"{name}: shuffled", meaning, shuffles_labels=True), moved
 
-    def _judge(
-        self, condition: Condition, labels: Mapping[int, str], windows: Mapping[int, list[Window]]
-    ) -> list[int | None]:
-        """The judge's answers about all windows, latent by latent."""
-        settings, answers = self.settings, []
-        self._judge_model = self.chat(settings.judge, self.model)
-        for done, (latent, found) in enumerate(windows.items()):
-            self.progress(condition.name, done, len(windows))
+    def _answered(
+        self, conditions: Sequence[tuple[Condition, Mapping[int, str]]], windows: Windows
+    ) -> tuple[list[Judged], dict[str, Any]]:
+        """The chat model's answers about all windows, and who it is."""
+        settings = self.settings
+        judge = self.chat(settings.judge, self.model)
+        judged = []
+        for condition, labels in conditions:
+            answers: dict[int, list[int | None]] = {}
+            for done, (latent, found) in enumerate(windows.items()):
+                self.progress(condition.name, done, len(windows))
 
-            def make(label: str = labels[latent], found: list[Window] = found) -> list[int | None]:
-                parts = [
-                    found[i : i + settings.shown] for i in range(0, len(found), settings.shown)
-                ]
-                requests = [self._request(label, part) for part in parts]
-                texts = self._judge_model.answer(requests)
-                pairs = zip(texts, parts, strict=True)
-                return [one for text, part in pairs for one in read_answer(text, len(part))]
+                def make(
+                    label: str = labels[latent], found: Sequence[Window] = found
+                ) -> list[int | None]:
+                    parts = [
+                        found[i : i + settings.shown] for i in range(0, len(found), settings.shown)
+                    ]
+                    texts = judge.answer([request(settings, label, part) for part in parts])
+                    pairs = zip(texts, parts, strict=True)
+                    return [one for text, part in pairs for one in read_answer(text, len(part))]
 
-            key = f"{condition.name}/{latent}"
-            answers += self.folder.values(key, "answers", len(found), make)
-        self.progress(condition.name, len(windows), len(windows))
-        return answers
+                key = f"{condition.name}/{latent}"
+                answers[latent] = self.folder.values(key, "answers", len(found), make)
+            self.progress(condition.name, len(windows), len(windows))
+            judged.append(Judged(condition, labels, answers))
+        return judged, {"judge": judge.name}
 
-    def _request(self, label: str, windows: Sequence[Window]) -> ChatRequest:
-        one_line = (" ".join(window.text.split()) for window in windows)
-        passages = "\n".join(f"{number}. {text}" for number, text in enumerate(one_line, start=1))
-        task = QUESTIONS[self.settings.task]
-        asked = PROMPT.format(task=task, label=label, passages=passages)
-        return ChatRequest(
-            (Message("user", asked),),
-            max_tokens=4 * len(windows) + 8,
-            temperature=self.settings.temperature,
-            seed=row_seed(self.settings.seed, label, passages),
-            begun="[",
-        )
+    def _by_likelihood(
+        self,
+        conditions: Sequence[tuple[Condition, Mapping[int, str]]],
+        windows: Windows,
+        everyone: Windows,
+    ) -> tuple[list[Judged], dict[str, Any]]:
+        """Answers made from likelihoods, and how the threshold was chosen.
+
+        Raises DataError if no latent of the calibration has windows.
+        """
+        settings, model = self.settings, self.model
+        others = {latent: everyone[latent] for latent in self._given.calibration}
+        others = {latent: found for latent, found in others.items() if found}
+        if not others:
+            raise DataError(
+                f"{settings.texts}: no latent of {settings.calibration_labels} has windows that "
+                "activate it and windows that do not. Give more documents."
+            )
+        if settings.judge.model is not None:
+            model = load_model(settings.judge.model, device_map=settings.device)
+        self.folder.also_depends_on("chat_weights", weights_digest(model))
+        every = [one for found in others.values() for one in found]
+        references = sample(every, settings.references, settings.seed)
+        judge = LikelihoodJudge(model, settings.task, references)
+        labels = {latent: [self._given.calibration[latent]] for latent in others}
+        labels |= {latent: [of[latent] for _, of in conditions] for latent in windows}
+        gains: dict[int, list[list[float | None]]] = {}
+        for done, latent in enumerate(labels):
+            self.progress("likelihoods", done, len(labels))
+            asked, shown = labels[latent], everyone[latent]
+            gains[latent] = self.folder.values(
+                f"gains/{latent}",
+                "gains",
+                len(asked),
+                lambda asked=asked, shown=shown: judge.gains(shown, asked),
+            )
+        self.progress("likelihoods", len(labels), len(labels))
+        found = {latent: gains[latent][0] for latent in others}
+        threshold, accuracy = best_threshold(found, others)
+        judged = [
+            Judged.above(threshold, condition, of, {one: gains[one][i] for one in windows})
+            for i, (condition, of) in enumerate(conditions)
+        ]
+        calibration = {
+            "latents": len(others),
+            "threshold": threshold,
+            "balanced_accuracy": accuracy,
+            "references": len(references),
+        }
+        return judged, {"judge": model.name, "calibration": calibration}
 
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
-        counts = results["counts"]
-        yield Table(
-            f"{counts['latents']} latents, {counts['windows']} windows (%, 95 % intervals)",
-            ["labels", "balanced accuracy", "recall", "specificity", "precision", "unusable"],
-            [
-                [
-                    one["condition"],
-                    *(percent(one[k]) for k in SCORES),
-                    str(one["unusable_answers"]),
-                ]
-                for one in results["conditions"]
-            ],
-            bold={*results["settings"]["labels"]},
-        )
-        unusable = max(one["unusable_answers"] for one in results["conditions"])
-        if 2 * unusable > counts["windows"]:
-            yield (
-                f"The judge {results['judge']} answers most questions in a form that cannot be "
-                "used, so the scores mean nothing. Name a larger chat model (judge: model, url), "
-                "or show it fewer windows (shown)."
-            )
-        for pair in results["comparisons"]:
-            points = percent(pair["difference"], 1, "+")
-            yield f"{pair['first']} minus {pair['second']}: {points} points of balanced accuracy"
-
-
-SCORES = ("balanced_accuracy", "recall", "specificity", "precision")
-
-
-def read_answer(text: str, count: int) -> list[int | None]:
-    """The answers in a list of 0 and 1 that was begun with "["; all None where it is none of
-    `count` numbers."""
-    inside = text.partition("]")[0].rpartition("[")[2]
-    found = re.findall(r"(?<![\w.])[01](?![\w.])", inside)
-    if len(found) != count or re.search(r"[^\s01,]", inside):
-        return [None] * count
-    return [int(one) for one in found]
-
-
-def _scores(answers: Sequence[int | None], right: np.ndarray, units: np.ndarray) -> dict[str, Any]:
-    """Shares over latents, each the mean over its windows. An answer that could not be used counts
-    as wrong; precision is over the latents that a "yes" was given for."""
-    yes = np.array([answer == 1 for answer in answers])
-    no = np.array([answer == 0 for answer in answers])
-    correct = np.where(right, yes, no)
-    half = {kind: _by_unit(correct[right == kind], units[right == kind]) for kind in (True, False)}
-    both = [(half[True][one] + half[False][one]) / 2 for one in half[True]]
-    shares = {
-        "balanced_accuracy": both,
-        "recall": [*half[True].values()],
-        "specificity": [*half[False].values()],
-        "precision": [*_by_unit(right[yes], units[yes]).values()],
-    }
-    return {
-        **{
-            name: asdict(wilson(sum(found), len(found))) if found else None
-            for name, found in shares.items()
-        },
-        "unusable_answers": sum(answer is None for answer in answers),
-    }
-
-
-def _by_unit(outcomes: np.ndarray, units: np.ndarray) -> dict[int, float]:
-    return {int(one): float(outcomes[units == one].mean()) for one in np.unique(units)}
-
-
-def _table(
-    conditions: Sequence[tuple[Condition, Mapping[int, str]]],
-    windows: Mapping[int, Sequence[Window]],
-    answers: Mapping[str, Sequence[int | None]],
-) -> Iterator[dict[str, Any]]:
-    for condition, labels in conditions:
-        given = iter(answers[condition.name])
-        for latent, found in windows.items():
-            for one in found:
-                yield {
-                    "condition": condition.name,
-                    "latent": latent,
-                    "label": labels[latent],
-                    "window": one.text,
-                    "fits": one.fits,
-                    "answer": next(given),
-                }
+        yield from report(results)

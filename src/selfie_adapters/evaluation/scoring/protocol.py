@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.base import unit_norm
+from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
@@ -169,11 +170,11 @@ def _two_lines(interval: dict[str, Any] | None) -> str:
 def _files(settings: ScoringSettings) -> dict[str, Path]:
     """Files that the results depend on."""
     files = {
-        "adapter": settings.adapter,
         "labels_file": settings.labels_file,
         "vectors": settings.vectors,
     }
-    return {name: existing_file(path) for name, path in files.items() if path is not None}
+    found = {name: existing_file(path) for name, path in files.items() if path is not None}
+    return {"adapter": find_adapter_file(settings.adapter), **found} if settings.adapter else found
 
 
 def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:

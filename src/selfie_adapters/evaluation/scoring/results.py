@@ -17,9 +17,7 @@ from selfie_adapters.evaluation.scoring.generation import Foils
 from selfie_adapters.statistics import bootstrap_mean, interval_of
 
 Where = Literal["anywhere", "content"]
-_Group = list[
-    np.ndarray
-]  # of one conversation: maxima at the latent, at the foils
+_Group = list[np.ndarray]  # of one conversation: maxima at the latent, at the foils
 
 
 @dataclass(frozen=True)
