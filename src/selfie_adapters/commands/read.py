@@ -34,12 +34,11 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     """
     if out is not None:
         require_extra("report", "selfie read --out", "jinja2")
-    from rich.progress import Progress
-
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
     from selfie_adapters.adapters.specialists import adapter_digest
     from selfie_adapters.commands.checking import check_inputs, needed_adapter
+    from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.files import sha256
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.inference.logit_lens import check_lens
@@ -115,7 +114,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
             stack.enter_context(folder_lock(out))
             kept = ReadingFolder(out, plan, record)
         done = {} if kept is None else kept.cells
-        progress = stack.enter_context(Progress(console=console, transient=True))
+        progress = stack.enter_context(progress_bars(console))
         task = progress.add_task("cells", total=plan.n_cells, completed=len(done))
         missing = len(done) < plan.n_cells
         found: list[Cell] = []

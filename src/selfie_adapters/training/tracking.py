@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ class Tracker:
         self._task: TaskID | None = None
         self._total = 0
         self._last_line = time.monotonic()
+        self._began = (0, time.monotonic())  # the steps done when `showing` began, and when
         self.mirrors: list[MirrorThread] = []
 
     @contextmanager
     def showing(self, total: int, title: str, done: int = 0) -> Iterator[None]:
         """Show progress over `total` steps, `done` of them done, while the block runs."""
         self._total = total
+        self._began = (done, time.monotonic())
         if self._console is None or not self._console.is_terminal:
             yield
             return
@@ -83,7 +86,18 @@ class Tracker:
             now = time.monotonic()
             if now - self._last_line > _PLAIN_LINE_EVERY_SECONDS or row["step"] == self._total:
                 self._last_line = now
-                self._console.print(f"step {row['step']}/{self._total}  {status}", highlight=False)
+                left = self._left(row["step"], now)
+                self._console.print(
+                    f"step {row['step']}/{self._total}  {status}{left}", highlight=False
+                )
+
+    def _left(self, step: int, now: float) -> str:
+        """How long the other steps take at the rate of those since `showing`; empty at the end."""
+        first, began = self._began
+        if step <= first or step == self._total:
+            return ""
+        seconds = (self._total - step) * (now - began) / (step - first)
+        return f"  {timedelta(seconds=round(seconds))} left"
 
     def event(self, event: str, line: str, **row: Any) -> None:
         """Something other than a step: written, and shown as a line above the bar."""
