@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from selfie_adapters.commands.label_tables import show_controls, show_labels, show_why
+from selfie_adapters.commands.label_reasons import show_why
+from selfie_adapters.commands.label_tables import show_controls, show_labels
 from selfie_adapters.commands.options import options
 from selfie_adapters.config.labelling import LabelOptions, LabelSettings
 from selfie_adapters.extras import require_extra

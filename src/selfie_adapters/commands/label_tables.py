@@ -1,9 +1,8 @@
-"""What `selfie label` prints: why labels were chosen, how the controls scored, and the labels."""
+"""What `selfie label` prints: how the controls scored, the labels, and what both mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from selfie_adapters.labelling.job import LabelJob
     from selfie_adapters.labelling.rows import LabelRow
 
-_EXPLAINED = 5  # vectors that --explain shows
 _LISTED = 20  # vectors whose labels are listed
+_NAME = 20  # characters of a dataset's name
 
 
 def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
@@ -51,17 +50,17 @@ def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -
     table = Table(title="Labels", box=None, pad_edge=False, title_justify="left")
     known = any(isinstance(row.given, str) for row in rows)
     sure = any(isinstance(row.confidence, float) for row in rows)
-    table.add_column("vector", no_wrap=True, max_width=24)
+    table.add_column("vector", no_wrap=True)
     if known:
-        table.add_column("given", ratio=2, no_wrap=True, min_width=8)
-    table.add_column("generated", ratio=3, no_wrap=True, min_width=12)
+        table.add_column("given", ratio=2, overflow="fold", min_width=8)
+    table.add_column("generated", ratio=3, overflow="fold", min_width=12)
     if known:
         table.add_column("")
     table.add_column("confidence" if sure else "gain", justify="right")
     for row in rows:
         withheld = isinstance(row.withheld, str)
         silent = withheld and not show_withheld
-        name = str(row.index) if not several else f"{row.dataset} {row.index}"
+        name = f"{_cut(row.dataset)} {row.index}" if several else str(row.index)
         text = Text(SILENT if silent else visible(row.label) or EMPTY, "dim" if withheld else "")
         number = row.confidence if sure else row.gain
         shown = f"{number:.2f}" if isinstance(number, float) else ""
@@ -69,6 +68,12 @@ def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -
         given = [Text(visible(row.given) if isinstance(row.given, str) else "")] if known else []
         table.add_row(Text(visible(name)), *given, text, *([equal] if known else []), shown)
     return table
+
+
+def _cut(dataset: object) -> str:
+    """A dataset's name, without its middle where it is long."""
+    text = dataset if isinstance(dataset, str) else ""
+    return text if len(text) <= _NAME else f"{text[: _NAME // 2]}…{text[-(_NAME // 2 - 1) :]}"
 
 
 def show_controls(console: Console, folder: Path) -> None:
@@ -93,33 +98,6 @@ def show_controls(console: Console, folder: Path) -> None:
             cells.append("" if row.concepts is None else f"{row.concepts} of {row.vectors}")
         table.add_row(*cells, _shown(row.example))
     console.print(table)
-
-
-def show_why(console: Console, shard: Path) -> None:
-    """The candidates of the first few vectors, best first, with what ranked them."""
-    from selfie_adapters.labelling.rows import LabelRow, name_text, read_rows
-
-    labelled = (
-        (name, [row for row in rows if isinstance(row, LabelRow)])
-        for name, rows in read_rows(shard).items()
-    )
-    for name, ranked in islice(((name, rows) for name, rows in labelled if rows), _EXPLAINED):
-        table = Table(title=_shown(name_text(name)))
-        headings = ("label", "gain", "log p, vector", "log p, zero")
-        for heading in (*headings, "tokens", "agreement", "margin", "scale"):
-            table.add_column(heading)
-        for row in ranked:
-            table.add_row(
-                _shown(row.label),
-                f"{row.gain:.2f}",
-                f"{row.log_prob:.2f}",
-                f"{row.zero_log_prob:.2f}",
-                str(row.tokens),
-                f"{row.agreement if isinstance(row.agreement, float) else 1:.0%}",
-                f"{row.margin:+.2f}" if isinstance(row.margin, float) else "",
-                f"{row.scale:g}",
-            )
-        console.print(table)
 
 
 def _shown(text: str) -> str:

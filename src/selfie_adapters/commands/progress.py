@@ -112,7 +112,8 @@ class _Lines(Progress):
         if now - self._shown[task_id] < _LINE_EVERY_SECONDS:
             return
         self._shown[task_id] = now
-        print(_line(next(one for one in self.tasks if one.id == task_id)), file=sys.stderr, flush=True)  # noqa: T201
+        (task,) = (one for one in self.tasks if one.id == task_id)
+        print(_line(task), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _line(task: Task) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -60,16 +61,25 @@ def controls_sentence(folder: Path) -> str | None:
     own, random = gains.get("vectors of this run", ()), gains.get("random", ())
     if not own or not random:
         return None
+    return gain_sentence("Vectors of this run", own, random)
+
+
+def gain_sentence(what: str, own: Sequence[float], random: Sequence[float]) -> str:
+    """Whether labels depend on their vectors, by the gains of these and of random directions.
+
+    what: the vectors, as the sentence's subject. own, random: nats per token, one of each vector.
+    """
     if min(len(own), len(random)) < _FEWEST_COMPARED:
         return f"{len(own)} vectors are too few to be compared with random directions."
     # Not paired: a random direction shares nothing but its norm with the vector it was made from.
     found = bootstrap_difference(own, random)
+    counts = f"{len(own)} each" if len(own) == len(random) else f"{len(own)} and {len(random)}"
     return (
-        f"Vectors of this run gain {fmean(own):.2f} nats per token, random directions "
-        f"{fmean(random):.2f}: difference {found} ({len(own)} each, 95 % interval). "
+        f"{what} gain {fmean(own):.2f} nats per token, random directions {fmean(random):.2f}, a "
+        f"difference of {found} ({counts}, 95 % interval): "
         + (
-            "The labels depend on their vectors; given labels show whether they are right."
+            "the labels depend on their vectors."
             if found.above_zero
-            else "These labels say nothing: random directions gain as much."
+            else "these labels say nothing."
         )
     )
