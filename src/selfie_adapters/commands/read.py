@@ -46,6 +46,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model
     from selfie_adapters.model.fingerprint import weights_digest
+    from selfie_adapters.reading.controls import random_control
     from selfie_adapters.reading.folder import ReadingFolder
     from selfie_adapters.reading.means import read_means
     from selfie_adapters.reading.plan import plan_reading
@@ -136,7 +137,13 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
                 kept.append(cells)
             found += cells
             progress.advance(task, len(cells))
-        reading = Reading(plan, tuple(found)) if kept is None else kept.finish()
+        if kept is not None and kept.finished:
+            control = kept.control
+        else:
+            control = random_control(labeller, plan, means, trust, options.max_new_tokens)
+        reading = (
+            Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
+        )
     show_reading(console, reading, options.find, options.show_withheld)
     if out is None:
         console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)

@@ -14,6 +14,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.files import read_json, write_json
 from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
+from selfie_adapters.reading.controls import RandomControl
 from selfie_adapters.reading.plan import ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 
@@ -42,6 +43,10 @@ class ReadingFolder:
         self.settings |= {"layers": list(plan.layers), "positions": list(plan.positions)}
         self._wanted = set(plan.cells())
         self._checked = False
+        self.finished = False
+        """Whether reading.json was there with every cell."""
+        self.control: RandomControl | None = None
+        """That of a finished reading; None where an earlier version wrote it."""
         partial = self.path / CELLS
         self._rows = KeyedRows(
             partial, self._parsed, lambda _, cell: asdict(cell), {"settings": self.settings}
@@ -51,6 +56,7 @@ class ReadingFolder:
         if not partial.exists():
             self.cells = self._of_whole()
             if self.whole:
+                self.finished = True
                 return
         self._rows.replace(self.cells)
         self.cells = self._rows
@@ -66,17 +72,18 @@ class ReadingFolder:
         """Write finished cells; those of a writer killed in the middle are read again later."""
         self._rows.add({(cell.layer, cell.position): cell for cell in cells})
 
-    def finish(self) -> Reading:
+    def finish(self, control: RandomControl | None = None) -> Reading:
         """Write `reading.json` in place of `cells.jsonl`."""
         cells = [self.cells[place] for place in self.plan.cells()]
         content = {
             "settings": self.settings,
             "tokens": [asdict(token) for token in self.plan.tokens],
             "cells": [asdict(cell) for cell in cells],
+            **({} if control is None else {"random": asdict(control)}),
         }
         write_json(self.path / WHOLE, content)
         (self.path / CELLS).unlink(missing_ok=True)
-        return Reading(self.plan, tuple(cells))
+        return Reading(self.plan, tuple(cells), control)
 
     def _parsed(self, row: dict[str, Any], where: str) -> tuple[tuple[int, int], Cell] | None:
         """A row of cells.jsonl; its first one holds the settings."""
@@ -91,14 +98,26 @@ class ReadingFolder:
         if not whole.exists():
             return {}
         match read_json(whole, _REMOVE):
-            case {"settings": settings, "cells": [*rows]}:
+            case {"settings": settings, "cells": [*rows], **more}:
                 self._check(settings)
+                self.control = self._random(more.get("random"), whole)
             case _:
                 raise DataError(
                     f"{whole}: not a reading (settings and cells are expected). {_REMOVE}"
                 )
         cells = [self._cell(row, f"{whole}, cell {n}") for n, row in enumerate(rows, start=1)]
         return {(cell.layer, cell.position): cell for cell in cells}
+
+    def _random(self, found: Any, whole: Path) -> RandomControl | None:
+        try:
+            control = msgspec.convert(found, RandomControl | None)
+        except msgspec.ValidationError as error:
+            raise DataError(
+                f"{whole}: random: not a reading's random control ({error}). {_REMOVE}"
+            ) from error
+        if control is not None and not all(map(math.isfinite, control.gains)):
+            raise DataError(f"{whole}: random: a gain that is not finite. {_REMOVE}")
+        return control
 
     def _cell(self, row: Any, where: str) -> Cell:
         try:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from selfie_adapters.reading.display import reading_table
 from selfie_adapters.reading.means import ReadingMeans, read_means
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading
 from selfie_adapters.reading.repetition import TextSoFar
+
+if TYPE_CHECKING:
+    from selfie_adapters.reading.controls import RandomControl
 
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512
@@ -74,10 +78,14 @@ class Cell:
 
 @dataclass(frozen=True, repr=False)
 class Reading:
-    """A prompt's tokens and the label of every state that was requested."""
+    """A prompt's tokens and the label of every state that was requested.
+
+    control: what random directions are labelled, where that was measured (reading/controls.py).
+    """
 
     plan: ReadingPlan
     cells: tuple[Cell, ...]
+    control: RandomControl | None = None
 
     def __repr__(self) -> str:
         layers, positions = len(self.plan.layers), len(self.plan.positions)
@@ -133,7 +141,7 @@ def read_cells(
                 vectors,
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
-                places=[_place(labeller.adapter, *place, len(plan.tokens)) for place in places],
+                places=[place_of(labeller.adapter, *place, len(plan.tokens)) for place in places],
             )
             yield [
                 _cell(labeller, place, answer, confidence, so_far, word)
@@ -268,7 +276,7 @@ def _cell(
     )
 
 
-def _place(adapter: Adapter, layer: int, position: int, tokens: int) -> Place:
+def place_of(adapter: Adapter, layer: int, position: int, tokens: int) -> Place:
     """Block and kind of position, as far as the adapter has specialists."""
     known = {kind for number, kind in adapter.specialists if number == layer}
     for kind in (str(position - tokens), str(position)):
