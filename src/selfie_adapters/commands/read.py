@@ -141,9 +141,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
             control = kept.control
         else:
             control = random_control(labeller, plan, means, trust, options.max_new_tokens)
-        reading = (
-            Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
-        )
+        reading = Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
     show_reading(console, reading, options.find, options.show_withheld)
     if out is None:
         console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)

@@ -1,4 +1,4 @@
-"""What random directions are labelled in the place of a prompt's states: what gains have to beat."""
+"""Random directions, labelled in the place of a prompt's states: what gains have to beat."""
 
 from __future__ import annotations
 
