@@ -117,9 +117,9 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
 }
 
 
-def save_family(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+def save_family(folder: Path, family: str = "llama", seed: int = 0, **changed: object) -> Path:
     """A language model of `tiny_network` with its tokenizer, as save_pretrained writes it."""
-    return _saved(tiny_network(family, seed), folder)
+    return _saved(tiny_network(family, seed, **changed), folder)
 
 
 def save_causal(folder: Path, kind: str, **options: Any) -> Path:

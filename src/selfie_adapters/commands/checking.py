@@ -10,14 +10,16 @@ from selfie_adapters.errors import ConfigError
 def check_inputs(
     *,
     model: str | None = None,
+    lora: str | None = None,
     device: str | dict[str, int | str] | None = None,
     adapters: Sequence[str | None] = (),
     files: Sequence[str | None] = (),
 ) -> None:
-    """Check the device, the model's path, adapters, and other files; None means not given.
+    """Check the device, the paths of model and LoRA, adapters, and other files.
 
-    Raises ModelError for a device that this machine lacks (it lists those it has) and for a path
-    that is not a model; AdapterError; MissingFileError with the names nearest to it.
+    None means not given. Raises ModelError for a device that this machine lacks (it lists those it
+    has) and for a path that is not a model or LoRA; MissingExtraError for a LoRA without peft;
+    AdapterError; MissingFileError with the names nearest to it.
     """
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.files import existing_file
@@ -36,6 +38,10 @@ def check_inputs(
         from selfie_adapters.model.source import check_path
 
         check_path(model)
+    if lora is not None:
+        from selfie_adapters.model.lora import find_lora
+
+        find_lora(lora)
 
 
 def needed_adapter(adapter: str | None, model: str, command: str) -> str:

@@ -52,18 +52,20 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     """
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
-    from selfie_adapters.model import load_model
+    from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.sources import open_topics
     from selfie_adapters.sources.topics.dataset import topic_files, write_topic_dataset
     from selfie_adapters.sources.topics.frames import read_frames
 
     settings.check()
     topic_files(out, settings, overwrite)  # before the model is loaded
-    check_inputs(model=settings.model, device=settings.device)
+    check_inputs(model=settings.model, lora=settings.lora, device=settings.device)
     read_frames(settings.frames)
     rows = open_topics(settings.source)
     console = Console()
     loaded = load_model(settings.model, settings.dtype, settings.device)
+    if settings.lora is not None:
+        loaded = with_lora(loaded, settings.lora)
     with progress_bars(console) as progress:
         task = progress.add_task("vectors", total=None)
         path = write_topic_dataset(

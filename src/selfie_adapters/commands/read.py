@@ -44,7 +44,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.model import load_model
+    from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.reading.controls import random_control
     from selfie_adapters.reading.folder import ReadingFolder
@@ -61,6 +61,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     adapter = needed_adapter(options.adapter, options.model, "selfie read")
     check_inputs(
         model=options.model,
+        lora=options.lora,
         device=options.device,
         adapters=[adapter],
         files=[options.confidence],
@@ -77,17 +78,18 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         options.placeholder,
     )
     frozen = load_model(options.model, options.dtype, options.device)
+    source = frozen if options.lora is None else with_lora(frozen, options.lora)
     layers = mean_layers(mean) if mean and options.layers is None else options.layers
-    used, warnings = chat_of_reading(frozen, [loaded], options.chat, mean)
+    used, warnings = chat_of_reading(source, [loaded], options.chat, mean)
     console = Console()
     for warning in warnings:
         console.print(visible(warning), style="yellow", highlight=False, markup=False)
-    plan = plan_reading(frozen, options.prompt, layers, options.positions, used, options.special)
+    plan = plan_reading(source, options.prompt, layers, options.positions, used, options.special)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
     if means is not None:
         means.at(plan.positions, len(plan.tokens))  # a token without a mean is refused now
     if options.lens:
-        check_lens(frozen)
+        check_lens(source)
     soft_prompt = adapter_prompt(loaded, frozen.tokenizer, options.template, options.placeholder)
     labeller = Labeller(frozen, loaded, soft_prompt, check=not options.ignore_binding)
     record: dict[str, Any] = {
@@ -107,6 +109,8 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         "template": options.template,
         "placeholder": options.placeholder,
         "lens": options.lens or None,
+        "lora": options.lora,
+        "lora_weights_digest": None if source is frozen else weights_digest(source),
     }
     record |= {key: value for key, value in given.items() if value is not None}
     with contextlib.ExitStack() as stack:
@@ -129,6 +133,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
                 options.max_new_tokens,
                 lambda *c: c in done,
                 options.lens,
+                source,
             )
             if missing
             else ()
@@ -157,6 +162,7 @@ def _facts(record: dict[str, Any], reading: Reading) -> dict[str, str]:
     plan = reading.plan
     return {
         "model": f"{record['model']}, {record['dtype']}",
+        **({"read": f"the model with the LoRA {record['lora']}"} if "lora" in record else {}),
         "adapter": f"{record['adapter']} (SHA-256 {record['adapter_sha256'][:12]}…)",
         "mean subtracted": record["mean"] or "none",
         "chat": plan.chat,

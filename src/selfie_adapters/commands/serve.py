@@ -43,7 +43,13 @@ def serve(settings: ServeSettings) -> None:
     with _listening(settings.host, settings.port) as listener:
         adapters = [*settings.adapter] or [needed_adapter(None, settings.model, "selfie serve")]
         mean = find_mean_file(settings.mean, find_adapter_file(adapters[0]))
-        check_inputs(model=settings.model, device=settings.device, adapters=adapters, files=[mean])
+        check_inputs(
+            model=settings.model,
+            lora=settings.lora,
+            device=settings.device,
+            adapters=adapters,
+            files=[mean],
+        )
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         if token is None and name not in LOOPBACK:
             token = secrets.token_urlsafe(24)
@@ -54,7 +60,7 @@ def serve(settings: ServeSettings) -> None:
         shown = "localhost" if name in ANYWHERE else name
         secret = "" if token is None else f"#token={known or token}"
         address = f"http://{shown}:{listener.getsockname()[1]}/{secret}"
-        console.print(f"reading with {service.model.name}: {address}", highlight=False)
+        console.print(f"reading with {service.source.name}: {address}", highlight=False)
         with advice(lambda: "Run the same command again to start it."):
             _server(app, service).run(sockets=[listener])
 
@@ -75,7 +81,7 @@ def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> 
     from selfie_adapters.adapters.locating import find_adapter_file
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-    from selfie_adapters.model import load_model
+    from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.reading.means import read_means
     from selfie_adapters.reading.read import calibration
     from selfie_adapters.serving.service import ServedAdapter, Service
@@ -85,6 +91,7 @@ def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> 
     template, placeholder = settings.template, settings.placeholder
     trust = [calibration(file, template=template, placeholder=placeholder) for file in files]
     frozen = load_model(settings.model, settings.dtype, settings.device)
+    source = None if settings.lora is None else with_lora(frozen, settings.lora)
     served = [
         ServedAdapter(
             name,
@@ -99,10 +106,10 @@ def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> 
         for name, one, confidence in zip(_names(adapters), loaded, trust, strict=True)
     ]
     if mean is None:
-        return Service(frozen, served)
+        return Service(frozen, served, source=source)
     layers = mean_layers(mean)
     read_means(mean, layers, frozen.d_model)  # a wrong file is refused now, not at a request
-    return Service(frozen, served, (mean, layers))
+    return Service(frozen, served, (mean, layers), source=source)
 
 
 def _names(adapters: list[str]) -> list[str]:

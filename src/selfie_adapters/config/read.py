@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfie_adapters.config.shared import BindingSettings, DisplaySettings, ModelSettings
+from selfie_adapters.config.shared import (
+    BindingSettings,
+    DisplaySettings,
+    LoraSettings,
+    ModelSettings,
+)
 from selfie_adapters.config.types import Chat, Count, InFile, Option
 
 
-class ReadSettings(ModelSettings, BindingSettings, DisplaySettings):
+class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings):
     prompt: Annotated[str, Option(positional=True)]
     """The text to read."""
     adapter: Annotated[InFile | None, Option(default="demo, for the model demo")] = None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfie_adapters.config.shared import BindingSettings, DisplaySettings, ModelSettings
+from selfie_adapters.config.shared import (
+    BindingSettings,
+    DisplaySettings,
+    LoraSettings,
+    ModelSettings,
+)
 from selfie_adapters.config.types import InFile, Option
 
 
-class ServeSettings(ModelSettings, BindingSettings, DisplaySettings):
+class ServeSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings):
     model: InFile = "demo"
     adapter: Annotated[tuple[InFile, ...], Option(default="demo, for the model demo")] = ()
     """Adapter file; give it twice to compare two."""

@@ -33,6 +33,12 @@ class ModelSettings(DeviceSettings):
     """Dtype of the model."""
 
 
+class LoraSettings(Section):
+    lora: InFile | None = None
+    """Folder or hub id of a LoRA (extra peft): states are taken from the model with it merged.
+    Labels are written by the model itself."""
+
+
 class PromptSettings(Section):
     """The prompt whose placeholder each soft token replaces."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from selfie_adapters.config.lists import numbers_of
-from selfie_adapters.config.shared import ModelSettings
+from selfie_adapters.config.shared import LoraSettings, ModelSettings
 from selfie_adapters.config.splitting import SplitSettings
 from selfie_adapters.config.types import Chat, InFile, Numbers, Option
 from selfie_adapters.errors import DataError, nearest
@@ -101,7 +101,7 @@ class TopicSettings(SplitSettings):
             )
 
 
-class TopicOptions(TopicSettings, ModelSettings):
+class TopicOptions(TopicSettings, ModelSettings, LoraSettings):
     """What `selfie prepare topics` takes."""
 
     source: Annotated[InFile, Option(positional=True)]

@@ -1,6 +1,7 @@
 """The frozen language model: loading, soft prompts, injection, shared prefix, capture."""
 
 from selfie_adapters.model.capture import capture
+from selfie_adapters.model.fine_tune import with_lora
 from selfie_adapters.model.fingerprint import bind
 from selfie_adapters.model.injection import injected
 from selfie_adapters.model.loading import FrozenModel, load_model
@@ -16,4 +17,5 @@ __all__ = [
     "capture",
     "injected",
     "load_model",
+    "with_lora",
 ]

@@ -40,7 +40,7 @@ from selfie_adapters.model.text_model import drop_other_towers, is_text_part, te
 from selfie_adapters.model.weights import check_loaded
 
 # Code from a model's repository is never run; without this, transformers asks on the terminal.
-_NO_CODE = {"trust_remote_code": False}
+NO_CODE = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +131,7 @@ def load_model(
     name = str(name_or_path)
     place = resolve_device(device_map)
     chosen_dtype = resolve_dtype(dtype, place, job)
-    with _loading(name):
+    with loading(name):
         source = find_model(name)
         if quantize:
             _check_quantizable(source, quantize)
@@ -139,14 +139,14 @@ def load_model(
             check_peft(source.adapter, source.base)
         if source.gguf is not None:
             source = ModelSource(name, str(dense_folder(source.gguf, chosen_dtype)))
-        tokenizer = AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(**source.tokenizer(), **NO_CODE)
         if embedding_only:
             _check_alone(source)
-            network = embedding_network(source, chosen_dtype, _NO_CODE)
+            network = embedding_network(source, chosen_dtype, NO_CODE)
             return FrozenModel(network, tokenizer, name, source.revision, embedding_only=True)
         network = _network(source, chosen_dtype, place, quantize)
         if source.adapter is not None:
-            network = merged(network, source.adapter)
+            network = merged(network, source.adapter, source.base)
     if source.adapter == source.base:
         name = f"{source.base} with the adapter in it"
     elif source.adapter is not None:
@@ -161,7 +161,7 @@ def _network(
     quantize: Literal["8bit", "4bit"] | None,
 ) -> PreTrainedModel:
     """The base model of `source`, complete."""
-    options: dict[str, Any] = {"dtype": dtype, "device_map": place, **_NO_CODE}
+    options: dict[str, Any] = {"dtype": dtype, "device_map": place, **NO_CODE}
     if is_cpu(place):
         # Rows here are some 30 tokens; on CPUs the fused kernel is slower than plain matmuls at
         # that length (docs/benchmarks.md).
@@ -172,7 +172,7 @@ def _network(
         options["revision"] = source.revision
     with base_alone(source.base) if source.adapter == source.base else nullcontext() as view:
         base = view or source.base
-        config = AutoConfig.from_pretrained(base, revision=source.revision, **_NO_CODE)
+        config = AutoConfig.from_pretrained(base, revision=source.revision, **NO_CODE)
         network, info = text_model_class(config, source.base).from_pretrained(
             base,
             output_loading_info=True,
@@ -219,13 +219,13 @@ def _quantization(bits: Literal["8bit", "4bit"], dtype: torch.dtype) -> BitsAndB
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, without its weights. Raises ModelError like `load_model`."""
     name = str(name_or_path)
-    with _loading(name):
+    with loading(name):
         source = find_model(name, weights=False)
-        return AutoTokenizer.from_pretrained(**source.tokenizer(), **_NO_CODE)
+        return AutoTokenizer.from_pretrained(**source.tokenizer(), **NO_CODE)
 
 
 @contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
+def loading(name: str) -> Iterator[None]:
     """Inside, the libraries are silent and their errors become a ModelError."""
     with quiet_loading():
         try:

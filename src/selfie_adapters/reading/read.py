@@ -111,18 +111,21 @@ def read_cells(
     max_new_tokens: int = MAX_NEW_TOKENS,
     done: Callable[[int, int], bool] = lambda _layer, _position: False,
     lens: bool = False,
+    source: FrozenModel | None = None,
 ) -> Iterator[list[Cell]]:
     """The plan's cells, batch by batch, greedily labelled; stop iterating and the work stops.
 
     mean: of the plan's layers, subtracted from every state according to its layer and kind of
     position. done: cells (layer, position) for which it is true are omitted. lens: read every
-    state through the logit lens as well. Raises DataError for a state that holds NaN or infinity
-    and for one without a mean, ModelError for a model without a logit lens.
+    state through the logit lens as well. source: the model that is read (a fine-tune of the one
+    that writes the labels); None is that one itself. Raises DataError for a state that holds NaN or
+    infinity and for one without a mean, ModelError for a model without a logit lens.
     """
     if mean is not None:
         mean.at(plan.positions, len(plan.tokens))  # refused before the first pass
     so_far = TextSoFar(plan.tokens)
-    for positions, states in read_states(labeller.model, plan):
+    source = source or labeller.model
+    for positions, states in read_states(source, plan):
         if mean is not None:
             states = states - mean.at(positions, len(plan.tokens))
         where = [
@@ -136,7 +139,7 @@ def read_cells(
                 continue
             vectors = torch.stack([states[row, column] for row, column in batch])
             _check_finite(vectors, places)
-            words = lens_words(labeller.model, vectors) if lens else [None] * len(places)
+            words = lens_words(source, vectors) if lens else [None] * len(places)
             answers = labeller.label(
                 vectors,
                 max_new_tokens=max_new_tokens,
@@ -162,6 +165,7 @@ def read_prompt(
     special: bool = False,
     progress: Callable[[list[Cell]], None] = lambda _cells: None,
     lens: bool = False,
+    source: FrozenModel | None = None,
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
@@ -169,20 +173,23 @@ def read_prompt(
     `layers`, the layers that it has are read. confidence None is the calibration in the adapter's
     folder. Neither is needed. progress is called with every finished batch. chat None is
     the format of the vectors that the adapter was trained on (`chat_of_reading`). lens: the logit
-    lens's word for each state as well.
+    lens's word for each state as well. source: the model that is read where it is not the one that
+    writes the labels (`with_lora`).
     """
+    source = source or model
     mean = find_mean_file(None if mean is None else str(mean), adapter.file)
     if confidence is None and adapter.file is not None:
         confidence = calibration(adapter.file)
     if layers is None and mean is not None:
         layers = mean_layers(mean)
-    chat, warnings = chat_of_reading(model, [adapter], chat, mean)
+    chat, warnings = chat_of_reading(source, [adapter], chat, mean)
     for warning in warnings:
         log.warning("%s", warning)
-    plan = plan_reading(model, prompt, layers, positions, chat, special)
+    plan = plan_reading(source, prompt, layers, positions, chat, special)
     means = None if mean is None else read_means(mean, plan.layers, model.d_model)
     cells: list[Cell] = []
-    for batch in read_cells(Labeller(model, adapter), plan, means, confidence, lens=lens):
+    labeller = Labeller(model, adapter)
+    for batch in read_cells(labeller, plan, means, confidence, lens=lens, source=source):
         cells += batch
         progress(batch)
     return Reading(plan, tuple(cells))

@@ -54,19 +54,24 @@ class Service:
         mean: tuple[str, list[int]] | None = None,
         limits: Limits | None = None,
         show_withheld: bool = False,
+        source: FrozenModel | None = None,
     ) -> None:
         """mean: file of mean vectors, and the layers that it has. show_withheld: whether the page
-        shows labels that are withheld at first."""
+        shows labels that are withheld at first. source: the model that is read where it is not the
+        one that writes the labels."""
+        self.source = source or model
         self.model, self.adapters, self.mean = model, adapters, mean
         self.limits = limits or Limits()
         self.show_withheld = show_withheld
         self.worker = Worker(self.limits.slots)
         # A tokenizer is not safe in two threads at once; requests are checked with a copy.
-        self._front = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
+        self._front = dataclasses.replace(
+            self.source, tokenizer=copy.deepcopy(self.source.tokenizer)
+        )
 
     def info(self) -> dict[str, Any]:
         return {
-            "model": self.model.name,
+            "model": self.source.name,
             "n_layers": self.model.n_layers,
             "d_model": self.model.d_model,
             "layers": None if self.mean is None else self.mean[1],
@@ -162,6 +167,7 @@ class Service:
                 adapter.confidence,
                 batch_size=_CELLS_AT_ONCE,
                 lens=lens,
+                source=self.source,
             )
             for cells in batches:
                 shown = [shown_cell(cell) for cell in cells]
