@@ -45,7 +45,7 @@ class InProcessChat:
         self.name = model.name
         self._model = model
         self._batch_size = batch_size
-        self._ends = _end_tokens(model).to(model.device)
+        self._ends = end_tokens(model).to(model.device)
 
     @property
     def weights(self) -> str:
@@ -146,7 +146,7 @@ class InProcessChat:
             yield rows[row], answer.ids[:-1] if answer.ended else answer.ids
 
 
-def _end_tokens(model: FrozenModel) -> Tensor:
+def end_tokens(model: FrozenModel) -> Tensor:
     """[vocabulary] bool: tokens that end an answer."""
     configured = getattr(model.network.generation_config, "eos_token_id", None)
     found = configured if isinstance(configured, list) else [configured]

@@ -37,6 +37,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
     from selfie_adapters.adapters.specialists import adapter_digest
+    from selfie_adapters.chat.messages import read_messages
     from selfie_adapters.commands.checking import check_inputs, needed_adapter
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.files import sha256
@@ -46,6 +47,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.model.fingerprint import weights_digest
+    from selfie_adapters.reading.answering import answer_ids
     from selfie_adapters.reading.controls import random_control
     from selfie_adapters.reading.folder import ReadingFolder
     from selfie_adapters.reading.means import read_means
@@ -66,6 +68,8 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         adapters=[adapter],
         files=[options.confidence],
     )
+    prompt = options.prompt if options.messages is None else read_messages(options.messages)
+    assert prompt is not None  # one of them is given, the settings check it
     adapter_file = find_adapter_file(adapter)
     mean = find_mean_file(options.mean, adapter_file)
     check_inputs(files=[mean])
@@ -80,11 +84,13 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     frozen = load_model(options.model, options.dtype, options.device)
     source = frozen if options.lora is None else with_lora(frozen, options.lora)
     layers = mean_layers(mean) if mean and options.layers is None else options.layers
-    used, warnings = chat_of_reading(source, [loaded], options.chat, mean)
+    chat = options.chat if options.messages is None else "template"
+    used, warnings = chat_of_reading(source, [loaded], chat, mean)
     console = Console()
     for warning in warnings:
         console.print(visible(warning), style="yellow", highlight=False, markup=False)
-    plan = plan_reading(source, options.prompt, layers, options.positions, used, options.special)
+    answer = answer_ids(source, prompt, used, options.generate) if options.generate else ()
+    plan = plan_reading(source, prompt, layers, options.positions, used, options.special, answer)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
     if means is not None:
         means.at(plan.positions, len(plan.tokens))  # a token without a mean is refused now
@@ -110,6 +116,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         "placeholder": options.placeholder,
         "lens": options.lens or None,
         "lora": options.lora,
+        "answer_tokens": len(answer) or None,
         "lora_weights_digest": None if source is frozen else weights_digest(source),
     }
     record |= {key: value for key, value in given.items() if value is not None}

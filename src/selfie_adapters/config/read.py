@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import model_validator
+
 from selfie_adapters.config.shared import (
     BindingSettings,
     DisplaySettings,
@@ -14,8 +16,13 @@ from selfie_adapters.config.types import Chat, Count, InFile, Option
 
 
 class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings):
-    prompt: Annotated[str, Option(positional=True)]
+    prompt: Annotated[str | None, Option(positional=True)] = None
     """The text to read."""
+    messages: InFile | None = None
+    """JSON file with a conversation to read in place of the text: a list of messages with role and
+    content."""
+    generate: Count | None = None
+    """Let the model answer first, greedily and with at most N tokens, and read its answer."""
     adapter: Annotated[InFile | None, Option(default="demo, for the model demo")] = None
     """Adapter file, hub path, or a shipped one's name."""
     model: InFile = "demo"
@@ -24,7 +31,8 @@ class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings
     )
     """Blocks, zero-based: 24, 4:28:4, 0,5,9."""
     positions: Annotated[str | None, Option(hyphen=True, default="all but special ones")] = None
-    """Tokens, counted like layers; negative ones from the end."""
+    """Tokens, counted like layers; negative ones from the end. With --generate the default is the
+    answer."""
     mean: Annotated[InFile | None, Option(default="the file in the adapter's folder, if any")] = (
         None
     )
@@ -48,3 +56,17 @@ class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings
     """Longest label, in tokens."""
     batch_size: Count = 64
     """Cells at a time."""
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> ReadSettings:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError(
+                'give a text to read (selfie read "Tell me about owls.") or --messages FILE, one '
+                "of them"
+            )
+        if self.messages is not None and self.chat not in (None, "template"):
+            raise ValueError(
+                f"--messages are written by the chat template; --chat {self.chat} is a format of "
+                "one text"
+            )
+        return self

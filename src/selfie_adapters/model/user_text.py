@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.config.types import Chat
@@ -35,14 +38,34 @@ class UserText:
         """
         if self._chat == "none":
             return user
-        if self._begin and self._begin in user:
-            raise PromptError(
-                f'the text contains the begin token "{self._begin}": {user[:60]!r}. Remove it; '
-                "for a text that is a rendered chat already, pass chat='none' (--chat none)."
-            )
+        self._check_begin(user)
         if self._bare is not None:
             return self._bare.turn(user)
         return render(self._tokenizer, [{"role": "user", "content": user}])
+
+    def conversation(self, turns: Sequence[Mapping[str, Any]]) -> str:
+        """The text of a conversation, by the tokenizer's chat template.
+
+        turns: role and content of each. The opening of an answer follows, unless the last turn is
+        one. Raises PromptError for another chat format than "template", for a turn that brings a
+        begin token, and where the template refuses the turns.
+        """
+        if self._chat != "template":
+            raise PromptError(
+                f"chat={self._chat!r} is a format of one user turn; a conversation needs the "
+                "tokenizer's chat template (--chat template)."
+            )
+        for turn in turns:
+            self._check_begin(str(turn["content"]))
+        answered = turns[-1]["role"] == "assistant"
+        return render(self._tokenizer, [dict(turn) for turn in turns], not answered)
+
+    def _check_begin(self, text: str) -> None:
+        if self._begin and self._begin in text:
+            raise PromptError(
+                f'the text contains the begin token "{self._begin}": {text[:60]!r}. Remove it; '
+                "for a text that is a rendered chat already, pass chat='none' (--chat none)."
+            )
 
     def ids(self, user: str) -> list[int]:
         """Token ids of `text`, with exactly one begin token in front where the model has one."""

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from selfie_adapters.chat.request import Message
 from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.errors import PromptError
+from selfie_adapters.inference.generate import answer_text
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.blocks import blocks_with_text, check_layer
 from selfie_adapters.model.limits import check_ids
+from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText, usual_chat
 
 
@@ -34,7 +37,8 @@ class PromptToken:
 class ReadingPlan:
     """Which states of which prompt will be labelled; costs no forward pass to make.
 
-    `layers` and `positions` are in rising order; every pair of them is a cell.
+    `layers` and `positions` are in rising order; every pair of them is a cell. prompt: its text, of
+    a conversation as the chat template writes it; an answer that the model wrote is part of it.
     """
 
     prompt: str
@@ -54,27 +58,35 @@ class ReadingPlan:
 
 def plan_reading(
     model: FrozenModel,
-    prompt: str,
+    prompt: str | Sequence[Message],
     layers: Sequence[int] | str | None = None,
     positions: Sequence[int] | str | None = None,
     chat: Chat | None = None,
     special: bool = False,
+    answer: Sequence[int] = (),
 ) -> ReadingPlan:
     """Tokenize the prompt and choose its cells.
+
+    prompt: a text, or the messages of a conversation. answer: token ids that the model continued
+    the prompt with (`reading/answering.py`); without `positions` they alone are read.
 
     layers, positions: numbers, a text such as "4:28:4", or None for all (of the layers, those that
     text alone runs through); positions count tokens from 0, or from the end when negative. Special
     tokens are excluded unless `special` is set or positions names them one by one (as numbers, not
     as a text with a slice). chat None is the tokenizer's chat template, or plain text for a
     tokenizer without one.
-    Raises PromptError for an empty or too long prompt, ConfigError for numbers out of range.
+    Raises PromptError for an empty or too long prompt and for a conversation in another
+    format, ConfigError for numbers out of range.
     """
     chat = usual_chat(model.tokenizer, chat)
-    ids = prompt_ids(model.tokenizer, prompt, chat)
-    _check_length(model, len(ids))
+    asked = prompt_ids(model.tokenizer, prompt, chat)
+    ids = [*asked, *answer]
+    check_length(model, len(ids))
     check_ids(model, ids, "the prompt")
     tokens = _prompt_tokens(model.tokenizer, ids)
     chosen = _numbers(positions, len(ids), "positions")
+    if answer and positions is None:
+        chosen = chosen[len(asked) :]
     if not special and (positions is None or (isinstance(positions, str) and ":" in positions)):
         chosen = [position for position in chosen if not tokens[position].special]
     if not chosen:
@@ -89,15 +101,30 @@ def plan_reading(
     else:
         chosen_layers = [check_layer(layer, model.n_layers) for layer in layers]
     rows, columns = (tuple(sorted(set(some))) for some in (chosen_layers, chosen))
+    if not isinstance(prompt, str):
+        prompt = conversation_text(model.tokenizer, prompt, chat)
+    prompt += answer_text(model.tokenizer, answer)
     return ReadingPlan(prompt, chat, tokens, rows, columns)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> list[int]:
+def conversation_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], chat: Chat
+) -> str:
+    """Messages as the chat template writes them. Raises PromptError (`UserText.conversation`)."""
+    turns = [message._asdict() for message in messages]
+    return UserText(tokenizer, chat).conversation(turns)
+
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Message], chat: Chat
+) -> list[int]:
     """Token ids of the prompt with exactly one begin token where the model has one (`UserText`).
 
     Special tokens written in the prompt are recognized. Raises PromptError for an empty prompt, and
     for one that brings a begin token of its own into a chat turn.
     """
+    if not isinstance(prompt, str):
+        return begun_ids(tokenizer, [conversation_text(tokenizer, prompt, chat)])[0]
     if not prompt.strip():
         raise PromptError("the prompt is empty. Give at least one word.")
     try:
@@ -109,7 +136,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> l
     return UserText(tokenizer, chat).ids(prompt)
 
 
-def _check_length(model: FrozenModel, tokens: int) -> None:
+def check_length(model: FrozenModel, tokens: int) -> None:
     window = getattr(
         model.network.config.get_text_config(decoder=True), "max_position_embeddings", None
     )

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.adapters.specialists import Place
+from selfie_adapters.chat.request import Message
 from selfie_adapters.dataset.captured import NAME, Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.inference.logit_lens import lens_words
@@ -156,7 +157,7 @@ def read_cells(
 def read_prompt(
     model: FrozenModel,
     adapter: Adapter,
-    prompt: str,
+    prompt: str | Sequence[Message],
     layers: Sequence[int] | str | None = None,
     positions: Sequence[int] | str | None = None,
     mean: str | Path | None = None,
@@ -169,6 +170,7 @@ def read_prompt(
 ) -> Reading:
     """Label the states of `prompt` at layers × positions: `plan_reading`, then `read_cells`.
 
+    prompt: a text, or the messages of a conversation.
     mean: file of mean vectors (`read_means`), None for the one in the adapter's folder; without
     `layers`, the layers that it has are read. confidence None is the calibration in the adapter's
     folder. Neither is needed. progress is called with every finished batch. chat None is
