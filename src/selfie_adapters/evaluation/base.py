@@ -88,6 +88,8 @@ class Protocol(ABC, Generic[S]):
     """Settings that do not change the results, such as a batch size."""
     recorded_as: ClassVar[str] = ""
     """The protocol's name in results.json, where it is not the folder's."""
+    read_published: ClassVar[Callable[..., Any] | None] = None
+    """What reads a configuration file that may be a published one, where there are such."""
     job: ClassVar[Job] = "generation"
     """What the model is loaded for: "training" where losses are computed."""
 
@@ -117,6 +119,8 @@ class Protocol(ABC, Generic[S]):
         given: Mapping[str, Any] | None = None,
     ) -> Any:
         """Settings from a file, or a `Published` configuration; arguments as `read_config`."""
+        if cls.read_published is not None:
+            return cls.read_published(config, changes, given)
         return read_config(config, cls.settings_class, changes, given=given)
 
     @classmethod

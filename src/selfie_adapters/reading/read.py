@@ -286,7 +286,8 @@ def _cell(
 
 
 def place_of(adapter: Adapter, layer: int, position: int, tokens: int) -> Place:
-    """Block and kind of position, as far as the adapter has specialists."""
+    """Block and kind of a token, at `position` of `tokens`, as far as the adapter has specialists
+    (`Labeller.label`)."""
     known = {kind for number, kind in adapter.specialists if number == layer}
     for kind in (str(position - tokens), str(position)):
         if kind in known:

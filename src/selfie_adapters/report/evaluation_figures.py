@@ -75,16 +75,8 @@ def _loss(results: Mapping[str, Any], names: set[str]) -> Iterator[Figure]:
         if cell["adapter"] not in names:
             continue
         for condition, interval in cell["loss"].items():
-            own = condition == "trained"
-            yield _figure(
-                results,
-                dataset=cell["dataset"],
-                vectors=cell["vectors"],
-                metric="loss (nats per token)",
-                condition="this adapter" if own else condition,
-                own=own,
-                interval=interval,
-            )
+            of = _Of(results, cell["dataset"], cell["vectors"], condition, condition == "trained")
+            yield of.figure("loss (nats per token)", interval)
 
 
 def _naming(results: Mapping[str, Any], _names: set[str]) -> Iterator[Figure]:
@@ -93,17 +85,10 @@ def _naming(results: Mapping[str, Any], _names: set[str]) -> Iterator[Figure]:
         layers = ", ".join(str(int(layer)) for layer in place["layers"])
         at = f" at {place['position']}" if place["position"] else ""
         for one in place["conditions"]:
-            own = one["condition"] == "adapter"
+            name, where = one["condition"], f"{dataset}, layers {layers}{at}"
+            of = _Of(results, where, one["vectors"], name, name == "adapter")
             for measure in ("right", "right or related"):
-                yield _figure(
-                    results,
-                    dataset=f"{dataset}, layers {layers}{at}",
-                    vectors=one["vectors"],
-                    metric=f"labels that are {measure} (share)",
-                    condition="this adapter" if own else one["condition"],
-                    own=own,
-                    interval=one["share"][measure],
-                )
+                yield of.figure(f"labels that are {measure} (share)", one["share"][measure])
 
 
 def _retrieval(results: Mapping[str, Any], names: set[str]) -> Iterator[Figure]:
@@ -112,17 +97,10 @@ def _retrieval(results: Mapping[str, Any], names: set[str]) -> Iterator[Figure]:
     for one in results["conditions"]:
         if one["condition"] in others:
             continue
-        own = one["condition"] in names
+        name, where = one["condition"], f"{dataset} among {int(results['counts']['topics'])} topics"
+        of = _Of(results, where, one["queries"], name, name in names)
         for k in ("1", "10"):
-            yield _figure(
-                results,
-                dataset=f"{dataset} among {int(results['counts']['topics'])} topics",
-                vectors=one["queries"],
-                metric=f"recall at {k} (share)",
-                condition="this adapter" if own else one["condition"],
-                own=own,
-                interval=one["recall_at"][k],
-            )
+            yield of.figure(f"recall at {k} (share)", one["recall_at"][k])
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any], set[str]], Iterator[Figure]]] = {
@@ -132,9 +110,29 @@ _READERS: dict[str, Callable[[Mapping[str, Any], set[str]], Iterator[Figure]]] =
 }
 
 
-def _figure(results: Mapping[str, Any], *, interval: Mapping[str, Any], **rest: Any) -> Figure:
-    rest |= {"protocol": results["protocol"], "split": results["settings"]["split"]}
-    return Figure(value=interval["mean"], low=interval["low"], high=interval["high"], **rest)
+@dataclass(frozen=True)
+class _Of:
+    """What was measured, and of which condition: all of a figure but its number."""
+
+    results: Mapping[str, Any]
+    dataset: str
+    vectors: int
+    condition: str
+    own: bool
+
+    def figure(self, metric: str, interval: Mapping[str, Any]) -> Figure:
+        return Figure(
+            protocol=self.results["protocol"],
+            dataset=self.dataset,
+            split=self.results["settings"]["split"],
+            vectors=self.vectors,
+            metric=metric,
+            condition="this adapter" if self.own else self.condition,
+            own=self.own,
+            value=interval["mean"],
+            low=interval["low"],
+            high=interval["high"],
+        )
 
 
 def _checked(figure: Figure) -> Figure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,16 +71,8 @@ class Bridge(Protocol[BridgeSettings]):
 
     settings_class = BridgeSettings
     row = BridgeRow
+    read_published = staticmethod(read_bridge_config)
     free = ("batch_size",)
-
-    @classmethod
-    def read(
-        cls,
-        config: str | Path,
-        changes: Sequence[str] = (),
-        given: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return read_bridge_config(config, changes, given)
 
     def inputs(self) -> dict[str, str]:
         settings = self.settings

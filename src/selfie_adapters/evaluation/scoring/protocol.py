@@ -6,7 +6,7 @@ without an adapter, and the label file's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,9 @@ class GenerationScoring(Protocol[ScoringSettings]):
 
     settings_class = ScoringSettings
     row = ScoringRow
+    read_published = staticmethod(read_scoring_config)
     free = ("batch_size", "latents_at_once")
     recorded_as = "generation scoring"
-
-    @classmethod
-    def read(
-        cls,
-        config: str | Path,
-        changes: Sequence[str] = (),
-        given: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return read_scoring_config(config, changes, given)
 
     @property
     def _scores(self) -> bool:
