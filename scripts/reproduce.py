@@ -1,310 +1,129 @@
-"""The paper's tables on a laptop: every kind of adapter, every protocol, alongside its controls.
+"""The evaluation of this project on SmolLM2-135M, one command per step, as tables.
 
-    python scripts/reproduce.py --out reproduce            # 49 minutes on two cores
-    python scripts/reproduce.py --out reproduce --quick    # the same way with little of everything
+    python scripts/reproduce.py                      # under an hour on two cores
+    python scripts/reproduce.py --quick              # the same way with little of everything
+    python scripts/reproduce.py --full               # at full length, for a GPU
+    python scripts/reproduce.py --only bridge        # the steps whose names begin so
 
-Two kinds of vectors: topic vectors of SmolLM2-135M (block 24, the project's nouns) and decoder rows
-of the demo SAE with the words that its latents fire on. Each kind of adapter is trained on both.
-Stopped at any moment and started again, it resumes where it stopped. Writes tables.md, figure.png,
-and a folder per protocol with results.json.
+Each step is a command of `selfie`, printed before it runs; a step whose result is there is not run
+again, and one that was killed resumes. Writes tables.md and figure.png next to a folder per step.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import random
+import shlex
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
 from reproduce_figure import draw_figure
+from reproduce_sizes import SIZES, Size
+from reproduce_steps import TOPICS, Step, all_steps, write_topics
 from reproduce_tables import write_tables
-from rich.console import Console
 
-from selfie_adapters.adapters import create_adapter, load_adapter
-from selfie_adapters.commands import prepare
-from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, PLACEHOLDER, TEMPLATE
-from selfie_adapters.commands.eval_running import run_protocol
-from selfie_adapters.config import TrainConfig
-from selfie_adapters.config.topics import TopicSettings
-from selfie_adapters.dataset import load_dataset
-from selfie_adapters.evaluation.base import find_protocol
+from selfie_adapters.errors import ConfigError, SelfieError, nearest
+from selfie_adapters.evaluation.base import protocol_names
+from selfie_adapters.evaluation.folder import versions
 from selfie_adapters.files import write_json
-from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
-from selfie_adapters.sources.sae.encoder import DEMO_SAE
-from selfie_adapters.sources.topics.dataset import write_topic_dataset
-from selfie_adapters.sources.topics.reading import Topic, packaged_topics
-from selfie_adapters.training import resume, train
-
-RANK = 32
-KINDS: dict[str, dict[str, Any]] = {
-    "identity": {},
-    "scale_only": {},
-    "scalar_affine": {},
-    "scalar_affine_plus_low_rank": {"low_rank_rank": RANK},
-    "low_rank_only": {"low_rank_rank": RANK},
-    "full_rank": {},
-}
-# One of d² entries moves a soft token with d others.
-RATES = {"full_rank": {"direction_learning_rate": LEARNING_RATE / 10}}
-SHOWN = "full_rank"  # the kind that every control is compared with
-UNTRAINED = (0.8, 1.3, 2.1)  # in mean embedding norms
-READ_LAYERS = (16, 20, 24, 28)
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much of everything."""
-
-    topics: int
-    held_out: int
-    steps: int
-    sae_steps: int
-    loss_limit: int
-    latents: int
-    conversations: int
-    conversation_tokens: int
-    questions: int
-    mean_topics: int
-
-
-FULL = Size(3000, 150, 30, 30, 100, 30, 4, 40, 40, 400)
-QUICK = Size(300, 40, 2, 2, 10, 3, 2, 12, 2, 60)
-
-
-class Pipeline:
-    """One folder; each step leaves a file and is not done again where that file is."""
-
-    def __init__(self, folder: Path, size: Size, console: Console) -> None:
-        self.folder, self.size, self.console = folder, size, console
-        self.model: FrozenModel = load_model("demo")
-        self.topics = folder / "topics/topics.json"
-        self.sae = folder / "sae/sae_labels.json"
-        self.means = folder / "means/topics_mean.safetensors"
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def step(self, name: str, made: Path, action: Callable[[], object]) -> None:
-        times = self.folder / "seconds.json"
-        if made.exists():
-            self.console.print(f"{name}: done already", highlight=False)
-            return
-        self.console.rule(name)
-        started = time.perf_counter()
-        action()
-        known = json.loads(times.read_text()) if times.exists() else {}
-        write_json(times, {**known, name: round(time.perf_counter() - started)})
-
-    def capture(self) -> None:
-        topics = packaged_topics()
-        random.Random(0).shuffle(topics)
-        named = [
-            Topic(tuple(label for label in topic.labels if ", " not in label), name=topic.name)
-            for topic in topics
-        ]
-        some, few = named[: self.size.topics], named[: self.size.mean_topics]
-        at = TopicSettings(
-            layers=(LAYER,), chat="bare", val_fraction=self.size.held_out / len(some)
-        )
-        means = TopicSettings(layers=READ_LAYERS, chat="bare")
-        self.step(
-            "topic vectors",
-            self.topics,
-            lambda: write_topic_dataset(self.model, some, at, self.topics, overwrite=True),
-        )
-        self.step(
-            "means of the layers that are read",
-            self.means,
-            lambda: write_topic_dataset(
-                self.model, few, means, self.means.parent / "topics.json", overwrite=True
-            ),
-        )
-        self.step("SAE vectors", self.sae, self._sae_vectors)
-
-    def _sae_vectors(self) -> None:
-        prepare.sae(
-            sae_path=DEMO_SAE,
-            labels_json=DEMO_SAE / "labels.json",
-            output_dir=self.sae.parent,
-            output_name="sae",
-            overwrite=True,  # of a step that was interrupted
-        )
-
-    def adapter(self, kind: str, data: str) -> Path:
-        return self.folder / "adapters" / f"{kind}-{data}" / "adapter_final.safetensors"
-
-    def adapters(self, data: str) -> dict[str, str]:
-        return {kind: str(self.adapter(kind, data)) for kind in KINDS}
-
-    def train(self) -> None:
-        for data, file, steps in (
-            ("topics", self.topics, self.size.steps),
-            ("sae", self.sae, self.size.sae_steps),
-        ):
-            for kind in KINDS:
-                made = self.adapter(kind, data)
-                self.step(
-                    f"train {kind} on {data}",
-                    made,
-                    lambda kind=kind, file=file, made=made, steps=steps: self._train(
-                        kind, file, made, steps
-                    ),
-                )
-
-    def _train(self, kind: str, file: Path, made: Path, steps: int) -> None:
-        if kind == "identity":
-            adapter = create_adapter("identity", self.model.d_model)
-            prompt = SoftPrompt(TEMPLATE, PLACEHOLDER).bind(self.model.tokenizer)
-            adapter.binding = bind(self.model, prompt, LAYER)
-            made.parent.mkdir(parents=True, exist_ok=True)
-            adapter.save(made)
-            return
-        run = made.parent
-        if (run / "config.yaml").exists():
-            resume(run, console=self.console)
-            return
-        config = TrainConfig.model_validate(
-            {
-                "experiment_name": run.name,
-                "model": {"name": "demo"},
-                "data": {"labels_file": str(file), "batch_size": 64},
-                "projection": {"type": kind, "init": "closed_form", **KINDS[kind]},
-                "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
-                "training": {
-                    "learning_rate": LEARNING_RATE,
-                    **RATES.get(kind, {}),
-                    "num_epochs": 1000,
-                    "max_steps": steps,
-                    "validation_every_n_steps": steps,
-                    "checkpoint_every_n_steps": 10,
-                    "checkpoint_dir": str(run.parent),
-                },
-            }
-        )
-        train(config, self.model, load_dataset(file), self.console)
-
-    def evaluate(self, name: str, protocol_name: str, settings: dict[str, Any]) -> None:
-        folder, protocol = self.folder / name, find_protocol(protocol_name)
-        if "model" in protocol.settings_class.model_fields:  # taboo has none: it has a chat model
-            settings = {"model": "demo", **settings}
-        self.step(
-            name,
-            folder / "results.json",
-            lambda: run_protocol(
-                protocol,
-                protocol.settings_class.model_validate(settings),
-                folder,
-                self.console,
-            ),
-        )
-
-    def evaluate_all(self) -> None:
-        size = self.size
-        files = {"topics": str(self.topics), "sae": str(self.sae)}
-        for data in files:
-            trained = self.adapters(data)
-            del trained["identity"]  # a control of this protocol
-            self.evaluate(
-                f"loss-{data}",
-                "loss",
-                {
-                    "adapters": trained,
-                    "datasets": files,
-                    "limit": size.loss_limit,
-                    "untrained_scales": UNTRAINED,
-                    "choose_on": 40,
-                },
-            )
-        self.evaluate(
-            "retrieval",
-            "retrieval",
-            {
-                "adapters": self.adapters("topics"),
-                "vectors": str(self.topics),
-                "topics": "concepts",
-                "scales": [1.0],
-                "untrained_scales": UNTRAINED,
-                "choose_on": 40,
-                "max_new_tokens": 12,
-            },
-        )
-        self.evaluate(
-            "taboo",
-            "taboo",
-            {
-                "topics": "concepts",
-                "retrieval": str(self.folder / "retrieval"),
-                "chat": {"model": "demo"},
-                "max_tokens": 60,
-            },
-        )
-        scoring = {
-            "labels_file": str(self.sae),
-            "limit": size.latents,
-            "scales": [1.0],
-            "untrained_scales": [2.1],
-            "label_tokens": 12,
-            "label_temperature": 0.0,
-            "conversations": size.conversations,
-            "conversation_tokens": size.conversation_tokens,
-        }
-        for kind in KINDS:
-            alone = {} if kind == SHOWN else {"conditions": ["trained"]}
-            self.evaluate(
-                f"scoring-{kind}",
-                "scoring",
-                {**scoring, **alone, "adapter": str(self.adapter(kind, "sae"))},
-            )
-        self.evaluate(
-            "bridge",
-            "bridge",
-            {
-                "adapter": str(self.adapter(SHOWN, "topics")),
-                "mean": str(self.means),
-                "layers": ",".join(map(str, READ_LAYERS)),
-                "chat": "bare",
-                "limit": size.questions,
-                "samples": 1,
-                "max_new_tokens": 10,
-                "untrained_scales": [2.1],
-            },
-        )
-
-    def note(self) -> None:
-        adapters = {
-            kind: load_adapter(self.adapter(kind, "topics")).num_parameters() for kind in KINDS
-        }
-        write_json(
-            self.folder / "about.json",
-            {
-                "shown": SHOWN,
-                "size": asdict(self.size),
-                "parameters": adapters,
-                "machine": f"{platform.processor() or platform.machine()}, "
-                f"{torch.get_num_threads()} threads, {self.model.dtype}",
-                "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
-            },
-        )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("reproduce"))
-    parser.add_argument("--quick", action="store_true", help="little of everything: proves nothing")
-    options = parser.parse_args()
-    pipeline = Pipeline(options.out, QUICK if options.quick else FULL, Console())
-    pipeline.capture()
-    pipeline.train()
-    pipeline.evaluate_all()
-    pipeline.note()
-    made = write_tables(options.out), draw_figure(options.out)
-    pipeline.console.print(f"tables: {made[0]}; figure: {made[1]}", highlight=False)
+    parser.add_argument(
+        "--only", action="append", default=[], help="run the steps whose names begin with this"
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="little of everything: proves nothing")
+    sizes.add_argument("--full", action="store_true", help="at full length, for a GPU")
+    given = parser.parse_args(arguments)
+    name = "quick" if given.quick else "full" if given.full else "standard"
+    try:
+        run_steps(given.out, SIZES[name], given.only)
+        files = write_tables(given.out, name), draw_figure(given.out)
+    except SelfieError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except subprocess.CalledProcessError as error:
+        sys.stderr.write(f"the step ended with status {error.returncode}; run again to resume.\n")
+        return 1
+    _say("\n".join(f"written: {file}" for file in files if file is not None))
+    return 0
+
+
+def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> None:
+    """Run the steps that are not done. Raises ConfigError for a name that no step begins with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / TOPICS).exists():
+        write_topics(folder, size)
+    names, found = [], False
+    for step in all_steps(folder, size, protocol_names()):
+        names.append(step.name)
+        wanted = not only or any(step.name.startswith(start) for start in only)
+        found |= wanted
+        if wanted:
+            _run(folder, step)
+    if not found:
+        raise ConfigError(f"--only {' '.join(only)}: no such step. {nearest(only[0], names)}")
+
+
+def _run(folder: Path, step: Step) -> None:
+    if step.makes.exists():
+        _say(f"{step.name}: done already")
+        return
+    resumed = bool(step.resume) and step.begun is not None and step.begun.exists()
+    command = step.resume if resumed else step.command
+    _say(f"\n{step.name}\n$ selfie {shlex.join(command)}")
+    started = time.perf_counter()
+    env = {"HF_HUB_OFFLINE": "1", **os.environ}
+    subprocess.run([sys.executable, "-m", "selfie_adapters", *command], check=True, env=env)
+    # A step that was killed counts the time of its last run only.
+    _record(folder, step, time.perf_counter() - started, resumed)
+
+
+def _record(folder: Path, step: Step, seconds: float, resumed: bool) -> None:
+    """Keep what each step ran as, how long, and where: steps may be run on different days."""
+    path = folder / "steps.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known[step.name] = {
+        "command": f"selfie {shlex.join(step.command)}",
+        "makes": str(step.makes.relative_to(folder)),
+        "title": step.title,
+        "seconds": round(seconds),
+        "resumed": resumed,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    write_json(path, known)
+
+
+def machine() -> str:
+    """The processor or GPU, and the threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""From the results of reproduce.py to one figure: each kind of adapter, alongside its controls."""
+"""From the results of reproduce.py to one figure: what is named by block, alongside baselines."""
 
 from __future__ import annotations
 
@@ -10,101 +10,84 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from selfie_adapters.files import atomic_path
-from selfie_adapters.report.figures import CONTROL, TRAINED
+from selfie_adapters.evaluation.naming.results import naming_panels
+from selfie_adapters.report.figures import CONTROL, TRAINED, write_png
 
 Found = dict[str, Any]
-_TITLE: dict[str, Any] = {"fontsize": 9, "loc": "left"}
-MARKS = {"zero": "o", "shuffled": "s", "random": "D", "untrained": "^"}
+Lines = Mapping[str, Sequence[tuple[int, float, float, float]]]
+"""Name of a line → (block, share, low, high)."""
+_COLORS = {
+    "adapter": TRAINED,
+    "trained": TRAINED,
+    "logit lens": "#b4541a",
+    "ridge probe": "#5a6570",
+}
+_BRIDGES = {
+    "bridge": "mean of block and position kind subtracted",
+    "bridge_of_questions": "mean of the category's other questions subtracted",
+}
 
 
-def draw_figure(folder: Path) -> Path:
-    """Write figure.png from the files in `folder`; returns its path."""
-    about = _read(folder / "about.json")
-    kinds, shown = [*about["parameters"]], about["shown"]
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    panels = figure.subplots(2, 2)
-    for axes, trained_on in zip(panels[0], ("topics", "sae"), strict=True):
-        _loss(axes, folder, kinds, trained_on)
-    _retrieval(panels[1][0], folder, kinds, shown)
-    _scoring(panels[1][1], folder, kinds, shown)
-    for axes in panels.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
-        axes.invert_yaxis()
+def draw_figure(folder: Path) -> Path | None:
+    """Write figure.png from the results in `folder`; None where there are none that it shows.
+
+    Names of nouns by block, a panel per position; then what is named of two-hop questions by the
+    adapter, with the base rate of the bridge.
+    """
+    panels: list[tuple[str, Lines]] = []
+    if (naming := _results(folder / "naming")) is not None:
+        panels += [(f"nouns, {one.title}", one.lines) for one in naming_panels(naming, "exact")]
+    for name, title in _BRIDGES.items():
+        if (found := _results(folder / name)) is not None:
+            panels.append((f"two-hop questions, {title}", _bridge(found)))
+    if not panels:
+        return None
+    figure = Figure(figsize=(6.4, 0.5 + 2.6 * len(panels)), layout="constrained")
+    every = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axes, (title, lines) in zip(every, panels, strict=True):
+        _draw(axes, title, lines)
+    every[-1].set_xlabel("block", fontsize=9)
     path = folder / "figure.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    write_png(path, figure)
     return path
 
 
-def _loss(axes: Axes, folder: Path, kinds: Sequence[str], trained_on: str) -> None:
-    cells = _read(folder / f"loss-{trained_on}/results.json")["cells"]
-    own = {cell["adapter"]: cell["loss"] for cell in cells if cell["dataset"] == trained_on}
-    trained = [kind for kind in kinds if kind in own]
-    for control, mark in MARKS.items():
-        _points(axes, trained, [own[kind][control] for kind in trained], CONTROL, mark, control)
-    _points(axes, trained, [own[kind]["trained"] for kind in trained], TRAINED, "o", "trained")
-    axes.set_title(f"loss of held-out labels, trained on {trained_on} (lower is better)", **_TITLE)
+def _bridge(results: Found) -> Lines:
+    """What the lead condition names, by block, and how often it names other questions' bridges."""
+    lines: dict[str, list[tuple[int, float, float, float]]] = {}
+    for one in results["targets"]:
+        if one["condition"] != results["lead"]:
+            continue
+        name = "entity at its own tokens" if one["target"] == "entity" else one["target"]
+        lines[name] = _points(one["by_layer"], "named")
+        if one["target"] == "bridge":
+            lines["other bridges (base rate)"] = _points(one["by_layer"], "base")
+    return lines
+
+
+def _points(by_layer: Found, which: str) -> list[tuple[int, float, float, float]]:
+    return [
+        (int(layer), *(one[which][key] for key in ("mean", "low", "high")))
+        for layer, one in by_layer.items()
+    ]
+
+
+def _draw(axes: Axes, title: str, lines: Lines) -> None:
+    marks = iter("os^xDv")
+    for name, points in lines.items():
+        layers, shares, lows, highs = zip(*points, strict=True)
+        color = _COLORS.get(name, CONTROL if "base rate" in name or name == "untrained" else None)
+        (line,) = axes.plot(layers, shares, label=name, color=color, marker=next(marks), ms=4)
+        axes.fill_between(layers, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+    axes.set_ylabel("named", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _retrieval(axes: Axes, folder: Path, kinds: Sequence[str], shown: str) -> None:
-    conditions = _read(folder / "retrieval/results.json")["conditions"]
-    found = {one["condition"]: one["recall_at"]["10"] for one in conditions}
-    controls = {name: f"{shown}: {name}" for name in ("zero vector", "shuffled", "random")}
-    controls["untrained"] = "untrained"
-    _bars(axes, kinds, controls, {k: found[k] for k in [*kinds, *controls.values()]})
-    axes.set_title("retrieval, recall at 10 (higher is better)", **_TITLE)
-
-
-def _scoring(axes: Axes, folder: Path, kinds: Sequence[str], shown: str) -> None:
-    found, controls = {}, {}
-    for kind in kinds:
-        for name, one in _read(folder / f"scoring-{kind}/results.json")["conditions"].items():
-            score = one["content"]["thresholds"][0]["balanced_accuracy"]
-            if name == "trained":
-                found[kind] = score
-            elif kind == shown:
-                controls[name] = f"{kind}: {name}"
-                found[controls[name]] = score
-    _bars(axes, kinds, controls, found)
-    axes.axvline(0.5, color="#333333", linewidth=0.8, linestyle=":")
-    axes.set_xlim(left=0.4)
-    axes.set_title("generation scoring, balanced accuracy (chance: 0.5)", **_TITLE)
-
-
-def _bars(
-    axes: Axes, kinds: Sequence[str], controls: Mapping[str, str], found: Mapping[str, Found]
-) -> None:
-    """Kinds in blue, then the controls of one of them in gray."""
-    names = [*kinds, *controls]
-    intervals = [found[controls.get(name, name)] for name in names]
-    colors = [TRAINED] * len(kinds) + [CONTROL] * len(controls)
-    means, spread = _spread(intervals)
-    axes.barh(names, means, xerr=spread, color=colors, capsize=2)
-
-
-def _points(
-    axes: Axes,
-    names: Sequence[str],
-    intervals: Sequence[Found],
-    color: str,
-    mark: str,
-    label: str,
-) -> None:
-    means, spread = _spread(intervals)
-    axes.errorbar(
-        means, names, xerr=spread, fmt=mark, color=color, label=label, capsize=2, markersize=5
-    )
-
-
-def _spread(intervals: Sequence[Found]) -> tuple[list[float], list[list[float]]]:
-    means = [one["mean"] for one in intervals]
-    below = [one["mean"] - one["low"] for one in intervals]
-    above = [one["high"] - one["mean"] for one in intervals]
-    return means, [below, above]
-
-
-def _read(path: Path) -> Found:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _results(folder: Path) -> Found | None:
+    path = folder / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,159 +1,181 @@
-"""From the results of reproduce.py to tables in Markdown."""
+"""From the results of reproduce.py to tables in Markdown: what `selfie eval` prints, for each step
+with its command; the kinds of adapters over seeds; failures drawn at random."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from reproduce_sizes import SIZES, Place, Size
+from reproduce_steps import KINDS, rate_losses
+
+from selfie_adapters.evaluation.base import Table, find_protocol, shown
+from selfie_adapters.evaluation.comparing import over_seeds
 from selfie_adapters.files import write_text
+from selfie_adapters.files.json_lines import read_jsonl
 
 Found = dict[str, Any]
+FAILURES = 20
+_CONTROLS = ("zero", "shuffled", "random")
 
 
-def write_tables(folder: Path) -> Path:
-    """Write tables.md from the files in `folder`; returns its path."""
-    about = _read(folder / "about.json")
-    kinds = about["parameters"]
-    parts = [
-        *_loss(folder, kinds),
-        *_retrieval(folder, kinds, about["shown"]),
-        *_taboo(folder),
-        *_scoring(folder, kinds),
-        *_bridge(folder, about["shown"]),
-        f"{about['machine']}; {about['versions']}. Size: {about['size']}.",
-        f"Seconds: {_read(folder / 'seconds.json')}.",
-    ]
+def write_tables(folder: Path, size: str) -> Path:
+    """Write tables.md from the steps that are done; returns its path."""
+    steps = _read(folder / "steps.json") if (folder / "steps.json").exists() else {}
+    parts = [line for step in steps.values() for line in _step(folder, step)]
+    for place in SIZES[size].places:
+        parts += _kinds(folder, SIZES[size], place)
+    parts += _failures(folder)
+    parts += _times(steps)
     path = folder / "tables.md"
     write_text(path, "\n".join(parts) + "\n")
     return path
 
 
-def _loss(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
-    columns = ("trained", "zero", "shuffled", "random", "untrained", "bias_share")
-    for trained_on in ("topics", "sae"):
-        cells = _read(folder / f"loss-{trained_on}/results.json")["cells"]
-        by_place = {(cell["adapter"], cell["dataset"]): cell for cell in cells}
-        other = "sae" if trained_on == "topics" else "topics"
-        yield f"### Loss of held-out labels, adapters trained on {trained_on}\n"
-        heads = ["kind", "numbers", *columns, f"trained, on {other}"]
-        rows = []
-        for kind, numbers in kinds.items():
-            if kind == "identity":  # measured with every adapter, the same each time
-                first = cells[0]["adapter"]
-                losses = [
-                    by_place[first, place]["loss"]["identity"] for place in (trained_on, other)
-                ]
-                blank = ["–"] * (len(columns) - 1)
-                rows.append([kind, "0", _shown(losses[0]), *blank, _shown(losses[1])])
-                continue
-            own, foreign = by_place[kind, trained_on], by_place[kind, other]
-            losses = own["loss"] | {"bias_share": own["bias_share"]}
-            rows.append(
-                [
-                    kind,
-                    f"{numbers:,}",
-                    *(_shown(losses[column]) for column in columns),
-                    _shown(foreign["loss"]["trained"]),
-                ]
-            )
-        yield from _table(heads, rows)
-
-
-def _retrieval(folder: Path, kinds: dict[str, int], shown: str) -> Iterator[str]:
-    results = _read(folder / "retrieval/results.json")
-    counts = results["counts"]
-    yield f"### Retrieval: {counts['queries']} greedy labels among {counts['topics']} topics\n"
-    wanted = {*kinds, "untrained", "training labels"}
-    beside = f"{shown}: "
-    yield from _recall(
-        one
-        for one in results["conditions"]
-        if one["condition"] in wanted or one["condition"].startswith(beside)
-    )
-
-
-def _taboo(folder: Path) -> Iterator[str]:
-    results = _read(folder / "taboo/results.json")
-    counts = results["counts"]
-    named = f"{results['answers_with_the_name']} of {counts['asked']} answers had the name in them"
-    yield f"### Taboo: {counts['asked']} topics described without their name; {named}\n"
-    yield from _recall(results["conditions"])
-
-
-def _recall(conditions: Iterable[Found]) -> Iterator[str]:
-    heads = ["condition", "recall@1, %", "recall@10, %", "recall@100, %", "reciprocal rank"]
-    rows = []
-    for one in conditions:
-        recall = [_shown(one["recall_at"][k], 100, 1) for k in ("1", "10", "100")]
-        rows.append([one["condition"], *recall, _shown(one["mean_reciprocal_rank"], 1, 3)])
-    yield from _table(heads, rows)
-
-
-def _scoring(folder: Path, kinds: dict[str, int]) -> Iterator[str]:
-    yield "### Generation scoring with the demo SAE\n"
-    heads = [
-        "labels",
-        "hits anywhere (published)",
-        "hits on content",
-        "false positives",
-        "balanced accuracy",
-        "AUROC",
-    ]
-    rows = []
-    for kind in kinds:
-        conditions = _read(folder / f"scoring-{kind}/results.json")["conditions"]
-        for name, one in conditions.items():
-            content = one["content"]["thresholds"][0]
-            rows.append(
-                [
-                    kind if name == "trained" else f"{kind}: {name}",
-                    _shown(one["published"]["best_of_n"]),
-                    _shown(content["best_of_1"]),
-                    _shown(content["false_positive_rate"]),
-                    _shown(content["balanced_accuracy"]),
-                    _shown(one["content"]["auroc"]),
-                ]
-            )
-    yield from _table(heads, rows)
-
-
-def _bridge(folder: Path, shown: str) -> Iterator[str]:
-    results = _read(folder / "bridge/results.json")
-    counts = results["counts"]
-    yield (
-        f"### Bridge entities: {counts['read']} of {counts['asked']} questions answered, "
-        f"read with {shown}\n"
-    )
-    heads = ["condition", "decoded somewhere, %", "of labels, %", "trained minus it, points"]
-    rows = []
-    for one in results["conditions"]:
-        less = results["trained minus"].get(one["condition"])
-        rows.append(
-            [
-                one["condition"],
-                _shown(one["decoded"], 100, 0),
-                _shown(one["share_of_labels"], 100, 2),
-                _shown(less, 100, 0),
-            ]
-        )
-    yield from _table(heads, rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * len(heads)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+def _step(folder: Path, step: Found) -> Iterator[str]:
+    """What `selfie eval` prints about the step's results."""
+    results = folder / step["makes"]
+    per_kind = step["title"].startswith("Every kind")  # `_kinds` shows them over seeds
+    if not step["title"] or per_kind or not results.exists():
+        return
+    found = _read(results)
+    protocol = step["command"].split()[2]
+    yield f"### {step['title']}\n"
+    yield f"`{step['command']}`\n"
+    yield f"{step['machine']}; {step['seconds']} s.\n"
+    for one in find_protocol(protocol).report(found):
+        if isinstance(one, Table):
+            yield from _table(one)
+        else:
+            yield f"- {one}"
     yield ""
 
 
-def _shown(interval: Found | None, factor: float = 1, digits: int = 2) -> str:
-    if interval is None:
-        return "–"
-    mean, low, high = (factor * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _table(one: Table) -> Iterator[str]:
+    if one.title:
+        yield f"\n**{one.title}**" + (f" ({one.caption})" if one.caption else "") + "\n"
+    yield from _rows(one.columns, one.rows)
+
+
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    """A table's cell holds neither a line end nor the mark that ends it."""
+    return " ".join(text.replace("|", "/").split())
+
+
+def _kinds(folder: Path, size: Size, place: Place) -> Iterator[str]:
+    """Every kind at one place: loss and recall at 1 over seeds, with seeds as a level."""
+    losses = _by_adapter(folder / f"loss_{place.name}/examples.jsonl", "adapter")
+    ranks = _by_adapter(folder / f"retrieval_{place.name}/labels.jsonl", "condition")
+    if not losses and not ranks:
+        return
+    seeds = len(size.seeds)
+    yield f"### Every kind at {place.name.replace('_', ' ')}, position {place.position}\n"
+    yield (
+        f"Test nouns, {seeds} seeds; 95 % intervals with seeds as a level, lowest and highest seed "
+        "in parentheses; rates chosen on validation nouns with the first seed.\n"
+    )
+    heads = ["kind", "rate (validation loss)", "loss", *_CONTROLS, "recall@1, %", "shuffled, %"]
+    rows = []
+    for kind in KINDS:
+        names = [f"{kind}-{seed}" for seed in size.seeds]
+        row = [kind, _tried(folder, size, place, kind)]
+        if all(name in losses for name in names):
+            for column in ("trained", *_CONTROLS):
+                table = np.array([[one[column] for one in losses[name]] for name in names])
+                row.append(_over(table, 2, 1, spread=column == "trained"))
+        else:
+            row += ["–"] * 4
+        for suffix in ("", ": shuffled"):
+            if all(f"{name}{suffix}" in ranks for name in names):
+                found = [[one["rank"] == 1 for one in ranks[f"{name}{suffix}"]] for name in names]
+                row.append(_over(np.array(found, dtype=float), 0, 100, spread=not suffix))
+            else:
+                row.append("–")
+        rows.append(row)
+    for name in ("untrained", "training labels"):
+        if name in ranks:
+            found = np.array([[one["rank"] == 1 for one in ranks[name]]], dtype=float)
+            rows.append([name, *["–"] * 5, _over(found, 0, 100), "–"])
+    yield from _rows(heads, rows)
+
+
+def _over(table: np.ndarray, digits: int, factor: float, spread: bool = False) -> str:
+    """table: seeds × rows."""
+    text = shown(over_seeds(table).difference, digits, factor)
+    if not spread or len(table) == 1:
+        return text
+    means = factor * table.mean(axis=1)
+    return f"{text} ({means.min():.{digits}f}–{means.max():.{digits}f})"
+
+
+def _tried(folder: Path, size: Size, place: Place, kind: str) -> str:
+    losses = rate_losses(folder, size, place, kind)
+    best = min(losses, key=lambda rate: losses[rate])
+    listed = ", ".join(f"{rate:g}: {loss:.2f}" for rate, loss in losses.items())
+    return f"{best:g} ({listed})"
+
+
+def _by_adapter(path: Path, key: str) -> dict[str, list[Found]]:
+    """Rows by adapter or condition, each in the order of their keys; empty without the file."""
+    found: dict[str, list[Found]] = {}
+    for row in read_jsonl(path) if path.exists() else ():
+        found.setdefault(row[key], []).append(row)
+    return {name: sorted(rows, key=lambda row: str(row["key"])) for name, rows in found.items()}
+
+
+def _failures(folder: Path) -> Iterator[str]:
+    """Wrong labels of the shipped set, drawn at random with a fixed seed from all of them."""
+    path = folder / "naming/labels.jsonl"
+    if not path.exists():
+        return
+    wrong = [
+        row
+        for row in read_jsonl(path)
+        if row["condition"] == "adapter" and row["name"] and row["verdict"] == "wrong"
+    ]
+    drawn = random.Random(0).sample(wrong, min(FAILURES, len(wrong)))
+    yield f"### {len(drawn)} of the {len(wrong)} wrong labels of the shipped set, at random\n"
+    yield from _rows(
+        ["block", "position", "given", "generated", "shown"],
+        [
+            [
+                str(row["layer"]),
+                row["position"],
+                row["name"],
+                row["generated"],
+                "yes" if row["shown"] else "withheld",
+            ]
+            for row in drawn
+        ],
+    )
+
+
+def _times(steps: Found) -> Iterator[str]:
+    """Where and how long each step ran."""
+    yield "### Steps\n"
+    yield f"{sum(one['seconds'] for one in steps.values()) / 60:.0f} minutes in all.\n"
+    rows = [
+        [name, f"{one['seconds']}{' (resumed)' if one['resumed'] else ''}", one["machine"]]
+        for name, one in steps.items()
+    ]
+    yield from _rows(["step", "seconds", "machine"], rows)
+    yield from dict.fromkeys(_versions(one["versions"]) for one in steps.values())
+
+
+def _versions(found: Found) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _read(path: Path) -> Found:

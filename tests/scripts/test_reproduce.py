@@ -1,80 +1,145 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KINDS = (
-    "identity",
-    "scale_only",
-    "scalar_affine",
-    "scalar_affine_plus_low_rank",
-    "low_rank_only",
-    "full_rank",
-)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import reproduce  # noqa: E402
+import reproduce_sizes  # noqa: E402
+import reproduce_steps  # noqa: E402
+import reproduce_tables  # noqa: E402
+
+from selfie_adapters.cli import app  # noqa: E402
+from selfie_adapters.evaluation.base import protocol_names  # noqa: E402
 
 
-def tables_of(text: str) -> dict[str, list[list[str]]]:
-    """Heading → rows of its table, the heads first."""
-    found = {}
-    for part in text.split("### ")[1:]:
-        heading, *lines = part.splitlines()
-        rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
-        found[heading] = rows
-    return found
+def trained(folder: Path, step: reproduce_steps.Step) -> None:
+    """What a training leaves, with a validation loss that depends on its rate."""
+    run = step.makes.parent
+    run.mkdir(parents=True)
+    rate = float(step.command[step.command.index("--learning-rate") + 1])
+    (run / "config.yaml").write_text("projection: {type: x}\n")
+    row = {"event": "validation", "step": 1, "val_loss": abs(rate - 0.01)}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    step.makes.write_text("")
+
+
+@pytest.mark.parametrize("size", [reproduce_sizes.STANDARD, reproduce_sizes.FULL])
+def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size):
+    steps = []
+    for step in reproduce_steps.all_steps(tmp_path, size, protocol_names()):
+        app.parse_args(list(step.command), exit_on_error=False, print_error=False)
+        if step.command[0] == "train":
+            assert "--direction-learning-rate" in step.command or "full_rank" not in step.name
+            if not step.makes.exists():
+                trained(tmp_path, step)
+        steps.append(step)
+    assert len({step.name for step in steps}) == len(steps)
+    assert len({step.makes for step in steps}) == len(steps)
+    trainings = [step for step in steps if step.command[0] == "train"]
+    kinds, places = len(reproduce_steps.KINDS), len(size.places)
+    assert len(trainings) == kinds * places * (len(size.rates) + len(size.seeds) - 1)
+    later = [step for step in trainings if f"seed {size.seeds[0]}" not in step.name]
+    assert {step.command[step.command.index("--learning-rate") + 1] for step in later} == {"0.01"}
+    loss = next(step for step in steps if step.protocol == "loss")
+    assert loss.command.count("--adapters") == kinds * len(size.seeds)
+
+
+def test_nouns_are_drawn_by_split_without_glosses(tmp_path):
+    reproduce_steps.write_topics(tmp_path, reproduce_sizes.QUICK)
+    rows = [json.loads(line) for line in (tmp_path / "topics.jsonl").read_text().splitlines()]
+    splits = [row["split"] for row in rows]
+    assert {split: splits.count(split) for split in splits} == {"train": 120, "val": 24, "test": 24}
+    assert all(row["name"] in row["labels"] for row in rows)
+    assert not any(", " in label for row in rows for label in row["labels"])
+    assert any(len(row["labels"]) > 1 for row in rows)
+
+
+def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypatch, capsys):
+    ran: list[str] = []
+
+    def run(command, **_named):
+        assert command[:3] == [sys.executable, "-m", "selfie_adapters"]
+        ran.append(shlex.join(command[3:]))
+
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    step = reproduce_steps.Step(
+        "train it", ("train",), tmp_path / "a/end", "", ("train", "--resume", "a"), tmp_path / "a/x"
+    )
+    monkeypatch.setattr(reproduce, "all_steps", lambda *_: [step, replace(step, name="other")])
+    reproduce.run_steps(tmp_path, reproduce_sizes.QUICK, ["train"])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x").touch()
+    reproduce.run_steps(tmp_path, reproduce_sizes.QUICK, ["train"])
+    (tmp_path / "a/end").touch()
+    reproduce.run_steps(tmp_path, reproduce_sizes.QUICK)
+    assert ran == ["train", "train --resume a"]
+    out = capsys.readouterr().out
+    assert "$ selfie train --resume a" in out
+    assert "other: done already" in out
+    recorded = json.loads((tmp_path / "steps.json").read_text())["train it"]
+    assert recorded["command"] == "selfie train"
+    assert recorded["resumed"] is True
+    assert recorded["machine"]
+    assert reproduce.main(["--out", str(tmp_path), "--only", "trian"]) == 1
+    assert 'Did you mean "train it"?' in capsys.readouterr().err
+
+
+def test_seeds_are_a_level_of_the_table(tmp_path):
+    size = replace(reproduce_sizes.QUICK, seeds=(0, 1))
+    place = size.places[0]
+    for step in reproduce_steps.all_steps(tmp_path, size, ["loss"]):
+        if step.command[0] == "train":
+            trained(tmp_path, step)
+    rows = [
+        {"adapter": f"{kind}-{seed}", "key": key, "trained": 1.0 + seed + key, "zero": 3.0}
+        | {"shuffled": 4.0, "random": 5.0}
+        for kind in reproduce_steps.KINDS
+        for seed in (0, 1)
+        for key in range(4)
+    ]
+    (tmp_path / f"loss_{place.name}").mkdir()
+    (tmp_path / f"loss_{place.name}/examples.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
+    text = reproduce_tables.write_tables(tmp_path, "quick").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| scale_only ")]
+    (line,) = table
+    # seeds 0 and 1: 1.0 + 0..3 and 2.0 + 0..3
+    assert "3.00 [" in line
+    assert "(2.50–3.50)" in line
+    assert "| 0.01 (0.01: 0.00, 0.03: 0.02) |" in line
 
 
 @pytest.mark.slow
-def test_little_of_everything_killed_and_gone_on_with(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "--quick", "--out", "out"]
+def test_little_of_everything_killed_and_resumed(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "--quick", "--out"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=env)
-    first = tmp_path / "out/adapters/scale_only-topics/config.yaml"
+    process = subprocess.Popen([*command, str(tmp_path / "out")], cwd=ROOT, env=env)
+    first = tmp_path / "out/runs/block_12/scale_only-rate0.01-seed0/config.yaml"
     while process.poll() is None and not first.exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
-    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, str(tmp_path / "out")], cwd=ROOT, env=env, capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "topic vectors: done already" in again.stdout
-
-    tables = tables_of((tmp_path / "out/tables.md").read_text())
-    assert [heading.split(":")[0] for heading in tables] == [
-        "Loss of held-out labels, adapters trained on topics",
-        "Loss of held-out labels, adapters trained on sae",
-        "Retrieval",
-        "Taboo",
-        "Generation scoring with the demo SAE",
-        "Bridge entities",
-    ]
-    for rows in tables.values():
-        heads, *body = rows
-        assert body
-        assert all(len(row) == len(heads) for row in body)
-        shown = [
-            float(x) for row in body for cell in row[1:] for x in re.findall(r"-?\d+\.\d+", cell)
-        ]
-        assert shown
-        assert all(math.isfinite(number) for number in shown)
-    for trained_on in ("topics", "sae"):
-        table = tables[f"Loss of held-out labels, adapters trained on {trained_on}"]
-        assert [row[0] for row in table[1:]] == list(KINDS)
-        rows = (tmp_path / f"out/loss-{trained_on}/examples.jsonl").read_text().splitlines()
-        for kind in KINDS[1:]:
-            losses = [
-                row["trained"]
-                for row in map(json.loads, rows)
-                if (row["adapter"], row["dataset"]) == (kind, trained_on)
-            ]
-            (cell,) = (row[2] for row in table if row[0] == kind)
-            assert float(cell.split()[0]) == pytest.approx(sum(losses) / len(losses), abs=0.006)
+    assert "vectors of nouns: done already" in again.stdout
+    text = (tmp_path / "out/tables.md").read_text()
+    for words in ("names of test nouns by block", "Every kind at block 12", "positive control"):
+        assert words in text
+    assert "nan" not in text
+    assert (tmp_path / "out/figure.png").stat().st_size > 10_000
