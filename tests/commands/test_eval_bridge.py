@@ -53,12 +53,22 @@ def config(tmp_path, golden_dir):
 def test_table_results_and_page(config, tmp_path, capsys):
     run("eval", "bridge", "--config", str(config), "--out", str(tmp_path / "out"))
     said = capsys.readouterr().out
-    for words in ("trained", "untrained × 2", "zero vector", "questions 2", "0.0 [0.0, 0.0]"):
+    for words in (
+        "trained",
+        "untrained × 2",
+        "zero vector",
+        "logit lens",
+        "questions 2",
+        "0.0 [0.0",
+    ):
         assert words in said
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["protocol"] == "bridge"
-    assert results["conditions"][0]["decoded"]["n"] == 2
-    assert "shuffled" not in [one["condition"] for one in results["conditions"]]  # same bridge
+    # Both questions have one bridge: they count as one unit, and there is no other to compare with.
+    assert results["conditions"][0]["decoded"]["n"] == 1
+    assert results["conditions"][0]["decoded"]["low"] == 0
+    assert 0.5 < results["conditions"][0]["decoded"]["high"] < 1
+    assert results["targets"] == []
     page = (tmp_path / "out/bridge.html").read_text()
     assert "A &lt;b&gt;&amp;$ coin is" in page
     assert page.count("<svg") == 3  # the average and one a question

@@ -13,7 +13,7 @@ _SHOWN = 100  # questions; each has a figure of its own
 
 
 def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> None:
-    """Table, averaged heat-map, and one of each question (the first 100, decoded ones first).
+    """Tables, averaged heat-map, and one of each question (the first 100, decoded ones first).
 
     results: results.json; rows_file: rows.jsonl in the same folder. Raises MissingExtraError.
     """
@@ -24,8 +24,17 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
         path,
         "bridge",
         {
+            "interval": results["interval"],
+            "lead": results["lead"],
             "conditions": results["conditions"],
-            "differences": results["trained minus"],
+            "differences": {
+                one["second"]: one["difference"]
+                for one in results["comparisons"]
+                if one["measure"] == "bridge"
+            },
+            "targets": results["targets"],
+            "parts": results["by_part"],
+            "order": results["order"],
             "counts": results["counts"],
             "average": heat_map(
                 average["share"],

@@ -12,9 +12,16 @@ from safetensors.torch import save_file
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.bridge import protocol as bridge
-from selfie_adapters.evaluation.bridge.protocol import Bridge, other_questions
-from selfie_adapters.evaluation.bridge.reading import plan_question, question_states
+from selfie_adapters.evaluation.bridge import readers as bridge_readers
+from selfie_adapters.evaluation.bridge.protocol import Bridge
+from selfie_adapters.evaluation.bridge.reading import plan_question
+from selfie_adapters.evaluation.bridge.states import (
+    MeansOfFile,
+    MeansOfQuestions,
+    NoMeans,
+    question_states,
+)
+from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, Targets
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
@@ -127,7 +134,13 @@ def questions(plain):
         bridge_entity = Entity(alias, (alias, "THE") if number == 1 else (alias,))
         made.append(
             TwoHopQuestion(
-                f"q/{number}", "", "", bridge_entity, Entity("x", ("x",)), f"ask {number}", prompt
+                f"q/{number}",
+                "",
+                "",
+                bridge_entity,
+                Entity("yonder", ("yonder",)),
+                f"ask {number}",
+                prompt,
             )
         )
     return made
@@ -141,7 +154,7 @@ def file(questions, tmp_path_factory):
             "uid": q.uid,
             "e1.value": "e",
             "e2.value": q.bridge.value,
-            "e3.value": "x",
+            "e3.value": "yonder",
             "e2.aliases": repr((q.bridge.aliases,)),
             "r1(e1).prompt": q.bridge_prompt,
             "r2(r1(e1)).prompt": q.prompt,
@@ -154,7 +167,9 @@ def file(questions, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def knows(questions):
-    return {q.bridge_prompt: q.bridge.value for q in questions} | {q.prompt: "x" for q in questions}
+    return {q.bridge_prompt: q.bridge.value for q in questions} | {
+        q.prompt: "yonder" for q in questions
+    }
 
 
 def settings_for(file, adapter_file, **changes):
@@ -218,16 +233,19 @@ def test_untrained_reads_the_unit_vector_in_embedding_norms(
 
 def test_every_control_reads_every_question_as_often(finished, questions):
     _, results, rows = finished
-    conditions = ["trained", "shuffled", "random directions", "untrained × 1", "untrained × 4"]
+    conditions = ["trained", "random directions", "untrained × 1", "untrained × 4", "logit lens"]
     assert [one["condition"] for one in results["conditions"]] == [*conditions, "zero vector"]
     for question in questions:
-        counts = {rows[f"{c}/{question.uid}"]["labels"] for c in conditions if c != "shuffled"}
+        counts = {rows[f"{c}/{question.uid}"]["labels"] for c in conditions}
         assert counts == {rows[f"zero vector/{question.uid}"]["labels"]}
-    for name, found in results["trained minus"].items():
-        assert found["low"] <= found["mean"] <= found["high"], name
     one = {c["condition"]: c["decoded"]["mean"] for c in results["conditions"]}
-    for name, found in results["trained minus"].items():
-        assert found["mean"] == pytest.approx(one["trained"] - one[name])
+    compared = [c for c in results["comparisons"] if c["second"] in one]
+    assert {c["second"] for c in compared} == {*conditions[1:], "zero vector"}
+    for found in compared:
+        difference = found["difference"]
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+        assert difference["mean"] == pytest.approx(one["trained"] - one[found["second"]])
+        assert found["p_holm"] >= found["p"]
 
 
 def test_the_zero_vector_is_one_stream_of_labels(model, adapter_file, questions, finished):
@@ -245,16 +263,132 @@ def test_the_zero_vector_is_one_stream_of_labels(model, adapter_file, questions,
     assert sum(map(sum, finished[2]["zero vector/q/0"]["hits"])) == hits
 
 
-def test_shuffled_is_anothers_bridge_on_the_same_labels(plain, questions, finished):
-    by_value = {question.bridge.value: question for question in questions}
+def test_the_base_rate_is_other_bridges_on_the_same_labels(plain, questions, finished):
+    """The four questions have no category, so the others are the other three bridges."""
+    _, results, rows = finished
+    bases = []
+
+    def names(text):
+        return set(re.findall(r"\w+", text.lower()))
+
     for question in questions:
-        row = finished[2][f"trained/{question.uid}"]
-        other = by_value[row["shuffled_bridge"]]
-        assert other.uid != question.uid
         grid, _, _ = plain[question.uid]
-        word = other.bridge.value.lower()
-        hits = [[sum(word in re.findall(r"\w+", t.lower()) for t in c) for c in r] for r in grid]
-        assert row["shuffled_hits"] == hits
+        written = [set().union(*(names(t) for cell in row for t in cell)) for row in grid]
+        others = [
+            {alias.lower() for alias in other.bridge.aliases} - names(question.prompt)
+            for other in questions
+            if other is not question
+        ]
+        named = [[bool(one & row) for row in written] for one in others if one]
+        row = rows[f"trained/{question.uid}"]["targets"]["bridge"]
+        assert row["others"] == len(named)
+        assert row["others_named"] == pytest.approx(np.mean([any(one) for one in named]))
+        assert row["others_by_layer"] == pytest.approx(np.mean(named, axis=0))
+        bases.append(row["others_named"])
+    found = next(one for one in results["targets"] if one["target"] == "bridge")
+    assert found["condition"] == "trained"
+    assert found["named"]["mean"] == pytest.approx(0.75)
+    assert found["base"]["mean"] == pytest.approx(np.mean(bases))
+    assert found["minus_base"]["mean"] == pytest.approx(0.75 - np.mean(bases))
+    assert 0 < np.mean(bases) < 1  # the labels do name other questions' words
+
+
+@torch.no_grad()
+def test_the_lens_gives_each_states_best_tokens(model, questions, finished):
+    """From a pass of the whole model over the question, norm and head called by hand."""
+    question = questions[0]
+    plan = plan_question(model, question, None, "template")
+    hidden: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _m, _a, out: hidden.append(out[0] if isinstance(out, tuple) else out)
+        )
+        for block in model.network.model.layers
+    ]
+    model.network(torch.tensor([[token.id for token in plan.plan.tokens]]))
+    for hook in hooks:
+        hook.remove()
+    for layer, states in enumerate(hidden):
+        logits = model.network.lm_head(model.network.model.norm(states.reshape(-1, 48)))
+        for column, position in enumerate(plan.plan.positions):
+            best = logits[position].topk(SAMPLES).indices.tolist()
+            words_here = [model.tokenizer.decode([token]).strip().lower() for token in best]
+            first = model.tokenizer.encode(f" {question.bridge.value}", add_special_tokens=False)
+            name = model.tokenizer.decode(first[:1]).strip().lower()
+            hits = sum(bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", w)) for w in words_here)
+            assert finished[2]["logit lens/q/0"]["hits"][layer][column] == (hits if name else 0)
+
+
+def test_the_entity_is_looked_for_at_its_own_tokens(model):
+    def question(uid, e1, category="c"):
+        return TwoHopQuestion(
+            uid, category, e1, Entity("US", ("US",)), Entity("x", ("x",)), "", f"the hat of {e1} is"
+        )
+
+    one = question("a", "ab fee")
+    others = [question("b", "sea"), question("c", "hat"), question("d", "far", "other")]
+    plan = plan_question(model, one, "0,1", "template")
+    texts = [token.text for token in plan.plan.tokens]
+    assert plan.entity is not None
+    first, last = plan.entity
+    assert "".join(texts[first : last + 1]).strip() == "ab fee"
+    assert plan.first < first
+    assert last < plan.last
+    found = Targets([one, *others]).of(plan)
+    assert found[ENTITY].aliases == ("ab fee",)
+    # "hat" stands in the question, "far" is of another category
+    assert found[ENTITY].others == (("sea",),)
+    columns = [plan.plan.positions[column] for column in found[ENTITY].columns]
+    assert columns == list(range(first, last + 1))
+    width = len(plan.plan.positions)
+    assert found[BRIDGE].columns == found[ANSWER].columns == tuple(range(width))
+    labels = [[["AB  fee!"]] + [["no sea"]] * (width - 1) for _ in range(2)]
+    row = found[ENTITY].found(labels)
+    assert row["hits"] == [[0] * len(columns)] * 2  # it is named at a token that is not its own
+    assert (row["others"], row["others_named"], row["others_by_layer"]) == (1, 1.0, [1.0, 1.0])
+    nowhere = plan_question(
+        model,
+        TwoHopQuestion("n", "", "zz", one.bridge, one.answer, "", "A hat is"),
+        "0",
+        "template",
+    )
+    assert nowhere.entity is None
+    assert ENTITY not in Targets([one]).of(nowhere)
+
+
+def test_the_mean_over_other_questions_of_the_category(model):
+    """Against the states themselves: five questions with one frame, an entity token each."""
+
+    def question(uid, e1):
+        return TwoHopQuestion(
+            uid, "c", e1, Entity("US", ("US",)), Entity("x", ("x",)), "", f"the hat of {e1} is"
+        )
+
+    made = [question(str(i), e1) for i, e1 in enumerate(("sea", "fee", "ab", "far", "had"))]
+
+    def planned(one):
+        return plan_question(model, one, "1", "template")
+
+    plans = [planned(one) for one in made]
+    raw = [question_states(model, plan, NoMeans()) for plan in plans]
+    means = MeansOfQuestions(model, made, plans, planned, 0)
+    less = question_states(model, plans[0], means)
+
+    def at(number, position):
+        return raw[number][0, plans[number].plan.positions.index(position)]
+
+    plan = plans[0]
+    assert plan.entity is not None
+    for column, position in enumerate(plan.plan.positions):
+        if position < plan.entity[0]:  # nothing differs before the entity
+            assert not less[0, column].any()
+        elif position > plan.entity[1]:
+            others = [at(i, position - plan.last + plans[i].last) for i in range(1, 5)]
+            expected = at(0, position) - torch.stack(others).mean(0)
+            torch.testing.assert_close(less[0, column], expected, rtol=1e-4, atol=1e-4)
+    alone = MeansOfQuestions(model, made[:1], plans[:1], planned, 0)
+    with pytest.raises(DataError, match="no other question has a state"):
+        question_states(model, plans[0], alone)
 
 
 def test_the_heat_map_is_aligned_at_the_questions_last_token(finished, questions):
@@ -276,7 +410,7 @@ def test_the_heat_map_is_aligned_at_the_questions_last_token(finished, questions
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     model, file, adapter_file, knows, finished, tmp_path, monkeypatch
 ):
-    write = bridge.write_labels
+    write = bridge_readers.write_labels
     left = [7]
 
     def stops(*arguments, **named):
@@ -285,7 +419,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
         left[0] -= 1
         return write(*arguments, **named)
 
-    monkeypatch.setattr(bridge, "write_labels", stops)
+    monkeypatch.setattr(bridge_readers, "write_labels", stops)
     folder, first = tmp_path / "r", Knows(knows)
     for batch_size in (256, 7, 3):
         with pytest.raises(KeyboardInterrupt):
@@ -300,7 +434,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     path = Bridge.run(settings_for(file, adapter_file), folder, model, chat=again)
     assert again.asked == 0  # answers were kept
     assert path.read_bytes() == (finished[0] / "results.json").read_bytes()
-    assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)
+    assert left[0] == 100 - (4 * 4 - 7 - 3 - 3)  # trained, random, two untrained; four questions
 
 
 def test_other_weights_of_the_model_that_answers_are_noticed(
@@ -327,6 +461,7 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
         "both answered": 2,
         "left out: every alias stands in the question": 0,
         "read": 2,
+        "distinct bridges": 2,
         "read that name the bridge by another alias": 0,
     }
     nobody = Knows(knows, tuple(knows))
@@ -339,11 +474,12 @@ def test_only_what_the_model_answers_is_read(model, file, adapter_file, question
 
 
 def test_a_mean_is_subtracted_and_names_the_layers(model, file, adapter_file, questions, tmp_path):
-    states = question_states(model, plan_question(model, questions[0], "1", "template"), None)
+    states = question_states(model, plan_question(model, questions[0], "1", "template"), NoMeans())
     mean = torch.full((model.d_model,), 2.5)
     save_file({"layer_1": mean}, tmp_path / "mean.safetensors")
     means = read_means(tmp_path / "mean.safetensors", [1], model.d_model)
-    less = question_states(model, plan_question(model, questions[0], "1", "template"), means)
+    of_file = MeansOfFile(means)
+    less = question_states(model, plan_question(model, questions[0], "1", "template"), of_file)
     torch.testing.assert_close(less, states - 2.5)
     settings = settings_for(
         file,
@@ -366,21 +502,59 @@ def test_another_evaluation_in_the_folder_is_refused(file, adapter_file, model, 
         Bridge.run(settings_for(file, adapter_file, samples=4), finished[0], model)
 
 
-def test_partners_share_no_alias(model):
-    def planned(uid, *aliases):
-        question = TwoHopQuestion(
+def test_others_share_no_alias():
+    def question(uid, *aliases):
+        return TwoHopQuestion(
             uid, "", "", Entity(aliases[0], aliases), Entity("", ()), "", f"what of {uid} is"
         )
-        return plan_question(model, question, "0", "template")
 
-    same = [planned("a", "US", "USA"), planned("b", "usa", "us"), planned("c", "US")]
-    assert other_questions(same, 0) == [None, None, None]
-    plans = [*same, planned("d", "Peru", "c")]
-    partners = other_questions(plans, 0)
-    assert [p and p.question.uid for p in partners[:3]] == ["d", "d", "d"]
-    assert partners[3] in same
-    named = [planned("Peru", "US"), planned("x", "Peru")]
-    assert other_questions(named, 0) == [None, named[0]]  # Peru stands in the first question
+    same = [question("a", "US", "USA"), question("b", "usa", "us"), question("c", "US")]
+    peru = question("d", "Peru", "c")
+    found = Targets([*same, peru])
+    assert found._others(BRIDGE, same[0]) == (("Peru", "c"),)
+    # "c" stands in the question
+    assert found._others(BRIDGE, same[2]) == (("Peru",),)
+    assert found._others(BRIDGE, peru) == (("US", "USA"), ("usa", "us"), ("US",))
+
+
+def test_specialists_label_their_own_places(model, file, adapter_file, tmp_path):
+    """An adapter whose last token of layer 1 is another map: only those cells change."""
+    general = load_adapter(adapter_file)
+    special = create_adapter("scale_only", model.d_model, init_scale=9.0)
+    for folder in ("alone", "set"):
+        general.save(tmp_path / folder / "a.safetensors")
+    special.save(tmp_path / "set" / "a.layer_1_at_-1.safetensors")
+    only = {"only_answered": False, "limit": 1, "untrained_scales": (), "random": False}
+    texts = []
+    for folder in ("alone", "set"):
+        settings = settings_for(
+            file, str(tmp_path / folder / "a.safetensors"), keep_labels=True, **only
+        )
+        Bridge.run(settings, tmp_path / f"of_{folder}", model)
+        rows = (tmp_path / f"of_{folder}" / "rows.jsonl").read_text().splitlines()
+        texts.append(next(json.loads(r)["texts"] for r in rows if '"trained/' in r))
+    changed = [
+        (layer, column)
+        for layer, (a, b) in enumerate(zip(*texts, strict=True))
+        for column, (one, other) in enumerate(zip(a, b, strict=True))
+        if one != other
+    ]
+    assert changed == [(1, len(texts[0][1]) - 1)]
+
+
+def test_a_folder_of_an_earlier_version_is_refused(
+    model, file, adapter_file, knows, finished, tmp_path
+):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((finished[0] / "config.json").read_bytes())
+    rows = [json.loads(r) for r in (finished[0] / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["targets"]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = settings_for(file, adapter_file, only_answered=True)
+    with pytest.raises(ConfigError, match="an earlier version began this evaluation"):
+        Bridge.run(settings, folder, model, chat=Knows(knows))
 
 
 def test_the_question_is_read_as_the_adapters_vectors_were_captured(

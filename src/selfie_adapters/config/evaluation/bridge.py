@@ -36,14 +36,17 @@ class BridgeSettings(ModelSettings):
     answerer: ChatSettings = ChatSettings()
     """Who is asked: null the model itself in this process, or the same model behind a url."""
     adapter: InFile | None = None
-    """Adapter file or hub path; null reads without one, at untrained_scales."""
+    """Adapter file, hub path, or the name of a shipped one; null reads without one, at
+    untrained_scales."""
     prompt: Literal["adapter", "chat_template"] = "adapter"
     """What is asked about a state: the adapter's own prompt (or the built-in one), or the same
     question in the tokenizer's whole chat template, for adapters that are bound to no prompt."""
-    mean: InFile | None = None
-    """File of mean vectors (layer_0, layer_1, …), subtracted from the states first."""
+    mean: Annotated[InFile | None, Option(default="the file next to the adapter, if any")] = None
+    """File of mean vectors (layer_0, layer_1, …), subtracted from the states first; or the word
+    questions: the mean over other questions of the category, by block and token."""
     layers: Annotated[str | None, Option(hyphen=True)] = None
-    """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that `mean` has."""
+    """Blocks, zero-based: 24, 4:28:4, 0,5,9; null reads all, or those that the file of means has.
+    """
     chat: Chat | None = None
     """The question as the tokenizer's own chat turn, a turn without system prompt, or as it is;
     null: as the vectors that the adapter was trained on, else as the mean file, else template."""
@@ -72,6 +75,8 @@ class BridgeSettings(ModelSettings):
     """What untrained_scales count: mean embedding norms, or the vector's own length."""
     random: bool = True
     """Read random directions too; costs another reading."""
+    lens: bool = True
+    """Read every state through the logit lens too: its best tokens, as many as `samples`."""
     batch_size: Count = 256
     """Labels at a time."""
     seed: Seed = 0

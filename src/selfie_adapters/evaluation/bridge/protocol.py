@@ -2,68 +2,68 @@
 
 Every question is read at layers × tokens with several labels per state; it counts as decoded if any
 of them names the bridge by an alias that is not in the question. The controls read the same cells
-as often: another question's bridge, the zero vector, random directions, no adapter.
+as often: the zero vector, random directions, no adapter, the logit lens. The same labels are
+matched with the entities of other questions of the category, which is the base rate, and with the
+entity that is in the question, which is the positive control (`targets`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from selfie_adapters.adapters import load_adapter
-from selfie_adapters.adapters.locating import find_adapter_file
+from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
+from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table, percent
-from selfie_adapters.evaluation.bridge.entities import unnamed
+from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation.base import Protocol, Table
 from selfie_adapters.evaluation.bridge.questions import (
     chosen_questions,
     known_questions,
     questions_digest,
 )
+from selfie_adapters.evaluation.bridge.readers import (
+    RANDOM,
+    ZERO,
+    LensReader,
+    Reader,
+    SoftTokenReader,
+    ZeroReader,
+)
 from selfie_adapters.evaluation.bridge.reading import (
+    Grid,
     QuestionPlan,
     StateSampling,
     ZeroLabels,
-    count_hits,
     examples,
-    in_cells,
-    other_questions,
     plan_question,
     question_chat,
-    question_states,
-    write_labels,
 )
 from selfie_adapters.evaluation.bridge.results import TRAINED, BridgeRow, summarize
-from selfie_adapters.evaluation.controls import Condition, Untrained
+from selfie_adapters.evaluation.bridge.states import (
+    OF_QUESTIONS,
+    Means,
+    MeansOfFile,
+    MeansOfQuestions,
+    NoMeans,
+    question_states,
+)
+from selfie_adapters.evaluation.bridge.tables import report
+from selfie_adapters.evaluation.bridge.targets import BRIDGE, Targets
+from selfie_adapters.evaluation.controls import Untrained
 from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
-from selfie_adapters.inference.sampling import Sampling, row_seed
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.prompt import ANSWER, QUESTION
 from selfie_adapters.model.user_text import Chat, as_chat
 from selfie_adapters.reading.means import read_means
+from selfie_adapters.sources.twohop import TwoHopQuestion
 
-ZERO, RANDOM, UNTRAINED = "zero vector", "random directions", "untrained × {:g}"
-
-
-@dataclass(frozen=True)
-class BridgeCondition:
-    """A condition with what labels its states."""
-
-    condition: Condition
-    labeller: Labeller
-    scale: float = 1.0
-
-    @property
-    def name(self) -> str:
-        return self.condition.name
+UNTRAINED = "untrained × {:g}"
 
 
 class Bridge(Protocol[BridgeSettings]):
@@ -77,36 +77,30 @@ class Bridge(Protocol[BridgeSettings]):
     def inputs(self) -> dict[str, str]:
         settings = self.settings
         self._questions = chosen_questions(settings)
-        files = {"adapter_sha256": None, "mean_sha256": settings.mean}
-        self._adapter = None
+        digests, files = {}, {}
+        self._adapter, adapter_file = None, None
         if settings.adapter is not None:
-            files["adapter_sha256"] = find_adapter_file(settings.adapter)
-            self._adapter = load_adapter(files["adapter_sha256"])
-        self._format: Chat = settings.chat or question_chat(self._adapter, settings.mean)
+            adapter_file = find_adapter_file(settings.adapter)
+            digests["adapter_sha256"] = adapter_digest(adapter_file)
+            self._adapter = load_adapter(adapter_file)
+        own = find_mean_file(None, adapter_file)
+        self._mean_file = own
+        if settings.mean not in (None, OF_QUESTIONS):
+            self._mean_file = files["mean_sha256"] = find_mean_file(settings.mean, None)
+        elif settings.mean is None and own is not None:
+            files["mean_sha256"] = own
+        self._format: Chat = settings.chat or question_chat(self._adapter, self._mean_file)
         # The chat format is recorded as it is used.
         self.settings = settings.model_copy(update={"chat": self._format})
-        return {"questions_sha256": questions_digest(self._questions), **file_hashes(files)}
+        questions = {"questions_sha256": questions_digest(self._questions)}
+        return {**questions, **digests, **file_hashes(files)}
 
     def measure(self) -> dict[str, Any]:
         """Raises DataError if no question is left."""
-        settings, model = self.settings, self.model
-        conditions = list(self._conditions())
+        settings = self.settings
+        readers = list(self._readers())
         known, counts = known_questions(settings, self._questions, self._answerer, self.progress)
-        layers = settings.layers
-        if layers is None and settings.mean is not None:
-            layers = mean_layers(settings.mean)
-        plans = [
-            plan_question(
-                model,
-                question,
-                layers,
-                self._format,
-                settings.question_prefix,
-                settings.first_position,
-                settings.echoes,
-            )
-            for question in known
-        ]
+        plans = [self._planned(question) for question in known]
         plans = [one for one in plans if one.aliases]
         counts["left out: every alias stands in the question"] = len(known) - len(plans)
         if not plans:
@@ -115,76 +109,97 @@ class Bridge(Protocol[BridgeSettings]):
                 f"({counts}). Give others, or only_answered: false."
             )
         counts["read"] = len(plans)
+        counts["distinct bridges"] = len({one.question.bridge.value for one in plans})
         counts["read that name the bridge by another alias"] = sum(p.names_bridge for p in plans)
-        self._read_all(conditions, plans)
+        self._read_all(readers, plans)
         uids = [one.question.uid for one in plans]
         return {
             "counts": counts,
-            "interval": "95 %, bootstrap over questions",
-            **summarize(self.folder.rows, uids, settings.seed, conditions[0].name),
+            **summarize(self.folder.rows, uids, settings.seed, readers[0].name),
         }
 
-    def _conditions(self) -> Iterator[BridgeCondition]:
+    def _planned(self, question: TwoHopQuestion) -> QuestionPlan:
+        settings, layers = self.settings, self.settings.layers
+        if layers is None and self._mean_file is not None:
+            layers = mean_layers(self._mean_file)
+        return plan_question(
+            self.model,
+            question,
+            layers,
+            self._format,
+            settings.question_prefix,
+            settings.first_position,
+            settings.echoes,
+        )
+
+    def _readers(self) -> Iterator[Reader]:
         """The evaluated one first: the adapter's, or without an adapter the first scale's."""
         settings, model, adapter = self.settings, self.model, self._adapter
-        prompt = None
+        how = self._sampling(model)
+        prompt = first = None
         if settings.prompt == "chat_template" and (adapter is None or adapter.binding is None):
             prompt = _whole_chat(model)
         if adapter is not None:
-            labeller = Labeller(model, adapter, prompt)
-            prompt = labeller.prompt.prompt
-            yield BridgeCondition(Condition(TRAINED, f"adapter {settings.adapter}"), labeller)
+            first = Labeller(model, adapter, prompt)
+            prompt = first.prompt.prompt
+            yield SoftTokenReader(TRAINED, f"adapter {settings.adapter}", first, how)
             if settings.random:
                 meaning = "Gaussian directions with the states' norms"
-                yield BridgeCondition(Condition(RANDOM, meaning, reads="random"), labeller)
+                yield SoftTokenReader(RANDOM, meaning, first, how, random=True)
         untrained = Untrained(model, settings.untrained_scale_unit)
         plain = untrained.labeller(prompt)
         for scale in settings.untrained_scales:
             name = UNTRAINED.format(scale)
-            condition = Condition(name, untrained.meaning(scale), through="untrained")
-            yield BridgeCondition(condition, plain, scale)
+            yield SoftTokenReader(name, untrained.meaning(scale), plain, how, scale)
+        if settings.lens:
+            yield LensReader(model, how.samples)
+        alone = "the zero vector" if first is None else "the adapter's bias"
+        yield ZeroReader(ZERO, f"{alone} alone, sampled as often", ZeroLabels(first or plain, how))
 
     def _answerer(self) -> Any:
         return self.chat(self.settings.answerer, self.model)
 
-    def _read_all(
-        self, conditions: Sequence[BridgeCondition], plans: Sequence[QuestionPlan]
-    ) -> None:
+    def _means(self, plans: Sequence[QuestionPlan]) -> Means:
+        if self.settings.mean == OF_QUESTIONS:
+            seed = self.settings.seed
+            return MeansOfQuestions(self.model, self._questions, plans, self._planned, seed)
+        if self._mean_file is None:
+            return NoMeans()
+        layers = plans[0].plan.layers
+        return MeansOfFile(read_means(self._mean_file, layers, self.model.d_model))
+
+    def _read_all(self, readers: Sequence[Reader], plans: Sequence[QuestionPlan]) -> None:
         """One row per condition and question; those that are there are not read again."""
-        settings, folder = self.settings, self.folder
-        labeller, lead = conditions[0].labeller, conditions[0].name
-        model = labeller.model
-        how = self._sampling(model)
-        means = None
-        if settings.mean is not None:
-            means = read_means(settings.mean, plans[0].plan.layers, model.d_model)
-        partners = other_questions(plans, settings.seed)
-        total = (len(conditions) + 1) * len(plans)
-        zero = ZeroLabels(labeller, how)
-        for one, partner in zip(plans, partners, strict=True):
-            for name in [*(c.name for c in conditions), ZERO]:
-                self._check_row(row_key(name, one), one, how.samples, trained=name == TRAINED)
-            missing = [c for c in conditions if row_key(c.name, one) not in folder.rows]
-            states = question_states(model, one, means) if missing else torch.empty(0)
-            for condition in missing:
-                self.progress(condition.name, len(folder.rows), total)
-                read = states
-                if condition.condition.reads == "random":
-                    seed = row_seed(settings.seed, "random", one.question.uid)
-                    read = random_vectors(states.flatten(0, 1), seed).view_as(states)
-                labels = write_labels(condition.labeller, read, one, how, condition.scale)
-                row = {"meaning": condition.condition.meaning, **_row(labels, one)}
-                if condition.name == lead:
-                    row |= _lead_facts(one, labels, partner)
-                    if settings.keep_labels:
-                        row["texts"] = labels
-                folder.add(row_key(condition.name, one), row)
-            if row_key(ZERO, one) not in folder.rows:
-                self.progress(ZERO, len(folder.rows), total)
-                labels = in_cells(zero.first(one.plan.n_cells * how.samples), one, how.samples)
-                alone = "the adapter's bias alone" if lead == TRAINED else "the zero vector alone"
-                meaning = f"{alone}, sampled as often"
-                folder.add(row_key(ZERO, one), {"meaning": meaning, **_row(labels, one)})
+        folder, samples = self.folder, self.settings.samples
+        keys = [[row_key(reader.name, one) for reader in readers] for one in plans]
+        for one, of_question in zip(plans, keys, strict=True):
+            for key, reader in zip(of_question, readers, strict=True):
+                self._check_row(key, one, samples, trained=reader.name == TRAINED)
+        if all(key in folder.rows for of_question in keys for key in of_question):
+            return
+        means, targets = self._means(plans), Targets(self._questions)
+        total = len(readers) * len(plans)
+        for one, of_question in zip(plans, keys, strict=True):
+            if all(key in folder.rows for key in of_question):
+                continue
+            states = question_states(self.model, one, means)
+            wanted = targets.of(one)
+            for key, reader in zip(of_question, readers, strict=True):
+                if key in folder.rows:
+                    continue
+                self.progress(reader.name, len(folder.rows), total)
+                labels = reader.labels(states, one)
+                found = {role: t.found(labels, reader.matching) for role, t in wanted.items()}
+                row = {
+                    "meaning": reader.meaning,
+                    "hits": found[BRIDGE]["hits"],
+                    "labels": sum(len(cell) for cells in labels for cell in cells),
+                    "examples": examples(labels, reader.matching(one.aliases), one),
+                    "targets": found,
+                }
+                if reader is readers[0]:
+                    row |= _lead_facts(one, labels, self.settings.keep_labels)
+                folder.add(key, row)
         self.progress("read", total, total)
 
     def _sampling(self, model: FrozenModel) -> StateSampling:
@@ -200,14 +215,21 @@ class Bridge(Protocol[BridgeSettings]):
         return StateSampling(one.samples, sampling, one.seed, one.batch_size)
 
     def _check_row(self, key: str, one: QuestionPlan, samples: int, trained: bool) -> None:
-        """Raise DataError if the row under `key` is there and is not of this question's states."""
+        """Raise DataError if the row under `key` is there and is not of this question's states,
+        ConfigError if an earlier version wrote it."""
         if (row := self.folder.rows.get(key)) is None:
             return
         damaged = self.folder.damaged
         layers, positions = list(one.plan.layers), list(one.plan.positions)
-        grids = [row["hits"], row.get("shuffled_hits", row["hits"])]
-        if any(list(map(len, grid)) != [len(positions)] * len(layers) for grid in grids):
+        if not row.get("targets"):
+            raise ConfigError(
+                f"{self.folder.folder}: an earlier version began this evaluation, which did not "
+                "look for the entity and the answer. Give another --out."
+            )
+        if list(map(len, row["hits"])) != [len(positions)] * len(layers):
             raise damaged(key, "does not have one count per layer and position")
+        if any(len(of["hits"]) != len(layers) for of in row["targets"].values()):
+            raise damaged(key, "does not have one count per layer")
         if row["labels"] != len(layers) * len(positions) * samples:
             raise damaged(key, f"has {row['labels']} labels, which the settings do not make")
         if trained and (row.get("layers"), row.get("positions")) != (layers, positions):
@@ -217,23 +239,7 @@ class Bridge(Protocol[BridgeSettings]):
 
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
-        counts = ", ".join(f"{name} {count}" for name, count in results["counts"].items())
-        yield f"questions: {counts}"
-        rows = [
-            [
-                one["condition"],
-                percent(one["decoded"], 1),
-                percent(one["share_of_labels"], 2),
-                percent(results["trained minus"].get(one["condition"]), 1),
-            ]
-            for one in results["conditions"]
-        ]
-        yield Table(
-            f"bridge decoded, {results['counts']['read']} questions (95 % intervals)",
-            ["condition", "somewhere, %", "of labels, %", "trained minus it, points"],
-            rows,
-            bold={results["lead"]},
-        )
+        return report(results)
 
 
 def _whole_chat(model: FrozenModel) -> SoftPrompt:
@@ -247,18 +253,8 @@ def row_key(condition: str, one: QuestionPlan) -> str:
     return f"{condition}/{one.question.uid}"
 
 
-def _row(labels: list[list[list[str]]], one: QuestionPlan) -> dict[str, Any]:
-    return {
-        "hits": count_hits(labels, one.aliases),
-        "labels": sum(len(cell) for row in labels for cell in row),
-        "examples": examples(labels, one.aliases, one),
-    }
-
-
-def _lead_facts(
-    one: QuestionPlan, labels: list[list[list[str]]], partner: QuestionPlan | None
-) -> dict[str, Any]:
-    """What the heat-maps and the shuffled control need in addition to the hits."""
+def _lead_facts(one: QuestionPlan, labels: Grid, keep_labels: bool) -> dict[str, Any]:
+    """What the results need of a question in addition to the hits of each condition."""
     facts: dict[str, Any] = {
         "prompt": one.question.prompt,
         "bridge": one.question.bridge.value,
@@ -267,10 +263,7 @@ def _lead_facts(
         "layers": list(one.plan.layers),
         "positions": list(one.plan.positions),
         "last": one.last,
+        "entity": None if one.entity is None else list(one.entity),
         "tokens": [one.plan.tokens[position].text for position in one.plan.positions],
     }
-    if partner is not None:
-        aliases = unnamed(one.question.prompt, partner.question.bridge.aliases)
-        facts["shuffled_hits"] = count_hits(labels, aliases)
-        facts["shuffled_bridge"] = partner.question.bridge.value
-    return facts
+    return facts | {"texts": labels} if keep_labels else facts

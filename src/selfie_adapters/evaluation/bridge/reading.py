@@ -9,35 +9,40 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.dataset.captured import Captured
-from selfie_adapters.errors import ConfigError, DataError, PromptError
+from selfie_adapters.errors import ConfigError, PromptError
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
-from selfie_adapters.inference.sampling import Sampling, row_seed
+from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.model.user_text import Chat, as_chat
-from selfie_adapters.reading.means import ReadingMeans
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading, prompt_ids
-from selfie_adapters.reading.read import read_states
+from selfie_adapters.reading.read import place_of
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 _EXAMPLES = 5
+Grid = list[list[list[str]]]
+"""Labels of a question's states: layers × positions × samples."""
 
 
 @dataclass(frozen=True)
 class QuestionPlan:
     """The cells of one question, and which aliases count.
 
-    last: position of the question's last token; what follows belongs to the chat format. aliases:
-    the bridge's, without those that occur in the question itself.
+    first, last: positions of the question's first and last token; what follows belongs to the chat
+    format. aliases: the bridge's, without those that occur in the question itself. entity:
+    positions of the first and last token of e1; None where the question does not contain it.
     """
 
     question: TwoHopQuestion
     plan: ReadingPlan
+    first: int
     last: int
     aliases: tuple[str, ...]
+    entity: tuple[int, int] | None
 
     @property
     def names_bridge(self) -> bool:
@@ -80,7 +85,8 @@ def plan_question(
     The prompt is the question after `prefix`, without the example that precedes it when it is
     asked. first: another first token. echoes: names that occur in the question count too.
     """
-    start, last, count = _where(model, prefix, question.prompt, chat)
+    where = _where(model, prefix, question, chat)
+    start, count = where.first, where.count
     if first is not None:
         if first >= count:
             raise ConfigError(
@@ -90,35 +96,18 @@ def plan_question(
         start = first
     plan = plan_reading(model, prefix + question.prompt, layers, range(start, count), chat)
     aliases = question.bridge.aliases
-    return QuestionPlan(
-        question, plan, last, aliases if echoes else unnamed(question.prompt, aliases)
-    )
-
-
-def question_states(model: FrozenModel, one: QuestionPlan, means: ReadingMeans | None) -> Tensor:
-    """States at the plan's cells, [layers, positions, d_model], the layers' means subtracted.
-
-    Raises DataError for NaN or infinity.
-    """
-    pieces = [states for _, states in read_states(model, one.plan)]
-    states = torch.cat(pieces, dim=1)
-    if not bool(states.isfinite().all()):
-        raise DataError(
-            f"question {one.question.uid}: the model's states hold NaN or infinity. Load the model "
-            "with another dtype (dtype: bfloat16 or float32)."
-        )
-    return states if means is None else states - means.at(one.plan.positions, len(one.plan.tokens))
+    counted = aliases if echoes else unnamed(question.prompt, aliases)
+    return QuestionPlan(question, plan, where.first, where.last, counted, where.entity)
 
 
 def write_labels(
     labeller: Labeller, states: Tensor, one: QuestionPlan, how: StateSampling, scale: float = 1.0
-) -> list[list[list[str]]]:
-    """Labels of every state: layers × positions × samples."""
-    names = [
-        (one.question.uid, layer, position)
-        for layer in one.plan.layers
-        for position in one.plan.positions
-    ]
+) -> Grid:
+    """Labels of every state [layers, positions, d_model]: layers × positions × samples.
+
+    An adapter with specialists labels each state with the one for its block and position.
+    """
+    names = [(one.question.uid, *cell) for cell in cells_of(one)]
     answers = labeller.label(
         states.flatten(0, 1),
         (scale,),
@@ -127,26 +116,36 @@ def write_labels(
         seed=how.seed,
         batch_size=how.batch_size,
         names=names,
+        places=places_of(labeller, one),
     )
     texts = [how.text_of(label) for labels in answers for label in labels]
     return in_cells(texts, one, how.samples)
 
 
-def in_cells(labels: Sequence[str], one: QuestionPlan, samples: int) -> list[list[list[str]]]:
+def cells_of(one: QuestionPlan) -> list[tuple[int, int]]:
+    """(layer, position) of every cell, layer by layer."""
+    return [(layer, position) for layer in one.plan.layers for position in one.plan.positions]
+
+
+def places_of(labeller: Labeller, one: QuestionPlan) -> list[Place]:
+    """Block and kind of position of every cell."""
+    tokens = len(one.plan.tokens)
+    return [place_of(labeller.adapter, *cell, tokens) for cell in cells_of(one)]
+
+
+def in_cells(labels: Sequence[str], one: QuestionPlan, samples: int) -> Grid:
     """A flat list of labels as layers × positions × samples."""
     width = len(one.plan.positions)
     cells = [list(labels[i : i + samples]) for i in range(0, len(labels), samples)]
     return [cells[i : i + width] for i in range(0, len(cells), width)]
 
 
-def count_hits(labels: list[list[list[str]]], aliases: Sequence[str]) -> list[list[int]]:
+def count_hits(labels: Grid, aliases: Sequence[str]) -> list[list[int]]:
     """How many labels of each state name the entity: layers × positions."""
     return [[sum(names_entity(t, aliases) for t in cell) for cell in row] for row in labels]
 
 
-def examples(
-    labels: list[list[list[str]]], aliases: Sequence[str], one: QuestionPlan
-) -> list[dict[str, object]]:
+def examples(labels: Grid, aliases: Sequence[str], one: QuestionPlan) -> list[dict[str, object]]:
     """A few labels that name the entity, with their layer and position."""
     found: list[dict[str, object]] = []
     for layer, row in zip(one.plan.layers, labels, strict=True):
@@ -157,9 +156,18 @@ def examples(
     return found[:: max(1, len(found) // _EXAMPLES)][:_EXAMPLES]
 
 
-def _where(model: FrozenModel, prefix: str, prompt: str, chat: Chat) -> tuple[int, int, int]:
-    """The question's first and last token in the prompt, and how many tokens that has."""
-    tokenizer = model.tokenizer
+@dataclass(frozen=True)
+class _Where:
+    """Positions in the prompt, which has `count` tokens: see QuestionPlan."""
+
+    first: int
+    last: int
+    count: int
+    entity: tuple[int, int] | None
+
+
+def _where(model: FrozenModel, prefix: str, question: TwoHopQuestion, chat: Chat) -> _Where:
+    tokenizer, prompt = model.tokenizer, question.prompt
     text = as_chat(tokenizer, prefix + prompt, chat)
     at = text.rfind(prompt)
     if at < 0:
@@ -169,52 +177,51 @@ def _where(model: FrozenModel, prefix: str, prompt: str, chat: Chat) -> tuple[in
         )
     ids, whole = encode(tokenizer, text), prompt_ids(tokenizer, prefix + prompt, chat)
     begin = len(whole) - len(ids)  # a begin-of-text token that plain strings get
-    before = encode(tokenizer, text[:at])
-    until = encode(tokenizer, text[: at + len(prompt)])
-    start = common_length([ids, before], len(before))
-    last = common_length([ids, until], len(until)) - 1
-    return begin + start, begin + max(start, last), len(whole)
 
+    def span(start: int, length: int) -> tuple[int, int]:
+        before = encode(tokenizer, text[:start])
+        until = encode(tokenizer, text[: start + length])
+        first = common_length([ids, before], len(before))
+        last = common_length([ids, until], len(until)) - 1
+        return begin + first, begin + max(first, last)
 
-def other_questions(plans: Sequence[QuestionPlan], seed: int) -> list[QuestionPlan | None]:
-    """For each question another whose bridge shares no alias with it; None where there is none.
-
-    The other's bridge must have an alias that does not occur in the question.
-    """
-    generator = torch.Generator().manual_seed(row_seed(seed, "partners"))
-    order = torch.randperm(len(plans), generator=generator).tolist()
-    place = {number: at for at, number in enumerate(order)}
-    names = [{alias.casefold() for alias in one.question.bridge.aliases} for one in plans]
-    found: list[QuestionPlan | None] = []
-    for number, one in enumerate(plans):
-        turn = (order[(place[number] + step) % len(order)] for step in range(1, len(order)))
-        fitting = (
-            plans[other]
-            for other in turn
-            if not names[other] & names[number]
-            and unnamed(one.question.prompt, plans[other].question.bridge.aliases)
-        )
-        found.append(next(fitting, None))
-    return found
+    found = prompt.rfind(question.e1) if question.e1 else -1
+    entity = span(at + found, len(question.e1)) if found >= 0 else None
+    return _Where(*span(at, len(prompt)), len(whole), entity)
 
 
 class ZeroLabels:
-    """Labels of the zero vector: one sequence of samples, the same for every question."""
+    """Labels of the zero vector: one sequence of samples per map, the same for every question.
+
+    An adapter with specialists is several maps, each with a bias of its own.
+    """
 
     def __init__(self, labeller: Labeller, how: StateSampling) -> None:
         self._labeller, self._how = labeller, how
-        self._drawn: list[str] = []
+        self._drawn: dict[Labeller, list[str]] = {}
 
-    def first(self, count: int) -> list[str]:
-        how, start = self._how, len(self._drawn)
+    def of(self, one: QuestionPlan) -> Grid:
+        """As many as the question's states have."""
+        labellers = [self._labeller.at(*place) for place in places_of(self._labeller, one)]
+        samples = self._how.samples
+        streams = {
+            labeller: iter(self._first(labeller, labellers.count(labeller) * samples))
+            for labeller in dict.fromkeys(labellers)
+        }
+        texts = [next(streams[labeller]) for labeller in labellers for _ in range(samples)]
+        return in_cells(texts, one, samples)
+
+    def _first(self, labeller: Labeller, count: int) -> list[str]:
+        how, drawn = self._how, self._drawn.setdefault(labeller, [])
+        start = len(drawn)
         if count > start:
-            zeros: Tensor = torch.zeros(count - start, self._labeller.model.d_model)
-            answers = self._labeller.label(
+            zeros: Tensor = torch.zeros(count - start, labeller.model.d_model)
+            answers = labeller.label(
                 zeros,
                 sampling=how.sampling,
                 seed=how.seed,
                 batch_size=how.batch_size,
                 names=[("zero", i) for i in range(start, count)],
             )
-            self._drawn += [how.text_of(labels[0]) for labels in answers]
-        return self._drawn[:count]
+            drawn += [how.text_of(labels[0]) for labels in answers]
+        return drawn[:count]

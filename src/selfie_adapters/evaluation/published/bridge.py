@@ -160,6 +160,7 @@ def translate(published: PublishedBridge, config_file: str | Path) -> BridgeSett
             "untrained_scales": () if trained else (published.scale,),
             "untrained_scale_unit": "absolute",
             "random": False,
+            "lens": False,
             "batch_size": published.batch_size * published.num_generations,
             "seed": published.seed,
         }

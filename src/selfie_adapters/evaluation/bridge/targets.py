@@ -1,0 +1,129 @@
+"""What is looked for in a question's labels, and how often it would be found by chance.
+
+bridge  the entity that the question runs over and does not name: what the protocol asks about
+entity  the one that the question names, at its own tokens: the positive control. Where it is
+        not named, a bridge that is not named says nothing about the model.
+answer  what the question asks for: is the bridge named in earlier blocks?
+
+Each is compared with the same role's entities of other questions of the category, matched with the
+same labels: the base rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
+from selfie_adapters.evaluation.bridge.reading import Grid, QuestionPlan, count_hits
+from selfie_adapters.sources.twohop import TwoHopQuestion
+
+Role = str
+BRIDGE, ENTITY, ANSWER = "bridge", "entity", "answer"
+_OTHERS = 20  # entities per question that make the base rate
+
+Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class TargetRow(msgspec.Struct):
+    """One role in the labels of one question.
+
+    hits: labels that name it, layers × the positions that count. others: how many other entities
+    were looked for; the share of them that is named somewhere, and by layer. None without others.
+    """
+
+    hits: Hits
+    others: Annotated[int, msgspec.Meta(ge=0)]
+    others_named: _Share | None
+    others_by_layer: list[_Share] | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """aliases: names that count. others: those of other questions' entities. columns: indices of
+    the plan's positions whose labels count."""
+
+    aliases: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
+    columns: tuple[int, ...]
+
+    def found(
+        self, labels: Grid, matching: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
+    ) -> dict[str, Any]:
+        """A `TargetRow` as JSON values. labels: of every cell, layers × positions × samples;
+        matching: the form in which they give names, where it is not the names themselves."""
+        mine = [[row[column] for column in self.columns] for row in labels]
+        by_layer = [[t for cell in row for t in cell] for row in mine]
+        others = [
+            [any(names_entity(text, names) for text in texts) for texts in by_layer]
+            for names in map(matching, self.others)
+        ]
+        count = len(others)
+        return {
+            "hits": count_hits(mine, matching(self.aliases)),
+            "others": count,
+            "others_named": sum(map(any, others)) / count if count else None,
+            "others_by_layer": [sum(layer) / count for layer in zip(*others, strict=True)]
+            if count
+            else None,
+        }
+
+
+class Targets:
+    """The targets of questions; others are taken from `questions`, those in the file."""
+
+    def __init__(self, questions: Sequence[TwoHopQuestion]) -> None:
+        self._names: dict[tuple[Role, str], list[tuple[str, ...]]] = {}
+        for one in questions:
+            for role, names in _names(one).items():
+                for category in ("", one.category):
+                    known = self._names.setdefault((role, category), [])
+                    if names not in known[-_OTHERS * 20 :]:
+                        known.append(names)
+
+    def of(self, one: QuestionPlan) -> Mapping[Role, Target]:
+        """By role. The entity is absent where the question's tokens do not show where it is."""
+        every = tuple(range(len(one.plan.positions)))
+        question = one.question
+        found = {
+            BRIDGE: Target(one.aliases, self._others(BRIDGE, question), every),
+            ANSWER: Target(
+                unnamed(question.prompt, question.answer.aliases),
+                self._others(ANSWER, question),
+                every,
+            ),
+        }
+        if one.entity is not None:
+            first, last = one.entity
+            own = tuple(i for i, p in enumerate(one.plan.positions) if first <= p <= last)
+            if own:
+                found[ENTITY] = Target((question.e1,), self._others(ENTITY, question), own)
+        return found
+
+    def _others(self, role: Role, question: TwoHopQuestion) -> tuple[tuple[str, ...], ...]:
+        """Names of other questions' entities in the role: of the same category, or of all where it
+        has none; without those that are in the question, are its own, or share a name with it."""
+        own = {name.casefold() for names in _names(question).values() for name in names}
+        for category in (question.category, ""):
+            found = []
+            for names in self._names.get((role, category), []):
+                rest = unnamed(question.prompt, names)
+                if rest and not own & {name.casefold() for name in names}:
+                    found.append(rest)
+                if len(found) == _OTHERS:
+                    break
+            if found:
+                return tuple(found)
+        return ()
+
+
+def _names(question: TwoHopQuestion) -> dict[Role, tuple[str, ...]]:
+    return {
+        BRIDGE: question.bridge.aliases,
+        ENTITY: (question.e1,),
+        ANSWER: question.answer.aliases,
+    }
