@@ -117,6 +117,12 @@ _prepare.command(
 )
 
 _prepare.command(
+    f"{COMMANDS}.prepare_difference:difference",
+    name="difference",
+    help="States of a fine-tune minus those of its base.",
+)
+
+_prepare.command(
     f"{COMMANDS}.prepare:labels",
     name="labels",
     help="The labels of a Neuronpedia source, as JSON lines.",

@@ -10,13 +10,14 @@ from safetensors.torch import save_file
 
 from label_runs import NASTY, row
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
+from selfie_adapters.files.prompts import read_prompts
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.neuronpedia import (
     to_neuronpedia,
     to_neuronpedia_admin,
     to_neuronpedia_vectors,
 )
-from selfie_adapters.labelling.neuronpedia_upload import read_prompts, sae_of, to_neuronpedia_upload
+from selfie_adapters.labelling.neuronpedia_upload import sae_of, to_neuronpedia_upload
 from selfie_adapters.model import capture, load_model
 from selfie_adapters.sources.sae.encoder import encoder_of
 from tiny_sae import tiny_sae

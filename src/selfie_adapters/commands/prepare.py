@@ -50,6 +50,7 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     out
         Training file to write (.json or .json.gz); vectors and mean go to the same folder.
     """
+    from selfie_adapters.chat.messages import read_messages
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.model import load_model, with_lora
@@ -61,6 +62,8 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     topic_files(out, settings, overwrite)  # before the model is loaded
     check_inputs(model=settings.model, lora=settings.lora, device=settings.device)
     read_frames(settings.frames)
+    if settings.messages is not None:
+        read_messages(settings.messages)
     rows = open_topics(settings.source)
     console = Console()
     loaded = load_model(settings.model, settings.dtype, settings.device)

@@ -19,7 +19,7 @@ Position = int | Literal["name"]
 
 
 def read_positions(value: Any) -> Any:
-    """Positions as a user writes them: "-1", "0,5", "-4:0" (to the end), "-1,name".
+    """Positions as a user writes them: "-1", "0,5", "-4:" (to the end, also -4:0), "-1,name".
 
     What is no text is returned as it is. Raises DataError for other text.
     """
@@ -28,20 +28,27 @@ def read_positions(value: Any) -> Any:
     found: list[Position] = []
     for part in (part.strip() for part in value.split(",")):
         try:
-            numbers: list[Any] = ["name"] if part == "name" else [*numbers_of(part)]
+            numbers: list[Any] = ["name"] if part == "name" else [*numbers_of(_closed(part))]
         except ValueError:
             numbers = []
         if not numbers or not all(isinstance(one, int) or one == "name" for one in numbers):
             raise DataError(
-                f'"{part}" is none of the positions: a number, a range that rises such as -4:0, or '
+                f'"{part}" is none of the positions: a number, a range that rises (-4: or 0:5), or '
                 f'"name". {nearest(part, ["name"])}'.rstrip()
             )
         if "name" not in numbers and numbers[0] < 0 <= numbers[-1]:
             raise DataError(
-                f'"{part}" as positions passes from the end to the beginning; write -4:0 or 2:5.'
+                f'"{part}" as positions passes from the end to the beginning; write -4: or 2:5.'
             )
         found += numbers
     return tuple(found)
+
+
+def _closed(part: str) -> str:
+    """A range with both ends: "-4:" reaches to the end, which is -4:0, and ":5" is 0:5."""
+    if part.startswith("-") and part.endswith(":"):
+        return f"{part}0"
+    return f"0{part}" if part.startswith(":") else part
 
 
 class TopicSettings(SplitSettings):
@@ -51,6 +58,9 @@ class TopicSettings(SplitSettings):
     """Blocks whose output is taken, zero-based; one section of the file each."""
     question: str = QUESTION
     """What a name is put into."""
+    messages: InFile | None = None
+    """JSON file with a conversation that a name is put into in place of the question: a list of
+    messages with role and content, one of them with {}."""
     chat: Chat = "template"
     """The tokenizer's own chat template, a bare turn without system prompt, or none."""
     positions: Annotated[
@@ -58,8 +68,8 @@ class TopicSettings(SplitSettings):
         BeforeValidator(read_positions),
         Option(names=("positions", "position"), hyphen=True),
     ] = (-1,)
-    """Tokens whose states are taken: numbers and ranges such as -1 or -4:0, counted from the end
-    when negative, and name, the last token of the topic's name in the sentences of --frames;
+    """Tokens whose states are taken: numbers and ranges such as -1, 0:5 or -4:, counted from the
+    end when negative, and name, the last token of the topic's name in the sentences of --frames;
     several as in -1,name."""
     frames: Annotated[InFile | None, Option(default="60 sentences of the package")] = None
     """File of sentences with {} for the name, one per line; every fifth is kept for held-out
@@ -83,7 +93,13 @@ class TopicSettings(SplitSettings):
         return self.no_concept
 
     def check(self) -> None:
-        """Raise DataError for positions or layers that occur twice, and for nulls without names."""
+        """Raise DataError for positions or layers that occur twice, for nulls without names, and
+        for a conversation in another format than the chat template."""
+        if self.messages is not None and self.chat != "template":
+            raise DataError(
+                f"messages are written by the chat template; chat is {self.chat!r}, a format of "
+                "one text. Leave one of them out."
+            )
         for what, values in (("layers", self.layers), ("positions", self.positions)):
             if not values or len(set(values)) != len(values):
                 raise DataError(f"{what} {list(values)}: give each once, and at least one.")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.export import FinishedRun
 from selfie_adapters.labelling.inputs import open_source
@@ -51,19 +50,6 @@ def sae_of(run: FinishedRun, sae: str | None) -> str:
         f"{run.folder}: which SAE has these latents? Pass --sae: release:id, a SAELens folder, or "
         "demo."
     )
-
-
-def read_prompts(path: str | Path) -> list[str]:
-    """One prompt per line, blank lines dropped. Raises MissingFileError, DataError."""
-    file = existing_file(path)
-    try:
-        lines = read_plain(file).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
-    prompts = [line for line in lines if line.strip()]
-    if not prompts:
-        raise DataError(f"{file}: no prompt; one per line is expected.")
-    return prompts
 
 
 def to_neuronpedia_upload(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.containers import safetensors_bytes
+from selfie_adapters.chat.messages import read_messages
 from selfie_adapters.config.topics import NO_CONCEPT
 from selfie_adapters.dataset import Item, Section, save_dataset
 from selfie_adapters.dataset.controls import random_vectors
@@ -172,14 +175,21 @@ def _sections(
             "vector_type": "null" if kind == "null" else "topic",
             "model": model.name,
             "model_dim": model.d_model,
-            "question": settings.question,
-            "chat": settings.chat,
+            **_prompted(settings),
             "position": kind if kind.isalpha() else int(kind),
             "mean_file": _mean_name(path),
         }
         if settings.null_share:
             metadata["no_concept"] = NO_CONCEPT
         yield Section(metadata, vectors[:, column], items)
+
+
+def _prompted(settings: TopicSettings) -> dict[str, Any]:
+    """What names were put into."""
+    if settings.messages is None:
+        return {"question": settings.question, "chat": settings.chat}
+    turns = [message._asdict() for message in read_messages(settings.messages)]
+    return {"messages": turns, "chat": settings.chat}
 
 
 def _mean_file(
@@ -193,7 +203,9 @@ def _mean_file(
         for kind, one in taken.items()
         for column, layer in enumerate(settings.layers)
     }
-    facts = {"question": settings.question, "chat": settings.chat, "model": model.name}
+    facts = {**_prompted(settings), "model": model.name}
+    if "messages" in facts:
+        facts["messages"] = json.dumps(facts["messages"], ensure_ascii=False)
     if len(taken) == 1:
         facts["position"] = str(settings.positions[0])
     return {_mean_name(path): safetensors_bytes(tensors, facts)}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfie_adapters.chat.request import Message
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
@@ -110,15 +111,22 @@ def _labels_split(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def topic_texts(
-    model: FrozenModel, topics: Sequence[Topic], question: str, chat: Chat
+    model: FrozenModel,
+    topics: Sequence[Topic],
+    question: str,
+    chat: Chat,
+    messages: Sequence[Message] | None = None,
 ) -> list[str]:
     """The text of each topic: its prompt, or `question` with its name, as a chat turn or plain.
 
-    question holds "{}" where the name goes. chat: the tokenizer's own "template" (with whatever
-    system prompt it brings), a "bare" turn without one, or "none". Raises DataError for such a
-    question and for a topic that brings a begin token into a chat turn, PromptError where the
-    tokenizer has no such chat format.
+    question holds "{}" where the name goes. messages: a conversation in its place, in which "{}"
+    is where the topic's prompt goes, or without one its name. chat: the tokenizer's
+    own "template" (with whatever system prompt it brings), a "bare" turn without one, or "none".
+    Raises DataError for a question or conversation without a place and for a topic that brings a
+    begin token into a chat turn, PromptError where the tokenizer has no such chat format.
     """
+    if messages is not None:
+        return _conversations(model, topics, messages, chat)
     if "{}" not in question:
         raise DataError(f'question {question!r} has no "{{}}" for the topic\'s name.')
     turns = UserText(model.tokenizer, chat)
@@ -127,6 +135,25 @@ def topic_texts(
         user = topic.prompt or question.replace("{}", topic.name or "")
         try:
             texts.append(turns.text(user))
+        except PromptError as error:
+            raise DataError(f'topic {number} ("{topic.title}"): {error}') from error
+    return texts
+
+
+def _conversations(
+    model: FrozenModel, topics: Sequence[Topic], messages: Sequence[Message], chat: Chat
+) -> list[str]:
+    if not any("{}" in message.content for message in messages):
+        raise DataError('the messages have no "{}" for the topic\'s name.')
+    turns = UserText(model.tokenizer, chat)
+    texts: list[str] = []
+    for number, topic in enumerate(topics):
+        about = topic.prompt or topic.name or ""
+        filled = [
+            {"role": one.role, "content": one.content.replace("{}", about)} for one in messages
+        ]
+        try:
+            texts.append(turns.conversation(filled))
         except PromptError as error:
             raise DataError(f'topic {number} ("{topic.title}"): {error}') from error
     return texts

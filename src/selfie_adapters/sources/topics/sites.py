@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from selfie_adapters.config.topics import Position, TopicSettings
+from selfie_adapters.chat.messages import read_messages
+from selfie_adapters.config.topics import NO_CONCEPT, Position, TopicSettings
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.user_text import UserText
 from selfie_adapters.sources.topics.frames import (
     Framer,
     Sentence,
@@ -59,7 +59,7 @@ def topic_sites(
     """
     sites = Sites(kind)
     if kind != "name":
-        texts = topic_texts(model, topics, settings.question, settings.chat)
+        texts = _texts(model, topics, settings)
         for number, (text, split) in enumerate(zip(texts, splits, strict=True)):
             sites.add(text, kind, number, split)
         return sites
@@ -74,6 +74,11 @@ def topic_sites(
             position = token_at(token_ends(model.tokenizer, sentence.text), sentence.name[1])
             sites.add(sentence.text, position, number, split)
     return sites
+
+
+def _texts(model: FrozenModel, topics: Sequence[Topic], settings: TopicSettings) -> list[str]:
+    messages = None if settings.messages is None else read_messages(settings.messages)
+    return topic_texts(model, topics, settings.question, settings.chat, messages)
 
 
 def null_sites(
@@ -99,11 +104,11 @@ def null_sites(
     if -1 not in settings.positions:
         return [tokens]
     last = Sites(-1)
-    turns = UserText(model.tokenizer, settings.chat)
-    for number, prompt in enumerate(EMPTY_PROMPTS):
+    empty = [Topic((NO_CONCEPT,), prompt=prompt) for prompt in EMPTY_PROMPTS]
+    for number, text in enumerate(_texts(model, empty, settings)):
         held_out = sorted(set(counts) - {"train"})
         split: Split = (
             "train" if number % 4 or not held_out else held_out[number // 4 % len(held_out)]
         )
-        last.add(turns.text(prompt), -1, -1, split)
+        last.add(text, -1, -1, split)
     return [tokens, last]
