@@ -58,9 +58,11 @@ def label(options: LabelOptions, *, out: str = "labels") -> None:
     vectors = open_source(settings)
     with folder_lock(out):
         job = LabelJob(out, settings, vectors)
+        if options.shard is not None:
+            job.take_part(options.shard)
         _run(console, job, options)
     if settings.explain:
-        show_why(console, job.shards[0].path)
+        show_why(console, next(one.path for one in job.shards if one.path.exists()))
     if job.todo():
         show_controls(console, job.folder)
     done = job.progress
@@ -107,7 +109,7 @@ def _run(console: Console, job: LabelJob, options: LabelOptions) -> None:
             from selfie_adapters.labelling.engines.ray import run_with_ray
 
             with job.begun():
-                task = progress.add_task("vectors", total=job.progress.left)
+                task = progress.add_task("vectors", total=sum(map(len, job.todo())))
                 run_with_ray(job, options.workers, options.ray_address, advance)
             return
         from selfie_adapters.labelling.job import run_here
@@ -115,5 +117,5 @@ def _run(console: Console, job: LabelJob, options: LabelOptions) -> None:
 
         worker = ShardWorker(job.settings, job.source)  # before the folder: it may refuse
         with closing(worker), job.begun():
-            task = progress.add_task("vectors", total=job.progress.left)
+            task = progress.add_task("vectors", total=sum(map(len, job.todo())))
             run_here(job, worker, advance)

@@ -149,6 +149,20 @@ class LabelOptions(LabelSettings, DisplaySettings):
     """Processes of the ray engine."""
     ray_address: Annotated[str | None, Option(default="one is started for this run")] = None
     """A running Ray cluster."""
+    shard: str | None = None
+    """I/N: label only every Nth file of the run, from file I on (0/4 to 3/4), into a folder of its
+    own. Copy the folders into one, and the same command without --shard completes it."""
+
+    @field_validator("shard")
+    @classmethod
+    def _is_a_part(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        number, slash, count = value.partition("/")
+        digits = number.isascii() and number.isdigit() and count.isascii() and count.isdigit()
+        if not (slash and digits and int(number) < int(count)):
+            raise ValueError("I/N is expected, with I from 0 to N - 1, such as 0/4")
+        return value
 
 
 class ConfidenceSettings(SampledLabels):

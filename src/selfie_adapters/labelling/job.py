@@ -104,6 +104,20 @@ class LabelJob:
         """Shards that are not complete, or hold failed vectors."""
         return list(self._todo)
 
+    def take_part(self, part: str) -> None:
+        """Leave only every Nth shard to be done, from shard I on. part: "I/N".
+
+        Raises ConfigError where the run has no such shard.
+        """
+        number, count = map(int, part.split("/"))
+        if number >= len(self.shards):
+            raise ConfigError(
+                f"--shard {part}: the run has {len(self.shards)} files of "
+                f"{self.settings.shard_size} vectors, so this part is empty. Use fewer parts, or "
+                "a smaller --shard-size."
+            )
+        self._todo = [shard for shard in self._todo if shard.number % count == number]
+
     def first_failure(self) -> str:
         """Where and why the first failed vector failed; empty if none has."""
         for shard in self.shards:
