@@ -145,8 +145,12 @@ ELSEWHERE = (
 )
 
 
+# An 8B model, its SAEs and adapters, all from the hub: only the commands' options are checked.
+NOT_RUN = (ROOT / "docs/llama.md",)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=id_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_RUN], ids=id_of)
 def test_the_commands_of_a_page_run_in_order(page, workspace):
     for step in commands(page):
         if not step.startswith(ELSEWHERE):

@@ -155,7 +155,7 @@ class LabelOptions(LabelSettings, DisplaySettings):
 
     @field_validator("shard")
     @classmethod
-    def _is_a_part(cls, value: str | None) -> str | None:
+    def _is_one_of_n(cls, value: str | None) -> str | None:
         if value is None:
             return None
         number, slash, count = value.partition("/")
