@@ -63,7 +63,7 @@ STANDARD = Size(
     conversations=4,
     conversation_tokens=40,
     windows=6,
-    questions=40,
+    questions=20,
     samples=1,
     read_layers="12,16,20",
 )

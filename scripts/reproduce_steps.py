@@ -117,7 +117,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         *("--model", "demo", "--adapter", "demo", "--layers", size.read_layers),
         *("--limit", str(size.questions), "--samples", str(size.samples)),
         *("--temperature", "0.0" if size.samples == 1 else "0.7"),
-        *("--max-new-tokens", "10", "--untrained-scales", "2.1"),
+        *("--max-new-tokens", "10", "--untrained-scales", "2.1", "--no-random", "--keep-labels"),
     )
     yield _evaluate(
         folder,
@@ -129,7 +129,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         folder,
         "bridge",
         "Bridge entities, minus the mean of the other questions of the category",
-        (*bridge, "--mean", "questions", "--no-random"),
+        (*bridge, "--mean", "questions"),
         name="bridge_of_questions",
     )
 

@@ -21,7 +21,15 @@ from selfie_adapters.evaluation.bridge.states import (
     NoMeans,
     question_states,
 )
-from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, Targets
+from selfie_adapters.evaluation.bridge.targets import (
+    ANSWER,
+    BRIDGE,
+    ENTITY,
+    WORDS,
+    Target,
+    Targets,
+    Words,
+)
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
@@ -335,6 +343,7 @@ def test_the_entity_is_looked_for_at_its_own_tokens(model):
     assert plan.first < first
     assert last < plan.last
     found = Targets([one, *others]).of(plan)
+    assert isinstance(found[ENTITY], Target)
     assert found[ENTITY].aliases == ("ab fee",)
     # "hat" stands in the question, "far" is of another category
     assert found[ENTITY].others == (("sea",),)
@@ -354,6 +363,36 @@ def test_the_entity_is_looked_for_at_its_own_tokens(model):
     )
     assert nowhere.entity is None
     assert ENTITY not in Targets([one]).of(nowhere)
+
+
+def test_words_of_the_question_are_looked_for_where_they_end(model):
+    question = TwoHopQuestion(
+        "w",
+        "",
+        "sea",
+        Entity("US", ("US",)),
+        Entity("x", ("x",)),
+        "",
+        "The meadow of shade in sea is",
+    )
+    plan = plan_question(model, question, "0,1", "template")
+    words = Targets([question]).of(plan)[WORDS]
+    assert isinstance(words, Words)
+    assert words.words == ("meadow", "shade")
+    texts = [token.text for token in plan.plan.tokens]
+    for word, column in zip(words.words, words.columns, strict=True):
+        assert "".join(texts[: plan.plan.positions[column] + 1]).endswith(word)
+    labels = [[["no"] for _ in plan.plan.positions] for _ in range(2)]
+    labels[0][words.columns[0]] = ["a meadow"]
+    labels[1][words.columns[1]] = ["Meadow"]  # another word's
+    assert words.found(labels) == {
+        "hits": [[1, 0], [0, 0]],
+        "named": 0.5,
+        "named_by_layer": [0.5, 0.0],
+        "others": 2,
+        "others_named": 0.5,
+        "others_by_layer": [0.0, 0.5],
+    }
 
 
 def test_the_mean_over_other_questions_of_the_category(model):

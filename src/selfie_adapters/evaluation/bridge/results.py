@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, Hits, TargetRow
+from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, WORDS, Hits, TargetRow
 from selfie_adapters.evaluation.comparing import (
     METHOD,
     Paired,
@@ -48,7 +48,7 @@ INTERVAL = (
     "95 %; shares: Wilson's, differences: Newcombe's, with as many units as there are distinct "
     f"bridges; share of labels: bootstrap over questions; {METHOD}"
 )
-ROLES = (ENTITY, BRIDGE, ANSWER)
+ROLES = (WORDS, ENTITY, BRIDGE, ANSWER)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Found:
         return cls([row for row, _ in pairs], np.array([bridge for _, bridge in pairs]))
 
     def named(self) -> _Outcomes:
-        return _Outcomes(np.array([_somewhere(one["hits"]) for one in self.rows]), self.bridges)
+        return _Outcomes(np.array([one["named"] for one in self.rows]), self.bridges)
 
     def base(self) -> _Outcomes:
         return _Outcomes(np.array([one["others_named"] for one in self.rows]), self.bridges)
@@ -173,7 +173,7 @@ class _Found:
         """How often it is named, how often others are in the same labels; overall and by layer."""
         by_layer = {}
         for number, layer in enumerate(layers):
-            here = np.array([float(any(one["hits"][number])) for one in self.rows])
+            here = np.array([one["named_by_layer"][number] for one in self.rows])
             there = np.array([one["others_by_layer"][number] for one in self.rows])
             by_layer[str(layer)] = {
                 "named": _Outcomes(here, self.bridges).share(),

@@ -7,14 +7,16 @@ from typing import Any
 
 from selfie_adapters.evaluation.base import Table, percent
 from selfie_adapters.evaluation.bridge.results import BASE
-from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY
+from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, WORDS
 from selfie_adapters.evaluation.comparing import p_text
 
 _TITLES = {
+    WORDS: "words of the question, each at its own last token (positive control)",
     ENTITY: "entity that is in the question, at its own tokens (positive control)",
     BRIDGE: "bridge entity",
     ANSWER: "answer",
 }
+_OTHERS = dict.fromkeys((ENTITY, BRIDGE, ANSWER), BASE) | {WORDS: "other words of the question"}
 
 
 def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
@@ -44,7 +46,7 @@ def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
         p = p_text(compared[role, BASE])
         yield Table(
             f"{title}, {found[0]['questions']} questions",
-            ["condition", "named, %", f"{BASE}, %", "difference, points"],
+            ["condition", "named, %", "others, %", "difference, points"],
             [
                 [
                     one["condition"],
@@ -53,7 +55,7 @@ def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
                 for one in found
             ],
             bold={lead},
-            caption=f"{lead} minus {BASE}: {p}",
+            caption=f"others: {_OTHERS[role]}; {lead} minus them: {p}",
         )
     parts = "; ".join(f"{name} {percent(share)} %" for name, share in results["by_part"].items())
     if parts:

@@ -3,16 +3,20 @@
 bridge  the entity that the question runs over and does not name: what the protocol asks about
 entity  the one that the question names, at its own tokens: the positive control. Where it is
         not named, a bridge that is not named says nothing about the model.
+words   the other words of the question, each at its own last token: are its states read at all?
 answer  what the question asks for: is the bridge named in earlier blocks?
 
-Each is compared with the same role's entities of other questions of the category, matched with the
-same labels: the base rate.
+Each is compared with the same role's entities of other questions of the category, and a word with
+the question's other words, matched with the same labels: the base rate.
 """
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -22,8 +26,9 @@ from selfie_adapters.evaluation.bridge.reading import Grid, QuestionPlan, count_
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 Role = str
-BRIDGE, ENTITY, ANSWER = "bridge", "entity", "answer"
+BRIDGE, ENTITY, WORDS, ANSWER = "bridge", "entity", "words", "answer"
 _OTHERS = 20  # entities per question that make the base rate
+_WORD = re.compile(r"[^\W\d_]{5,}")  # shorter ones are mostly function words
 
 Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -32,11 +37,14 @@ _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 class TargetRow(msgspec.Struct):
     """One role in the labels of one question.
 
-    hits: labels that name it, layers × the positions that count. others: how many other entities
-    were looked for; the share of them that is named somewhere, and by layer. None without others.
+    hits: labels that name it, layers × the positions that count. named: 1 if any does, else 0; of
+    words the share that is named; and the same by layer. others: how many other entities were
+    looked for; the share of them that is named somewhere, and by layer. None without others.
     """
 
     hits: Hits
+    named: _Share
+    named_by_layer: list[_Share]
     others: Annotated[int, msgspec.Meta(ge=0)]
     others_named: _Share | None
     others_by_layer: list[_Share] | None
@@ -58,19 +66,63 @@ class Target:
         matching: the form in which they give names, where it is not the names themselves."""
         mine = [[row[column] for column in self.columns] for row in labels]
         by_layer = [[t for cell in row for t in cell] for row in mine]
+        hits = count_hits(mine, matching(self.aliases))
+        return _row(
+            hits,
+            [[any(row) for row in hits]],
+            [
+                [any(names_entity(text, names) for text in texts) for texts in by_layer]
+                for names in map(matching, self.others)
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of the question, and the index of the plan's position where each of them ends."""
+
+    words: tuple[str, ...]
+    columns: tuple[int, ...]
+
+    def found(
+        self, labels: Grid, matching: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
+    ) -> dict[str, Any]:
+        """As `Target.found`; the others of a word are the other words."""
+
+        def hits(word: str, column: int) -> list[int]:
+            names = matching((word,))
+            return [sum(names_entity(text, names) for text in row[column]) for row in labels]
+
+        own = [hits(*one) for one in zip(self.words, self.columns, strict=True)]
         others = [
-            [any(names_entity(text, names) for text in texts) for texts in by_layer]
-            for names in map(matching, self.others)
+            hits(other, column)
+            for word, column in zip(self.words, self.columns, strict=True)
+            for other in dict.fromkeys(self.words)
+            if other.casefold() != word.casefold()
         ]
-        count = len(others)
-        return {
-            "hits": count_hits(mine, matching(self.aliases)),
-            "others": count,
-            "others_named": sum(map(any, others)) / count if count else None,
-            "others_by_layer": [sum(layer) / count for layer in zip(*others, strict=True)]
-            if count
-            else None,
+        named, others_named = ([[n > 0 for n in one] for one in some] for some in (own, others))
+        return _row([list(layer) for layer in zip(*own, strict=True)], named, others_named)
+
+
+def _row(hits: Hits, own: list[list[bool]], others: list[list[bool]]) -> dict[str, Any]:
+    """A `TargetRow`; own, others: what is looked for × layers."""
+    none = {"others": 0, "others_named": None, "others_by_layer": None}
+    found = {"hits": hits, "named": _any(own), "named_by_layer": _by_layer(own), **none}
+    if others:
+        found |= {
+            "others": len(others),
+            "others_named": _any(others),
+            "others_by_layer": _by_layer(others),
         }
+    return found
+
+
+def _any(named: list[list[bool]]) -> float:
+    return sum(map(any, named)) / len(named)
+
+
+def _by_layer(named: list[list[bool]]) -> list[float]:
+    return [sum(layer) / len(named) for layer in zip(*named, strict=True)]
 
 
 class Targets:
@@ -85,11 +137,11 @@ class Targets:
                     if names not in known[-_OTHERS * 20 :]:
                         known.append(names)
 
-    def of(self, one: QuestionPlan) -> Mapping[Role, Target]:
+    def of(self, one: QuestionPlan) -> Mapping[Role, Target | Words]:
         """By role. The entity is absent where the question's tokens do not show where it is."""
         every = tuple(range(len(one.plan.positions)))
         question = one.question
-        found = {
+        found: dict[Role, Target | Words] = {
             BRIDGE: Target(one.aliases, self._others(BRIDGE, question), every),
             ANSWER: Target(
                 unnamed(question.prompt, question.answer.aliases),
@@ -102,6 +154,8 @@ class Targets:
             own = tuple(i for i, p in enumerate(one.plan.positions) if first <= p <= last)
             if own:
                 found[ENTITY] = Target((question.e1,), self._others(ENTITY, question), own)
+        if (words := _words(one)).words:
+            found[WORDS] = words
         return found
 
     def _others(self, role: Role, question: TwoHopQuestion) -> tuple[tuple[str, ...], ...]:
@@ -119,6 +173,21 @@ class Targets:
             if found:
                 return tuple(found)
         return ()
+
+
+def _words(one: QuestionPlan) -> Words:
+    """The question's words of five letters or more, without those of the entity."""
+    places = range(one.first, one.last + 1)
+    pieces = [one.plan.tokens[place].text for place in places]
+    ends = list(accumulate(map(len, pieces)))
+    words, columns = [], []
+    for match in _WORD.finditer("".join(pieces)):
+        place = places[bisect_left(ends, match.end())]
+        inside = one.entity is not None and one.entity[0] <= place <= one.entity[1]
+        if not inside and place in one.plan.positions:
+            words.append(match[0])
+            columns.append(one.plan.positions.index(place))
+    return Words(tuple(words), tuple(columns))
 
 
 def _names(question: TwoHopQuestion) -> dict[Role, tuple[str, ...]]:
