@@ -20,6 +20,8 @@ DEMO_SAE = Path("src/selfie_adapters/sources/sae/demo_sae")
 CONFIG = "training/configs/smollm2_topics.yaml"
 RANK = 32
 TOPICS = "topics.jsonl"
+PASSAGES = Path("demo_sae/passages.jsonl")
+"""Held-out texts, which training the demo SAE leaves (docs/demo-sae.md)."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         folder,
         "scoring",
         "Generation scoring: do conversations from a label activate the latent?",
-        ("--adapter", "demo", "--labels-file", str(DEMO_SAE / "labels.json")),
+        ("--adapter", "demo", "--labels-file", str(DEMO_SAE / "labels.json"), "--split", "test"),
         ("--limit", str(size.latents), "--scales", "1", "--untrained-scales", "2.1"),
         ("--label-tokens", "12", "--label-temperature", "0"),
         ("--conversations", str(size.conversations)),
         ("--conversation-tokens", str(size.conversation_tokens)),
     )
+    yield from _judged(folder, size)
     bridge = (
         *("--model", "demo", "--adapter", "demo", "--layers", size.read_layers),
         *("--limit", str(size.questions), "--samples", str(size.samples)),
@@ -132,6 +135,33 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         (*bridge, "--mean", "questions"),
         name="bridge_of_questions",
     )
+
+
+def _judged(folder: Path, size: Size) -> Iterator[Step]:
+    """Detection and fuzzing of the shipped set's labels, where docs/demo-sae.md was followed."""
+    if not PASSAGES.exists():
+        return
+    labels = str(DEMO_SAE / "labels.json")
+    out = folder / "sae_labels"
+    yield Step(
+        "sae_labels",
+        (
+            *("eval", "scoring", "--evaluation-mode", "label_generation_only", "--adapter", "demo"),
+            *("--labels-file", labels, "--split", "test", "--scales", "1", "--out", str(out)),
+            *("--label-tokens", "12", "--label-temperature", "0"),
+        ),
+        out / "results.json",
+    )
+    for task in ("detection", "fuzzing"):
+        yield _evaluate(
+            folder,
+            "detection",
+            f"{task.capitalize()}: does a label tell which passages activate its latent?",
+            ("--texts", str(PASSAGES), "--labels", f"adapter={out / 'trained_labels.jsonl'}"),
+            ("--task", task, "--judge-by", "likelihood", "--calibration-labels", labels),
+            ("--limit", str(size.latents), "--windows", str(size.windows)),
+            name=task,
+        )
 
 
 def _prepare(

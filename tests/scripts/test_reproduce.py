@@ -36,7 +36,10 @@ def trained(folder: Path, step: reproduce_steps.Step) -> None:
 
 
 @pytest.mark.parametrize("size", [reproduce_sizes.STANDARD, reproduce_sizes.FULL])
-def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size):
+def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size, monkeypatch):
+    passages = tmp_path / "passages.jsonl"
+    passages.touch()
+    monkeypatch.setattr(reproduce_steps, "PASSAGES", passages)
     steps = []
     for step in reproduce_steps.all_steps(tmp_path, size, protocol_names()):
         app.parse_args(list(step.command), exit_on_error=False, print_error=False)
@@ -52,6 +55,7 @@ def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path,
     assert len(trainings) == kinds * places * (len(size.rates) + len(size.seeds) - 1)
     later = [step for step in trainings if f"seed {size.seeds[0]}" not in step.name]
     assert {step.command[step.command.index("--learning-rate") + 1] for step in later} == {"0.01"}
+    assert {"detection", "fuzzing", "scoring", "bridge", "taboo"} <= {step.name for step in steps}
     loss = next(step for step in steps if step.protocol == "loss")
     assert loss.command.count("--adapters") == kinds * len(size.seeds)
 
