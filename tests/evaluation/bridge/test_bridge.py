@@ -343,16 +343,17 @@ def test_the_entity_is_looked_for_at_its_own_tokens(model):
     assert plan.first < first
     assert last < plan.last
     found = Targets([one, *others]).of(plan)
-    assert isinstance(found[ENTITY], Target)
-    assert found[ENTITY].aliases == ("ab fee",)
+    entity = found[ENTITY]
+    assert isinstance(entity, Target)
+    assert entity.aliases == ("ab fee",)
     # "hat" stands in the question, "far" is of another category
-    assert found[ENTITY].others == (("sea",),)
-    columns = [plan.plan.positions[column] for column in found[ENTITY].columns]
+    assert entity.others == (("sea",),)
+    columns = [plan.plan.positions[column] for column in entity.columns]
     assert columns == list(range(first, last + 1))
     width = len(plan.plan.positions)
     assert found[BRIDGE].columns == found[ANSWER].columns == tuple(range(width))
     labels = [[["AB  fee!"]] + [["no sea"]] * (width - 1) for _ in range(2)]
-    row = found[ENTITY].found(labels)
+    row = entity.found(labels)
     assert row["hits"] == [[0] * len(columns)] * 2  # it is named at a token that is not its own
     assert (row["others"], row["others_named"], row["others_by_layer"]) == (1, 1.0, [1.0, 1.0])
     nowhere = plan_question(
