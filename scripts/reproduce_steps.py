@@ -21,7 +21,7 @@ CONFIG = "training/configs/smollm2_topics.yaml"
 RANK = 32
 TOPICS = "topics.jsonl"
 PASSAGES = Path("demo_sae/passages.jsonl")
-"""Held-out texts, which training the demo SAE leaves (docs/demo-sae.md)."""
+"""Held-out passages, which training the demo SAE leaves (docs/demo-sae.md)."""
 
 
 @dataclass(frozen=True)
