@@ -1,10 +1,16 @@
-"""A headless Chromium for the tests of pages; without one they are skipped, with the reason."""
+"""A headless Chromium for the tests of pages; without one they are skipped, with the reason.
+
+Accessibility is checked by axe-core, which no test fetches: `npm install axe-core`, and its
+axe.min.js in the variable SELFIE_AXE. Without it those tests are skipped.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,3 +38,14 @@ def chromium(**options: Any) -> Iterator[Any]:
         yield page
         browser.close()
         assert errors == getattr(page, "expected_errors", [])
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds wrong with the page as it is now: rule, and the first node."""
+    file = os.environ.get("SELFIE_AXE")
+    if not file:
+        pytest.skip("no axe-core: npm install axe-core, SELFIE_AXE=…/axe-core/axe.min.js")
+    page.evaluate(Path(file).read_text(encoding="utf-8"))  # a script element would break the policy
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 10
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found["violations"]]

@@ -46,7 +46,7 @@ def labelling_run(folder: Path, count: int = 60, calibrated: bool = True) -> Pat
         folder,
         [
             ControlScores("vectors of this run", 4, 2.0, 0.6, 4, HOSTILE, own),
-            ControlScores("zero", 1, 0.0, None, 0, "nothing", (0.0,)),
+            ControlScores("zero", 1, -2e-06, None, 0, "nothing", (-0.0,)),
             ControlScores("random", 4, 0.6, 0.1, 0, "a word", random),
         ],
     )

@@ -152,3 +152,20 @@ def _begin(port):
     body = json.dumps({"prompt": "x" * 400, "chat": "none"})
     connection.request("POST", "/api/read", body, {"Content-Type": "application/json"})
     return connection
+
+
+@pytest.mark.parametrize(
+    ("adapters", "names"),
+    [
+        (["demo"], ["demo"]),
+        (["/a/b/one.safetensors", "/a/c/two.safetensors"], ["one", "two"]),
+        (["/a/b/best.safetensors", "/a/c/best.safetensors"], ["b/best", "c/best"]),
+        (["demo", "runs/x/demo.safetensors"], ["demo", "x/demo"]),
+        (["demo", "demo"], ["demo", "demo (2)"]),
+        (["owner/repo", "other/repo"], ["owner/repo", "other/repo"]),
+    ],
+)
+def test_adapters_have_short_and_different_names(adapters, names):
+    from selfie_adapters.commands.serve import _names
+
+    assert _names(adapters) == names

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from browser import chromium
+from browser import chromium, violations
 from demo_results import results
 from selfie_adapters.commands.demo_report import write_results
 
@@ -22,6 +22,7 @@ def test_the_page_never_scrolls_sideways(address, width, scheme):
         assert page.asked == [address]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.title() != "x"
+        assert violations(page) == []
         # the reading is in the first window
         assert page.locator("table.reading tbody tr").first.bounding_box()["y"] < 844
 
@@ -29,7 +30,7 @@ def test_the_page_never_scrolls_sideways(address, width, scheme):
 def test_conditions_are_stacked_on_a_phone(address):
     with chromium(viewport={"width": 390, "height": 844}) as page:
         page.goto(address)
-        cells = page.locator("tr.adapter td")
+        cells = page.locator("tr.own td")
         tops = [cell.bounding_box()["y"] for cell in cells.all()]
         assert tops == sorted(set(tops))
-        assert page.locator("table.conditions thead").is_hidden()
+        assert page.locator("table.cards thead").is_hidden()

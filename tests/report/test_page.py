@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import sys
 from html.parser import HTMLParser
 
@@ -39,6 +38,7 @@ def test_the_page_needs_no_script_and_no_other_file(page):
     assert "script" not in found.tags
     assert found.links == []
     assert found.tags.count("svg") == 2
+    assert "<metadata>" not in page
     assert "url(http" not in page
 
 
@@ -52,30 +52,12 @@ def test_texts_of_the_model_are_escaped(page):
 def test_the_page_leads_with_the_reading_and_the_labels(page):
     order = [
         page.index(text)
-        for text in ("Eiffel Tower</span>", "concept 0 →", "<td", "60 [", "soft token</mark>")
+        for text in ("Eiffel Tower</span>", "concept 0</bdi> →", "<td", "60 [", "soft token</mark>")
     ]
     assert order[:2] == sorted(order[:2])
     assert order[1] < order[3] < order[4]
     assert "60 [39, 78]" in page  # 12 of 20, by Wilson's formula
     assert page.count('class="label silent"') == 2 * 4  # the, of, full stop, line break
-
-
-def _luminance(color):
-    """Of #rrggbb, as WCAG 2 defines it."""
-    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def test_text_is_readable_in_light_and_dark(page):
-    schemes = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
-    assert len(schemes) == 2
-    for scheme in schemes:
-        colors = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
-        for paper in ("page", "panel"):
-            for ink in ("ink", "soft", "label", "right", "related", "wrong"):
-                dark, light = sorted(_luminance(colors[one]) for one in (paper, ink))
-                assert (light + 0.05) / (dark + 0.05) >= 4.5, (paper, ink)
 
 
 def test_the_same_numbers_draw_the_same_bytes():

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from browser import chromium
+from browser import chromium, violations
 from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.reading.controls import RandomControl
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report.reading_page import write_reading_page
@@ -30,7 +31,7 @@ def address(tmp_path):
         cells.append(Cell(layer, position, label, label + '"', *numbers))
     trust = Confidence({"gain": 1.0}, 0.0, 0.25)
     path = tmp_path / "reading.html"
-    write_reading_page(path, Reading(plan, tuple(cells)), {"model": HOSTILE}, trust, 8, "owl")
+    write_reading_page(path, Reading(plan, tuple(cells)), {"model": HOSTILE}, trust, (4, 8), "owl")
     return path.as_uri()
 
 
@@ -96,7 +97,8 @@ def test_what_is_withheld_is_silent_until_it_is_asked_for(address):
         page.uncheck("#show-withheld")
         assert places(page, "silent") == silent
         assert cell(page, 8, 2).inner_text().startswith("at 8 2 ↺")
-        assert cell(page, 8, 1).locator("small.lens").inner_text() == "lens <b>"
+        assert cell(page, 8, 1).get_attribute("data-lens") == "lens <b>"
+        assert cell(page, 8, 1).get_attribute("aria-label").endswith(", logit lens lens <b>")
 
 
 def test_hovering_shows_the_whole_label(address):
@@ -114,11 +116,13 @@ def test_hovering_shows_the_whole_label(address):
 def test_everything_can_be_done_by_keyboard(address):
     with chromium() as page:
         page.goto(address)
-        page.keyboard.press("Tab")  # the box of what is withheld
-        page.keyboard.press("Tab")  # the search field
+        for name in ("show-withheld", "lens-words", "compact", "find"):
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.id") == name
         page.keyboard.press("Tab")
-        assert focused(page) == "layer 8, token 1 The: at 8 1, confidence 69 %"
+        assert focused(page).startswith("layer 8, token 5 \\n: growl, confidence 100 %")
         for key, expected in (
+            ("Home", "layer 8, token 1 The: at 8 1, confidence 69 %, logit lens lens <b>"),
             ("ArrowDown", "layer 4, token 1"),
             ("ArrowRight", "layer 4, token 2 ·owl: a barn owl, confidence 46 %"),
             ("End", "layer 4, token 5"),
@@ -151,6 +155,91 @@ def test_everything_can_be_done_by_keyboard(address):
         page.keyboard.press("Escape")
         assert cell(page, 4, 2).get_attribute("aria-selected") is None
         assert "Choose a cell" in details.inner_text()
+
+
+def test_it_opens_at_the_last_token_and_the_last_trained_layer(address):
+    with chromium() as page:
+        page.goto(address)
+        assert cell(page, 8, 5).get_attribute("aria-selected") == "true"
+        assert page.locator(".details .label").inner_text() == "growl"
+        assert page.evaluate("document.activeElement === document.body")
+        assert page.evaluate("scrollY") == 0
+        assert page.locator("tbody th.trained").all_inner_texts() == ["8", "4"]
+
+
+@pytest.fixture
+def large(tmp_path):
+    """58 tokens at 30 layers."""
+    tokens = tuple(PromptToken(i, i, f" word{i}", special=False) for i in range(58))
+    plan = ReadingPlan("many words", "none", tokens, tuple(range(30)), tuple(range(58)))
+    cells = [
+        Cell(*place, f"label {place[0]} {place[1]}", "x", -2.0, 4, True, place[0] / 10, None)
+        for place in plan.cells()
+    ]
+    path = tmp_path / "large.html"
+    control = RandomControl((0.2, 0.5, 1.0), 3)
+    write_reading_page(path, Reading(plan, tuple(cells), control), {}, None, (12, 24))
+    return path.as_uri()
+
+
+def test_58_tokens_at_30_layers_are_readable_at_1280_pixels(large):
+    with chromium() as page:
+        page.goto(large)
+        assert page.locator("#compact").is_checked()
+        box = page.locator(".scroll")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
+        assert box.bounding_box()["height"] < 800
+        for layer, position in ((0, 0), (29, 57), (12, 30)):
+            where = cell(page, layer, position).bounding_box()
+            assert where["x"] > 0
+            assert where["x"] + where["width"] <= 1280
+            assert where["width"] >= 12
+            assert where["height"] >= 12
+        # the chosen token's labels are in full, at all layers
+        column = [cell(page, layer, 57) for layer in range(30)]
+        assert all(node.bounding_box()["width"] > 100 for node in column)
+        assert cell(page, 24, 57).evaluate("node => getComputedStyle(node).fontSize") == "12px"
+        cell(page, 3, 20).click()
+        assert cell(page, 29, 20).bounding_box()["width"] > 100
+        assert cell(page, 24, 57).bounding_box()["width"] < 40
+        assert page.locator(".details .label").inner_text() == "label 3 20"
+        page.uncheck("#compact")
+        assert cell(page, 29, 20).bounding_box()["width"] > 100
+        assert cell(page, 24, 57).bounding_box()["width"] > 100
+
+
+def test_color_begins_at_the_random_directions(large):
+    with chromium() as page:
+        page.goto(large)
+        legend = page.locator(".legend")
+        assert legend.inner_text().split("\n")[0].startswith("color: gain")
+        assert "1" in legend.inner_text()
+        assert "4 nats per token or more" in legend.inner_text()
+        shares = [
+            cell(page, layer, 0).evaluate("node => node.style.getPropertyValue('--c')")
+            for layer in (5, 10, 25, 29)
+        ]
+        assert shares == ["0.000", "0.000", "0.500", "0.633"]  # (gain - 1) / 3
+        assert "doubted" in cell(page, 10, 0).get_attribute("class")
+        assert "doubted" not in cell(page, 11, 0).get_attribute("class")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(address, large, scheme):
+    with chromium(color_scheme=scheme) as page:
+        for one in (address, large):
+            page.goto(one)
+            assert violations(page) == []
+
+
+def test_the_lens_is_shown_on_demand(address):
+    with chromium() as page:
+        page.goto(address)
+        shown = "node => getComputedStyle(node, '::after').display"
+        assert cell(page, 8, 1).evaluate(shown) == "block"
+        page.uncheck("#lens-words")
+        assert cell(page, 8, 1).evaluate(shown) == "none"
 
 
 def test_a_click_opens_the_details_with_nothing_run(address):
@@ -192,5 +281,8 @@ def test_light_and_dark(address, scheme):
 def test_a_narrow_window_scrolls_the_grid_and_not_the_page(address):
     with chromium(viewport={"width": 420, "height": 800}) as page:
         page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        assert page.evaluate("document.querySelector('.scroll').scrollWidth <= 420")  # compact
+        page.uncheck("#compact")
         assert page.evaluate("document.documentElement.scrollWidth") <= 420
         assert page.evaluate("document.querySelector('.scroll').scrollWidth > 420")

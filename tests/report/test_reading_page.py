@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import ClassVar
 
 import pytest
 
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.output import visible
+from selfie_adapters.reading.controls import RandomControl
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report import reading_page
@@ -16,6 +19,7 @@ from selfie_adapters.report.reading_page import (
     names_word,
     shown_cell,
     shown_token,
+    trained_layers,
     write_reading_page,
 )
 
@@ -83,11 +87,13 @@ def test_no_text_becomes_markup(tmp_path):
 
 def test_the_data_of_the_page_is_that_of_the_reading(tmp_path):
     trust = Confidence({"gain": 1.0}, 0.0, 0.7)
-    found = data(written(tmp_path, reading(), {}, trust, trained_layer=1, find="owl"))
+    found = data(written(tmp_path, reading(), {}, trust, trained_layers=(1,), find="owl"))
     assert (found["layers"], found["positions"], found["find"]) == ([0, 1], [0, 1], "owl")
     (one,) = found["readings"]
-    assert one["measure"] == {"name": "confidence", "full": 1.0, "threshold": 0.7}
-    assert one["trained_layer"] == 1
+    assert one["measure"] == {
+        "name": "confidence", "zero": 0.0, "full": 1.0, "threshold": 0.7, "random": 0
+    }  # fmt: skip
+    assert one["trained_layers"] == [1]
     assert [(c["layer"], c["position"], c["label"], c["gain"]) for c in one["cells"]] == [
         (layer, position, "owl", 0.5) for position in (0, 1) for layer in (0, 1)
     ]
@@ -154,5 +160,33 @@ def test_a_label_names_whole_words_case_and_plural_aside(label, word, named):
     assert names_word(label, word) is named
 
 
-def test_without_a_calibration_colour_is_the_gain():
-    assert measure(None)["name"] == "gain"
+def test_without_a_calibration_color_is_the_gain_from_the_random_directions_on():
+    plain = measure(None)
+    assert (plain["name"], plain["zero"], plain["full"], plain["random"]) == ("gain", 0, 3, 0)
+    scaled = measure(None, (-0.5, 0.25, 1.5))
+    assert (scaled["zero"], scaled["full"], scaled["random"]) == (1.5, 4.5, 3)
+    assert measure(None, (-2.0, -1.0))["zero"] == 0.0  # the zero vector is a control as well
+    trust = Confidence({"gain": 1.0}, 0.0, 0.7)
+    assert measure(trust, (9.0,))["zero"] == 0.0
+
+
+def test_trained_layers_are_those_of_the_adapter_and_its_specialists():
+    class Bound:
+        binding = None
+        specialists: ClassVar = {(20, "-1"): None, (8, "name"): None}
+
+    assert trained_layers(Bound()) == [8, 20]
+    Bound.binding = type("B", (), {"layer": 12})
+    assert trained_layers(Bound()) == [8, 12, 20]
+    Bound.binding.layer = None
+    Bound.specialists = {}
+    assert trained_layers(Bound()) == []
+
+
+def test_the_page_states_its_random_directions(tmp_path):
+    known = replace(reading(), control=RandomControl((0.5, 1.25), 2))
+    text = written(tmp_path, known, {})
+    assert "highest gain of 2 random directions" in text
+    assert data(text)["readings"][0]["measure"]["zero"] == 1.25
+    trust = Confidence({"gain": 1.0}, 0.0, 0.7)
+    assert "gain of 2 random" not in written(tmp_path, known, {}, trust)

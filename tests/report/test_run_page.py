@@ -46,7 +46,7 @@ def test_runs_are_recognized_by_their_files(runs):
 def test_the_page_asks_for_nothing_from_outside_and_no_text_becomes_markup(tmp_path, runs):
     text = written(tmp_path / "r.html", *runs)
     page = _Page(text)
-    assert all(link.startswith("#run-") for link in page.links)
+    assert all(link.startswith(("#run-", "#cross-")) for link in page.links)
     assert page.handlers == []
     assert page.tags.count("script") == 3  # the program, and one table each of two runs
     assert "img" not in page.tags
@@ -85,6 +85,7 @@ def test_controls_have_intervals_and_a_sentence(tmp_path, runs):
     assert re.search(r"vectors of this run<br>.*?4 vectors.*?2\.00 \[1\.\d+, 2\.\d+\]", text, re.S)
     assert re.search(r"random<br>.*?0\.60 \[0\.5\d, 0\.6\d\]", text, re.S)
     assert "random directions 0.60" in text
+    assert "-0.00" not in text
     # 60 labels: 6 withheld, 20 multiples of three of which 2 are withheld (9, 39)
     assert "36 equal (60%), 18 different, 6 withheld" in text
 

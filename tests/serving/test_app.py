@@ -17,12 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.reading.controls import random_control
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import read_cells
 from selfie_adapters.serving.app import _body
 from selfie_adapters.serving.requests import Limits
 from serving.conftest import JSON, wait_until
 from serving.test_requests import GARBLED, npy
+
+
+def two_owls(model):
+    return model, "two owls", "1:", "2:6", "none"
+
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -33,8 +39,14 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 def test_cells_come_as_the_library_reads_them(serve, served_model, served_adapters):
     answer = serve().read("two owls", layers="1:", positions="2:6")
     assert answer.status == 200
-    assert [event["event"] for event in answer.events] == ["start", "cells", "done"]
-    plan = plan_reading(served_model, "two owls", "1:", "2:6", "none")
+    assert [event["event"] for event in answer.events] == ["start", "cells", "scale", "done"]
+    plan = plan_reading(*two_owls(served_model))
+    gains = random_control(served_adapters[0].labeller, plan).gains
+    scale = answer.events[2]["measure"]
+    assert scale["zero"] == pytest.approx(max(0.0, *gains), abs=1e-3)
+    assert len(gains) == scale["random"] == 8
+    assert scale["full"] == pytest.approx(scale["zero"] + 3)
+    plan = plan_reading(*two_owls(served_model))
     batches = read_cells(served_adapters[0].labeller, plan, batch_size=16)
     expected = [cell for batch in batches for cell in batch]
     assert [(c["layer"], c["position"]) for c in answer.cells] == plan.cells()
@@ -51,7 +63,7 @@ def test_two_adapters_are_read_beside_each_other(serve):
     answer = client.read(positions="0", adapters=[1, 0])
     assert [r["name"] for r in answer.events[0]["readings"]] == ["full_rank", "scalar_affine"]
     first, second = (
-        [c["raw"] for e in answer.events if e.get("reading") == i for c in e["cells"]]
+        [c["raw"] for e in answer.events if e.get("reading") == i for c in e.get("cells", ())]
         for i in (0, 1)
     )
     assert first == [c["raw"] for c in client.read(positions="0", adapters=[1]).cells]

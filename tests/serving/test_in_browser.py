@@ -7,7 +7,7 @@ import threading
 import pytest
 from safetensors.torch import load_file
 
-from browser import chromium
+from browser import chromium, violations
 from selfie_adapters.serving.requests import Limits
 from serving.conftest import wait_until
 from serving.test_requests import npy
@@ -104,6 +104,9 @@ def test_two_adapters_side_by_side(serve):
         page.click("#read .go")
         status(page, "18 cells read.")
         assert page.locator(".grid h2").all_inner_texts() == ["scalar_affine", "full_rank"]
+        label = page.locator("#read label", has_text="Compared with a second adapter")
+        assert label.is_visible()
+        assert label.locator("option[disabled]").all_inner_texts() == ["scalar_affine"]
         page.locator(".grid >> nth=1 >> td.cell >> nth=4").click()
         assert page.locator('td[aria-selected="true"]').count() == 2
         assert page.locator(".details .label").count() == 2
@@ -152,3 +155,87 @@ def test_the_token_in_the_address_opens_the_door(serve):
         page.click("#read .go")
         status(page, "9 cells read.")
         assert not any("correct-horse" in address.split("#")[0] for address in page.asked)
+
+
+def test_the_chat_format_of_the_adapter_is_the_default(serve):
+    client = serve()
+    with chromium() as page:
+        opened(page, client)
+        page.locator("#read [name=chat] option:has-text('(')").first.wait_for(state="attached")
+        shown = page.locator("#read [name=chat] option").first
+        assert shown.get_attribute("value") == ""
+        chat = client.get("/api/info").json["adapters"][0]["chat"]
+        name = {"template": "chat template", "bare": "bare turn", "none": "plain text"}[chat]
+        assert shown.inner_text() == f"as trained ({name})"
+
+
+def test_one_adapter_is_compared_with_nothing(serve, served_adapters):
+    client = serve(adapters=served_adapters[:1])
+    with chromium() as page:
+        opened(page, client)
+        assert page.locator("[name=second]").first.is_hidden()
+
+
+def test_inputs_of_a_row_are_aligned(serve):
+    client = serve()
+    with chromium() as page:
+        opened(page, client)
+        fields = "#read .row input:not([type=checkbox]), #read .row select"
+        boxes = [node.bounding_box() for node in page.locator(fields).all()]
+        assert len({round(box["height"]) for box in boxes}) == 1
+        assert len({round(box["width"]) for box in boxes}) == 1
+        rows = {}
+        for box in boxes:
+            rows.setdefault(round(box["y"]), []).append(round(box["x"]))
+        assert len(rows) <= 2
+
+
+def test_a_reading_is_shared_by_its_address_and_downloaded(serve, tmp_path):
+    client = serve(token="correct-horse")
+    with chromium() as page:
+        opened(page, client, "#token=correct-horse")
+        page.fill("[name=prompt]", "an owl <b>")
+        page.select_option("#read [name=chat]", "none")
+        page.fill("#read [name=layers]", "1:")
+        page.click("#read .go")
+        status(page, "20 cells read.")
+        link = page.locator("#link").get_attribute("href")
+        assert "token" not in link
+        assert "token=correct-horse" in page.url
+        saved = {}
+        for name in ("page", "json"):
+            with page.expect_download() as found:
+                page.click(f"#download-{name}")
+            saved[name] = tmp_path / found.value.suggested_filename
+            found.value.save_as(saved[name])
+        cells = page.locator("td.cell").evaluate_all("nodes => nodes.map(n => n.ariaLabel)")
+        content = json.loads(saved["json"].read_text(encoding="utf-8"))
+        assert len(content["readings"][0]["cells"]) == 20
+        assert content["asked"]["prompt"] == "an owl <b>"
+        assert "correct-horse" not in saved["page"].read_text(encoding="utf-8")
+        page.asked.clear()
+        page.goto(saved["page"].as_uri())
+        page.locator("td.cell").first.wait_for()
+        again = page.locator("td.cell").evaluate_all("nodes => nodes.map(n => n.ariaLabel)")
+        assert again == cells
+        assert page.asked == [saved["page"].as_uri()]
+        # the address alone, in a new window, reads again
+        page.goto("about:blank")
+        page.goto(f"http://127.0.0.1:{client.port}/{link}&token=correct-horse")
+        status(page, "20 cells read.")
+        assert page.input_value("[name=prompt]") == "an owl <b>"
+        assert page.locator("td.cell").evaluate_all("nodes => nodes.map(n => n.ariaLabel)") == cells
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_app_never_scrolls_sideways_and_axe_finds_nothing(serve, scheme, width):
+    client = serve()
+    with chromium(viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
+        opened(page, client)
+        page.fill("[name=prompt]", "many owls in one sentence")
+        page.select_option("#read [name=chat]", "none")
+        page.click("#read .go")
+        status(page, "cells read.")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert violations(page) == []

@@ -31,13 +31,15 @@ from selfie_adapters.commands.demo_terminal import (
     percent,
     training_sentence,
 )
-from selfie_adapters.evaluation.naming.verdicts import Named
+from selfie_adapters.evaluation.naming.conditions import ADAPTER
+from selfie_adapters.evaluation.naming.verdicts import Measure, Named
 from selfie_adapters.files import sha256, write_json
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.output import visible
 from selfie_adapters.reading.display import token_text
 from selfie_adapters.reading.read import Cell, Reading
 from selfie_adapters.report import condition_bars, loss_curve, write_page
+from selfie_adapters.report.pieces import Drawing, Facts, PageTable, Pair, TableRow
 from selfie_adapters.training.run_reading import Run
 
 
@@ -101,24 +103,29 @@ def page_values(results: Results) -> dict[str, Any]:
         "places": [place.title for place in results.places],
         "conditions": _conditions(results.places),
         "comparisons": [comparison_sentence(place) for place in results.places],
-        "differences": DIFFERENCES,
-        "bars": condition_bars(
-            {
-                place.title: [
-                    (one.condition, one.share("right"), one.share("right or related"))
-                    for one in place.named
-                ]
-                for place in results.places
-            }
+        "bars": Drawing(
+            "Share of right and related labels by condition",
+            condition_bars(
+                {
+                    place.title: [
+                        (one.condition, one.share("right"), one.share("right or related"))
+                        for one in place.named
+                    ]
+                    for place in results.places
+                }
+            ),
         ),
         "template": TEMPLATE.split(PLACEHOLDER),
         "trained_layer": LAST_TOKEN.layer,
         "parameters": results.adapter.dim + 1,
         "training": training_sentence(run),
-        "curve": loss_curve(
-            list(run.training), list(run.training.values()), sorted(run.validation.items())
+        "curve": Drawing(
+            "Loss by optimizer step, nats per token",
+            loss_curve(
+                list(run.training), list(run.training.values()), sorted(run.validation.items())
+            ),
         ),
-        "facts": _facts(results),
+        "facts": Facts(_facts(results)),
     }
 
 
@@ -137,32 +144,33 @@ def _cell(cell: Cell) -> dict[str, Any]:
     return {"layer": cell.layer, "label": label, "lens": visible(cell.lens or "")}
 
 
-def _pairs(named: Named, count: int) -> list[dict[str, str]]:
+def _pairs(named: Named, count: int) -> list[Pair]:
     return [
-        {
-            "given": visible(named.topics[i].title),
-            "generated": pair_label(named, i),
-            "verdict": verdict,
-            "mark": MARKS[verdict],
-        }
+        Pair(
+            visible(named.topics[i].title),
+            pair_label(named, i),
+            verdict="silent" if verdict == "no concept" else verdict,
+            mark=MARKS[verdict],
+        )
         for i, verdict in enumerate(named.verdicts[:count])
     ]
 
 
-def _conditions(places: Sequence[Measured]) -> list[dict[str, Any]]:
+def _conditions(places: Sequence[Measured]) -> PageTable:
     """A row per condition: its shares at every place."""
-    return [
-        {
-            "condition": row[0].condition,
-            "meaning": row[0].meaning,
-            "shares": [
-                (place.title, measure, percent(one.share(measure)))
-                for place, one in zip(places, row, strict=True)
-                for measure in ("right", "right or related")
-            ],
-        }
+    measures: tuple[Measure, ...] = ("right", "right or related")
+    rows = [
+        TableRow(
+            row[0].condition,
+            [percent(one.share(measure)) for one in row for measure in measures],
+            row[0].meaning,
+            row[0].condition == ADAPTER,
+        )
         for row in zip(*(place.named for place in places), strict=True)
     ]
+    columns = [f"{place.title}: {measure}, %" for place in places for measure in measures]
+    note = f"Shares of the same test concepts with 95 % Wilson intervals. {DIFFERENCES}"
+    return PageTable("", ["condition", *columns], rows, note)
 
 
 def _facts(results: Results) -> dict[str, str]:

@@ -58,7 +58,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         chat_of_reading,
         read_cells,
     )
-    from selfie_adapters.report.reading_page import write_reading_page
+    from selfie_adapters.report.reading_page import trained_layers, write_reading_page
 
     adapter = needed_adapter(options.adapter, options.model, "selfie read")
     check_inputs(
@@ -158,10 +158,12 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     if out is None:
         console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)
         return
-    trained = loaded.binding.layer if loaded.binding else None
     page = Path(out) / "reading.html"
     facts = _facts(record, reading)
-    write_reading_page(page, reading, facts, trust, trained, options.find, options.show_withheld)
+    layers_seen = trained_layers(loaded)
+    write_reading_page(
+        page, reading, facts, trust, layers_seen, options.find, options.show_withheld
+    )
     console.print(f"{plan.n_cells} cells: {page}", highlight=False, markup=False)
 
 

@@ -113,9 +113,19 @@ def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> 
 
 
 def _names(adapters: list[str]) -> list[str]:
-    """The last two parts of each path, where that distinguishes them."""
-    short = ["/".join(Path(adapter).parts[-2:]) for adapter in adapters]
-    return short if len(set(short)) == len(set(adapters)) else adapters
+    """Each as it is called: a shipped or hub adapter by its name, a file by the last part of its
+    path, or by as many parts as tell the files apart. One that is given twice has a number."""
+    parts = [Path(adapter).with_suffix("").parts for adapter in adapters]
+    names, length = adapters, 0
+    while length < max(map(len, parts)):
+        length += 1
+        names = ["/".join(one[-length:]) for one in parts]
+        if len({*names}) == len({*adapters}):
+            break
+    return [
+        name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})"
+        for i, name in enumerate(names)
+    ]
 
 
 def _server(app: Any, service: Service) -> uvicorn.Server:

@@ -85,7 +85,8 @@ def _table(one: Table) -> PageTable:
         TableRow(visible(row[0]), [visible(cell) for cell in row[1:]], own=row[0] in one.bold)
         for row in one.rows
     ]
-    return PageTable(visible(one.title), [*one.columns], rows, visible(one.caption or ""))
+    columns = [one.columns[0] or "condition", *one.columns[1:]]
+    return PageTable(visible(one.title), columns, rows, visible(one.caption or ""))
 
 
 def _facts(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:

@@ -71,7 +71,7 @@ def _matrix(title: str, lower_is_better: bool, found: Sequence[_Found]) -> Matri
     note = (
         "95 % intervals. "
         + ("Lower is better" if lower_is_better else "Higher is better")
-        + "; the better, the darker, column by column. – was not measured."
+        + "; the better, the stronger the color, column by column. – was not measured."
     )
     return Matrix(f"Cross-tests: {title}", _distinct(columns), rows, note)
 

@@ -68,8 +68,9 @@ class Estimate:
     @property
     def text(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.mean:.2f}"
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+            return _two_places(self.mean)
+        low, high = _two_places(self.low), _two_places(self.high)
+        return f"{_two_places(self.mean)} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -203,3 +204,8 @@ class RunSection:
 def shown_facts(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts as strings with nothing invisible in them; those that are None are omitted."""
     return {key: visible(str(value)) for key, value in facts.items() if value is not None}
+
+
+def _two_places(number: float) -> str:
+    """0.00 also for what rounds to minus zero."""
+    return f"{round(number, 2) + 0.0:.2f}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters.adapters import Adapter
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.output import visible
 from selfie_adapters.reading.display import FULL_GAIN, token_text
@@ -26,23 +28,43 @@ def shown_token(token: PromptToken) -> dict[str, Any]:
 
 def shown_cell(cell: Cell) -> dict[str, Any]:
     """A cell for the page: invisible characters escaped, NaN and infinity as null."""
-    row: dict[str, Any] = {**asdict(cell), "label": visible(cell.label), "raw": visible(cell.raw)}
-    row["lens"] = None if cell.lens is None else visible(cell.lens)
-    for name in ("log_prob", "gain", "confidence"):
-        if row[name] is not None and not math.isfinite(row[name]):
-            row[name] = None
-    return row
+    return _shown(asdict(cell))
 
 
-def measure(confidence: Confidence | None) -> dict[str, Any]:
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _shown(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(one) for one in value]
+    return value
+
+
+def measure(confidence: Confidence | None, random_gains: Sequence[float] = ()) -> dict[str, Any]:
     """What the color means: the calibrated confidence, or else the gain.
 
-    threshold: None where each layer and kind of position has its own.
+    zero: no color at or below it: the highest gain of the reading's random directions, where they
+    were measured (reading/controls.py). full: full color. threshold: None where each layer and kind
+    of position has its own. random: how many random directions there were.
     """
     if confidence is None:
-        return {"name": "gain", "full": FULL_GAIN, "threshold": 0.0}
+        zero = max(0.0, *random_gains) if random_gains else 0.0
+        count = len(random_gains)
+        full = zero + FULL_GAIN
+        return {"name": "gain", "zero": zero, "full": full, "threshold": 0.0, "random": count}
     threshold = None if confidence.places else confidence.threshold
-    return {"name": "confidence", "full": 1.0, "threshold": threshold}
+    return {"name": "confidence", "zero": 0.0, "full": 1.0, "threshold": threshold, "random": 0}
+
+
+def trained_layers(adapter: Adapter) -> list[int]:
+    """Blocks whose outputs the adapter, or a specialist of it, was trained on, as far as its files
+    state them."""
+    own = adapter.binding.layer if adapter.binding else None
+    layers = {layer for layer, _ in adapter.specialists if layer is not None}
+    return sorted(layers | ({own} if own is not None else set()))
 
 
 def page_frame(plan: ReadingPlan) -> dict[str, Any]:
@@ -59,17 +81,19 @@ def write_reading_page(
     reading: Reading,
     facts: dict[str, str],
     confidence: Confidence | None = None,
-    trained_layer: int | None = None,
+    trained_layers: Sequence[int] = (),
     find: str = "",
     show_withheld: bool = False,
 ) -> int:
     """Write the page; returns how many of the reading's cells it does not hold.
 
-    facts: how the reading was made, for the foot of the page. trained_layer: the block whose
-    outputs the adapter was trained on. find: a word; cells whose label names it are marked.
-    show_withheld: whether withheld labels are shown at first; a box on the page changes it.
+    facts: how the reading was made, for the foot of the page. trained_layers: blocks
+    whose outputs the adapter was trained on; the page opens there, at the last token. find: a word;
+    cells whose label names it are marked. show_withheld: whether withheld labels are shown at
+    first; a box on the page changes it.
     """
     plan = reading.plan
+    random_gains = () if reading.control is None else reading.control.gains
     columns = max(1, CELLS_ON_A_PAGE // len(plan.layers))
     kept = set(plan.positions[:columns])
     cells = [cell for cell in reading.cells if cell.position in kept]
@@ -91,14 +115,16 @@ def write_reading_page(
                 "readings": [
                     {
                         "name": "",
-                        "measure": measure(confidence),
-                        "trained_layer": trained_layer,
+                        "measure": measure(confidence, random_gains),
+                        "trained_layers": list(trained_layers),
+                        "lens": any(cell.lens is not None for cell in cells),
                         "withholds": any(cell.withheld for cell in cells),
                         "cells": [shown_cell(cell) for cell in cells],
                     }
                 ],
             },
             "calibrated": confidence is not None,
+            "random": len(random_gains) if confidence is None else 0,
             "lens": any(cell.lens is not None for cell in cells),
             "facts": {key: visible(value) for key, value in facts.items()},
             "left_out": left_out,

@@ -16,10 +16,11 @@ from selfie_adapters.labelling.labeller import Label, Labeller
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.output import visible
+from selfie_adapters.reading.controls import random_control
 from selfie_adapters.reading.means import read_means
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading
 from selfie_adapters.reading.read import chat_of_reading, read_cells
-from selfie_adapters.report.reading_page import measure, page_frame, shown_cell
+from selfie_adapters.report.reading_page import measure, page_frame, shown_cell, trained_layers
 from selfie_adapters.serving.requests import LabelRequest, Limits, ReadRequest, RefusedError
 from selfie_adapters.serving.worker import Event, Worker
 
@@ -76,7 +77,12 @@ class Service:
             "d_model": self.model.d_model,
             "layers": None if self.mean is None else self.mean[1],
             "adapters": [
-                {"name": visible(a.name), "kind": a.labeller.adapter.kind, "layer": a.trained_layer}
+                {
+                    "name": visible(a.name),
+                    "kind": a.labeller.adapter.kind,
+                    "layer": a.trained_layer,
+                    "chat": self._chat([a], None)[0],
+                }
                 for a in self.adapters
             ],
             "show_withheld": self.show_withheld,
@@ -155,7 +161,7 @@ class Service:
         yield {
             "event": "start",
             **page_frame(plan),
-            "readings": _readings(adapters),
+            "readings": _readings(adapters, lens),
             "warnings": self._chat(adapters, plan.chat)[1],
             "total": plan.n_cells * len(adapters),
         }
@@ -172,6 +178,10 @@ class Service:
             for cells in batches:
                 shown = [shown_cell(cell) for cell in cells]
                 yield {"event": "cells", "reading": number, "cells": shown}
+            if not _calibrated(adapters):
+                gains = random_control(adapter.labeller, plan, means).gains
+                scale = measure(None, gains)
+                yield {"event": "scale", "reading": number, "measure": scale}
         yield {"event": "done"}
 
     def label(
@@ -179,7 +189,7 @@ class Service:
     ) -> Iterator[Event]:
         """Runs in the worker."""
         total = len(vectors) * len(scales) * len(adapters)
-        yield {"event": "start", "readings": _readings(adapters), "total": total}
+        yield {"event": "start", "readings": _readings(adapters, False), "total": total}
         for number, adapter in enumerate(adapters):
             for index in range(len(vectors)):
                 one = vectors[index : index + 1]
@@ -189,14 +199,19 @@ class Service:
         yield {"event": "done"}
 
 
-def _readings(adapters: list[ServedAdapter]) -> list[dict[str, Any]]:
+def _calibrated(adapters: list[ServedAdapter]) -> bool:
+    return all(adapter.confidence is not None for adapter in adapters)
+
+
+def _readings(adapters: list[ServedAdapter], lens: bool) -> list[dict[str, Any]]:
     """Color by confidence only if every grid can: two meanings side by side would mislead."""
-    calibrated = all(adapter.confidence is not None for adapter in adapters)
+    calibrated = _calibrated(adapters)
     return [
         {
             "name": visible(adapter.name) if len(adapters) > 1 else "",
             "measure": measure(adapter.confidence if calibrated else None),
-            "trained_layer": adapter.trained_layer,
+            "trained_layers": trained_layers(adapter.labeller.adapter),
+            "lens": lens,
             "withholds": adapter.confidence is not None or adapter.no_concept is not None,
         }
         for adapter in adapters

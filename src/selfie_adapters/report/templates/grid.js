@@ -19,18 +19,26 @@ const SILENT = "·", REPEATS = "↺";
 /** A label as it is shown: silent where it is withheld, unless all are asked for. */
 const shownLabel = (cell, all) => (cell.withheld && !all ? SILENT : (cell.label || "∅") + (cell.repeats ? ` ${REPEATS}` : ""));
 
-/** What the color of a cell means: {name: "confidence" or "gain", full, threshold}. */
+/** What the color of a cell means: {name: "confidence" or "gain", zero, full, threshold}. */
 class Measure {
-  constructor({ name, full, threshold }) { Object.assign(this, { name, full, threshold }); }
+  constructor({ name, zero, full, threshold }) { Object.assign(this, { name, zero, full, threshold }); }
   value(cell) { return cell[this.name]; }
-  share(cell) { return !cell.label ? 0 : Math.min(1, Math.max(0, (this.value(cell) ?? 0) / this.full)); }
-  doubted(cell) { return !cell.label || Boolean(cell.withheld) || this.value(cell) === null || this.value(cell) <= 0; }
+  share(cell) { return !cell.label ? 0 : Math.min(1, Math.max(0, ((this.value(cell) ?? this.zero) - this.zero) / (this.full - this.zero))); }
+  doubted(cell) { return !cell.label || Boolean(cell.withheld) || this.value(cell) === null || this.value(cell) <= this.zero; }
   words(cell) {
     const value = this.value(cell);
     if (cell.withheld === "no concept") return "the adapter answers: no concept";
     if (value === null) return `${this.name} unknown`;
     return this.name === "confidence" ? `confidence ${percent(value)}` : `gain ${value.toFixed(2)} nats per token`;
   }
+}
+
+/** A value of a cell as text: a number, a string, or a list of those or of labels with numbers. */
+function asText(value) {
+  if (Array.isArray(value)) return value.map(asText).join(", ");
+  if (value === null || typeof value !== "object") return typeof value === "number" ? String(Math.round(value * 100) / 100) : String(value);
+  const { label, ...rest } = value, numbers = Object.entries(rest).filter(([, one]) => typeof one === "number");
+  return `${label ?? ""}${numbers.length ? ` (${numbers.map(([key, one]) => `${key.replaceAll("_", " ")} ${asText(one)}`).join(", ")})` : ""}`;
 }
 
 /** Runs of columns: one for every token that is read, one for each run of those that are not. */
@@ -47,10 +55,16 @@ function columnsOf(tokens, positions) {
 }
 
 const widthOf = (column) => (column.read ? 7.2 : 3.2); // in rem
+// in rem: the layers' column; in compact mode the narrowest column, a silent one, and one that holds a short label
+const HEAD = 3, NARROWEST = 0.8, SILENT_WIDTH = 1.3, ROOMY = 4;
+const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
+// fields of a cell that have a line of their own; what else a cell has is shown under its name
+const KNOWN = new Set(["layer", "position", "label", "raw", "log_prob", "tokens", "ended", "gain", "confidence", "withheld", "repeats", "lens"]);
 
 class Grid {
-  /** frame: {tokens, layers, positions}; reading: {name (may be empty), measure, trained_layer}. */
-  constructor(frame, { name, measure, trained_layer: trained }) {
+  /** frame: {tokens, layers, positions}; reading: {name (may be empty), measure, trained_layers}. */
+  constructor(frame, { name, measure, trained_layers: trained }) {
+    this.trained = new Set(trained);
     this.measure = new Measure(measure);
     this.layers = [...frame.layers].sort((a, b) => b - a); // the last block on top
     this.columns = columnsOf(frame.tokens, frame.positions);
@@ -63,28 +77,32 @@ class Grid {
     if (name) this.node.append(tag("h2", "", name));
     this.scroll = tag("div", "scroll");
     this.node.append(this.scroll);
-    this.scroll.append(this.#table(name, trained));
-    this.first()?.setAttribute("tabindex", "0");
+    this.scroll.append(this.#table(name));
+    this.last()?.setAttribute("tabindex", "0");
   }
 
   key(layer, position) { return `${layer}:${position}`; }
-  first() { return this.nodes.get(this.key(this.layers[0], this.read[0]?.position)); }
+  /** The cell at which a grid opens: the last token, at the last layer that the adapter was trained on. */
+  last() { return this.nodes.get(this.key(this.layers.find((layer) => this.trained.has(layer)) ?? this.layers[0], this.read.at(-1)?.position)); }
+  /** In rem, with columns as wide as labels need them. */
+  get fullWidth() { return this.columns.reduce((sum, column) => sum + widthOf(column), HEAD); }
 
-  #table(name, trained) {
+  #table(name) {
     const table = tag("table", "cells");
     table.setAttribute("role", "grid");
     table.setAttribute("aria-label", `${name ? `${name}: ` : ""}labels, layers up and tokens across`);
     table.setAttribute("aria-rowcount", this.layers.length + 1);
     const columns = table.appendChild(tag("colgroup"));
-    for (const width of [3.6, ...this.columns.map(widthOf)]) columns.appendChild(tag("col")).style.width = `${width}rem`;
-    table.style.width = `${this.columns.reduce((sum, column) => sum + widthOf(column), 3.6)}rem`;
+    this.widths = [HEAD, ...this.columns.map(widthOf)].map(() => columns.appendChild(tag("col")));
+    this.table = table;
+    this.setWidths(false);
     const body = table.createTBody();
     for (const layer of this.layers) {
       const row = body.insertRow();
-      const head = tag("th", layer === trained ? "trained" : "", String(layer));
+      const head = tag("th", this.trained.has(layer) ? "trained" : "", String(layer));
       head.scope = "row";
       head.dataset.layer = layer;
-      head.title = `output of block ${layer}` + (layer === trained ? ": the adapter was trained on this layer" : "");
+      head.title = `output of block ${layer}` + (this.trained.has(layer) ? ": the adapter was trained on this layer" : "");
       row.append(head);
       for (const column of this.columns) {
         const node = row.insertCell();
@@ -117,6 +135,49 @@ class Grid {
     return table;
   }
 
+  /** Set the widths of the columns. compact: all of them share the space there is. Silent tokens are
+   *  narrow; where the others get too little for labels, all are narrow but the one opened last. */
+  setWidths(compact) {
+    this.compact = compact;
+    const wide = widthOf({ read: true });
+    let widths = this.columns.map(widthOf);
+    if (compact) {
+      const space = this.scroll.clientWidth / rem() - 0.2 - HEAD, gap = 1 / rem();
+      const chosen = (column) => column.read && column.tokens[0].position === this.opened;
+      const others = this.columns.filter((column) => !chosen(column)), speaking = others.filter((column) => this.#speaks(column));
+      const even = Math.max(NARROWEST, (space - wide) / Math.max(1, others.length) - gap);
+      const each = Math.min(wide, (space - wide - (others.length - speaking.length) * SILENT_WIDTH) / Math.max(1, speaking.length) - gap);
+      widths = this.columns.map((column) => {
+        if (chosen(column)) return wide;
+        if (each >= ROOMY) return this.#speaks(column) ? each : Math.min(SILENT_WIDTH, widthOf(column));
+        return column.read ? even : Math.min(even, 1);
+      });
+    }
+    [HEAD, ...widths].forEach((width, i) => { this.widths[i].style.width = `${width}rem`; });
+    this.table.style.width = `${widths.reduce((sum, width) => sum + width, HEAD)}rem`;
+    this.table.classList.toggle("short", this.columns.every((column, i) => !column.read || widths[i] >= ROOMY));
+    this.columns.forEach((column, i) => { for (const node of this.nodesOf(column)) node.classList.toggle("open", widths[i] >= ROOMY); });
+  }
+  /** Whether a label of the column is shown. */
+  #speaks(column) {
+    const position = column.tokens[0].position;
+    return column.read && this.layers.some((layer) => { const cell = this.cells.get(this.key(layer, position)); return cell && cell.label && (this.all || !cell.withheld); });
+  }
+  nodesOf(column) {
+    const position = column.tokens[0].position;
+    return this.node.querySelectorAll(`[data-position="${position}"]`);
+  }
+  /** Open the column of a token. */
+  open(position) {
+    this.opened = position;
+    if (this.compact) this.setWidths(true);
+  }
+  /** Color by another measure. */
+  rescale(measure) {
+    this.measure = new Measure(measure);
+    for (const [key, cell] of this.cells) this.#paint(this.nodes.get(key), cell);
+  }
+
   add(cells) {
     for (const cell of cells) {
       const key = this.key(cell.layer, cell.position);
@@ -125,6 +186,7 @@ class Grid {
       this.cells.set(key, cell);
       this.#paint(node, cell);
     }
+    if (this.compact) this.setWidths(true);
   }
 
   #paint(node, cell) {
@@ -132,12 +194,11 @@ class Grid {
     const share = silent ? 0 : this.measure.share(cell);
     node.style.setProperty("--c", share.toFixed(3));
     node.replaceChildren(shownLabel(cell, this.all));
-    if (cell.lens !== null) node.append(tag("small", "lens", cell.lens || "∅"));
+    // Not in the text: a cell's name must contain its text, and the lens's word comes last in the name.
+    if (cell.lens !== null) node.dataset.lens = cell.lens || "∅";
     node.classList.remove("waiting");
     node.classList.toggle("silent", Boolean(silent));
     node.classList.toggle("doubted", this.measure.doubted(cell));
-    node.classList.toggle("lit", share > 0.52);
-    node.classList.toggle("strong", share > 0.75);
     node.setAttribute("aria-label", this.spoken(cell));
     this.#mark(node, cell);
   }
@@ -146,11 +207,13 @@ class Grid {
   showAll(all) {
     this.all = all;
     for (const [key, cell] of this.cells) this.#paint(this.nodes.get(key), cell);
+    if (this.compact) this.setWidths(true);
   }
 
   spoken(cell) {
     const token = this.read.find((one) => one.position === cell.position);
-    return `layer ${cell.layer}, token ${cell.position} ${token.text}: ${this.said(cell)}, ${this.measure.words(cell)}`;
+    const lens = cell.lens === null ? "" : `, logit lens ${cell.lens || "∅"}`;
+    return `layer ${cell.layer}, token ${cell.position} ${token.text}: ${this.said(cell)}, ${this.measure.words(cell)}${lens}`;
   }
   /** The label in words, or why it is not shown. */
   said(cell) {
@@ -204,6 +267,9 @@ class Stage {
     host.replaceChildren(stage);
     this.tip = document.getElementById("tip");
     for (const grid of this.grids) this.#listen(grid);
+    this.stage = stage;
+    this.setCompact(this.grids.some((grid) => grid.fullWidth * rem() > grid.scroll.clientWidth));
+    new ResizeObserver(() => { if (this.compact) for (const grid of this.grids) grid.setWidths(true); }).observe(box);
     if (this.grids.length > 1) for (const grid of this.grids) this.#scrollTogether(grid);
   }
 
@@ -211,6 +277,25 @@ class Stage {
     const hint = tag("p", "hint");
     hint.append("Choose a cell with the mouse, or walk with the ", tag("kbd", "", "arrow keys"), " and press ", tag("kbd", "", "Enter"), ". ", tag("kbd", "", "Esc"), " closes.");
     this.details.replaceChildren(hint);
+    this.details.classList.remove("chosen");
+  }
+
+  /** Narrow columns and no panel at the side, or columns that are wide enough for labels. */
+  setCompact(compact) {
+    this.compact = compact;
+    this.stage.classList.toggle("compact", compact);
+    for (const grid of this.grids) grid.setWidths(compact);
+  }
+  /** Choose the last token at the last trained layer, and bring it into view. */
+  openAtEnd() {
+    const node = this.grids[0]?.last();
+    if (!node || this.chosen) return;
+    this.open(node);
+    for (const grid of this.grids) {
+      const mine = grid.nodes.get(grid.key(node.dataset.layer, node.dataset.position));
+      grid.scroll.scrollLeft = mine.offsetLeft;
+      grid.scroll.scrollTop = mine.offsetTop - grid.scroll.clientHeight / 2;
+    }
   }
 
   #listen(grid) {
@@ -268,7 +353,7 @@ class Stage {
   open(node) {
     const layer = Number(node.dataset.layer), position = Number(node.dataset.position);
     this.chosen = [layer, position];
-    for (const grid of this.grids) grid.select(layer, position);
+    for (const grid of this.grids) { grid.select(layer, position); grid.open(position); }
     this.#detail();
   }
   close() {
@@ -282,6 +367,7 @@ class Stage {
     const [layer, position] = this.chosen;
     const token = this.frame.tokens.find((one) => one.position === position);
     this.details.replaceChildren();
+    this.details.classList.add("chosen");
     for (const grid of this.grids) {
       const cell = grid.cells.get(grid.key(layer, position));
       const heading = grid.node.querySelector("h2")?.textContent;
@@ -306,6 +392,7 @@ class Stage {
       ["ended", cell.ended ? "yes" : "no: cut off"],
       ...(cell.repeats ? [["repeats", "only words of the text before this token"]] : []),
       ...(cell.lens !== null ? [["logit lens", cell.lens || "∅"]] : []),
+      ...Object.entries(cell).filter(([key, value]) => !KNOWN.has(key) && value !== null && value !== false).map(([key, value]) => [key.replaceAll("_", " "), asText(value)]),
     ];
     const list = tag("dl");
     for (const [key, value] of rows) list.append(tag("dt", "", key), tag("dd", "", value));
@@ -337,30 +424,34 @@ class Stage {
   find(text) { return this.grids.map((grid) => grid.find(text)).reduce((a, b) => a + b, 0); }
 }
 
-/** A checkbox that shows what is withheld, and hides it again. */
-function withheldToggle(all, onAll) {
-  const label = tag("label", "withheld"), box = tag("input");
-  Object.assign(box, { type: "checkbox", checked: all, id: "show-withheld" });
-  box.addEventListener("change", () => onAll(box.checked));
-  label.append(box, "show what was withheld");
+/** A checkbox with its label. */
+function toggle(id, text, checked, onChange) {
+  const label = tag("label", "box"), box = tag("input");
+  Object.assign(box, { type: "checkbox", checked, id });
+  box.addEventListener("change", () => onChange(box.checked));
+  label.append(box, text);
   return label;
 }
+/** A checkbox that shows what is withheld, and hides it again. */
+const withheldToggle = (all, onAll) => toggle("show-withheld", "show what was withheld", all, onAll);
 
 /** Legend and search field above a stage; returns what searches again.
  *  all: whether labels that are withheld are shown at first. */
 function tools(host, readings, find, all, stage) {
   const legend = tag("div", "legend"), ramp = tag("span", "ramp");
-  const { name, full } = readings[0].measure, confidence = name === "confidence";
+  const { name, zero, full, random } = readings[0].measure, confidence = name === "confidence";
   for (const { measure } of readings) {
     if (!(measure.threshold > 0)) continue; // none, or one for each layer and kind of position
     const mark = ramp.appendChild(tag("i"));
-    mark.style.left = `${(100 * measure.threshold) / full}%`;
+    mark.style.left = `${(100 * (measure.threshold - zero)) / (full - zero)}%`;
     mark.title = `threshold ${percent(measure.threshold)}: below it, the label is withheld`;
   }
-  legend.append(tag("span", "", confidence ? "confidence" : "gain over the zero vector"));
-  legend.append(confidence ? "0 %" : "0", ramp, confidence ? "100 %" : `${full} nats per token or more`);
+  legend.append(tag("span", "", `color: ${name}`));
+  const apart = new Set(readings.map(({ measure }) => measure.zero)).size > 1; // each grid has its own random directions
+  legend.append(confidence ? "0 %" : apart ? "random directions" : String(Math.round(zero * 100) / 100), ramp, confidence ? "100 %" : apart ? `${Math.round((full - zero) * 100) / 100} nats per token more` : `${Math.round(full * 100) / 100} nats per token or more`);
+  if (!confidence) legend.title = "gain over the zero vector" + (random ? `; the color begins at the highest of ${random} random directions` : "");
   const marks = tag("span");
-  if (!confidence) marks.append(tag("em", "", "in italics"), " the vector adds nothing; ");
+  if (!confidence) marks.append(tag("em", "", "in italics"), random ? " no more than random directions; " : " the vector adds nothing; ");
   marks.append(`${REPEATS} repeats words of the text`);
   if (readings.some((reading) => reading.withholds)) marks.prepend(`${SILENT} withheld; `);
   const label = tag("label", "find"), input = tag("input"), count = tag("output");
@@ -376,7 +467,12 @@ function tools(host, readings, find, all, stage) {
     marks.after(withheldToggle(all, (on) => { stage.showAll(on); search(); }));
     stage.showAll(all);
   }
-  const layers = new Set(readings.map((reading) => reading.trained_layer).filter((layer) => layer !== null));
-  if (layers.size) marks.after(tag("span", "trained", `trained on layer ${[...layers].join(" and ")}`));
+  const layers = [...new Set(readings.flatMap((reading) => reading.trained_layers))].sort((a, b) => a - b);
+  if (layers.length) marks.after(tag("span", "trained", `trained on layer${layers.length > 1 ? "s" : ""} ${layers.join(", ")}`));
+  const box = stage.stage;
+  if (readings.some((reading) => reading.lens)) {
+    label.before(toggle("lens-words", "logit lens", true, (on) => box.classList.toggle("no-lens", !on)));
+  }
+  label.before(toggle("compact", "compact", stage.compact, (on) => stage.setCompact(on)));
   return search;
 }
