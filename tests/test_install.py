@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -30,6 +32,29 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == ours
+
+
+@pytest.mark.slow
+def test_a_wheel_of_the_source_distribution_holds_the_same(wheel, tmp_path):
+    tools, out = tmp_path / "tools", tmp_path / "out"
+    pip = [sys.executable, "-m", "pip"]
+    install = [*pip, "install", "--quiet", "--target", tools, "hatchling>=1.27,<2"]
+    subprocess.run(install, check=True, capture_output=True)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", out]
+    environment = {**os.environ, "PYTHONPATH": str(tools)}
+    subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True)
+    (source,) = out.glob("*.tar.gz")
+    again = [*pip, "wheel", "--quiet", "--no-deps", "-w", out, source]
+    subprocess.run(again, check=True, capture_output=True)
+    (made,) = out.glob("*.whl")
+    with zipfile.ZipFile(made) as archive, zipfile.ZipFile(wheel) as expected:
+        names = set(expected.namelist())
+        assert set(archive.namelist()) == names
+        assert "selfie_adapters/config/shipped/evaluation/bridge.yaml" in names
+        assert "selfie_adapters/adapters/shipped/demo.safetensors" in names
+    with tarfile.open(source) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert "training/configs/smollm2_topics.yaml" in held
 
 
 @pytest.mark.slow
