@@ -34,7 +34,7 @@ from selfie_adapters.evaluation.published.labels import (
     strategy_named,
 )
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
-from selfie_adapters.evaluation.retrieval.lookup import report_conditions
+from selfie_adapters.evaluation.retrieval.results import report_conditions
 from selfie_adapters.evaluation.retrieval.targets import entries_of
 from selfie_adapters.sources import open_topics
 from selfie_adapters.statistics import bootstrap_mean

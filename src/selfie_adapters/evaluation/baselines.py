@@ -1,13 +1,15 @@
 """What names vectors without an adapter: logit lens, cosine with token embeddings, ridge probe.
 
-Each gives an open answer, its best token as a word, and scores of candidate names. The names'
+Each gives an open answer, its best tokens as words, and scores of candidate names. The names'
 tokens are those that they have inside a sentence, after a space: tokens of whole words begin with
 one, so that each baseline is as good as it can be. Vectors are centered: a state minus the mean of
-its block and kind of position.
+its block and kind of position. `untrained_readers` makes those that a model and its training
+vectors allow.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -15,9 +17,9 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.inference.label_batches import LabelTokens
-from selfie_adapters.inference.logit_lens import lens_logits, lens_words
+from selfie_adapters.inference.logit_lens import check_lens, lens_logits
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.closed_form import (
     VECTORS_A_DIMENSION,
@@ -25,9 +27,12 @@ from selfie_adapters.training.closed_form import (
     label_embeddings,
     word_tokens,
 )
+from selfie_adapters.words import plain
 
 _TOKENS_AT_ONCE = 8192
 _TIE_BREAK = 1e-6
+_SPARE = 8
+"""Tokens looked at for each different word: " owl", "owl" and " Owl" are one word."""
 
 
 class Baseline(Protocol):
@@ -45,7 +50,69 @@ class Baseline(Protocol):
         ...
 
 
-class LogitLens:
+class TokenBaseline(ABC):
+    """A baseline that answers with tokens of the vocabulary."""
+
+    name: str
+    meaning: str
+
+    def __init__(self, model: FrozenModel) -> None:
+        self._model = model
+
+    @abstractmethod
+    def tokens(self, vectors: Tensor, count: int = 1) -> Tensor:
+        """Ids of the best tokens of each vector [n, d_model], best first: [n, count]."""
+
+    @abstractmethod
+    def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
+        """As in `Baseline`."""
+
+    def words(self, vectors: Tensor) -> list[str]:
+        """The best token of each vector, decoded, without whitespace around it."""
+        return [self._word(token) for token in self.tokens(vectors)[:, 0].tolist()]
+
+    def top_words(self, vectors: Tensor, count: int) -> list[list[str]]:
+        """The best words of each vector, best first, `count` or fewer: whitespace and equal ones
+        (case aside) are omitted."""
+        asked = min(_SPARE * count, self._model.vocab_size, len(self._model.tokenizer))
+        found = []
+        for row in self.tokens(vectors, asked).tolist():
+            words: dict[str, str] = {}
+            for word in map(self._word, row):
+                if word:
+                    words.setdefault(plain(word), word)
+            found.append([*words.values()][:count])
+        return found
+
+    @torch.no_grad()
+    def soft_tokens(self, vectors: Tensor) -> Tensor:
+        """What the baseline puts in an adapter's place: the embedding of its best token, [n,
+        d_model], float32 on the CPU."""
+        ids = self.tokens(vectors).to(self._model.device)
+        return self._model.embedding(ids)[:, 0].float().cpu()
+
+    def _word(self, token: int) -> str:
+        return str(self._model.tokenizer.decode([token])).strip()
+
+
+def untrained_readers(
+    model: FrozenModel, vectors: Tensor, names: Sequence[str], seed: int = 0
+) -> list[TokenBaseline]:
+    """The logit lens where the model has one, the cosine, and a ridge probe where there are two
+    training vectors or more: vectors [n, d_model] with their names."""
+    found: list[TokenBaseline] = []
+    try:
+        check_lens(model)
+        found.append(LogitLens(model))
+    except ModelError:
+        pass
+    found.append(TokenCosine(model))
+    if len(vectors) > 1:
+        found.append(RidgeProbe(model, vectors, names, seed))
+    return found
+
+
+class LogitLens(TokenBaseline):
     """The model's own final norm and unembedding on each vector (`inference.logit_lens`).
 
     A name scores the logit of its first token; among names with the same first token, the mean
@@ -55,13 +122,13 @@ class LogitLens:
     name = "logit lens"
     meaning = "vector × final norm × unembedding, best token"
 
-    def __init__(self, model: FrozenModel) -> None:
-        self._model = model
-
-    def words(self, vectors: Tensor) -> list[str]:
+    def tokens(self, vectors: Tensor, count: int = 1) -> Tensor:
         """Raises ModelError where the model has no lens (`check_lens`), DataError for vectors of
         another width; `scores` too."""
-        return lens_words(self._model, vectors)
+        found = [torch.empty(0, count, dtype=torch.int64)]
+        return torch.cat(
+            found + [_best(logits, count)[1] for logits in lens_logits(self._model, vectors)]
+        )
 
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         tokens = word_tokens(self._model, names)
@@ -79,24 +146,21 @@ class LogitLens:
         return torch.cat(found)
 
 
-class TokenCosine:
+class TokenCosine(TokenBaseline):
     """Cosine of the vector with token embeddings; of a name, with their mean over its tokens."""
 
     name = "cosine"
     meaning = "token embedding with the highest cosine"
 
-    def __init__(self, model: FrozenModel) -> None:
-        self._model = model
-
-    def words(self, vectors: Tensor) -> list[str]:
-        return _nearest_words(self._model, vectors, torch.zeros(self._model.d_model))
+    def tokens(self, vectors: Tensor, count: int = 1) -> Tensor:
+        return _nearest_tokens(self._model, vectors, torch.zeros(self._model.d_model), count)
 
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         of_names = label_embeddings(self._model, word_tokens(self._model, names))
         return unit_norm(vectors.double()) @ unit_norm(of_names.double()).T
 
 
-class RidgeProbe:
+class RidgeProbe(TokenBaseline):
     """Ridge regression from training vectors to the mean embedding of their names' tokens.
 
     It is the regression that the closed-form start of an adapter uses (`training.closed_form`), on
@@ -117,7 +181,7 @@ class RidgeProbe:
                 f"a ridge probe is fitted on training vectors; found {len(vectors)}, at least 2 "
                 "are needed."
             )
-        self._model = model
+        super().__init__(model)
         generator = torch.Generator().manual_seed(seed)
         some = torch.randperm(len(vectors), generator=generator)
         some = some[: VECTORS_A_DIMENSION * model.d_model]
@@ -125,8 +189,9 @@ class RidgeProbe:
         targets = label_embeddings(model, word_tokens(model, chosen))
         self._regression = fit(unit_norm(vectors[some].float()), targets, seed)
 
-    def words(self, vectors: Tensor) -> list[str]:
-        return _nearest_words(self._model, self._predicted(vectors), self._regression.mean_y)
+    def tokens(self, vectors: Tensor, count: int = 1) -> Tensor:
+        predicted = self._predicted(vectors)
+        return _nearest_tokens(self._model, predicted, self._regression.mean_y, count)
 
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         of_names = label_embeddings(self._model, word_tokens(self._model, names))
@@ -144,17 +209,27 @@ def _own_lengths(tokens: LabelTokens) -> Tensor:
     return (tokens.lengths - 2).clamp(min=1)
 
 
+def _best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Values and columns of the `count` largest of each row, the first column of equal ones."""
+    if count == 1:
+        best = values.max(dim=1, keepdim=True)
+        return best.values, best.indices
+    best = values.topk(min(count, values.shape[1]), dim=1)
+    return best.values, best.indices
+
+
 @torch.no_grad()
-def _nearest_words(model: FrozenModel, vectors: Tensor, center: Tensor) -> list[str]:
-    """The token whose embedding minus `center` has the highest cosine with each vector, decoded."""
-    best = torch.full((len(vectors),), -torch.inf)
-    token = torch.zeros(len(vectors), dtype=torch.int64)
+def _nearest_tokens(model: FrozenModel, vectors: Tensor, center: Tensor, count: int) -> Tensor:
+    """Tokens whose embeddings minus `center` have the highest cosines with a vector: [n, count]."""
+    best = torch.empty(len(vectors), 0)
+    tokens = torch.empty(len(vectors), 0, dtype=torch.int64)
     units = unit_norm(vectors.float())
     for start, table in _embeddings(model):
-        values, rows = (units @ unit_norm(table - center).T).max(dim=1)
-        better = values > best
-        best[better], token[better] = values[better], start + rows[better]
-    return [str(model.tokenizer.decode([number])).strip() for number in token.tolist()]
+        values, rows = _best(units @ unit_norm(table - center).T, count)
+        every, ids = torch.cat([best, values], dim=1), torch.cat([tokens, start + rows], dim=1)
+        best, kept = _best(every, count)
+        tokens = ids.gather(1, kept)
+    return tokens
 
 
 def _embeddings(model: FrozenModel) -> Iterator[tuple[int, Tensor]]:

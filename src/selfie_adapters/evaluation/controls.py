@@ -14,10 +14,10 @@ The methods that need no adapter at all (logit lens, cosine, ridge probe) are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, create_adapter
 from selfie_adapters.adapters.specialists import Place
+from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
+from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.model import FrozenModel, SoftPrompt
@@ -36,6 +38,7 @@ Reads = Literal["given", "zero", "shuffled", "random"]
 Through = Literal["adapter", "identity", "untrained"]
 ScaleUnit = Literal["embedding_norm", "absolute"]
 NOWHERE: Place = (None, None)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,31 @@ def best_scale(
         return scales[0], {}
     tried = {scale: loss(scale) for scale in scales}
     return min(scales, key=lambda scale: tried[scale]), tried
+
+
+def reported_split(splits: Iterable[Split | None], asked: Split | None) -> Split:
+    """Which split results are reported on: `asked`, else test where there is one, else val."""
+    return asked or ("test" if "test" in splits else "val")
+
+
+def choosing_items(
+    dataset: VectorLabelDataset, measured: Split, count: int, seed: int
+) -> list[LabelledVector]:
+    """`count` vectors that settings are chosen on, sampled: of val where another split is measured
+    and there is one, else of train."""
+    first: Split = "train" if measured == "val" else "val"
+    free = dataset.labelled(first) or dataset.labelled("train")
+    if measured == "train":
+        free = dataset.labelled("val")
+    return sample(free, count, seed)
+
+
+def sample(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """`limit` of the items sampled at random, in their order; all if there are no more."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    drawn = np.random.default_rng(seed).permutation(len(items))[:limit]
+    return [items[i] for i in sorted(drawn.tolist())]
 
 
 def other_topics(units: np.ndarray, seed: int) -> list[int]:

@@ -86,7 +86,7 @@ def set_up(
         per_label = len(prompt.suffix_ids) + float(train.tokens.lengths.float().mean())
         compile_if_worth(model, order.total_examples * per_label)
     objective = Objective(model, prompt, settings.label_smoothing, settings.max_loss)
-    unsmoothed = Objective(model, prompt)
+    unsmoothed = Objective(model, prompt, max_loss=settings.max_loss)
     return Setup(config, model, prompt, adapter, train, val, order, objective, unsmoothed)
 
 

@@ -10,8 +10,8 @@ from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
     Scored,
     TopicIndex,
-    compare,
 )
+from selfie_adapters.evaluation.retrieval.results import compare, compare_all
 
 NOTHING = np.zeros((6, 1))
 
@@ -20,7 +20,7 @@ def scored(name, ranks, keys=None):
     keys = keys or [str(i) for i in range(len(ranks))]
     queries = [Query(key, 0, f"text {key}") for key in keys]
     rank = np.array(ranks)
-    places = Places(rank, rank * 0, rank * 0.0, NOTHING, NOTHING)
+    places = Places(rank, rank * 0, rank * 0.0, NOTHING, NOTHING, rank, rank)
     return Scored(name, "", queries, places)
 
 
@@ -49,12 +49,12 @@ def test_differences_are_paired_by_key():
 
 def test_a_steady_difference_shows_although_topics_differ_widely():
     # half the topics are easy for both, so each recall alone is uncertain; the second misses
-    # four of the easy ones
+    # eight of the easy ones
     ranks = np.array([1, 50] * 50)
     worse = ranks.copy()
-    worse[:40:10] = 2
+    worse[:80:10] = 2
     pair = compare(scored("a", ranks), scored("b", worse), seed=0)["difference"]["recall_at_1"]
-    assert pair["mean"] == pytest.approx(0.04)
+    assert pair["mean"] == pytest.approx(0.08)
     assert pair["low"] > 0
     alone = [scored("x", r).summary(0)["recall_at"]["1"] for r in (ranks, worse)]
     assert alone[0]["low"] < alone[1]["high"]  # unpaired, the intervals overlap
@@ -71,3 +71,22 @@ def test_the_table_says_what_came_first():
     assert first["nearest"][0] == {"topic": "tin", "similarity": first["similarity"]}
     assert second["nearest"][0]["topic"] == "beetle"
     assert second["rank"] > 1
+
+
+def test_p_values_are_adjusted_over_all_pairs_and_decide_what_beats():
+    better, worse = scored("a", [1] * 12), scored("b", [1] * 4 + [7] * 8)
+    alone = compare_all([(better, worse)], seed=0)[0]
+    assert alone["p"]["recall_at_1"] == pytest.approx(2 / 2**8)
+    assert alone["p_holm"] == alone["p"]
+    assert alone["first_beats_second"]["recall_at_1"]
+    assert not alone["first_beats_second"]["recall_at_10"]  # both are right there
+    many = compare_all([(better, worse)] * 7, seed=0)
+    assert many[0]["p_holm"]["recall_at_1"] == pytest.approx(7 * 2 / 2**8)
+    assert not many[0]["first_beats_second"]["recall_at_1"]
+    assert compare_all([], seed=0) == []
+
+
+def test_no_hit_of_six_does_not_prove_none():
+    found = scored("x", [2, 3, 4, 5, 6, 7]).summary(0)["recall_at"]["1"]
+    assert (found["mean"], found["low"]) == (0, 0)
+    assert found["high"] == pytest.approx(1.96**2 / (6 + 1.96**2), abs=1e-3)  # Wilson at 0 of 6

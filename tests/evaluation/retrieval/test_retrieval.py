@@ -12,9 +12,10 @@ from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation import base
+from selfie_adapters.evaluation.baselines import LogitLens
 from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.evaluation.retrieval.protocol import Retrieval
-from selfie_adapters.evaluation.retrieval.targets import Target, other_labels
+from selfie_adapters.evaluation.retrieval.targets import Target, gather, other_labels
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model
@@ -75,16 +76,24 @@ def test_every_condition_is_measured_on_the_same_vectors(finished):
         "full: zero vector",
         "full: random",
         "untrained",
+        "logit lens",
+        "cosine",
+        "ridge probe",
         "training labels",
+        *(f"oracle: first {n} letter{'s'[: n > 1]}" for n in (1, 2, 3, 4)),
     ]
+    names = names[:-4]
     keys = [row["key"] for row in rows_of(table, "plain")]
     assert len(keys) == len(load_dataset(SAMPLE).labelled("val")) == 12
-    for name in names:
+    for name in names[:-1]:
         assert [row["key"] for row in rows_of(table, name)] == keys
+    with_others = [i.labels for i in load_dataset(SAMPLE).labelled("val") if len(i.labels) > 1]
+    assert len(rows_of(table, "training labels")) == len(with_others)
     for one in results["conditions"]:
         interval = one["recall_at"]["1"]
         assert interval["low"] <= interval["mean"] <= interval["high"]
-        assert interval["n"] == 12
+        assert interval["low"] < interval["high"]
+        assert interval["n"] == one["queries"]
     assert results["protocol"] == "retrieval"
     assert results["counts"] == {"topics": 24, "queries": 12}
     assert "torch" in results["versions"]
@@ -121,12 +130,24 @@ def test_controls_are_what_they_are_called(finished):
     given = {item.labels[0]: item.labels for item in load_dataset(SAMPLE).labelled("val")}
     for row in rows_of(table, "training labels"):
         assert row["label"] in given[row["topic"]]
-        assert (row["label"] == row["topic"]) == (len(given[row["topic"]]) == 1)
+        assert row["label"] != row["topic"]
+    for name in ("logit lens", "cosine", "ridge probe"):
+        assert len({row["label"] for row in rows_of(table, name)}) > 1
 
 
-def test_the_untrained_scale_is_chosen_on_training_vectors(finished):
+def test_the_lens_reads_the_measured_vectors(finished, model):
+    _, _, table = finished
+    data = load_dataset(SAMPLE)
+    vectors = gather(data, data.labelled("val"))
+    labels = [row["label"] for row in rows_of(table, "logit lens")]
+    assert labels == LogitLens(model).words(vectors)
+
+
+def test_the_untrained_scale_is_chosen_on_another_split(finished):
     folder, results, table = finished
-    tried = results["scales_chosen_on_training_vectors"]["untrained"]
+    assert results["settings"]["split"] == "val"  # the file has no test vectors
+    assert results["scale_choices"]["split"] == "train"
+    tried = results["scale_choices"]["mean_reciprocal_rank"]["untrained"]
     assert set(tried) == {"1", "4"}
     best = max(tried, key=lambda scale: tried[scale])
     assert {row["scale"] for row in rows_of(table, "untrained")} == {float(best)}
@@ -135,10 +156,16 @@ def test_the_untrained_scale_is_chosen_on_training_vectors(finished):
     assert chosen_on == [5, 5]  # eight vectors in batches of five
 
 
-def test_adapters_are_compared_in_pairs(finished):
+def test_adapters_are_compared_with_each_other_and_with_every_control(finished, adapters):
     _, results, table = finished
     pairs = [(pair["first"], pair["second"]) for pair in results["comparisons"]]
-    assert pairs == [("plain", "full"), ("plain", "untrained"), ("full", "untrained")]
+    common = ["untrained", "logit lens", "cosine", "ridge probe"]
+    common += [one["condition"] for one in results["conditions"][-4:]]
+    own = {n: [f"{n}: {c}" for c in ("shuffled", "zero vector", "random")] for n in adapters}
+    expected = [(name, other) for name in own for other in (*own[name], *common)]
+    assert pairs == [("plain", "full"), *expected]
+    for pair in results["comparisons"]:
+        assert pair["p_holm"]["recall_at_1"] >= pair["p"]["recall_at_1"]
     ranks = {n: [r["rank"] for r in rows_of(table, n)] for n in ("plain", "full")}
     a_higher = sum(a < b for a, b in zip(ranks["plain"], ranks["full"], strict=True))
     assert results["comparisons"][0]["first_ranks_higher"] == a_higher
@@ -198,18 +225,41 @@ def test_made_labels_are_looked_up_without_a_model(tmp_path):
     path = Retrieval.run(settings, tmp_path / "r", embedder=LettersEmbedder())
     results = json.loads(path.read_text())
     names = [one["condition"] for one in results["conditions"]]
-    assert names == ["said", "said: shuffled", "training labels"]
-    said, shuffled, ceiling = results["conditions"]
+    # the topics' only labels are their titles: right by construction, so no training labels
+    assert names[:2] == ["said", "said: shuffled"]
+    assert all(name.startswith("oracle") for name in names[2:])
+    said, shuffled, *_, oracle = results["conditions"]
     assert said["recall_at"]["1"]["mean"] == 0.75
     assert shuffled["recall_at"]["1"]["mean"] <= 0.25  # "wasp" may be near anything
-    assert ceiling["recall_at"]["1"]["mean"] == 1
+    assert oracle["recall_at"]["1"]["mean"] == 1  # no two titles begin alike
 
 
 def test_the_ceiling_is_a_label_that_is_not_the_title():
     entries = [Entry("owl", ("owl", "a", "b")), Entry("tin", ("tin",))]
-    targets = [Target("0", 0, ("owl", "a", "b")), Target("1", 1, ("tin",))]
+    targets = [Target("0", 0, ("owl", "a", "b", " OWL")), Target("1", 1, ("tin",))]
     drawn = {tuple(other_labels(targets, entries, seed)) for seed in range(20)}
-    assert drawn == {("a", "tin"), ("b", "tin")}
+    assert drawn == {("a", None), ("b", None)}
+
+
+def test_results_are_of_test_vectors_and_scales_of_val_where_the_file_has_both(
+    model, adapters, tmp_path
+):
+    content = json.loads(SAMPLE.read_text())
+    seen = 0
+    for section in content if isinstance(content, list) else content["datasets"]:
+        for vector in section["vectors"]:
+            if vector["split"] == "val":
+                seen += 1
+                vector["split"] = "test" if seen % 2 else "val"
+    file = tmp_path / "three.json"
+    file.write_text(json.dumps(content))
+    for npy in SAMPLE.parent.glob("everyday_*"):
+        (tmp_path / npy.name).write_bytes(npy.read_bytes())
+    path = run(settings_for(adapters, vectors=str(file)), tmp_path / "r", model)
+    results = json.loads(path.read_text())
+    assert results["settings"]["split"] == "test"
+    assert results["counts"]["queries"] == (seen + 1) // 2
+    assert results["scale_choices"]["split"] == "val"
 
 
 @pytest.mark.parametrize(

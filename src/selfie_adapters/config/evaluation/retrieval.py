@@ -25,6 +25,8 @@ Strategy = Literal["title", "title_and_first_label", "title_and_all_labels", "me
 PACKAGED_EMBEDDER = "minilm"
 UNTRAINED = "untrained"
 TRAINING_LABELS = "training labels"
+RESERVED = {UNTRAINED, TRAINING_LABELS, "logit lens", "cosine", "ridge probe"}
+"""Names of conditions that are there without being asked for."""
 Scales = Annotated[tuple[Positive, ...], Field(min_length=1), Numbers]
 
 
@@ -33,8 +35,8 @@ class RetrievalSettings(DeviceSettings):
 
     vectors: InFile | None = None
     """Training file whose vectors are labelled; without it, labels are of topics."""
-    split: Split = "val"
-    """Which vectors (or topics) are looked up."""
+    split: Split | None = None
+    """Which vectors (or topics) are looked up; null: test where the file has it, else val."""
     limit: Count | None = None
     """Take N of the vectors (or topics), drawn at random; null takes all."""
     topics: InFile | None = None
@@ -53,11 +55,11 @@ class RetrievalSettings(DeviceSettings):
     labels: dict[str, InFile] = Field(default_factory=dict)
     """Name of a condition: labelling run's folder, or JSONL file with labels that are made."""
     scales: Scales = TRAINED_SCALES
-    """Of the adapters' input; of several the best on training vectors is taken."""
+    """Of the adapters' input; of several the best on `choose_on` vectors is taken."""
     untrained_scales: Scales = UNTRAINED_SCALES
     """Of the unit vector without an adapter, in mean embedding norms; chosen in the same way."""
     choose_on: Count = 100
-    """Training vectors on which a scale is chosen."""
+    """Vectors on which a scale is chosen: of val, or of train where val is measured."""
     temperature: NotNegative = 0.0
     """Sampling temperature; 0 is greedy."""
     top_p: Nucleus = 1.0
@@ -78,7 +80,7 @@ class RetrievalSettings(DeviceSettings):
         if self.vectors is None and self.topics is None:
             raise ValueError("give vectors, or topics, or both")
         both = {*self.adapters} & {*self.labels}
-        reserved = {UNTRAINED, TRAINING_LABELS} & {*self.adapters, *self.labels}
+        reserved = RESERVED & {*self.adapters, *self.labels}
         if both or reserved:
             raise ValueError(f"the name {min(both | reserved)} stands for another condition too")
         return self

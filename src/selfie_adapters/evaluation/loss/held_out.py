@@ -13,8 +13,8 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import AdapterError
-from selfie_adapters.evaluation.controls import Condition
-from selfie_adapters.evaluation.retrieval.targets import gather, key_of, sample
+from selfie_adapters.evaluation.controls import Condition, sample
+from selfie_adapters.evaluation.retrieval.targets import gather, key_of
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.training import Objective

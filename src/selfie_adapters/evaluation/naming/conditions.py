@@ -22,9 +22,9 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
-from selfie_adapters.errors import DataError, ModelError
+from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Progress, silent
-from selfie_adapters.evaluation.baselines import Baseline, LogitLens, RidgeProbe, TokenCosine
+from selfie_adapters.evaluation.baselines import Baseline, untrained_readers
 from selfie_adapters.evaluation.controls import (
     NOWHERE,
     SoftTokenReader,
@@ -35,7 +35,6 @@ from selfie_adapters.evaluation.controls import (
 )
 from selfie_adapters.evaluation.naming.verdicts import Named
 from selfie_adapters.inference.label_batches import checked_labels
-from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
@@ -126,11 +125,7 @@ class Naming:
         tried = self._untrained_losses(choosing.first(CHOOSE_ON), where)
         scale, _ = best_scale(UNTRAINED_SCALES, tried.__getitem__)
         meaning = self._untrained.meaning(scale)
-        baselines: list[Baseline] = [
-            *_lens(self.model),
-            TokenCosine(self.model),
-            RidgeProbe(self.model, training.vectors, training.names, self.seed),
-        ]
+        baselines = untrained_readers(self.model, training.vectors, training.names, self.seed)
         untrained = SoftTokenReader(UNTRAINED, meaning, self._plain, scale)
         return Readers(self._reader(place), untrained, baselines, tried)
 
@@ -235,15 +230,6 @@ class Naming:
         self.progress(f"{where}: choosing the untrained scale", 0, 1)
         found = self.keep(f"{where}: untrained scales", len(UNTRAINED_SCALES), losses)
         return dict(zip(UNTRAINED_SCALES, found, strict=True))
-
-
-def _lens(model: FrozenModel) -> list[LogitLens]:
-    """The logit lens, where the model has one."""
-    try:
-        check_lens(model)
-    except ModelError:
-        return []
-    return [LogitLens(model)]
 
 
 def _kept(label: Label) -> list[str | float]:

@@ -13,8 +13,8 @@ from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.dataset import LabelledVector, Section, VectorLabelDataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.evaluation.controls import sample
 from selfie_adapters.evaluation.naming.conditions import CHOOSE_ON, Known
-from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION
 

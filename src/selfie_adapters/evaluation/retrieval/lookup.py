@@ -1,4 +1,4 @@
-"""Where strings lead among all topics: exact ranks, recall at k, reciprocal ranks, comparisons.
+"""Where strings lead among all topics: exact ranks, recall at k, reciprocal ranks.
 
 Whatever is looked up (labels of an adapter, what a chat model writes, the training labels) goes
 through here, so that the numbers can be compared. Every string is compared with every topic, a
@@ -7,17 +7,17 @@ few at a time: the scores of 50,000 topics and 5,000 strings are never in memory
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 
 from selfie_adapters.config.evaluation.retrieval import Strategy
 from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.evaluation.base import Table, shown
 from selfie_adapters.evaluation.retrieval.embedding import Embedder
-from selfie_adapters.statistics import bootstrap_mean
+from selfie_adapters.evaluation.retrieval.spelling import FirstLetters, same_start
+from selfie_adapters.statistics import bootstrap_mean, share_interval, share_of
 
 KS = (1, 5, 10, 20, 50, 100)
 SCORES_AT_ONCE = 8_000_000  # 32 MB of float32, and a few times that while they are sorted
@@ -38,6 +38,8 @@ class Places:
     """Where each string's own topic came, [n] each; nearest and cosines: [n, k], best first.
 
     rank: 1 + how many other topics are strictly better. tied: how many others are as good.
+    start_rank: the rank among the topics that begin with the same letters, of which there are
+    `start_size`, itself among them.
     """
 
     rank: np.ndarray
@@ -45,6 +47,8 @@ class Places:
     similarity: np.ndarray
     nearest: np.ndarray
     cosines: np.ndarray
+    start_rank: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    start_size: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def index_rows(entries: Sequence[Entry], strategy: Strategy, embedder: Embedder) -> np.ndarray:
@@ -78,19 +82,29 @@ def _one_text(entry: Entry, count: int | None) -> str:
     return f"{entry.title}: {'; '.join(labels)}" if labels else entry.title
 
 
-def find_places(queries: np.ndarray, index: np.ndarray, own: np.ndarray, k: int = 5) -> Places:
+def find_places(
+    queries: np.ndarray,
+    index: np.ndarray,
+    own: np.ndarray,
+    k: int = 5,
+    starts: np.ndarray | None = None,
+) -> Places:
     """Compare queries [n, width] with index [topics, width], both of unit norm.
 
-    own: [n], the right topic of each query.
+    own: [n], the right topic of each query. starts: [topics], equal where titles begin with the
+    same letters; None: nowhere.
     """
     count, topics = len(queries), len(index)
     k = min(k, topics)
+    starts = np.arange(topics) if starts is None else starts
     places = Places(
         np.empty(count, np.int64),
         np.empty(count, np.int64),
         np.empty(count, np.float32),
         np.empty((count, k), np.int64),
         np.empty((count, k), np.float32),
+        np.empty(count, np.int64),
+        np.bincount(starts)[starts[own]],
     )
     at_once = max(1, SCORES_AT_ONCE // topics)
     for start in range(0, count, at_once):
@@ -98,7 +112,10 @@ def find_places(queries: np.ndarray, index: np.ndarray, own: np.ndarray, k: int 
         scores = queries[here] @ index.T
         rows = np.arange(len(scores))
         right = scores[rows, own[here]]
-        better = (scores > right[:, None] + ROUNDING).sum(axis=1)
+        above = scores > right[:, None] + ROUNDING
+        alike = starts[own[here]][:, None] == starts
+        places.start_rank[here] = (above & alike).sum(axis=1) + 1
+        better = above.sum(axis=1)
         at_least = (scores >= right[:, None] - ROUNDING).sum(axis=1)
         places.rank[here] = better + 1
         places.tied[here] = at_least - better - 1  # itself is not another
@@ -142,18 +159,47 @@ class Scored:
         """[queries], one over the rank."""
         return 1.0 / self.places.rank
 
+    def ranks(self) -> np.ndarray:
+        """[queries], the rank of the own topic."""
+        return self.places.rank
+
     def summary(self, seed: int) -> dict[str, Any]:
         """What results.json holds of a condition; intervals are over queries."""
         return {
-            "condition": self.condition,
-            "meaning": self.meaning,
-            "queries": len(self.queries),
+            **summary_of(self, seed),
             "different_texts": len({query.text for query in self.queries}),
-            "recall_at": {str(k): asdict(bootstrap_mean(self.found_at(k), seed)) for k in KS},
-            "mean_reciprocal_rank": asdict(bootstrap_mean(self.reciprocal(), seed)),
-            "median_rank": float(np.median(self.places.rank)),
             "tied": int((self.places.tied > 0).sum()),
+            "same_start": self._same_start(),
         }
+
+    def _same_start(self) -> dict[str, Any] | None:
+        """Among the topics that begin as the own one does; None where no query has another one."""
+        sizes, ranks = self.places.start_size, self.places.start_rank
+        among = sizes > 1
+        if not among.any():
+            return None
+        return {
+            "queries": int(among.sum()),
+            "topics": float(sizes[among].mean()),
+            "first": share_of(ranks[among] == 1),
+            "chance": float((1 / sizes[among]).mean()),
+        }
+
+
+Condition = Scored | FirstLetters
+"""What has a rank for each query, and can be compared with others."""
+
+
+def summary_of(one: Condition, seed: int) -> dict[str, Any]:
+    """What results.json holds of every condition, an oracle's too."""
+    return {
+        "condition": one.condition,
+        "meaning": one.meaning,
+        "queries": len(one.queries),
+        "recall_at": {str(k): asdict(share_interval(one.found_at(k))) for k in KS},
+        "mean_reciprocal_rank": asdict(bootstrap_mean(one.reciprocal(), seed)),
+        "median_rank": float(np.median(one.ranks())),
+    }
 
 
 class TopicIndex:
@@ -163,12 +209,18 @@ class TopicIndex:
         self.entries = entries
         self._embedder = embedder
         self._rows = index_rows(entries, strategy, embedder)
+        self._starts = same_start([entry.title for entry in entries])
 
     def look_up(self, condition: str, meaning: str, queries: Sequence[Query]) -> Scored:
         """Where the topic of each query comes among all topics."""
         own = np.array([query.topic for query in queries], dtype=np.int64)
         vectors = self._embedder.embed([query.text for query in queries])
-        return Scored(condition, meaning, queries, find_places(vectors, self._rows, own))
+        places = find_places(vectors, self._rows, own, starts=self._starts)
+        return Scored(condition, meaning, queries, places)
+
+    def first_letters(self, queries: Sequence[Query], letters: int) -> FirstLetters:
+        """The oracle that knows the first letters of each query's topic."""
+        return FirstLetters([entry.title for entry in self.entries], queries, letters)
 
     def table(self, scored: Scored) -> Iterator[dict[str, Any]]:
         """One row per query: the text, the rank of its topic, the nearest topics."""
@@ -190,54 +242,3 @@ class TopicIndex:
                     for number, cosine in near
                 ],
             }
-
-
-def compare(first: Scored, second: Scored, seed: int) -> dict[str, Any]:
-    """`first` minus `second`, query by query, over the keys that both have.
-
-    The bootstrap resamples differences: what makes a topic easy for both does not widen it.
-    Raises ValueError if they have no key in common.
-    """
-    place = {query.key: i for i, query in enumerate(second.queries)}
-    mine = [i for i, query in enumerate(first.queries) if query.key in place]
-    theirs = [place[first.queries[i].key] for i in mine]
-    a, b = first.places.rank[mine], second.places.rank[theirs]
-    differences = {
-        f"recall_at_{k}": bootstrap_mean(first.found_at(k)[mine] - second.found_at(k)[theirs], seed)
-        for k in KS
-    }
-    differences["mean_reciprocal_rank"] = bootstrap_mean(
-        first.reciprocal()[mine] - second.reciprocal()[theirs], seed
-    )
-    return {
-        "first": first.condition,
-        "second": second.condition,
-        "queries": len(mine),
-        "first_ranks_higher": int((a < b).sum()),
-        "second_ranks_higher": int((b < a).sum()),
-        "difference": {name: asdict(interval) for name, interval in differences.items()},
-    }
-
-
-def report_conditions(
-    title: str, conditions: Iterable[Mapping[str, Any]], bold: Collection[str]
-) -> Table:
-    """The table of recalls; `bold`: the conditions that the others are compared with."""
-    rows = []
-    for one in conditions:
-        recall = [shown(one["recall_at"][k], 1, 100) for k in ("1", "10", "100")]
-        rank = shown(one["mean_reciprocal_rank"], 3)
-        rows.append([one["condition"], *recall, rank, f"{one['median_rank']:g}"])
-    columns = ["condition", "recall@1, %", "@10, %", "@100, %", "reciprocal rank", "median rank"]
-    return Table(title, columns, rows, bold)
-
-
-def report_comparisons(comparisons: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """One line per pair of conditions."""
-    for pair in comparisons:
-        found = shown(pair["difference"]["recall_at_1"], 1, 100)
-        yield (
-            f"{pair['first']} minus {pair['second']}, recall@1: {found} points "
-            f"({pair['first_ranks_higher']} and {pair['second_ranks_higher']} of "
-            f"{pair['queries']} ranked higher)"
-        )

@@ -1,8 +1,9 @@
 """The retrieval protocol: do labels of held-out vectors find their topics?
 
 Every adapter and every file of labels is a condition; for the adapters come the zero vector,
-random directions and, once, the untrained scales. The scale of each is chosen on training vectors,
-which are not measured on.
+random directions and, once, the untrained scales, the readers that need no adapter (logit lens,
+cosine, ridge probe) and the oracles of the spelling control. The scale of each is chosen on vectors
+of another split than the measured ones.
 """
 
 from __future__ import annotations
@@ -24,17 +25,29 @@ from selfie_adapters.config.evaluation.retrieval import (
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import LabelsRow, Protocol, Table
-from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale
+from selfie_adapters.evaluation.baselines import TokenBaseline, untrained_readers
+from selfie_adapters.evaluation.comparing import METHOD
+from selfie_adapters.evaluation.controls import (
+    Condition,
+    Untrained,
+    best_scale,
+    choosing_items,
+    sample,
+)
 from selfie_adapters.evaluation.folder import digest_of, file_hashes
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
     Scored,
     TopicIndex,
-    compare,
+    summary_of,
+)
+from selfie_adapters.evaluation.retrieval.results import (
+    compare_all,
     report_comparisons,
     report_conditions,
 )
+from selfie_adapters.evaluation.retrieval.spelling import ORACLES, FirstLetters
 from selfie_adapters.evaluation.retrieval.targets import (
     Task,
     gather,
@@ -42,13 +55,13 @@ from selfie_adapters.evaluation.retrieval.targets import (
     key_of,
     other_labels,
     read_task,
-    sample,
     targets_of_vectors,
 )
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt
+from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION
 
 TABLE = "labels.jsonl"
 
@@ -59,7 +72,8 @@ class Labelled:
 
     name: str
     meaning: str
-    texts: Sequence[str]
+    texts: Sequence[str | None]
+    """None: the target has none, and is not looked up."""
     scale: float | None = None
 
 
@@ -75,8 +89,7 @@ class Retrieval(Protocol[RetrievalSettings]):
 
     def inputs(self) -> dict[str, str]:
         """Raises DataError for a vector without a topic, and for fewer than two targets."""
-        settings = self.settings
-        self._task = task = read_task(settings)
+        self._task, self.settings = task, settings = read_task(self.settings)
         hashes = {"topics_and_vectors": task.digest(chooses_scales=bool(settings.adapters))}
         files = {f"adapter {n}": find_adapter_file(path) for n, path in settings.adapters.items()}
         hashes |= file_hashes(files)
@@ -90,28 +103,55 @@ class Retrieval(Protocol[RetrievalSettings]):
         self.progress("embedding the index", 0, len(task.entries))
         self.index = TopicIndex(task.entries, settings.index, self._embedder)
         self.scale_choices: dict[str, dict[str, float]] = {}
+        self.choosing: str | None = None
         scored: list[Scored] = []
         for one in self._conditions():
             self.progress(f"looking up: {one.name}", 0, len(task.targets))
             queries = [
                 Query(target.key, target.topic, text, one.scale)
                 for target, text in zip(task.targets, one.texts, strict=True)
+                if text is not None
             ]
-            scored.append(self.index.look_up(one.name, one.meaning, queries))
+            if queries:
+                scored.append(self.index.look_up(one.name, one.meaning, queries))
         write_jsonl(
             self.folder.folder / TABLE, (row for one in scored for row in self.index.table(one))
         )
         seed = settings.seed
-        real = [one for one in scored if one.condition in {*settings.adapters, *settings.labels}]
-        others = [one for one in scored if one.condition == UNTRAINED]
+        oracles = [self.index.first_letters(scored[0].queries, count) for count in ORACLES]
         return {
             "counts": {"topics": len(task.entries), "queries": len(task.targets)},
-            "interval": "95 %, bootstrap over queries",
+            "interval": "95 %, over queries; recall: Wilson, reciprocal rank: bootstrap; " + METHOD,
             "chance_at_1": 1 / len(task.entries),
-            "scales_chosen_on_training_vectors": self.scale_choices,
-            "conditions": [one.summary(seed) for one in scored],
-            "comparisons": [compare(a, b, seed) for a, b in combinations([*real, *others], 2)],
+            "scale_choices": {
+                "split": self.choosing,
+                "mean_reciprocal_rank": self.scale_choices,
+            },
+            "conditions": [
+                *(one.summary(seed) for one in scored),
+                *(summary_of(one, seed) for one in oracles),
+            ],
+            "comparisons": compare_all(self._pairs(scored, oracles), seed),
         }
+
+    def _pairs(
+        self, scored: Sequence[Scored], oracles: Sequence[FirstLetters]
+    ) -> Iterator[tuple[Scored, Scored | FirstLetters]]:
+        """What is under evaluation with one another, with its own controls, and with what all
+        share."""
+        names = [*self.settings.adapters, *self.settings.labels]
+        found = {one.condition: one for one in scored}
+        own = {
+            name: [one for one in scored if one.condition.startswith(f"{name}: ")] for name in names
+        }
+        controls = {one.condition for several in own.values() for one in several}
+        common = [
+            one for one in scored if one.condition not in {*names, *controls, TRAINING_LABELS}
+        ]
+        yield from combinations([found[name] for name in names], 2)
+        for name in names:
+            for other in (*own[name], *common, *oracles):
+                yield found[name], other
 
     def _conditions(self) -> Iterator[Labelled]:
         """Every condition, those under evaluation first."""
@@ -133,6 +173,7 @@ class Retrieval(Protocol[RetrievalSettings]):
             scale = vectors.best_scale(UNTRAINED, plain, settings.untrained_scales)
             condition = Condition(UNTRAINED, untrained.meaning(scale), through="untrained")
             controls.append(vectors.labelled(condition, plain, scale))
+            controls += vectors.without_question()
         for name, path in settings.labels.items():
             labels = given_labels(path, task.targets, task.entries)
             real.append(Labelled(name, f"labels of {path}", labels))
@@ -143,7 +184,7 @@ class Retrieval(Protocol[RetrievalSettings]):
         yield from controls
         yield Labelled(
             TRAINING_LABELS,
-            "a given label of the vector that is not its topic's title, where it has one",
+            "a given label that is not the topic's title; vectors without one are omitted",
             other_labels(task.targets, task.entries, settings.seed),
         )
 
@@ -153,9 +194,14 @@ class Retrieval(Protocol[RetrievalSettings]):
         title = f"{counts['queries']} labels among {counts['topics']} topics (95 % intervals)"
         bold = {*settings["adapters"], *settings["labels"]}
         yield report_conditions(title, results["conditions"], bold)
-        for name, tried in results["scales_chosen_on_training_vectors"].items():
+        choices = results.get("scale_choices") or {  # results of earlier releases
+            "split": "train",
+            "mean_reciprocal_rank": results.get("scales_chosen_on_training_vectors", {}),
+        }
+        for name, tried in choices["mean_reciprocal_rank"].items():
             listed = ", ".join(f"{scale}: {value:.3f}" for scale, value in tried.items())
-            yield f"scale of {name}, by mean reciprocal rank on training vectors: {listed}"
+            where = f"vectors of {choices['split']}"
+            yield f"scale of {name}, by mean reciprocal rank on {where}: {listed}"
         yield from report_comparisons(results["comparisons"])
 
 
@@ -186,8 +232,27 @@ class _Vectors:
             self.labelled(random, labeller, scale),
         ]
 
+    def without_question(self) -> list[Labelled]:
+        """Readers that need no adapter; the ridge probe is fitted on the training vectors."""
+        run = self._run
+        model, dataset, seed = run.model, self._dataset, run.settings.seed
+        measured = {*self._keys}
+        free = [item for item in dataset.labelled("train") if key_of(dataset, item) not in measured]
+        items = sample(free, VECTORS_A_DIMENSION * dataset.d_model, seed)
+        names = [item.labels[0] for item in items]
+        found = []
+        for reader in untrained_readers(model, gather(dataset, items), names, seed):
+
+            def make(which: range, reader: TokenBaseline = reader) -> list[str]:
+                return reader.words(self._given[which.start : which.stop])
+
+            size = run.settings.batch_size
+            texts = run.in_batches(reader.name, len(self._keys), size, "labels", make)
+            found.append(Labelled(reader.name, reader.meaning, texts))
+        return found
+
     def best_scale(self, name: str, labeller: Labeller, scales: Sequence[float]) -> float:
-        """The scale with the highest mean reciprocal rank on training vectors."""
+        """The scale with the highest mean reciprocal rank on vectors of another split."""
         if len(scales) == 1:
             return scales[0]
         scale, tried = best_scale(scales, self._rank_loss(name, labeller))
@@ -196,16 +261,16 @@ class _Vectors:
         return scale
 
     def _rank_loss(self, name: str, labeller: Labeller) -> Callable[[float], float]:
-        """Minus the mean reciprocal rank on training vectors, as a function of the scale."""
+        """Minus the mean reciprocal rank on vectors of another split, by scale."""
         run, settings, task, dataset = self._run, self._run.settings, self._task, self._dataset
-        measured = {*self._keys}
-        free = [item for item in dataset.labelled("train") if key_of(dataset, item) not in measured]
-        items = sample(free, settings.choose_on, settings.seed)
+        assert settings.split is not None  # `inputs` settled it
+        items = choosing_items(dataset, settings.split, settings.choose_on, settings.seed)
         if not items:
             raise DataError(
-                f"{settings.vectors}: no training vector is left to choose a scale on. Give one "
-                "scale in scales and in untrained_scales."
+                f"{settings.vectors}: no vector of another split than {settings.split} to choose a "
+                "scale on. Give one scale in scales and in untrained_scales."
             )
+        run.choosing = str(items[0].split)
         source = settings.topics or settings.vectors or ""
         targets = targets_of_vectors(dataset, items, task.entries, source)
         vectors, keys = gather(dataset, items), [target.key for target in targets]

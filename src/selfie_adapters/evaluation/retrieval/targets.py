@@ -16,6 +16,7 @@ from torch import Tensor
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import LabelledVector, VectorLabelDataset, load_dataset
 from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.controls import reported_split, sample
 from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.files.json_lines import iter_jsonl
@@ -23,6 +24,7 @@ from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources import open_topics
 from selfie_adapters.sources.topics.topic import Topic
+from selfie_adapters.words import plain
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,6 @@ def gather(dataset: VectorLabelDataset, items: Sequence[LabelledVector]) -> Tens
     return dataset.gather(section, row)
 
 
-def sample(items: Sequence[Any], limit: int | None, seed: int) -> list[Any]:
-    """`limit` of the items sampled at random, in their order; all if there are no more."""
-    if limit is None or limit >= len(items):
-        return list(items)
-    drawn = np.random.default_rng(seed).permutation(len(items))[:limit]
-    return [items[i] for i in sorted(drawn.tolist())]
-
-
 def given_labels(
     path: str | Path, targets: Sequence[Target], entries: Sequence[Entry]
 ) -> list[str]:
@@ -163,14 +157,18 @@ def _run_rows(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row_fields(row)
 
 
-def other_labels(targets: Sequence[Target], entries: Sequence[Entry], seed: int) -> list[str]:
-    """Of each target's given labels one that is not its topic's title, where it has one."""
+def other_labels(
+    targets: Sequence[Target], entries: Sequence[Entry], seed: int
+) -> list[str | None]:
+    """Of each target's given labels one that is not its topic's title; None where it has no other:
+    the title itself would be right by construction."""
     generator = np.random.default_rng(seed)
-    labels = []
+    labels: list[str | None] = []
     for target in targets:
-        title = entries[target.topic].title
-        others = [label for label in target.labels if label != title] or [title]
-        labels.append(others[int(generator.integers(len(others)))])
+        title = plain(entries[target.topic].title)
+        others = [label for label in target.labels if plain(label) != title]
+        number = int(generator.integers(max(1, len(others))))
+        labels.append(others[number] if others else None)
     return labels
 
 
@@ -199,26 +197,29 @@ class Task:
         return digest.hexdigest()
 
 
-def read_task(settings: RetrievalSettings) -> Task:
-    """Read topics and vectors, and find each vector's topic.
+def read_task(settings: RetrievalSettings) -> tuple[Task, RetrievalSettings]:
+    """Read topics and vectors, and find each vector's topic; the settings with the split that is
+    looked up.
 
     Raises what reading them raises; DataError for fewer than two targets.
     """
     entries = entries_of(open_topics(settings.topics)) if settings.topics else []
     if settings.vectors is None:
         topics = open_topics(settings.topics or "")
-        held_out = [i for i, topic in enumerate(topics) if topic.split in (None, settings.split)]
+        split = reported_split({topic.split for topic in topics}, settings.split)
+        held_out = [i for i, topic in enumerate(topics) if topic.split in (None, split)]
         chosen = sample(held_out, settings.limit, settings.seed)
         task = Task(entries, targets_of_topics(entries, chosen), None, [])
     else:
         dataset = load_dataset(settings.vectors)
-        items = sample(dataset.labelled(settings.split), settings.limit, settings.seed)
+        split = reported_split({item.split for item in dataset.labelled()}, settings.split)
+        items = sample(dataset.labelled(split), settings.limit, settings.seed)
         source = settings.topics or settings.vectors
         entries = entries or entries_of_vectors(dataset)
         task = Task(entries, targets_of_vectors(dataset, items, entries, source), dataset, items)
     if len(task.targets) < 2:
         raise DataError(
             f"{settings.vectors or settings.topics}: {len(task.targets)} vectors or topics with "
-            f'the split "{settings.split}"; at least 2 are needed, so that they can be shuffled.'
+            f'the split "{split}"; at least 2 are needed, so that they can be shuffled.'
         )
-    return task
+    return task, settings.model_copy(update={"split": split})

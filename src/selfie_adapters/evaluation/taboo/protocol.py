@@ -19,6 +19,7 @@ from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.folder import digest_of
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
@@ -26,11 +27,13 @@ from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
     Scored,
     TopicIndex,
-    compare,
+)
+from selfie_adapters.evaluation.retrieval.protocol import TABLE
+from selfie_adapters.evaluation.retrieval.results import (
+    compare_all,
     report_comparisons,
     report_conditions,
 )
-from selfie_adapters.evaluation.retrieval.protocol import TABLE
 from selfie_adapters.evaluation.retrieval.targets import (
     Target,
     entries_of,
@@ -106,12 +109,12 @@ class Taboo(Protocol[TabooSettings]):
         leaked = [redact(text, name).found > 0 for text, name in zip(written, names, strict=True)]
         return {
             "counts": {"topics": len(entries), "asked": len(targets)},
-            "interval": "95 %, bootstrap over topics",
+            "interval": "95 %, over topics; recall: Wilson, reciprocal rank: bootstrap; " + METHOD,
             "chance_at_1": 1 / len(entries),
             "answers_with_the_name": sum(leaked),
             "blank_answers": sum(not text.strip() for text in written),
             "conditions": [one.summary(settings.seed) for one in [*scored, *labels]],
-            "comparisons": [compare(one, scored[0], settings.seed) for one in labels],
+            "comparisons": compare_all([(one, scored[0]) for one in labels], settings.seed),
         }
 
     def _ask(self) -> list[str]:
@@ -150,17 +153,22 @@ class Taboo(Protocol[TabooSettings]):
             f"{DESCRIPTION}: shuffled": ("another topic's", [redacted[i] for i in order]),
             "nothing said": ("one text that says nothing", [BLANK] * len(targets)),
             "training labels, redacted": (
-                "a given label that is not the title, the name taken out",
-                [redact(text, name).text for text, name in zip(given, names, strict=True)],
+                "a given label that is not the title, where there is one, the name taken out",
+                [text and redact(text, name).text for text, name in zip(given, names, strict=True)],
             ),
         }
         return [
             index.look_up(
                 name,
                 meaning,
-                [Query(t.key, t.topic, text) for t, text in zip(targets, texts, strict=True)],
+                [
+                    Query(t.key, t.topic, text)
+                    for t, text in zip(targets, texts, strict=True)
+                    if text is not None
+                ],
             )
             for name, (meaning, texts) in conditions.items()
+            if any(text is not None for text in texts)
         ]
 
     @classmethod
