@@ -156,7 +156,7 @@ def best_scale(
     return min(scales, key=lambda scale: tried[scale]), tried
 
 
-def reported_split(splits: Iterable[Split | None], asked: Split | None) -> Split:
+def reported_split(splits: Iterable[str | None], asked: Split | None) -> Split:
     """Which split results are reported on: `asked`, else test where there is one, else val."""
     return asked or ("test" if "test" in splits else "val")
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.errors import BindingError, ConfigError, DataError
+from selfie_adapters.evaluation.baselines import untrained_readers
 from selfie_adapters.evaluation.loss import held_out
 from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.files.json_lines import read_jsonl
@@ -95,6 +98,82 @@ def test_controls_have_other_vectors(finished):
     means = {c: np.mean([row[c] for row in mine]) for c in conditions}
     assert len({round(float(m), 6) for m in means.values()}) == 6
     assert all(row["shuffled"] != row["trained"] for row in mine)
+
+
+def test_the_word_of_a_reader_without_an_adapter_takes_the_soft_tokens_place(
+    finished, files, model
+):
+    _, _, rows = finished
+    mine = [r for r in rows if (r["adapter"], r["dataset"]) == ("plain", "own")]
+    data = load_dataset(files[1]["own"])
+    names = [f"thing {i}" for i in range(4)]
+    readers = untrained_readers(model, data.sections[0].vectors[5:9], names)
+    assert [one.name for one in readers] == ["logit lens", "cosine", "ridge probe"]
+    bare = create_adapter("identity", 48)
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    for reader in readers:
+        tokens = reader.tokens(data.sections[0].vectors[:5])
+        words = model.embedding(tokens)[:, 0].detach()
+        pairs = [(words[i], label) for i, labels in enumerate(LABELS) for label in labels]
+        with torch.no_grad():
+            expected = label_losses(
+                model, prompt, bare, torch.stack([w for w, _ in pairs]), [x for _, x in pairs]
+            )
+        assert [row[reader.name] for row in mine] == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+def test_what_an_adapter_saves_is_paired_by_vector_and_adjusted_over_all(finished):
+    _, results, rows = finished
+    pairs = results["comparisons"]
+    # per data set: 8 controls of each of two adapters, and the adapters with each other
+    assert len(pairs) == 2 * (2 * 8 + 1)
+    for pair in pairs:
+        mine = [r for r in rows if (r["adapter"], r["dataset"]) == (pair["first"], pair["dataset"])]
+        if pair["second"] == "full":
+            continue
+        saved = np.mean([row[pair["second"]] - row["trained"] for row in mine])
+        assert pair["difference"]["mean"] == pytest.approx(saved, abs=1e-4)
+        assert pair["p"] <= pair["p_holm"] <= min(1, len(pairs) * pair["p"] + 1e-9)
+    (between,) = [p for p in pairs if (p["second"], p["dataset"]) == ("full", "own")]
+    of = {
+        name: np.mean([r["trained"] for r in rows if (r["adapter"], r["dataset"]) == (name, "own")])
+        for name in ("plain", "full")
+    }
+    assert between["difference"]["mean"] == pytest.approx(of["full"] - of["plain"], abs=1e-4)
+
+
+def test_seeds_of_one_recipe_are_one_result(files, model, tmp_path):
+    adapters = {}
+    for seed in (0, 1):
+        adapter = create_adapter("scalar_affine", 48, normalize_input=True, init_scale=3.0)
+        torch.nn.init.normal_(dict(adapter.named_parameters())["bias"], std=0.2)
+        config = {"seed": seed, "experiment_name": f"run {seed}", "training": {"max_steps": 3}}
+        adapter.record = replace(adapter.record, config=config)
+        file = tmp_path / f"{seed}.safetensors"
+        adapter.save(file)
+        adapters[f"affine-seed{seed}"] = str(file)
+    datasets = {"own": files[1]["own"]}
+    found = json.loads(
+        Loss.run(settings_for((adapters, datasets)), tmp_path / "r", model).read_text()
+    )
+    (recipe,) = found["recipes"]
+    assert (recipe["recipe"], recipe["adapters"]) == ("affine", [*adapters])
+    means = [cell(found, name, "own")["loss"]["trained"]["mean"] for name in adapters]
+    assert recipe["by_seed"] == pytest.approx(means)
+    assert recipe["loss"]["mean"] == pytest.approx(np.mean(means))
+    assert recipe["loss"]["low"] < min(means)
+    assert {pair["second"] for pair in recipe["comparisons"]} >= {"zero", "logit lens"}
+    lines = [str(line) for line in Loss.report({**found, "settings": {}})]
+    assert any("affine on own, 2 seeds" in line for line in lines)
+
+
+def test_results_of_earlier_releases_are_shown(finished):
+    _, results, _ = finished
+    old = {k: v for k, v in deepcopy(results).items() if k not in ("comparisons", "recipes")}
+    for one in old["cells"]:
+        one["loss"] = {k: v for k, v in one["loss"].items() if k in ("trained", "zero")}
+    (table,) = Loss.report(old)
+    assert list(table.columns) == ["adapter", "data set", "trained", "zero", "bias share"]
 
 
 def test_the_bias_share_is_that_of_the_means(finished):

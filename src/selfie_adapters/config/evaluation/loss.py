@@ -21,8 +21,8 @@ class LossSettings(ModelSettings):
     """Name: adapter file or hub path."""
     datasets: Named
     """Name: training file."""
-    split: Split = "val"
-    """Which vectors of the training files."""
+    split: Split | None = None
+    """Which vectors of the training files; null: test where one of them has it, else val."""
     limit: Count | None = None
     """Take N vectors of each data set, drawn at random, with all labels."""
     strip_labels: bool = False
@@ -37,9 +37,9 @@ class LossSettings(ModelSettings):
         UNTRAINED_SCALES
     )
     """Of the unit vector without an adapter, in mean embedding norms; of several the best on
-    `choose_on` training vectors is taken."""
+    `choose_on` vectors is taken."""
     choose_on: Count = 100
-    """Training vectors on which a scale is chosen."""
+    """Vectors on which a scale is chosen: of val, or of train where val is measured."""
     batch_size: Count = 256
     """Vectors at a time; a kill loses one batch at most."""
     seed: Seed = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,13 +91,13 @@ class LossMeter:
 
     @torch.no_grad()
     def losses(
-        self, held_out: HeldOut, which: Sequence[int], adapter: Adapter, condition: Condition
+        self, held_out: HeldOut, which: Sequence[int], soft_tokens: Callable[[Tensor], Tensor]
     ) -> list[list[float]]:
         """Losses of the labels of vectors `which`, nats per token: one list per vector.
 
-        adapter: the map that the condition goes through.
+        soft_tokens: [n] numbers of vectors → [n, d_model].
         """
-        soft = adapter(held_out.under(condition)[torch.tensor(which)])
+        soft = soft_tokens(torch.tensor(which)).to(self.model.device)
         texts = [held_out.labels(vector) for vector in which]
         owner = torch.repeat_interleave(
             torch.arange(len(which)), torch.tensor([len(labels) for labels in texts])

@@ -1,28 +1,51 @@
-"""The loss protocol: every adapter on every training file, with controls."""
+"""The loss protocol: every adapter on every training file, with controls.
+
+The readers that need no adapter (logit lens, cosine, ridge probe) answer with a token; its
+embedding takes the soft token's place, so their loss is how well labels follow from that word. The
+oracle of first letters has no loss: it gives no soft token.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
+from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, find_adapter_file, load_adapter
 from selfie_adapters.config.evaluation.loss import LossSettings
-from selfie_adapters.dataset import load_dataset
+from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table, shown
-from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale, identity
+from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.baselines import TokenBaseline, untrained_readers
+from selfie_adapters.evaluation.comparing import METHOD
+from selfie_adapters.evaluation.controls import (
+    Condition,
+    Untrained,
+    best_scale,
+    choosing_items,
+    identity,
+    reported_split,
+    sample,
+)
 from selfie_adapters.evaluation.folder import dataset_hash, file_hashes
 from selfie_adapters.evaluation.loss.held_out import HeldOut, LossMeter
+from selfie_adapters.evaluation.loss.results import (
+    compare_cells,
+    compare_recipes,
+    matrix,
+    report,
+    summary,
+)
+from selfie_adapters.evaluation.recipes import recipes
+from selfie_adapters.evaluation.retrieval.targets import gather, key_of
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import SoftPrompt
-from selfie_adapters.statistics import Interval, bootstrap_of_means
+from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION
 from selfie_adapters.training.setup import configured_prompt
 
 TABLE = "examples.jsonl"
@@ -34,6 +57,7 @@ CONDITIONS = (
     Condition("identity", "no adapter", through="identity"),
     Condition("untrained", "unit vector × the best scale", through="untrained"),
 )
+UNTRAINED = CONDITIONS[-1]
 
 
 class LossRow(msgspec.Struct):
@@ -55,7 +79,12 @@ class Loss(Protocol[LossSettings]):
     def inputs(self) -> dict[str, str]:
         """Raises DataError for a data set with fewer than two vectors in the split."""
         settings = self.settings
-        self._held_out = {name: self._read(path) for name, path in settings.datasets.items()}
+        loaded = {name: load_dataset(path) for name, path in settings.datasets.items()}
+        present = {item.split for one in loaded.values() for item in one.labelled()}
+        split = reported_split(present, settings.split)
+        self.settings = settings = settings.model_copy(update={"split": split})
+        self._split: Split = split
+        self._held_out = {name: self._read(name, one) for name, one in loaded.items()}
         files = {f"adapter {n}": find_adapter_file(path) for n, path in settings.adapters.items()}
         hashes = file_hashes(files)
         for name, data in self._held_out.items():
@@ -67,15 +96,31 @@ class Loss(Protocol[LossSettings]):
             hashes[f"data set {name}"] = digest.hexdigest()
         return hashes
 
-    def _read(self, path: str) -> HeldOut:
+    def _read(self, name: str, dataset: VectorLabelDataset) -> HeldOut:
         one = self.settings
-        data = HeldOut.of(load_dataset(path), one.split, one.limit, one.strip_labels, one.seed)
+        data = HeldOut.of(dataset, self._split, one.limit, one.strip_labels, one.seed)
         if len(data) < 2:
             raise DataError(
-                f'{path}: {len(data)} vectors with the split "{one.split}"; at least 2 are '
-                "needed, so that they can be shuffled."
+                f'{one.datasets[name]}: {len(data)} vectors with the split "{self._split}"; at '
+                "least 2 are needed, so that they can be shuffled."
             )
         return data
+
+    def _readers(self, dataset: str) -> dict[str, TokenBaseline]:
+        """Those that need no adapter, by name; the ridge probe is fitted on training vectors."""
+        if dataset not in self._baselines:
+            data, seed = self._held_out[dataset], self.settings.seed
+            measured = {data.key(i) for i in range(len(data))}
+            free = [
+                item
+                for item in data.dataset.labelled("train")
+                if key_of(data.dataset, item) not in measured
+            ]
+            items = sample(free, VECTORS_A_DIMENSION * data.dataset.d_model, seed)
+            names = [item.labels[0] for item in items]
+            found = untrained_readers(self.model, gather(data.dataset, items), names, seed)
+            self._baselines[dataset] = {one.name: one for one in found}
+        return self._baselines[dataset]
 
     def measure(self) -> dict[str, Any]:
         settings, model = self.settings, self.model
@@ -87,23 +132,33 @@ class Loss(Protocol[LossSettings]):
         self._untrained = Untrained(model)
         self._meters: dict[SoftPrompt, LossMeter] = {}
         self._tried: dict[str, tuple[float, dict[float, float]]] = {}
+        self._baselines: dict[str, dict[str, TokenBaseline]] = {}
+        self._answers: dict[tuple[str, str], Tensor] = {}
         for name, adapter in self._adapters.items():
             self._meter(name).check(adapter, settings.adapters[name])
         pairs = [(name, data) for name in settings.adapters for data in self._held_out]
-        cells = [self._cell(*pair) for pair in pairs]
+        table = {pair: self._table(*pair) for pair in pairs}
+        cells = [
+            summary(*pair, table[pair], settings.seed)
+            | {"untrained_scale": self._best_scale(*pair)}
+            for pair in pairs
+        ]
         write_jsonl(
-            self.folder.folder / TABLE, (row for pair in pairs for row in self._example_rows(*pair))
+            self.folder.folder / TABLE,
+            (row for pair in pairs for row in self._example_rows(*pair, table[pair])),
         )
         return {
-            "interval": "95 %, bootstrap over vectors",
-            "unit": "nats per token, mean over examples",
+            "interval": "95 %, bootstrap over vectors; " + METHOD,
+            "unit": "nats per token, mean over examples; a difference is what the first saves",
             "untrained_scales_tried": {
                 where: {f"{scale:g}": loss for scale, loss in tried.items()}
                 for where, (_, tried) in self._tried.items()
                 if tried
             },
             "cells": cells,
-            "matrix": _matrix(settings, cells),
+            "comparisons": compare_cells(table, settings.seed),
+            "recipes": compare_recipes(table, recipes(self._adapters), settings.seed),
+            "matrix": matrix(settings, cells),
         }
 
     def _prompt(self, name: str) -> SoftPrompt:
@@ -124,6 +179,27 @@ class Loss(Protocol[LossSettings]):
             return unit
         return f"{unit} with prompt {[*self._meters].index(self._prompt(name))}"
 
+    def _table(self, name: str, dataset: str) -> dict[str, list[list[float]]]:
+        """Losses under every condition, per vector and label."""
+        found = {one.name: self._losses(name, dataset, one) for one in CONDITIONS}
+        for reader in self._readers(dataset):
+            unit = self._with_prompt(f"{reader} on {dataset}", name)
+
+            def soft(rows: Tensor, reader: str = reader) -> Tensor:
+                return self._words(reader, dataset)[rows]
+
+            data = self._held_out[dataset]
+            found[reader] = self._measured(unit, data, self._meter(name), soft)
+        return found
+
+    def _words(self, reader: str, dataset: str) -> Tensor:
+        """Embeddings of the tokens that a reader answers with: [vectors, d_model]."""
+        key = reader, dataset
+        if key not in self._answers:
+            vectors = self._held_out[dataset].vectors
+            self._answers[key] = self._readers(dataset)[reader].soft_tokens(vectors)
+        return self._answers[key]
+
     def _losses(self, name: str, dataset: str, condition: Condition) -> list[list[float]]:
         adapter, unit = self._adapters[name], f"{name} on {dataset}: {condition.name}"
         # Without the adapter, losses are the same for all adapters with this prompt.
@@ -134,32 +210,29 @@ class Loss(Protocol[LossSettings]):
         elif condition.through == "untrained":
             unit = self._with_prompt(f"{condition.name} on {dataset}", name)
             adapter = self._untrained.adapter(self._best_scale(name, dataset))
-        return self._measured(unit, self._held_out[dataset], self._meter(name), adapter, condition)
+        data = self._held_out[dataset]
+        return self._measured(unit, data, self._meter(name), _through(adapter, data, condition))
 
     def _best_scale(self, name: str, dataset: str) -> float:
-        """The scale with the lowest loss on val, or on train where val is measured on."""
+        """The scale with the lowest loss on vectors of another split than the measured one."""
         settings = self.settings
         where = self._with_prompt(dataset, name)
         if where in self._tried:
             return self._tried[where][0]
-        other: Split = "train" if settings.split == "val" else "val"
-        data = HeldOut.of(
-            self._held_out[dataset].dataset,
-            other,
-            settings.choose_on,
-            settings.strip_labels,
-            settings.seed,
-        )
+        dataset_ = self._held_out[dataset].dataset
+        items = choosing_items(dataset_, self._split, settings.choose_on, settings.seed)
+        data = HeldOut(dataset_, items, settings.strip_labels, settings.seed)
 
         def loss(scale: float) -> float:
             if not len(data):
                 raise DataError(
-                    f'{settings.datasets[dataset]}: no vector with the split "{other}" to choose '
-                    "a scale on. Give one scale in untrained_scales."
+                    f"{settings.datasets[dataset]}: no vector of another split than "
+                    f"{self._split} to choose a scale on. Give one scale in untrained_scales."
                 )
             unit = f"choosing a scale on {where} × {scale:g}"
             plain = self._untrained.adapter(scale)
-            found = self._measured(unit, data, self._meter(name), plain, CONDITIONS[-1])
+            soft = _through(plain, data, UNTRAINED)
+            found = self._measured(unit, data, self._meter(name), soft)
             every = [loss for labels in found for loss in labels]
             return round(sum(every) / len(every), 6)
 
@@ -167,14 +240,14 @@ class Loss(Protocol[LossSettings]):
         return self._tried[where][0]
 
     def _measured(
-        self, unit: str, data: HeldOut, meter: LossMeter, adapter: Adapter, condition: Condition
+        self, unit: str, data: HeldOut, meter: LossMeter, soft: Callable[[Tensor], Tensor]
     ) -> list[list[float]]:
         found = self.in_batches(
             unit,
             len(data),
             self.settings.batch_size,
             "losses",
-            lambda which: meter.losses(data, which, adapter, condition),
+            lambda which: meter.losses(data, which, soft),
         )
         for vector, losses in enumerate(found):
             if len(losses) != len(data.labels(vector)):
@@ -182,30 +255,11 @@ class Loss(Protocol[LossSettings]):
                 raise self.folder.damaged(key, "does not have one loss per label of its vectors")
         return found
 
-    def _cell(self, name: str, dataset: str) -> dict[str, Any]:
-        """Mean losses of one adapter on one data set under every condition."""
-        losses = {one.name: self._losses(name, dataset, one) for one in CONDITIONS}
-        labels = [len(one) for one in losses["trained"]]
-        sums = {c: np.array([sum(one) for one in rows]) for c, rows in losses.items()}
-        seed = self.settings.seed
-        intervals = {c: _mean_over_examples([sums[c]], labels, _first, seed) for c in losses}
-        parts = [sums["identity"], sums["zero"], sums["trained"]]
-        better = intervals["identity"].mean > intervals["trained"].mean
-        share = _mean_over_examples(parts, labels, _bias_share, seed) if better else None
-        return {
-            "adapter": name,
-            "dataset": dataset,
-            "vectors": len(labels),
-            "examples": sum(labels),
-            "loss": {condition: asdict(interval) for condition, interval in intervals.items()},
-            "bias_share": None if share is None else asdict(share),
-            "untrained_scale": self._best_scale(name, dataset),
-        }
-
-    def _example_rows(self, name: str, dataset: str) -> Iterator[dict[str, Any]]:
+    def _example_rows(
+        self, name: str, dataset: str, losses: Mapping[str, list[list[float]]]
+    ) -> Iterator[dict[str, Any]]:
         """One row per example, with its loss under every condition."""
         data = self._held_out[dataset]
-        losses = {one.name: self._losses(name, dataset, one) for one in CONDITIONS}
         for vector in range(len(data)):
             for i, label in enumerate(data.labels(vector)):
                 yield {
@@ -218,53 +272,9 @@ class Loss(Protocol[LossSettings]):
 
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
-        controls = [one.name for one in CONDITIONS[1:]]
-        rows = []
-        for cell in results["cells"]:
-            share, loss = cell["bias_share"], cell["loss"]
-            means = [f"{loss[name]['mean']:.2f}" for name in controls]
-            bias = "–" if share is None else f"{share['mean']:.2f}"
-            rows.append([cell["adapter"], cell["dataset"], shown(loss["trained"]), *means, bias])
-        yield Table(
-            "Loss of held-out labels, nats per token (95 % intervals of controls: results.json)",
-            ["adapter", "data set", "trained", *controls, "bias share"],
-            rows,
-            names=2,
-        )
+        return report(results)
 
 
-def _mean_over_examples(
-    sums: Sequence[np.ndarray],
-    labels: Sequence[int],
-    of: Callable[[np.ndarray], np.ndarray],
-    seed: int,
-) -> Interval:
-    """A number made of means over examples, its interval over vectors.
-
-    sums: per quantity [vectors], summed over each vector's labels; labels: how many it has.
-    A vector's weight is its number of examples; it is resampled with all of them.
-    """
-    columns = np.stack([*sums, np.array(labels, dtype=np.float64)], axis=1)
-    return bootstrap_of_means(columns, lambda means: of(means[..., :-1] / means[..., -1:]), seed)
-
-
-def _first(means: np.ndarray) -> np.ndarray:
-    return means[..., 0]
-
-
-def _bias_share(means: np.ndarray) -> np.ndarray:
-    without, zero, trained = means[..., 0], means[..., 1], means[..., 2]
-    return (without - zero) / (without - trained)
-
-
-def _matrix(settings: LossSettings, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adapters × data sets; the last rows are controls, with the first adapter's prompt."""
-    by_pair = {(cell["adapter"], cell["dataset"]): cell["loss"] for cell in cells}
-    first = next(iter(settings.adapters))
-    rows = {
-        name: [by_pair[name, data]["trained"]["mean"] for data in settings.datasets]
-        for name in settings.adapters
-    }
-    for control in ("untrained", "identity"):
-        rows[control] = [by_pair[first, data][control]["mean"] for data in settings.datasets]
-    return {"rows": [*rows], "columns": [*settings.datasets], "loss": [*rows.values()]}
+def _through(adapter: Adapter, data: HeldOut, condition: Condition) -> Callable[[Tensor], Tensor]:
+    """Numbers of vectors → the soft tokens that the condition makes of them."""
+    return lambda rows: adapter(data.under(condition)[rows])
