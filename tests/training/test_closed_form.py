@@ -11,6 +11,7 @@ from selfie_adapters.training import Objective
 from selfie_adapters.training.closed_form import (
     closed_form_start,
     fit,
+    held_out_fits,
     label_embeddings,
     low_rank,
     set_map,
@@ -149,21 +150,53 @@ def test_the_start_has_the_least_loss_of_the_sizes_tried(kind, parts, model):
         assert torch.equal(mine, other)
         assert mine.isfinite().all()
         assert mine.requires_grad
-    everything = torch.arange(30)  # fewer than the probes: the start saw them all
-
-    @torch.no_grad()
-    def loss(adapter):
-        soft = adapter.transform(vectors[vector_of])
-        return float(objective.all_losses(soft, labels, everything).per_example.mean())
-
-    assert loss(adapters[0]) == pytest.approx(starts[0].loss, rel=1e-5)
     unit = vectors / vectors.norm(dim=1, keepdim=True)
     embedded = label_embeddings(model, word_tokens(model, texts))
-    regression = fit(unit, (embedded[::2] + embedded[1::2]) / 2)
+    whole, without, held = held_out_fits(unit, (embedded[::2] + embedded[1::2]) / 2, seed=7)
+    assert len(held) == 3
+    unseen = torch.tensor([i for i in range(30) if i // 2 in held.tolist()])
+
+    @torch.no_grad()
+    def loss(sizes):
+        set_map(adapters[1], without, norm, sizes)
+        soft = adapters[1].transform(vectors[vector_of[unseen]])
+        return float(objective.all_losses(soft, labels, unseen).per_example.mean())
+
     norm = float(model.network.get_input_embeddings().weight.norm(dim=1).mean())
-    for sizes in (dict.fromkeys(SIZES, 1.0), {**starts[0].sizes, "common": 1.0}):
-        set_map(adapters[1], regression, norm, sizes)
-        assert loss(adapters[0]) <= loss(adapters[1]) + 1e-3
+    sizes = {**dict.fromkeys(SIZES, 1.0), **starts[0].sizes}
+    for other in (dict.fromkeys(SIZES, 1.0), {**sizes, "common": 1.0}):
+        assert loss(sizes) <= loss(other) + 1e-3
+    # what is kept is the regression on all vectors at these sizes
+    set_map(adapters[1], whole, norm, sizes)
+    for mine, other in zip(adapters[0].parameters(), adapters[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_sizes_and_ridge_are_chosen_on_rows_that_the_fit_has_not_seen(pairs):
+    x, y, _ = pairs
+    whole, without, held = held_out_fits(x, y)
+    assert len(held) == 40
+    seen = torch.ones(400, dtype=torch.bool)
+    seen[held] = False
+    torch.testing.assert_close(without.mean_x, x[seen].mean(0))
+    torch.testing.assert_close(whole.mean_x, x.mean(0))
+    assert without.ridge == whole.ridge
+    changed = y.clone()
+    changed[held] += 100
+    again = held_out_fits(x, changed)[1]
+    if again.ridge == without.ridge:
+        torch.testing.assert_close(again.matrix, without.matrix)
+    predicted = (x[held] - without.mean_x) @ without.matrix + without.mean_y
+    share = 1 - (y[held] - predicted).square().sum() / (y[held] - without.mean_y).square().sum()
+    assert whole.explained == pytest.approx(float(share), abs=1e-3)
+
+
+def test_two_vectors_are_too_few_to_hold_one_out():
+    x, y = torch.randn(2, 2, 6, generator=torch.Generator().manual_seed(0))
+    whole, without, held = held_out_fits(x, y)
+    assert whole is without
+    assert whole.matrix.isfinite().all()
+    assert sorted(held.tolist()) == [0, 1]
 
 
 def test_an_adapter_without_parameters_has_nothing_to_start(model):

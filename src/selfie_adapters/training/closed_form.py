@@ -5,7 +5,9 @@ adapter is the ridge regression from vectors to the mean token embedding of thei
 metric of the embedding layer's output; kinds with fewer parameters get its best approximation.
 The regression gives directions. Lengths are another matter: squared error shrinks a prediction
 towards the mean of all labels, and a soft token works best longer than an embedding. So the size of
-each part of the map is then chosen by the loss itself, on a few examples, forward passes only.
+each part of the map is then chosen by the loss itself, forward passes only. Ridge and sizes are
+chosen on examples whose vectors are held out of the regression that they are chosen for; the start
+is then the regression on all vectors, at that ridge and these sizes.
 """
 
 from __future__ import annotations
@@ -78,8 +80,20 @@ def label_embeddings(model: FrozenModel, labels: LabelTokens) -> Tensor:
 
 def fit(x: Tensor, y: Tensor, seed: int = 0) -> Regression:
     """Ridge regression of y [n, d] on x [n, d]; its strength is chosen on a tenth held out."""
+    return held_out_fits(x, y, seed)[0]
+
+
+def held_out_fits(x: Tensor, y: Tensor, seed: int = 0) -> tuple[Regression, Regression, Tensor]:
+    """`fit` on all rows; the same without the rows held out, at the same ridge; and those rows.
+
+    Held out are a tenth, or PROBES rows of small data. With fewer than three rows nothing can be:
+    both regressions are of all rows, and all are returned.
+    """
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    held = max(1, round(HELD_OUT * len(x)))
+    held = max(1, round(HELD_OUT * len(x)), min(PROBES, len(x) // 4))
+    if len(x) - held < 2:
+        both = _regression(x, y, _solver(x, y), RIDGES[-1], 0.0)
+        return both, both, order
     train, test = order[held:], order[:held]
     solve = _solver(x[train], y[train])
     centered = (x[test] - x[train].mean(0)).double()
@@ -89,9 +103,16 @@ def fit(x: Tensor, y: Tensor, seed: int = 0) -> Regression:
         for ridge in RIDGES
     ]
     best = max(range(len(RIDGES)), key=shares.__getitem__)
-    matrix = _solver(x, y)(RIDGES[best]).float()
-    covariance = _covariance(x).float()
-    return Regression(matrix, x.mean(0), y.mean(0), covariance, RIDGES[best], shares[best])
+    ridge, share = RIDGES[best], shares[best]
+    whole = _regression(x, y, _solver(x, y), ridge, share)
+    return whole, _regression(x[train], y[train], solve, ridge, share), test
+
+
+def _regression(
+    x: Tensor, y: Tensor, solve: Callable[[float], Tensor], ridge: float, explained: float
+) -> Regression:
+    matrix = solve(ridge).float()
+    return Regression(matrix, x.mean(0), y.mean(0), _covariance(x).float(), ridge, explained)
 
 
 def _covariance(x: Tensor) -> Tensor:
@@ -160,7 +181,8 @@ def set_map(adapter: Adapter, regression: Regression, unit: float, sizes: dict[s
 
 @dataclass(frozen=True)
 class ClosedFormStart:
-    """What the start came to: sizes of the parts (see `set_map`), and the loss on the probes."""
+    """What the start came to: sizes of the parts (see `set_map`), and the loss on the probes, whose
+    vectors were held out."""
 
     sizes: dict[str, float]
     loss: float
@@ -199,12 +221,13 @@ def closed_form_start(
     chosen = torch.arange(len(labels)) if chosen is None else chosen
     words = word_tokens(objective.model, [texts[int(i)] for i in chosen])
     targets = label_embeddings(objective.model, words)
-    x, y = _pairs(adapter, vectors, chosen, targets, vector_of[chosen], generator)
+    x, y, owners = _pairs(adapter, vectors, chosen, targets, vector_of[chosen], generator)
     if len(x) < 2:
         raise ConfigError("projection.init: closed_form needs two vectors or more.")
-    regression = fit(x, y, seed)
+    regression, without, held = held_out_fits(x, y, seed)
     unit = mean_embedding_norm(objective.model)
-    probes = chosen[torch.randperm(len(chosen), generator=generator)[:PROBES]]
+    free = chosen[torch.isin(vector_of[chosen], owners[held])]  # their examples
+    probes = free[torch.randperm(len(free), generator=generator)[:PROBES]]
     probed = vectors(probes)
     names = dict(adapter.named_parameters())
     parts = [
@@ -215,7 +238,7 @@ def closed_form_start(
 
     @torch.no_grad()
     def loss(sizes: dict[str, float]) -> float:
-        set_map(adapter, regression, unit, sizes)
+        set_map(adapter, without, unit, sizes)
         soft = adapter(probed)
         return float(objective.all_losses(soft, labels, probes).per_example.mean())
 
@@ -238,12 +261,13 @@ def _pairs(
     targets: Tensor,
     vector_of: Tensor,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """What to regress: vectors as the adapter sees them, and the mean target of their labels.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What to regress: vectors as the adapter sees them, the mean target of their labels, and each
+    one's number as in `vector_of`.
 
     targets, vector_of: of the examples `chosen`.
     """
-    _, vector, counts = torch.unique(vector_of, return_inverse=True, return_counts=True)
+    numbers, vector, counts = torch.unique(vector_of, return_inverse=True, return_counts=True)
     n = counts.numel()
     y = torch.zeros(n, adapter.dim).index_add(0, vector, targets)
     first = torch.full((n,), len(chosen)).scatter_reduce(
@@ -251,4 +275,5 @@ def _pairs(
     )
     some = torch.randperm(n, generator=generator)[: VECTORS_A_DIMENSION * adapter.dim]
     x = vectors(chosen[first[some]]).float()
-    return (unit_norm(x) if adapter.normalize_input else x), y[some] / counts[some].unsqueeze(1)
+    x = unit_norm(x) if adapter.normalize_input else x
+    return x, y[some] / counts[some].unsqueeze(1), numbers[some]

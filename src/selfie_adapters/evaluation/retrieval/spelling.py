@@ -46,7 +46,7 @@ class FirstLetters:
     """
 
     def __init__(self, titles: Sequence[str], queries: Sequence[Query], letters: int) -> None:
-        """titles: of all topics. queries: what is looked up; their texts are not read."""
+        """titles: of all topics. queries: what is looked up; their labels are not read."""
         self.condition = f"oracle: first {letters} letter{'s' if letters > 1 else ''}"
         self.meaning = "picks at random among the topics whose titles begin as the topic's does"
         self.queries = queries

@@ -1,0 +1,1 @@
+"""Do labels name what a prompt describes, or repeat its words?"""
