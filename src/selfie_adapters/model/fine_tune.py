@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from selfie_adapters.errors import ModelError
 from selfie_adapters.files import read_json
+from selfie_adapters.model.demo_model import HUB_NAME
 from selfie_adapters.model.loading import NO_CODE, FrozenModel, loading
 from selfie_adapters.model.lora import find_lora, merged_copy
 from selfie_adapters.model.source import LORA_CONFIG, ModelSource, model_file
@@ -51,12 +52,13 @@ def _compare_base(adapter: str, model: FrozenModel) -> None:
     config = model_file(adapter, LORA_CONFIG, None)
     if config is None:
         raise ModelError(
-            f"{adapter}: no {LORA_CONFIG} there. Give the folder or hub id of a LoRA, as peft's "
-            "save_pretrained writes it."
+            f"{adapter}: no {LORA_CONFIG} there, or the hub cannot be asked. Give the folder or "
+            "hub id of a LoRA, as peft's save_pretrained writes it."
         )
     found = read_json(config)
     stated = found.get("base_model_name_or_path") if isinstance(found, dict) else None
-    names = {Path(str(name)).name.casefold() for name in (model.name, model.network.name_or_path)}
+    known = [model.name, model.network.name_or_path, *([HUB_NAME] if model.name == "demo" else [])]
+    names = {Path(str(name)).name.casefold() for name in known}
     if isinstance(stated, str) and stated and Path(stated).name.casefold() not in names:
         log.warning(
             "%s: a LoRA that states the base %s is merged into %s. Use the model that it was "
