@@ -42,7 +42,7 @@ def draw_figure(folder: Path) -> Path | None:
             panels.append((f"two-hop questions, {title}", _bridge(found)))
     if not panels:
         return None
-    figure = Figure(figsize=(6.4, 0.5 + 2.6 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(8.0, 0.5 + 2.6 * len(panels)), layout="constrained")
     every = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, (title, lines) in zip(every, panels, strict=True):
         _draw(axes, title, lines)
@@ -78,14 +78,15 @@ def _draw(axes: Axes, title: str, lines: Lines) -> None:
         layers, shares, lows, highs = zip(*points, strict=True)
         color = _COLORS.get(name, CONTROL if "base rate" in name or name == "untrained" else None)
         (line,) = axes.plot(layers, shares, label=name, color=color, marker=next(marks), ms=4)
-        axes.fill_between(layers, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
+        axes.fill_between(layers, lows, highs, color=line.get_color(), alpha=0.1, linewidth=0)
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
     axes.set_ylabel("named", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _results(folder: Path) -> Found | None:

@@ -89,8 +89,13 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         (str(nouns), "--adapter", "demo", "--layers", size.layers),
         ("--limit", str(size.nouns), "--retrieval", str(min(size.nouns, 60))),
     )
+    yield _evaluate(
+        folder,
+        "inversion",
+        "Text inversion: prompts that describe a concept without naming it",
+        ("--adapter", "demo", "--layers", "12,24", "--limit", str(size.nouns)),
+    )
     for name, title in (
-        ("inversion", "Text inversion: descriptions that do not name the concept"),
         ("composition", "Two concepts in one vector: is the label complete?"),
         ("sensitivity", "Does the label follow the vector?"),
     ):
