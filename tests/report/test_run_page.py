@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from selfie_adapters.cli import main
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.report import label_table as tables
 from selfie_adapters.report.label_table import ShownLabel, label_table
+from selfie_adapters.report.labelling_section import concepts
 from selfie_adapters.report.run_page import kind_of_run, write_run_page
 
 pytest.importorskip("matplotlib")
@@ -68,6 +70,23 @@ def test_every_label_is_on_the_page_next_to_the_given_one(tmp_path, runs):
     assert verdicts[9] == "below threshold"
     assert columns["value"][0] == 0.5  # the confidence
     assert columns["gain"][0] == 0.75
+
+
+def test_further_concepts_of_a_vector_are_among_its_details():
+    def concept(number, label, explained):
+        return SimpleNamespace(concept_number=number, label=label, explained=explained)
+
+    rows = [concept(2, "tower", 0.18), concept(1, "Paris", 0.42), concept(3, "", 0.05)]
+    assert concepts(rows) == (
+        ("explained", "42% of the vector"),
+        ("further concepts", "tower (18%), ∅ (5%)"),
+    )
+    assert concepts(rows[1:2]) == (("explained", "42% of the vector"),)
+    assert concepts([SimpleNamespace(label="one of several samples")]) == ()
+    label = ShownLabel(0, "Paris", 1.0, details=concepts(rows))
+    table = label_table("t", "Labels", [label, ShownLabel(1, "x", 1.0)], "gain")
+    content = json.loads(gzip.decompress(base64.b64decode(table.packed)))
+    assert content["columns"]["details"] == [[list(one) for one in concepts(rows)], []]
 
 
 def test_failures_are_the_surest_labels_that_differ(tmp_path, runs):

@@ -38,7 +38,7 @@ class ShownLabel:
     """A row of the table. dataset: where there are several. value: the measure's number.
 
     verdict: a key of `MARKS`, or empty where nothing is known. withheld: not shown at first.
-    gain, confidence: for the details, where they are not the measure.
+    gain: for the details, where it is not the measure. details: further names and values.
     """
 
     index: int
@@ -49,6 +49,7 @@ class ShownLabel:
     verdict: str = ""
     withheld: bool = False
     gain: float | None = None
+    details: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -74,6 +75,7 @@ def label_table(
         key: [] for key in ("dataset", "index", "given", "label", "value", "verdict", "withheld")
     }
     gains: list[float | None] = []
+    details: list[list[list[str]]] = []
     first: list[Pair] = []
     total = 0
     for one in labels:
@@ -88,6 +90,7 @@ def label_table(
         columns["verdict"].append(verdicts.of(one.verdict))
         columns["withheld"].append(int(one.withheld))
         gains.append(_rounded(one.gain))
+        details.append([[name, visible(text)] for name, text in one.details])
         if total <= _PRINTED:
             first.append(_printed(one, measure))
     if not total:
@@ -97,6 +100,8 @@ def label_table(
         del columns["given"]
     if any(gain is not None for gain in gains):
         columns["gain"] = gains
+    if any(details):
+        columns["details"] = details
     if total > ROWS_ON_A_PAGE:
         more = f"The first {ROWS_ON_A_PAGE:,} of {total:,} vectors; the run's folder has them all."
         note = f"{note} {more}".strip()

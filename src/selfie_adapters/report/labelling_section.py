@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from selfie_adapters.errors import SelfieError
 from selfie_adapters.labelling.confidence import Confidence
@@ -120,7 +123,7 @@ class _Measured:
 
 def _shown(run: FinishedRun, counts: LabelCounts, measured: _Measured) -> Iterator[ShownLabel]:
     sure = measured.measure_of(run) == "confidence"
-    for row in run.leading():
+    for row, details in _leading(run):
         counts.add(row)
         withheld = isinstance(row.withheld, str)
         verdict = str(row.withheld) if withheld else ""
@@ -136,9 +139,34 @@ def _shown(run: FinishedRun, counts: LabelCounts, measured: _Measured) -> Iterat
             verdict,
             withheld,
             row.gain if sure else None,
+            details,
         )
         measured.add(row, shown)
         yield shown
+
+
+def _leading(run: FinishedRun) -> Iterator[tuple[LabelRow, tuple[tuple[str, str], ...]]]:
+    """As `FinishedRun.leading`, each with what its vector's other rows add."""
+    for _, group in groupby(run.rows(), key=lambda row: row.name):
+        rows = [row for row in group if isinstance(row, LabelRow)]
+        if rows:
+            yield min(rows, key=lambda row: 0 if row.rank is UNSET else row.rank), concepts(rows)
+
+
+def concepts(rows: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    """Of a vector whose concepts were read one after another: what the first one explains, and the
+    further ones. rows: of the vector."""
+    found = []
+    for row in rows:
+        number, share = getattr(row, "concept_number", UNSET), getattr(row, "explained", UNSET)
+        if isinstance(number, int) and isinstance(share, float):
+            found.append((number, row.label or EMPTY, share))
+    if not found:
+        return ()
+    (_, _, first), *others = sorted(found)
+    named = ", ".join(f"{label} ({share:.0%})" for _, label, share in others)
+    explained = ("explained", f"{first:.0%} of the vector")
+    return (explained, ("further concepts", named)) if named else (explained,)
 
 
 def _controls(folder: Path) -> list[Piece]:

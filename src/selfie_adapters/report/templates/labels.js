@@ -214,6 +214,7 @@ class Labels {
       [this.measure === "rank" ? "rank of its topic" : this.measure, this.number(columns.value[i]) + (this.measure === "gain" ? " nats per token" : "")],
       ...(columns.gain ? [["gain", columns.gain[i] === null ? "" : `${columns.gain[i].toFixed(2)} nats per token`]] : []),
     ];
+    if (columns.details) facts.push(...columns.details[i]);
     for (const [name, text] of facts) {
       if (!text) continue;
       const value = make("dd", "", text);
