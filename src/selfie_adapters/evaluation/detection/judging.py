@@ -39,9 +39,10 @@ Description: {label}
 {passages}"""
 CONTINUED = {
     "detection": "{text}\n\nKeywords:",
-    "fuzzing": "{text}\n\nMarked words: {marked}\n\nKeywords:",
+    "fuzzing": "Words: {marked}\n\nKeywords:",
 }
-"""What a label follows, for the judge of likelihoods."""
+"""What a label follows, for the judge of likelihoods. With the whole passage a small model looks at
+everything in it, marked or not; so in fuzzing it is given the marked words alone."""
 _MARKED = re.compile(r"<<(.*?)>>")
 
 

@@ -129,7 +129,7 @@ class Detection(Protocol[DetectionSettings]):
                 "latents_without_windows": len(latents) - len(judged),
                 "windows": sum(map(len, judged.values())),
             },
-            "interval": f"95 %; shares: Wilson, over latents; {METHOD}",
+            "interval": f"95 %; shares: over latents, valid at 0 and 1 (Wilson); {METHOD}",
             **about,
             "conditions": [scores(one, judged, settings.seed) for one in found],
             "comparisons": compared(found, pairs, judged, settings.seed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.windows import Window
 from selfie_adapters.evaluation.scoring.results import auroc
 from selfie_adapters.files import write_text
-from selfie_adapters.statistics import interval_of, wilson
+from selfie_adapters.statistics import interval_of, share_of
 
 SCORES = ("balanced_accuracy", "recall", "specificity", "precision")
 SCORERS = {"detection": "detection", "fuzzing": "fuzz"}
@@ -77,7 +77,7 @@ def scores(judged: Judged, windows: Windows, seed: int) -> dict[str, Any]:
     return {
         "condition": judged.name,
         "meaning": judged.condition.meaning,
-        **{name: asdict(wilson(sum(of), len(of))) if of else None for name, of in shares.items()},
+        **{name: share_of(of) for name, of in shares.items()},
         **({} if judged.gains is None else {"auroc": interval_of(areas, seed)}),
         "unusable_answers": judged.unusable(),
     }
