@@ -33,7 +33,7 @@ def answer_ids(
             "message, or read it as it is, without --generate."
         )
     ids = prompt_ids(model.tokenizer, prompt, usual_chat(model.tokenizer, chat))
-    check_length(model, len(ids) + max_tokens)
+    check_length(model, len(ids) + max_tokens, "prompt and answer have")
     check_ids(model, ids, "the prompt")
     read = Continuation(model, torch.tensor([ids]))
     ends = end_tokens(model).to(model.device)

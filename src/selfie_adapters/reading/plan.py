@@ -136,13 +136,13 @@ def prompt_ids(
     return UserText(tokenizer, chat).ids(prompt)
 
 
-def check_length(model: FrozenModel, tokens: int) -> None:
+def check_length(model: FrozenModel, tokens: int, what: str = "the prompt has") -> None:
     window = getattr(
         model.network.config.get_text_config(decoder=True), "max_position_embeddings", None
     )
     if window and tokens > window:
         raise PromptError(
-            f"the prompt has {tokens:,} tokens; {model.name} reads at most {window:,}. Shorten it."
+            f"{what} {tokens:,} tokens; {model.name} reads at most {window:,}. Shorten it."
         )
 
 
