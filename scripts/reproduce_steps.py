@@ -99,7 +99,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         ("composition", "Two concepts in one vector: is the label complete?"),
         ("sensitivity", "Does the label follow the vector?"),
     ):
-        yield _evaluate(folder, name, title, ("--adapter", "demo"))
+        yield _evaluate(folder, name, title, (str(nouns), "--adapter", "demo"))
     for place in size.places:
         yield from _kinds(folder, size, place)
     first = size.places[0]
