@@ -60,6 +60,11 @@ app.command(
     name="configs",
     help="List the configurations that come with the package, or print one.",
 )
+app.command(
+    f"{COMMANDS}.doctor:doctor",
+    name="doctor",
+    help="Check the installation, and prove that soft tokens work with your model.",
+)
 _eval = _group("eval", "Measure labels by a protocol, alongside controls.")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from selfie_adapters.commands.label_look import check_look, look_at
 from selfie_adapters.commands.label_reasons import show_why
 from selfie_adapters.commands.label_tables import show_controls, show_labels
 from selfie_adapters.commands.options import options
@@ -16,16 +17,24 @@ from selfie_adapters.extras import require_extra
 if TYPE_CHECKING:
     from selfie_adapters.labelling.job import LabelJob
 
+_OUT = "labels"
+
 
 @options(LabelOptions)
-def label(options: LabelOptions, *, out: str = "labels") -> None:
+def label(options: LabelOptions, *, out: str = _OUT) -> None:
     """Label vectors, one JSON line per label. Stopped at any moment, it resumes where it stopped.
+
+    With --text or --concept it prints the labels of one state, and writes nothing.
 
     Parameters
     ----------
     out
         Run folder: config, progress, labels-00000.jsonl and so on.
     """
+    if options.text is not None or options.concept is not None:
+        check_look(options, out, _OUT)
+        look_at(Console(), options)
+        return
     if options.engine != "local":
         require_extra(options.engine, f"selfie label --engine {options.engine}")
     from selfie_adapters.adapters.locating import find_mean_file, shipped_concepts, usual_adapter

@@ -89,7 +89,8 @@ class LabelSettings(SampledLabels, BindingSettings):
     """safetensors file with a tensor layer_{i} or layer_{i}_at_{position}, subtracted from the
     vectors first."""
     layer: int | None = None
-    """Which of the means, where neither source nor adapter states it."""
+    """Which of the means, where neither source nor adapter states it; with --text and --concept,
+    the only block that is read."""
     split: Literal["train", "val", "test", "all"] = "all"
     """Vectors of this split of a training file, or all of them."""
     which: Literal["decoder", "encoder"] = "decoder"
@@ -141,6 +142,12 @@ class LabelOptions(LabelSettings, DisplaySettings):
         InFile,
         Option(positional=True, default="40 nouns of the demo model, for a first look"),
     ] = "demo"
+    text: str | None = None
+    """A first look, without files: label the state at the last token of this text, at each layer
+    that the means have."""
+    concept: str | None = None
+    """A first look, without files: label the state at the end of the adapter's question about this
+    concept, "Tell me about {}."."""
     model: InFile = "demo"
     engine: Literal[EngineName, "ray"] = "local"  # pyright: ignore[reportIncompatibleVariableOverride]
     """What generates the labels: local; ray, the local one in several processes or on several

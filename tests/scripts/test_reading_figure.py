@@ -1,0 +1,41 @@
+"""The README's picture, from a reading."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from xml.etree import ElementTree
+
+SCRIPT = Path(__file__).parents[2] / "scripts/reading_figure.py"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("reading_figure", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cell(layer, position, label, lens, withheld=None):
+    return dict(layer=layer, position=position, label=label, lens=lens, withheld=withheld)
+
+
+def test_labels_are_next_to_the_lens_and_silent_cells_are_dots():
+    reading = {
+        "settings": {"prompt": "<owl> & co", "layers": [8, 12], "positions": [3, 4]},
+        "tokens": [{"position": 3, "text": " owl"}, {"position": 4, "text": "<b>"}],
+        "cells": [
+            cell(8, 3, "owl\x1b", "aughed"),
+            cell(12, 3, "a bird that hunts at night", "I"),
+            cell(8, 4, "secret", "x", "no concept"),
+            cell(12, 4, "secret", "x", "below threshold"),
+        ],
+    }
+    root = ElementTree.fromstring(load().picture(reading))
+    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[7:] == [
+        *("owl", "owl\\x1b", "aughed", "a bird that hu…", "I"),
+        *("<b>", "·", "x", "·", "x"),
+    ]
+    assert "secret" not in "".join(texts)
+    assert root[0].text == "<owl> & co"
