@@ -17,7 +17,8 @@ def load():
 
 
 def cell(layer, position, label, lens, withheld=None):
-    return dict(layer=layer, position=position, label=label, lens=lens, withheld=withheld)
+    names = ("layer", "position", "label", "lens", "withheld")
+    return dict(zip(names, (layer, position, label, lens, withheld), strict=True))
 
 
 def test_labels_are_next_to_the_lens_and_silent_cells_are_dots():
