@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,26 @@ PAGES = [
 def commands(page: Path) -> list[str]:
     """Command lines of the page's shell blocks, comments removed, one a step of `&&`."""
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    steps = [step.strip() for line in lines for step in line.split(" #")[0].split("&&")]
+    return [step for block in blocks for step in steps_of(block)]
+
+
+def steps_of(block: str) -> list[str]:
+    steps = [
+        step.strip() for line in block.splitlines() for step in line.split(" #")[0].split("&&")
+    ]
     return [step for step in steps if step]
+
+
+def stated(page: Path) -> list[tuple[list[str], list[str]]]:
+    """Shell blocks that a block of output follows: their commands, and its lines."""
+    text = page.read_text(encoding="utf-8")
+    pairs = re.findall(r"```(?:bash|sh)\n(.*?)```\n+```text\n(.*?)```", text, re.DOTALL)
+    return [(steps_of(block), output.splitlines()) for block, output in pairs]
+
+
+def plain(output: str) -> str:
+    """Output without line breaks and widths; numbers with decimals are one number."""
+    return " ".join(re.sub(r"-?\d+\.\d+", "0.0", output).split())
 
 
 def id_of(page: Path) -> str:
@@ -140,6 +158,8 @@ ELSEWHERE = (
     "selfie data fetch",
     "python benchmarks/",
     "selfie serve",
+    "selfie label llama_scope_lxr_8x:l19r_8x",
+    "selfie export llamascope",
     "selfie prepare topics keenanpepper/",
     "selfie eval loss --config evaluation/configs/loss_wikipedia_8b.yaml",
 )
@@ -151,10 +171,45 @@ NOT_RUN = (ROOT / "docs/llama.md",)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_RUN], ids=id_of)
-def test_the_commands_of_a_page_run_in_order(page, workspace):
+def test_the_commands_of_a_page_run_in_order_and_print_what_it_states(page, workspace):
+    printed = {step: workspace(step) for step in commands(page) if not step.startswith(ELSEWHERE)}
+    for steps, lines in stated(page):
+        output = plain("".join(printed[step] for step in steps))
+        for line in lines:
+            assert plain(line) in output, f"{steps}: {line}"
+
+
+def written_by(page: Path) -> set[str]:
+    """Paths that the commands of a page write, as they name them or by default."""
+    found = set()
     for step in commands(page):
-        if not step.startswith(ELSEWHERE):
-            workspace(step)
+        words = shlex.split(step)
+        options = dict(pairwise(words))
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
+        out = options.get("--out") or options.get("--output-dir")
+        if words[:2] == ["selfie", "label"] and not {"--text", "--concept"} & {*words}:
+            found.add(out or "labels")
+        elif words[:2] == ["selfie", "train"] and "--config" in words:
+            found.add(
+                settings.get("training.checkpoint_dir", f"runs/{Path(options['--config']).stem}")
+            )
+        elif "torchrun" in words[:1]:
+            found.add(settings["training.checkpoint_dir"])
+        elif out is not None:
+            found.add(out)
+    return found
+
+
+def test_no_page_writes_into_what_the_readme_made():
+    readme, *others = PAGES
+    own = written_by(readme)
+    assert {"labels", "topics/topics.json", "runs/smollm2_topics", "my_labels"} <= own
+    folders = {path.rpartition("/")[0] or path for path in own}
+    for page in others:
+        for path in written_by(page):
+            parts = Path(path).parts
+            starts = {"/".join(parts[: i + 1]) for i in range(len(parts))}
+            assert not starts & (own | folders - {"runs"}), f"{id_of(page)} writes {path}"
 
 
 @pytest.mark.slow
@@ -162,7 +217,7 @@ def test_the_python_of_the_readme_runs_on_what_its_commands_made(workspace, tmp_
     for step in commands(ROOT / "README.md"):
         if step.startswith("selfie train"):
             step += " --set training.max_steps=3"
-        if step.startswith("selfie") and " label " not in step:
+        if step.startswith(("selfie prepare topics concepts", "selfie train")):
             workspace(step)
     (block,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     vectors = "from selfie_adapters import load_dataset\nd = load_dataset('topics/topics.json')\n"

@@ -12,6 +12,7 @@ from selfie_adapters.statistics import (
     bootstrap_difference,
     bootstrap_of_means,
     calibration_error,
+    share_difference,
     share_interval,
     share_of,
     unit_weights,
@@ -204,3 +205,15 @@ def test_the_calibration_error_is_the_mean_gap_of_bins():
     assert statistics.quality(probabilities, right)["ece"] >= 0
     with pytest.raises(ValueError, match="no labels"):
         calibration_error(np.array([]), np.array([]))
+
+
+def test_the_difference_of_unpaired_shares_is_newcombes():
+    """The first examples of his Table II: 56/70 and 48/80; 9/10 and 3/10; 0/10 and 0/20."""
+    for (a, m), (b, n), low, high in (
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+    ):
+        found = share_difference(wilson(a, m), wilson(b, n))
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+        assert found.n == min(m, n)

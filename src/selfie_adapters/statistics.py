@@ -202,6 +202,18 @@ class PairedTable:
         return Interval(mean, max(-1.0, mean - down), min(1.0, mean + up), round(n))
 
 
+def share_difference(one: Interval, two: Interval) -> Interval:
+    """Difference of two shares of groups that are not paired, from their Wilson intervals.
+
+    Method 10 of R. G. Newcombe, "Interval estimation for the difference between independent
+    proportions", Statistics in Medicine 17 (1998) 873. `n` is that of the smaller group.
+    """
+    down = _combined(one.mean - one.low, two.high - two.mean, 0.0)
+    up = _combined(one.high - one.mean, two.mean - two.low, 0.0)
+    mean = one.mean - two.mean
+    return Interval(mean, mean - down, mean + up, min(one.n, two.n))
+
+
 def _combined(one: float, two: float, phi: float) -> float:
     """Length of the difference of two errors with correlation `phi`."""
     return math.sqrt(max(0.0, one**2 - 2 * phi * one * two + two**2))

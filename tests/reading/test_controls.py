@@ -13,7 +13,7 @@ from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import capture, load_model
-from selfie_adapters.reading.controls import RandomControl, control_sentences, random_control
+from selfie_adapters.reading.controls import RandomControl, control_sentence, random_control
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan, plan_reading
 from selfie_adapters.reading.read import Cell, Reading
 
@@ -46,19 +46,20 @@ def test_the_directions_have_the_norms_of_cells_spread_over_the_reading(golden_d
     assert plan.n_cells == 33
     ids = torch.tensor([[token.id for token in plan.tokens]])
     states = capture(model, ids, plan.layers)[0]  # [layers, tokens, d_model]
-    picked = [states[row, column] for column in range(11) for row in range(3)][::2][:16]
+    picked = [states[row, column] for column in range(11) for row in range(3)]
+    picked = [picked[i * 33 // 32] for i in range(32)]  # all but the last
     expected = labeller.label(random_vectors(torch.stack(picked)), max_new_tokens=6)
     found = random_control(labeller, plan, max_new_tokens=6)
     assert found.gains == tuple(round(label.gain, 4) for (label,) in expected)
-    assert found.shown == 16  # nothing is withheld without a calibration
+    assert found.shown == 32  # nothing is withheld without a calibration
 
 
 def test_the_command_ends_with_what_they_mean_and_keeps_them(run, tmp_path):
     content, shown = run()
-    assert len(content["random"]["gains"]) == 16
-    mean = sum(content["random"]["gains"]) / 16
+    assert len(content["random"]["gains"]) == 32
+    mean = sum(content["random"]["gains"]) / 32
     assert f"random directions {mean:.2f}, a difference of" in shown
-    assert "(33 and 16, 95 % interval)" in shown
+    assert "(33 and 32, 95 % interval)" in shown
     again, repeated = run()
     assert again == content
     assert f"random directions {mean:.2f}" in repeated
@@ -84,19 +85,24 @@ def test_a_damaged_control_is_named(run, tmp_path, wrong):
         run()
 
 
-def test_sentences_count_what_is_shown_only_where_something_can_be_withheld():
-    plan = ReadingPlan("ab", "none", (PromptToken(0, 0, "a", False),), (0, 1, 2, 3), (0,))
+def test_gains_are_compared_where_nothing_is_withheld_else_what_is_shown():
+    plan = ReadingPlan("ab", "none", (PromptToken(0, 0, "a", False),), tuple(range(20)), (0,))
 
     def cell(layer, gain, withheld=None):
         return Cell(layer, 0, "x", "x", -1.0, 1, True, gain, None, withheld)
 
-    control = RandomControl((1.0, 1.1, 0.9, 1.0), 1)
-    loud = Reading(plan, tuple(cell(i, 3 + i / 10) for i in range(4)), control)
-    (sentence,) = control_sentences(loud)
-    assert sentence.startswith("Cells gain 3.15 nats per token, random directions 1.00")
-    assert sentence.endswith("(4 each, 95 % interval): the labels depend on their vectors.")
-    quiet = Reading(plan, tuple(cell(i, 1, "no concept" if i else None) for i in range(4)), control)
-    first, second = control_sentences(quiet)
-    assert first.endswith("these labels say nothing.")
-    assert second == "Labels shown: 1 of 4 cells, 1 of 4 random directions."
-    assert control_sentences(Reading(plan, quiet.cells)) == []
+    def sentence(cells, shown=0):
+        return control_sentence(Reading(plan, tuple(cells), RandomControl((1.0, 1.1) * 16, shown)))
+
+    found = sentence(cell(i, 3 + i / 10) for i in range(20))
+    assert found.startswith("Cells gain 3.95 nats per token, random directions 1.05")
+    assert found.endswith("(20 and 32, 95 % interval): the labels depend on their vectors.")
+    assert sentence(cell(i, 1 + i % 2 / 10) for i in range(20)).endswith("say nothing.")
+    # Most tokens hold no concept, with a gain of 0: the labels shown are what counts.
+    some = [cell(i, 0.0, "no concept" if i > 7 else None) for i in range(20)]
+    assert sentence(some) == (
+        "8 of 20 cells show a label, and 0 of 32 random directions, a difference of 40 points "
+        "[19, 61] (95 % interval): the labels shown depend on the text."
+    )
+    assert sentence(some, shown=12).endswith("these labels say nothing.")
+    assert control_sentence(Reading(plan, tuple(some))) is None

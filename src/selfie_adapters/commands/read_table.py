@@ -23,7 +23,7 @@ def show_reading(
 
     find: a word; labels that name it are marked. show_withheld: labels of silent cells too.
     """
-    from selfie_adapters.reading.controls import control_sentences
+    from selfie_adapters.reading.controls import control_sentence
     from selfie_adapters.reading.display import token_text
     from selfie_adapters.report.reading_page import names_word
 
@@ -50,8 +50,8 @@ def show_reading(
         _note(console, f"shown: {', '.join(notes)}")
     for line in _legend(reading, show_withheld):
         _note(console, line)
-    for line in control_sentences(reading):
-        console.print(line, highlight=False, markup=False)
+    if (sentence := control_sentence(reading)) is not None:
+        console.print(sentence, highlight=False, markup=False)
     if find:
         found = sum(
             names_word(cell.label, find)

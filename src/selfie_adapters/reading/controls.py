@@ -9,12 +9,14 @@ import torch
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.controls import CONTROLS
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.labelling.summary import gain_sentence
 from selfie_adapters.reading.means import ReadingMeans
 from selfie_adapters.reading.plan import ReadingPlan
 from selfie_adapters.reading.read import MAX_NEW_TOKENS, Reading, place_of, read_states
+from selfie_adapters.statistics import share_difference, wilson
+
+_DIRECTIONS = 32  # if none of them is shown, the interval of the share ends at 11 %
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ def random_control(
     confidence: Confidence | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> RandomControl:
-    """Labels of up to 16 random directions, each in the place of one of the plan's cells.
+    """Labels of up to 32 random directions, each in the place of one of the plan's cells.
 
     The cells are spread evenly over the plan. mean, confidence, max_new_tokens: as in `read_cells`.
     """
     cells = plan.cells()
-    picked = cells[:: max(1, len(cells) // CONTROLS)][:CONTROLS]
+    count = min(_DIRECTIONS, len(cells))
+    picked = [cells[i * len(cells) // count] for i in range(count)]
     vectors = {}
     for positions, states in read_states(labeller.model, plan):
         centered = states if mean is None else states - mean.at(positions, len(plan.tokens))
@@ -69,17 +72,28 @@ def random_control(
     )
 
 
-def control_sentences(reading: Reading) -> list[str]:
-    """What the control means for a reading; none where it was not measured."""
-    control = reading.control
+def control_sentence(reading: Reading) -> str | None:
+    """What the control means for a reading; None where it was not measured.
+
+    Where labels can be withheld, the shares of labels shown are compared: a text has many tokens
+    without a concept, whose answer "no concept" gains little, so that means of gains say nothing
+    about the labels that are shown. Otherwise the gains are compared.
+    """
+    control, cells = reading.control, reading.cells
     if control is None or not control.gains:
-        return []
-    withholds = any(cell.confidence is not None or cell.withheld for cell in reading.cells)
-    sentences = [gain_sentence("Cells", [cell.gain for cell in reading.cells], control.gains)]
-    if withholds:
-        shown = sum(cell.withheld is None for cell in reading.cells)
-        sentences.append(
-            f"Labels shown: {shown} of {len(reading.cells)} cells, {control.shown} of "
-            f"{len(control.gains)} random directions."
+        return None
+    if not any(cell.confidence is not None or cell.withheld for cell in cells):
+        return gain_sentence("Cells", [cell.gain for cell in cells], control.gains)
+    shown, drawn = sum(cell.withheld is None for cell in cells), len(control.gains)
+    found = share_difference(wilson(shown, len(cells)), wilson(control.shown, drawn))
+    low, high = (f"{100 * end:.0f}" for end in (found.low, found.high))
+    return (
+        f"{shown} of {len(cells)} cells show a label, and {control.shown} of {drawn} random "
+        f"directions, a difference of {100 * found.mean:.0f} points [{low}, {high}] (95 % "
+        "interval): "
+        + (
+            "the labels shown depend on the text."
+            if found.above_zero
+            else "these labels say nothing."
         )
-    return sentences
+    )
