@@ -148,7 +148,7 @@ ELSEWHERE = (
     "python scripts/train_demo_sae.py",
     "selfie train --config training/configs/smollm2_sae.yaml",
     "selfie prepare topics concepts --model demo --layers 8",
-    "selfie data merge topics/names.json",
+    "selfie data merge demo_sae/names.json",
     "selfie eval detection",
     "selfie train --config training/configs/smollm2_reading.yaml",
     'selfie read "Tell me about owls." --model demo --adapter runs/smollm2_reading',
