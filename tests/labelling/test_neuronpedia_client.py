@@ -72,7 +72,7 @@ def server():
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_arguments):
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     http = HTTPServer(("127.0.0.1", 0), Handler)
