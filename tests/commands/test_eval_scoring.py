@@ -69,7 +69,7 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
     assert set(found["inputs"]) == {"adapter", "labels_file", "sae", *weights}
     assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
     shown = " ".join(capsys.readouterr().out.split())
-    for word in ("published", "another's", "untrained", "zero vector", "the file's", "results:"):
+    for word in ("published", "another's", "untrained", "zero vector", "instrument", "results:"):
         assert word in shown
 
 

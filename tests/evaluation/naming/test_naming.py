@@ -64,7 +64,7 @@ def test_conditions_are_compared_pair_by_pair():
     first = judged(["owl", "bee", "tin"])
     second = judged(["tin", "bee", "ship"], condition="logit lens")
     expected = PairedTable(both=1, first=1, second=1, neither=0).difference()
-    assert first.minus(second, "exact") == expected
+    assert first.minus(second, "exact").difference == expected
     found = comparisons(first, [second])
     assert [one["measure"] for one in found] == ["exact", "right", "right or related"]
     assert found[0]["difference"]["mean"] == 0

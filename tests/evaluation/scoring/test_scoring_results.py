@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfie_adapters.evaluation.scoring.generation import Foils
-from selfie_adapters.evaluation.scoring.results import auroc, summarize
+from selfie_adapters.evaluation.scoring.results import auroc, compare_conditions, summarize
 
 
 def conversation(own, foil, template=0.0):
@@ -110,3 +110,25 @@ def test_one_latent_has_no_negatives():
 def test_auroc_counts_ties_half():
     assert auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (2 + 1.5) / 4
     assert auroc(np.array([0.0]), np.array([0.0, 0.0])) == 0.5
+
+
+def test_conditions_are_compared_latent_by_latent():
+    def condition(scores):
+        return {
+            "per_latent": {
+                "best_of_1": scores,
+                "balanced_accuracy": [(one + 1) / 2 for one in scores],
+                "auroc": [None, *scores[1:]],
+            }
+        }
+
+    pairs = compare_conditions(
+        {"trained": condition([1.0, 0.5, 0.7]), "zero": condition([0.0, 0.5, 0.1])}
+    )
+    found = {pair["measure"]: pair for pair in pairs}
+    assert found["best_of_1"]["difference"]["mean"] == pytest.approx(1.6 / 3)
+    assert found["balanced_accuracy"]["difference"]["mean"] == pytest.approx(0.8 / 3)
+    assert found["auroc"]["difference"]["n"] == 2  # latents that both conditions have a value of
+    assert found["auroc"]["p"] == 1.0  # one unit differs: two signs, both as far
+    assert [pair["second"] for pair in pairs] == ["zero"] * 3
+    assert compare_conditions({}) == []

@@ -22,6 +22,7 @@ from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.captured import NAME, stated_kind
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.comparing import METHOD, adjusted
 from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
 from selfie_adapters.evaluation.naming.results import report
@@ -123,13 +124,15 @@ class NamingProtocol(Protocol[NamingSettings]):
         measured = [self._measure(one) for one in self._sections if not one.is_null]
         nulls = [self._without_concept(one) for one in self._sections if one.is_null]
         write_jsonl(self.folder.folder / TABLE, _rows(measured, nulls))
+        sections, positions = [one.summary() for one in measured], _pooled(measured)
+        for several in (sections, positions):  # blocks are one family, all blocks together another
+            adjusted(pair for one in several for pair in one["comparisons"])
         return {
-            "interval": "95 %; shares: Wilson, over topics; differences: paired, Newcombe's "
-            "method 10; the first beats the second where it is above 0",
+            "interval": "95 %; shares: Wilson, over topics; " + METHOD,
             "no_concept": self._naming.no_concept,
             "calibrated": self._confidence is not None,
-            "sections": [one.summary() for one in measured],
-            "positions": _pooled(measured),
+            "sections": sections,
+            "positions": positions,
             "without_concept": _without_concept(nulls),
         }
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from selfie_adapters.evaluation.comparing import Paired, adjusted, comparison, paired
 from selfie_adapters.evaluation.naming.judging import is_exact, judge, shares_first_letter
 from selfie_adapters.labelling.choosing import is_no_concept
 from selfie_adapters.sources.topics.topic import Topic
-from selfie_adapters.statistics import Interval, PairedTable, unit_weights, wilson
+from selfie_adapters.statistics import Interval, unit_weights, wilson
 
 Verdict = Literal["right", "related", "wrong", "no concept"]
 Measure = Literal["exact", "right", "right or related", "related", "wrong", "no concept", "shown"]
@@ -133,10 +134,9 @@ class Named:
             },
         }
 
-    def minus(self, other: Named, measure: Measure) -> Interval:
-        """Share of this condition minus that of another one on the same vectors, paired."""
-        table = PairedTable.of(self.outcomes(measure), other.outcomes(measure), self.units)
-        return table.difference()
+    def minus(self, other: Named, measure: Measure) -> Paired:
+        """Share of this condition minus that of another one on the same vectors, over topics."""
+        return paired(self.outcomes(measure), other.outcomes(measure), self.units)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per vector: the name that is given, the label that was generated, the verdict."""
@@ -163,19 +163,12 @@ class Named:
 
 
 def comparisons(first: Named, others: Sequence[Named]) -> list[dict[str, Any]]:
-    """`first` minus each of the others, by each of `COMPARED`.
+    """`first` minus each of the others, by each of `COMPARED`; p values are adjusted within them.
 
-    It beats another condition where the paired interval is above 0.
+    Where several lists are one family, `comparing.adjusted` of all of them replaces that.
     """
-    return [
-        {
-            "first": first.condition,
-            "second": other.condition,
-            "measure": measure,
-            "difference": asdict(difference),
-            "first_beats_second": difference.above_zero,
-        }
+    return adjusted(
+        comparison(first.condition, other.condition, measure, first.minus(other, measure))
         for other in others
         for measure in COMPARED
-        for difference in [first.minus(other, measure)]
-    ]
+    )

@@ -19,13 +19,14 @@ from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol, Table, shown
+from selfie_adapters.evaluation.comparing import METHOD, p_text
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.published.scoring import read_scoring_config
 from selfie_adapters.evaluation.scoring.conversations import Writing
 from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, ScoringRow, score_labels
 from selfie_adapters.evaluation.scoring.label_groups import label_sources
-from selfie_adapters.evaluation.scoring.results import summarize
+from selfie_adapters.evaluation.scoring.results import compare_conditions, summarize
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.sources.labels.files import (
@@ -42,8 +43,10 @@ TITLES = {
     "untrained": "untrained",
     "zero": "zero vector",
     "random": "random",
-    "training": "the file's",
+    "training": "instrument check",
 }
+"""The given labels of the file are no rival: they show whether the instrument can tell labels
+apart at all."""
 
 
 class GenerationScoring(Protocol[ScoringSettings]):
@@ -114,15 +117,18 @@ class GenerationScoring(Protocol[ScoringSettings]):
         if encoder is None or writer is None:
             _write_label_files(self.folder, self._wanted, latents)
             return {"latents": latents}
+        conditions = summarize(
+            self.folder.rows, self._wanted, latents, foils, settings.thresholds, settings.seed
+        )
         about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
         return {
             "seeds": {"seed": settings.seed},
             "sae": {**about, "model": encoder.model},
             "writer": writer.name,
             "latents": latents,
-            "conditions": summarize(
-                self.folder.rows, self._wanted, latents, foils, settings.thresholds, settings.seed
-            ),
+            "interval": "95 %, over latents; shares of hits: Wilson, else bootstrap; " + METHOD,
+            "conditions": conditions,
+            "comparisons": compare_conditions(conditions, settings.seed),
         }
 
     @classmethod
@@ -147,9 +153,15 @@ class GenerationScoring(Protocol[ScoringSettings]):
                 rows,
                 caption="means and 95 % intervals over latents; published: template tokens count "
                 "too; best: chosen on half of the conversations, scored on the others; a hit is an "
-                f"activation above {settings['thresholds'][0]:g}",
+                f"activation above {settings['thresholds'][0]:g}; instrument check: the labels of "
+                "labels_file, which fire their latents if the measurement works",
                 narrow=True,
             )
+        for pair in results.get("comparisons", []):  # not in results of earlier releases
+            if pair["measure"] == "balanced_accuracy":
+                first, second = TITLES[pair["first"]], TITLES[pair["second"]]
+                found = shown(pair["difference"], sign="+")
+                yield f"{first} minus {second}, balanced accuracy: {found}, {p_text(pair)}"
 
 
 def _two_lines(interval: dict[str, Any] | None) -> str:

@@ -12,11 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from selfie_adapters.evaluation.comparing import adjusted, comparison, paired
 from selfie_adapters.evaluation.folder import Row
 from selfie_adapters.evaluation.scoring.generation import Foils
-from selfie_adapters.statistics import bootstrap_mean, interval_of
+from selfie_adapters.statistics import interval_of, share_interval, share_of
 
 Where = Literal["anywhere", "content"]
+COMPARED = ("best_of_1", "balanced_accuracy", "auroc")
+"""What conditions are compared by, latent by latent."""
 _Group = list[np.ndarray]  # of one conversation: maxima at the latent, at the foils
 
 
@@ -53,6 +56,28 @@ def summarize(
     return results
 
 
+def compare_conditions(
+    conditions: Mapping[str, Mapping[str, Any]], seed: int = 0
+) -> list[dict[str, Any]]:
+    """The trained labels minus those of every other condition, latent by latent, at the first
+    threshold; where there are none, the first condition. conditions: as `summarize` gives them."""
+    first = "trained" if "trained" in conditions else next(iter(conditions), None)
+    if first is None:
+        return []
+    own = conditions[first]["per_latent"]
+    found = []
+    for other, one in conditions.items():
+        for measure in COMPARED if other != first else ():
+            pairs = zip(own[measure], one["per_latent"][measure], strict=True)
+            both = [(a, b) for a, b in pairs if a is not None and b is not None]
+            if both:
+                difference = paired(
+                    *(np.array(side) for side in zip(*both, strict=True)), seed=seed
+                )
+                found.append(comparison(first, other, measure, difference))
+    return adjusted(found)
+
+
 def _condition(
     rows: Sequence[Row], foils: Foils, thresholds: Sequence[float], seed: int, column: int
 ) -> dict[str, Any]:
@@ -63,10 +88,12 @@ def _condition(
 
     anywhere = [_measured(row, "anywhere", 1 + foils.count) for row in rows]
     best = [_best(_scores(anywhere[owner[place]], column, 0.0)) for place in places]
-    result["published"] = {"best_of_n": asdict(bootstrap_mean(best, seed))}
+    result["published"] = {"best_of_n": asdict(share_interval(best))}
 
     content = [_measured(row, "content", 1 + foils.count) for row in rows]
-    result["content"] = _content(content, owner, foils, thresholds, seed, column)
+    result["content"], result["per_latent"] = _content(
+        content, owner, foils, thresholds, seed, column
+    )
     conversations = [c for row in rows for label in row["labels"] for c in label["conversations"]]
     result["counts"] = {
         "latents": len(rows),
@@ -85,8 +112,10 @@ def _content(
     thresholds: Sequence[float],
     seed: int,
     column: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, list[float | None]]]:
+    """The scores, and at the first threshold each latent's values of `COMPARED`."""
     places = range(len(measured))
+    per_latent: dict[str, list[float | None]] = {}
     own = [measured[owner[place]] for place in places]
     negatives = [
         np.concatenate(
@@ -103,31 +132,35 @@ def _content(
         held_out = [_held_out(one, column, threshold) for one in own]
         entry: dict[str, Any] = {
             "threshold": threshold,
-            "best_of_1": asdict(bootstrap_mean(one_of, seed)),
-            "best_of_n": asdict(bootstrap_mean([_best(of) for of in scores], seed)),
-            "best_of_n_held_out": asdict(bootstrap_mean(held_out, seed)),
+            "best_of_1": asdict(share_interval(one_of)),
+            "best_of_n": asdict(share_interval([_best(of) for of in scores])),
+            "best_of_n_held_out": asdict(share_interval(held_out)),
         }
         false = [float((of > threshold).mean()) if of.size else None for of in negatives]
-        entry["false_positive_rate"] = interval_of(false, seed)
-        entry["balanced_accuracy"] = interval_of(_balanced(one_of, false), seed)
+        balanced = _balanced(one_of, false)
+        if threshold == thresholds[0]:
+            per_latent = {"best_of_1": [*one_of], "balanced_accuracy": balanced}
+        entry["false_positive_rate"] = share_of(false)
+        entry["balanced_accuracy"] = interval_of(balanced, seed)
         entry["balanced_accuracy_held_out"] = interval_of(_balanced(held_out, false), seed)
         at_thresholds.append(entry)
     pairs = zip(positives, negatives, strict=True)
     areas = [auroc(yes, no) if yes.size and no.size else None for yes, no in pairs]
-    return {
+    content = {
         "thresholds": at_thresholds,
         "auroc": interval_of(areas, seed),
-        "by_scale": _by_scale(own, column, thresholds[0], seed),
+        "by_scale": _by_scale(own, column, thresholds[0]),
     }
+    return content, {**per_latent, "auroc": areas}
 
 
-def _by_scale(own: Sequence[_Measured], column: int, threshold: float, seed: int) -> dict[str, Any]:
+def _by_scale(own: Sequence[_Measured], column: int, threshold: float) -> dict[str, Any]:
     found: dict[float, list[float]] = {}
     for one in own:
         for scale, score in zip(one.scales, _scores(one, column, threshold), strict=True):
             if scale is not None and score is not None:
                 found.setdefault(scale, []).append(score)
-    return {f"{scale:g}": asdict(bootstrap_mean(of, seed)) for scale, of in sorted(found.items())}
+    return {f"{scale:g}": asdict(share_interval(of)) for scale, of in sorted(found.items())}
 
 
 def _balanced(hits: Sequence[float], false: Sequence[float | None]) -> list[float | None]:
