@@ -149,7 +149,7 @@ def test_the_script_on_a_random_model(tmp_path, golden_dir):
     (tmp_path / "texts/book.txt").write_text(page)
     (tmp_path / "texts/sotu/1900.txt").write_text(page.replace("king", "congress"))
     options = ["--model", golden_dir / "model", "--layer", 1, "--tokens", 9000, "--epochs", 8]
-    options += ["--model-dtype", "float32"]
+    options += ["--model-dtype", "float32", "--passages", 0]
     options += ["--batch", 64, "--d-sae", 256, "--k", 1, "--out", tmp_path / "sae"]
     done = subprocess.run(
         [
