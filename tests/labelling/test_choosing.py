@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from selfie_adapters.labelling.choosing import rank_labels
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 
 
 def label(text: str, log_prob: float, zero: float, sample: int = 0) -> Label:

@@ -21,7 +21,7 @@ from selfie_adapters.labelling.fitting import (
     fit_confidence,
     own_or_common,
 )
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 from selfie_adapters.statistics import quality, reliability, wilson_bounds
 
 

@@ -10,7 +10,7 @@ from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.labelling.choosing import is_no_concept, judge, no_concept_label
 from selfie_adapters.labelling.confidence import PlaceCalibration
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 from selfie_adapters.model import load_model
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import read_cells

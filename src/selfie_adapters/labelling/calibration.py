@@ -28,7 +28,7 @@ from selfie_adapters.labelling.fitting import (
     fit_calibration,
     own_or_common,
 )
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.words import plain
 

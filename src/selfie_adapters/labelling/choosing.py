@@ -13,7 +13,7 @@ from typing import Literal
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 from selfie_adapters.words import plain
 
 NO_CONCEPT = "no concept"

@@ -18,7 +18,7 @@ from typing import Any
 from selfie_adapters.dataset.captured import kind_of_token
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import existing_file, read_json, write_json
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 
 FEATURES = ("gain", "log_prob", "agreement")
 

@@ -18,7 +18,8 @@ from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.labelling.choosing import judge, no_concept_label, rank_labels
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.label import Label
+from selfie_adapters.labelling.labeller import Labeller
 
 CONTROLS = 16
 """Vectors of each kind in a labelling run."""

@@ -12,7 +12,7 @@ import numpy as np
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.labelling.confidence import FEATURES, Calibration, Confidence
-from selfie_adapters.labelling.labeller import Label
+from selfie_adapters.labelling.label import Label
 from selfie_adapters.statistics import Z95, quality, wilson_bounds
 
 FOLDS = 5

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -24,40 +23,13 @@ from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.inference.sampling import Sampling, SamplingOptions, row_seed
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
+from selfie_adapters.labelling.label import Label, check_settings
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prompt import PromptChoice, choose_prompt
 
 _LONGEST = 1e15
-
-
-@dataclass(frozen=True)
-class Label:
-    """One answer about one vector.
-
-    text: the label, up to the closing quote, whitespace around it removed. raw: all that was
-    written but special tokens. log_prob: sum over the `tokens` tokens written, in nats. ended: the
-    model closed the quote or ended its turn; otherwise the label was cut at max_new_tokens.
-    zero_log_prob: the same tokens' log-probability after the zero vector's soft token. ids: those
-    tokens.
-    """
-
-    text: str
-    raw: str
-    scale: float
-    sample: int
-    seed: int
-    log_prob: float
-    tokens: int
-    ended: bool
-    zero_log_prob: float = math.nan
-    ids: tuple[int, ...] = field(default=(), repr=False)
-
-    @property
-    def gain(self) -> float:
-        """What the vector adds over the zero vector, in nats per token."""
-        return (self.log_prob - self.zero_log_prob) / self.tokens
 
 
 @dataclass(frozen=True)
@@ -306,29 +278,3 @@ class Labeller:
             zero_log_prob=zero_log_prob,
             ids=tuple(answer.ids),
         )
-
-
-def check_settings(scales: Sequence[float], samples: int, sampling: Sampling) -> None:
-    """Raise ConfigError for a setting that makes no sense."""
-    problems = [
-        (not scales, "scales is empty; give at least one number"),
-        (not all(math.isfinite(s) for s in scales), f"scales {list(scales)}: finite numbers only"),
-        (samples < 1, f"samples is {samples}; at least 1 is expected"),
-        (
-            not 0 <= sampling.temperature < math.inf,
-            f"temperature is {sampling.temperature}; 0 (greedy) or more is expected",
-        ),
-        (not 0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}; a number in (0, 1] is expected"),
-        (
-            not 0 < sampling.repetition_penalty < math.inf,
-            f"repetition_penalty is {sampling.repetition_penalty}; a number above 0 is expected "
-            "(1 changes nothing)",
-        ),
-        (
-            sampling.max_new_tokens < 1,
-            f"max_new_tokens is {sampling.max_new_tokens}; at least 1 is expected",
-        ),
-    ]
-    for wrong, message in problems:
-        if wrong:
-            raise ConfigError(message + ".")

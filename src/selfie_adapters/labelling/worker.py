@@ -28,7 +28,8 @@ from selfie_adapters.labelling.controls import (
 )
 from selfie_adapters.labelling.engines import loads_model, make_engine
 from selfie_adapters.labelling.inputs import check_captured, check_not_centered
-from selfie_adapters.labelling.labeller import Label, Labeller, adapter_prompt
+from selfie_adapters.labelling.label import Label
+from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
 from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
 from selfie_adapters.labelling.run_record import (
     RunBinding,

@@ -22,7 +22,8 @@ from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence, usable_confidence
-from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.label import Label
+from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat

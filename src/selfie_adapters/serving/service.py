@@ -12,7 +12,8 @@ from torch import Tensor
 
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.labeller import Label, Labeller
+from selfie_adapters.labelling.label import Label
+from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat
 from selfie_adapters.output import visible
