@@ -99,6 +99,10 @@ class LabelSettings(SampledLabels, BindingSettings):
     """Label only these rows, such as 0:1000,5."""
     explain: bool = False
     """With best-of: keep all, ranked, and show why for the first few vectors."""
+    concepts: Count | None = None
+    """Label up to N concepts per vector: what a label explains of its vector is removed, and the
+    rest is labelled again until a label is withheld. Each label gets the share of its vector that
+    it explains; 1 measures this for the one label."""
     shard_size: Annotated[
         Count, Option(default="as in the folder that is resumed, else 512, on a GPU 2,048")
     ] = 512
@@ -117,7 +121,9 @@ class LabelSettings(SampledLabels, BindingSettings):
 
     @property
     def rows_per_vector(self) -> int:
-        """Labels per vector that are written: all of them, or the best."""
+        """Labels per vector that are written: all of them, or the best; of concepts at most."""
+        if self.concepts is not None:
+            return self.concepts
         return 1 if self.best_of is not None and not self.explain else self.labels_per_vector
 
     def way_of_drawing(self) -> dict[str, object]:

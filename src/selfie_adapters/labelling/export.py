@@ -145,7 +145,9 @@ def to_parquet(run: FinishedRun, out: str | Path) -> int:
         **dict.fromkeys(
             ("dataset", "label", "raw", "withheld", "given", "error"), pyarrow.string()
         ),
-        **dict.fromkeys(("index", "sample", "seed", "tokens", "rank"), pyarrow.int64()),
+        **dict.fromkeys(
+            ("index", "sample", "seed", "tokens", "rank", "concept_number"), pyarrow.int64()
+        ),
         **dict.fromkeys(("ended", "concept", "equal"), pyarrow.bool_()),
     }
     columns = _columns(run)

@@ -5,14 +5,26 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from selfie_adapters.adapters import Adapter
+import torch
+from torch import Tensor
+
+from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource, read_label_source
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.decomposition.concepts import Decomposer
+from selfie_adapters.labelling.decomposition.reconstruction import Reconstructor
+from selfie_adapters.labelling.engines import loads_model
+from selfie_adapters.labelling.labeller import Labeller
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.sources.sae.rows import is_sae_name, open_sae_rows
 
 log = logging.getLogger(__name__)
+
+_LONGEST = 1e18
 
 
 def open_source(settings: LabelSettings) -> LabelSource:
@@ -28,6 +40,24 @@ def open_source(settings: LabelSettings) -> LabelSource:
     if settings.indices is not None:
         source = source.only(settings.indices)
     return source if settings.limit is None else source.first(settings.limit)
+
+
+def check_concepts(settings: LabelSettings) -> None:
+    """Raise ConfigError where --concepts is given and cannot be used with the other settings."""
+    if settings.concepts is None:
+        return
+    if settings.engine != "local":
+        raise ConfigError(
+            f"concepts: a label's contribution is measured with the model's states, and engine "
+            f"{settings.engine} has none. Use --engine local (or ray)."
+        )
+    if settings.adapter is None:
+        raise ConfigError("concepts: an adapter is required (--adapter FILE).")
+    if settings.labels_per_vector > 1 or settings.best_of is not None:
+        raise ConfigError(
+            "concepts: one label is read per concept. Leave --samples, --best-of and several "
+            "--scales out."
+        )
 
 
 def check_not_centered(settings: LabelSettings, source: LabelSource) -> None:
@@ -53,3 +83,55 @@ def check_captured(settings: LabelSettings, source: LabelSource, adapter: Adapte
     for name, captured in inputs.items():
         for difference in captured.differences(trained):
             log.warning("%s: %s as in the adapter's training vectors.", name, difference)
+
+
+def open_adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
+    """The adapter of the run; without one the unit vector, times the mean embedding norm.
+
+    Raises what `load_adapter` raises.
+    """
+    if settings.adapter is not None:
+        return load_adapter(settings.adapter)
+    return create_adapter("scale_only", model.d_model, init_scale=mean_embedding_norm(model))
+
+
+def open_confidence(settings: LabelSettings) -> Confidence | None:
+    """The confidence file of the run, if it has one. Raises what `Confidence.load` raises."""
+    return None if settings.confidence is None else Confidence.load(settings.confidence)
+
+
+def open_decomposer(settings: LabelSettings, labeller: Labeller) -> Decomposer | None:
+    """What reads several concepts of a vector, if the run asks for them.
+
+    Raises ConfigError where there is no file of means.
+    """
+    if settings.concepts is None:
+        return None
+    return Decomposer(
+        labeller,
+        Reconstructor(labeller.model, labeller.adapter, settings.mean),
+        settings.concepts,
+        settings.sampling,
+        settings.scales[0],
+        settings.seed,
+        settings.batch_size,
+    )
+
+
+def vector_problem(vector: Tensor, adapter: Adapter) -> str | None:
+    """Why a vector cannot be labelled, if it cannot."""
+    if not bool(torch.isfinite(vector).all()):
+        return "the vector holds NaN or infinity"
+    if not adapter.normalize_input and float(vector.norm()) > _LONGEST:
+        return (
+            f"the vector's length is {float(vector.norm()):.3g}, too long to be squared in "
+            "float32, and the adapter does not normalize"
+        )
+    return None
+
+
+def fingerprint_checked(settings: LabelSettings, adapter: Adapter) -> bool | None:
+    """Whether the adapter's forward fingerprint was compared with the model; None without one."""
+    if adapter.binding is None or not adapter.binding.fingerprint:
+        return None
+    return not loads_model(settings.engine) and not settings.ignore_binding

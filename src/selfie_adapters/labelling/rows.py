@@ -41,7 +41,9 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     rank, agreement, margin (see choosing.py): where a vector has several labels. concept: whether
     the label is shown, where the run has a confidence file or the adapter a label for "no concept";
     withheld: why it is not (choosing.py). confidence: where there is a confidence file, but for
-    the answer "no concept". given: the vector's first own label, where it has one, and equal:
+    the answer "no concept". concept_number, explained: where a vector's concepts are read one after
+    another (labelling/decomposition): which one this is, from 1, and the share of the vector that
+    it explains. given: the vector's first own label, where it has one, and equal:
     whether the label is one of its own, case and whitespace aside.
     """
 
@@ -58,6 +60,8 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     rank: Count | UnsetType = UNSET
     agreement: float | UnsetType = UNSET
     margin: float | UnsetType | None = UNSET
+    concept_number: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | UnsetType = UNSET
+    explained: Annotated[float, msgspec.Meta(ge=0, le=1)] | UnsetType = UNSET
     confidence: float | UnsetType = UNSET
     concept: bool | UnsetType = UNSET
     withheld: Withheld | UnsetType = UNSET
@@ -127,4 +131,5 @@ def name_text(name: Name) -> str:
 def _same_label(row: Row, other: Row) -> bool:
     if isinstance(row, FailedRow) or isinstance(other, FailedRow):
         return True  # a failed vector has one row, and no label
-    return (row.scale, row.sample) == (other.scale, other.sample)
+    mine, its = ((one.scale, one.sample, one.concept_number) for one in (row, other))
+    return mine == its

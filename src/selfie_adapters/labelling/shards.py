@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.json_lines import write_jsonl
@@ -18,6 +20,7 @@ from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.labelling.rows import (
     REMOVE,
     FailedRow,
+    LabelRow,
     Name,
     Row,
     name_text,
@@ -56,8 +59,16 @@ def failed(rows: Sequence[Row]) -> bool:
 
 
 def complete(rows: Sequence[Row], rows_per_vector: int) -> bool:
-    """Whether a vector has all its rows; a failed one has one."""
-    return len(rows) == (1 if failed(rows) else rows_per_vector)
+    """Whether a vector has all its rows; a failed one has one.
+
+    Of several concepts, none comes after one that is withheld.
+    """
+    if failed(rows) or len(rows) == rows_per_vector:
+        return len(rows) == (1 if failed(rows) else rows_per_vector)
+    last = rows[-1]
+    if not isinstance(last, LabelRow) or last.concept_number != len(rows):
+        return False
+    return last.withheld is not UNSET
 
 
 def shard_rows(shard: Shard, source: LabelSource, rows_per_vector: int) -> dict[int, list[Row]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,25 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.centering import load_mean
-from selfie_adapters.labelling.choosing import Ranked, judge, no_concept_label, rank_labels
-from selfie_adapters.labelling.confidence import Calibration, Confidence
+from selfie_adapters.labelling.choosing import Judgement, judge, no_concept_label
+from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.labelling.controls import (
     CONTROLS,
     ControlScores,
     control_scores,
     sampled_labels,
 )
+from selfie_adapters.labelling.decomposition.concepts import Concept
 from selfie_adapters.labelling.engines import loads_model, make_engine
-from selfie_adapters.labelling.inputs import check_captured, check_not_centered
+from selfie_adapters.labelling.inputs import (
+    check_captured,
+    check_concepts,
+    check_not_centered,
+    fingerprint_checked,
+    open_adapter,
+    open_confidence,
+    open_decomposer,
+    vector_problem,
+)
 from selfie_adapters.labelling.label import Label
 from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
-from selfie_adapters.labelling.rows import FailedRow, LabelRow, Row
+from selfie_adapters.labelling.row_making import concept_rows, ranked_rows
+from selfie_adapters.labelling.rows import FailedRow, Row
 from selfie_adapters.labelling.run_record import (
     RunBinding,
     read_binding,
@@ -39,12 +49,9 @@ from selfie_adapters.labelling.run_record import (
     write_controls,
 )
 from selfie_adapters.labelling.shards import Shard, ShardFile, failed
-from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model import load_model
 from selfie_adapters.model.compiled import compile_if_worth
-from selfie_adapters.model.fingerprint import mean_embedding_norm, weights_digest
-from selfie_adapters.words import plain
-
-_LONGEST = 1e18
+from selfie_adapters.model.fingerprint import weights_digest
 
 _USUAL_TOKENS = 12  # of a label
 
@@ -68,6 +75,7 @@ class ShardWorker:
         """
         self.settings = settings
         self.source = source
+        check_concepts(settings)
         elsewhere = loads_model(settings.engine)  # the weights are not needed twice
         model = load_model(
             settings.model, settings.dtype, settings.device, embedding_only=elsewhere
@@ -78,10 +86,10 @@ class ShardWorker:
                 f"d_model {model.d_model}. Take vectors of this model, or the model they are from."
             )
         check_not_centered(settings, source)
-        adapter = _adapter(settings, model)
+        adapter = open_adapter(settings, model)
         check_captured(settings, source, adapter)
         prompt = adapter_prompt(adapter, model.tokenizer, settings.template, settings.placeholder)
-        self.confidence = _confidence(settings)
+        self.confidence = open_confidence(settings)
         self.no_concept = no_concept_label(adapter)
         weights = weights_digest(model)
         self.labeller = Labeller(
@@ -91,6 +99,7 @@ class ShardWorker:
             not settings.ignore_binding,
             partial(make_engine, settings=settings),
         )
+        self.decomposer = open_decomposer(settings, self.labeller)
         if settings.engine == "local":
             rows = len(source) * len(settings.scales) * settings.sampled
             # Read once; written, and scored for the zero vector. No gradient is half the work.
@@ -99,7 +108,7 @@ class ShardWorker:
         self.binding = RunBinding(
             **self.labeller.binding.model_dump(),
             weights=weights,
-            fingerprint_checked=_fingerprint_checked(settings, adapter),
+            fingerprint_checked=fingerprint_checked(settings, adapter),
         )
         self._means: dict[tuple[int, str | None], Tensor] = {}
 
@@ -117,8 +126,10 @@ class ShardWorker:
     def place(self, position: int) -> tuple[int | None, str | None]:
         """Layer and kind of position of a vector of the source, None where nothing states it."""
         layer = self.source.layer(position)
-        for known in (self.settings.layer, _layer_of(self.labeller.adapter)):
-            layer = known if layer is None else layer
+        if layer is None:
+            layer = self.settings.layer
+        if layer is None and (binding := self.labeller.adapter.binding) is not None:
+            layer = binding.layer
         return layer, self.source.kind(position)
 
     def calibration(self, position: int) -> Calibration | None:
@@ -149,7 +160,11 @@ class ShardWorker:
         meant = [i for i in range(len(self.source)) if self.source.holds_concept(i)]
         picked = meant[:: max(1, len(meant) // CONTROLS)][:CONTROLS]
         vectors = self.vectors(picked)
-        usable = [i for i, vector in enumerate(vectors) if self._problem(vector) is None]
+        usable = [
+            i
+            for i, vector in enumerate(vectors)
+            if vector_problem(vector, self.labeller.adapter) is None
+        ]
         if not usable:
             return []
         calibrations = [self.calibration(picked[i]) for i in usable]
@@ -199,104 +214,72 @@ class ShardWorker:
         errors = {
             positions[i]: problem
             for i, vector in enumerate(vectors)
-            if (problem := self._problem(vector)) is not None
+            if (problem := vector_problem(vector, self.labeller.adapter)) is not None
         }
         good = [i for i, position in enumerate(positions) if position not in errors]
-        answers: dict[int, list[Label]] = {}
+        rows: dict[int, list[Row]] = {}
         try:
-            found = self.label(vectors[good], [positions[i] for i in good]) if good else []
-            answers = {positions[i]: labels for i, labels in zip(good, found, strict=True)}
+            found = self._read(vectors[good], [positions[i] for i in good]) if good else []
+            rows = {positions[i]: its for i, its in zip(good, found, strict=True)}
         except LabellingError:  # the engine is gone, whatever the vectors
             raise
         except RuntimeError as first:  # out of memory, or one vector that upsets a kernel
             for i in good:
                 try:
-                    (answers[positions[i]],) = self.label(vectors[[i]], [positions[i]])
+                    (rows[positions[i]],) = self._read(vectors[[i]], [positions[i]])
                 except RuntimeError as error:
                     errors[positions[i]] = f"{type(error).__name__}: {first_line(error)}"
-            if len(good) > 1 and not answers:
+            if len(good) > 1 and not rows:
                 raise LabellingError(
                     f"none of {len(good)} vectors could be labelled: {first_line(first)}. A "
                     "smaller --batch-size needs less memory."
                 ) from first
-        rows: dict[int, list[Row]] = {}
-        for position in positions:
-            labels = answers.get(position, [])
-            if any(not math.isfinite(label.log_prob) for label in labels):
-                labels, errors[position] = [], "the model's output is not finite"
-            if position in errors:
-                name = self.source.identity(position)
-                rows[position] = [FailedRow(**name, error=errors[position])]
-            else:
-                rows[position] = self._label_rows(position, labels)
+        for position, error in errors.items():
+            rows[position] = [FailedRow(**self.source.identity(position), error=error)]
         return rows
 
-    def _problem(self, vector: Tensor) -> str | None:
-        """Why a vector cannot be labelled, if it cannot."""
-        if not bool(torch.isfinite(vector).all()):
-            return "the vector holds NaN or infinity"
-        if not self.labeller.adapter.normalize_input and float(vector.norm()) > _LONGEST:
-            return (
-                f"the vector's length is {float(vector.norm()):.3g}, too long to be squared in "
-                "float32, and the adapter does not normalize"
-            )
-        return None
+    def _read(self, vectors: Tensor, positions: list[int]) -> list[list[Row]]:
+        """The rows of vectors that can be labelled."""
+        if self.decomposer is None:
+            labels = self.label(vectors, positions)
+            return [
+                self._checked(position, its) or self._label_rows(position, its)
+                for position, its in zip(positions, labels, strict=True)
+            ]
+        concepts = self._concepts(vectors, positions)
+        return [
+            self._checked(position, [one.label for one in its])
+            or concept_rows(its, *self._about(position), self._withholds)
+            for position, its in zip(positions, concepts, strict=True)
+        ]
+
+    def _concepts(self, vectors: Tensor, positions: list[int]) -> list[list[Concept]]:
+        assert self.decomposer is not None
+        names = [tuple(self.source.identity(position).values()) for position in positions]
+        places = [self.place(position) for position in positions]
+        return self.decomposer.concepts(
+            vectors, lambda i, label: self._judged(positions[i], label), names, places
+        )
+
+    def _checked(self, position: int, labels: list[Label]) -> list[Row]:
+        """The row of a vector that the model gave numbers for that are none; else nothing."""
+        if all(math.isfinite(label.log_prob) for label in labels):
+            return []
+        error = "the model's output is not finite"
+        return [FailedRow(**self.source.identity(position), error=error)]
 
     def _label_rows(self, position: int, labels: list[Label]) -> list[Row]:
-        ranked = rank_labels(labels)
-        if self.settings.best_of is None:  # all labels, in the order they were sampled
-            order = {id(label): i for i, label in enumerate(labels)}
-            ranked.sort(key=lambda one: order[id(one.label)])
-        elif not self.settings.explain:
-            ranked = ranked[:1]
-        return [self._row(position, one, len(labels) > 1) for one in ranked]
+        judged = partial(self._judged, position) if self._withholds else None
+        return ranked_rows(labels, self.settings, *self._about(position), judged)
 
-    def _row(self, position: int, one: Ranked, of_several: bool) -> LabelRow:
-        label = one.label
-        row: dict[str, Any] = {
-            "label": label.text,
-            "raw": label.raw,
-            "scale": label.scale,
-            "sample": label.sample,
-            "seed": label.seed,
-            "log_prob": round(label.log_prob, 4),
-            "zero_log_prob": round(label.zero_log_prob, 4),
-            "gain": round(label.gain, 4),
-            "score": round(label.gain, 4),
-            "tokens": label.tokens,
-            "ended": label.ended,
-        }
-        if of_several:
-            margin = None if one.margin is None else round(one.margin, 4)
-            row |= {"rank": one.rank, "agreement": round(one.agreement, 4), "margin": margin}
-        if self.confidence is not None or self.no_concept is not None:
-            verdict = judge(label, self.calibration(position), self.no_concept, one.agreement)
-            row["concept"] = verdict.withheld is None
-            if verdict.confidence is not None:
-                row["confidence"] = round(verdict.confidence, 4)
-            if verdict.withheld is not None:
-                row["withheld"] = verdict.withheld
-        if given := self.source.labels(position):
-            row["given"] = given[0]
-            row["equal"] = plain(label.text) in map(plain, given)
-        return LabelRow(**self.source.identity(position), **row)
+    def _about(self, position: int) -> tuple[dict[str, Any], Sequence[str]]:
+        """What identifies a vector, and its own labels."""
+        return self.source.identity(position), self.source.labels(position)
 
+    @property
+    def _withholds(self) -> bool:
+        """Whether a label may be withheld at all."""
+        return self.confidence is not None or self.no_concept is not None
 
-def _adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
-    if settings.adapter is not None:
-        return load_adapter(settings.adapter)
-    return create_adapter("scale_only", model.d_model, init_scale=mean_embedding_norm(model))
-
-
-def _layer_of(adapter: Adapter) -> int | None:
-    return adapter.binding.layer if adapter.binding is not None else None
-
-
-def _fingerprint_checked(settings: LabelSettings, adapter: Adapter) -> bool | None:
-    if adapter.binding is None or not adapter.binding.fingerprint:
-        return None
-    return not loads_model(settings.engine) and not settings.ignore_binding
-
-
-def _confidence(settings: LabelSettings) -> Confidence | None:
-    return None if settings.confidence is None else Confidence.load(settings.confidence)
+    def _judged(self, position: int, label: Label, agreement: float = 1.0) -> Judgement:
+        return judge(label, self.calibration(position), self.no_concept, agreement)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -100,6 +101,17 @@ class Framer:
         return [
             _sentence(self._random.choice(self._turns), frame, name)
             for frame in self._random.sample(frames, min(count, len(frames)))
+        ]
+
+    def fixed(self, count: int) -> list[Callable[[str], Sentence]]:
+        """`count` sentences of training topics, drawn once, each as a function of the name.
+
+        Every second one is plain text. Fewer where there are fewer sentences.
+        """
+        chosen = self._random.sample(self._frames.train, min(count, len(self._frames.train)))
+        return [
+            partial(_sentence, self._turns[number % len(self._turns)], frame)
+            for number, frame in enumerate(chosen)
         ]
 
 
