@@ -254,21 +254,26 @@ def reliability(
     ]
 
 
+def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
+    """Area under the ROC curve: how often a right label scores higher than a wrong one, ties one
+    half. scores, right: [n]; None where all are right or all wrong."""
+    positive, negative = scores[right], np.sort(scores[~right])
+    if not positive.size or not negative.size:
+        return None
+    below = np.searchsorted(negative, positive, "left").sum()
+    equal = np.searchsorted(negative, positive, "right").sum() - below
+    return float((below + equal / 2) / (positive.size * negative.size))
+
+
 def quality(probabilities: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     """How good probabilities of unseen labels are: AUROC (None with one class), Brier score, mean
     negative log-likelihood in nats, expected calibration error, reliability in ten bins; empty
     without labels."""
     if not right.size:
         return {}
-    positive, negative = probabilities[right], np.sort(probabilities[~right])
-    auroc = None
-    if positive.size and negative.size:
-        below = np.searchsorted(negative, positive, "left").sum()
-        equal = np.searchsorted(negative, positive, "right").sum() - below
-        auroc = float((below + equal / 2) / (positive.size * negative.size))
     stated = np.clip(np.where(right, probabilities, 1 - probabilities), 1e-12, 1)
     return {
-        "auroc": auroc,
+        "auroc": auroc(probabilities, right),
         "brier": float(((probabilities - right) ** 2).mean()),
         "nll": float(-np.log(stated).mean()),
         "ece": calibration_error(probabilities, right),

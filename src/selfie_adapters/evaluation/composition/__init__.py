@@ -1,0 +1,1 @@
+"""Two concepts in one vector: which of them are named."""
