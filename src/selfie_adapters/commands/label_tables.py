@@ -35,10 +35,11 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
     empty = {one.id for one in sections if one.metadata["vector_type"] == "null"}
     counts, nothing = LabelCounts(), LabelCounts()
     first: list[LabelRow] = []
-    for row in open_run(job.folder).leading():
+    for number, (row, *others) in enumerate(open_run(job.folder).labelled()):
         (nothing if row.dataset in empty else counts).add(row)
-        if len(first) < _LISTED:
-            first.append(row)
+        if number < _LISTED:
+            further = [one for one in others if isinstance(one.concept_number, int)]
+            first += [row, *(one for one in further if show_withheld or one.concept is True)]
     console.print(_label_table(first, len(sections) > 1, show_withheld))
     for line in (counts.sentence(), nothing.silence(), controls_sentence(job.folder)):
         if line is not None:
@@ -46,7 +47,7 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
 
 
 def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -> Table:
-    """One line per vector. several: the dataset of each is shown."""
+    """One line per vector and concept. several: the dataset of each vector is shown."""
     table = Table(title="Labels", box=None, pad_edge=False, title_justify="left")
     known = any(isinstance(row.given, str) for row in rows)
     sure = any(isinstance(row.confidence, float) for row in rows)
@@ -57,16 +58,23 @@ def _label_table(rows: Sequence[LabelRow], several: bool, show_withheld: bool) -
     if known:
         table.add_column("")
     table.add_column("confidence" if sure else "gain", justify="right")
+    measured = any(isinstance(row.explained, float) for row in rows)
+    if measured:
+        table.add_column("explained", justify="right")
     for row in rows:
         withheld = isinstance(row.withheld, str)
         silent = withheld and not show_withheld
         name = f"{_cut(row.dataset)} {row.index}" if several else str(row.index)
+        if isinstance(row.concept_number, int) and row.concept_number > 1:
+            name = "+"
         text = Text(SILENT if silent else visible(row.label) or EMPTY, "dim" if withheld else "")
         number = row.confidence if sure else row.gain
         shown = f"{number:.2f}" if isinstance(number, float) else ""
         equal = "✓" if row.equal is True and not silent else ""
         given = [Text(visible(row.given) if isinstance(row.given, str) else "")] if known else []
-        table.add_row(Text(visible(name)), *given, text, *([equal] if known else []), shown)
+        share = [f"{row.explained:.0%}" if isinstance(row.explained, float) else ""]
+        cells = [*given, text, *([equal] if known else []), shown, *(share if measured else [])]
+        table.add_row(Text(visible(name)), *cells)
     return table
 
 

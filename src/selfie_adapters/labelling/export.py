@@ -73,10 +73,17 @@ class FinishedRun:
 
         Raises like `rows`.
         """
+        return (labels[0] for labels in self.labelled())
+
+    def labelled(self) -> Iterator[list[LabelRow]]:
+        """The rows of each vector that could be labelled, best ranked first, else in their order.
+
+        Raises like `rows`.
+        """
         for vector in self._vectors():
             labels = [row for row in vector if isinstance(row, LabelRow)]
             if labels:
-                yield min(labels, key=lambda row: 0 if row.rank is UNSET else row.rank)
+                yield sorted(labels, key=lambda row: 0 if row.rank is UNSET else row.rank)
 
     def _vectors(self) -> Iterator[list[Row]]:
         seen: dict[Name, Path] = {}
