@@ -34,8 +34,8 @@ from selfie_adapters.words import plain
 SAMPLES = 8
 TEMPERATURE = 0.7
 LEAST_EXPLAINED = 0.25
-"""Share of a rest that its label must explain to be shown as a further concept. It decides better
-than the confidence, which is fitted on labels of complete vectors (docs/completeness.md)."""
+"""Share of a rest that its label must explain to be shown as a further concept. The confidence
+is fitted on labels of complete vectors and does not decide here."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ from selfie_adapters.sources.topics.reading import topic_texts, topic_vectors
 from selfie_adapters.sources.topics.topic import Topic
 
 FRAMES = 8
-"""Sentences that a label is put into. On 100 held-out nouns (docs/completeness.md) more of them
-explain hardly more of a vector."""
+"""Sentences that a label is put into."""
 _DEPENDENT = 1e-3  # singular values below this share of the largest: two sentences gave one state
 
 
