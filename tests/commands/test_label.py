@@ -70,6 +70,13 @@ def test_rows_say_what_was_labelled_and_how(run, capsys):
         assert control in shown
 
 
+def test_json_is_one_line_per_vector_and_nothing_else(run, capsys):
+    rows = run(split="val", scales=["0.5,2"], json=True)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["index"] for one in printed] == [row["index"] for row in rows[::2]]
+    assert all(one in rows for one in printed)
+
+
 def test_the_command_writes_what_the_library_gives(run, golden_dir):
     vectors = golden_dir / "vectors.safetensors"
     options = {"samples": 2, "temperature": 0.9, "top_p": 0.8, "seed": 5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -50,6 +51,13 @@ def test_the_labels_are_those_of_the_texts_last_token_minus_the_mean(run, golden
         "a.mean.safetensors",
         "a.safetensors",
     ]
+
+
+def test_json_is_one_line_per_layer_and_nothing_else(run):
+    rows = [json.loads(line) for line in run(text="an owl", json=True).splitlines()]
+    assert [row["layer"] for row in rows] == [0, 2]
+    assert {row["prompt"] for row in rows} == {"an owl"}
+    assert all(isinstance(row["label"], str) for row in rows)
 
 
 def test_one_layer_can_be_named(run):

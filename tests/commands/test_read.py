@@ -287,6 +287,12 @@ def test_without_a_folder_the_reading_stays_in_the_terminal(
     assert not list(tmp_path.iterdir())
 
 
+def test_json_is_what_reading_json_holds(run, tmp_path, capsys):
+    written = run(json=True)
+    (line,) = capsys.readouterr().out.splitlines()[:1]
+    assert json.loads(line) == written
+
+
 def test_the_mean_beside_the_adapter_is_subtracted_unless_another_is_named(
     run, golden_dir, tmp_path
 ):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 
 from selfie_adapters.commands.label_look import check_look, look_at
 from selfie_adapters.commands.label_reasons import show_why
 from selfie_adapters.commands.label_tables import show_controls, show_labels
-from selfie_adapters.commands.options import options
+from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.labelling import LabelOptions, LabelSettings
 from selfie_adapters.extras import require_extra
 
@@ -21,7 +23,7 @@ _OUT = "labels"
 
 
 @options(LabelOptions)
-def label(options: LabelOptions, *, out: str = _OUT) -> None:
+def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None:
     """Label vectors, one JSON line per label. Stopped at any moment, it resumes where it stopped.
 
     With --text or --concept it prints the labels of one state, and writes nothing.
@@ -33,7 +35,7 @@ def label(options: LabelOptions, *, out: str = _OUT) -> None:
     """
     if options.text is not None or options.concept is not None:
         check_look(options, out, _OUT)
-        look_at(Console(), options)
+        look_at(options, json)
         return
     if options.engine != "local":
         require_extra(options.engine, f"selfie label --engine {options.engine}")
@@ -41,10 +43,11 @@ def label(options: LabelOptions, *, out: str = _OUT) -> None:
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.files.locking import folder_lock
+    from selfie_adapters.labelling.export import open_run
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
 
-    console = Console()
+    console = Console(quiet=json)
     settings = options.label_settings(
         source=str(shipped_concepts()) if options.source == "demo" else options.source,
         adapter=usual_adapter(options.adapter, options.model),
@@ -75,14 +78,16 @@ def label(options: LabelOptions, *, out: str = _OUT) -> None:
     if job.todo():
         show_controls(console, job.folder)
     done = job.progress
-    if done.labelled:
+    if done.labelled and json:
+        print_json(msgspec.to_builtins(row) for row in open_run(job.folder).leading())
+    elif done.labelled:
         show_labels(console, job, options.show_withheld)
     if done.failed:
         raise LabellingError(
             f"{done.failed} of {done.vectors} vectors failed and are marked in {job.folder}, the "
             f"first one: {job.first_failure()}. Run the same command again to retry them."
         )
-    console.print(f"{done.labelled} vectors labelled: {job.folder}", highlight=False, markup=False)
+    print_line(f"{done.labelled} vectors labelled: {job.folder}", console)
 
 
 def _with_confidence(console: Console, settings: LabelSettings, path: str | None) -> LabelSettings:
@@ -95,7 +100,7 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
     from selfie_adapters.labelling.confidence import usable_confidence
 
     def warn(message: str) -> None:
-        console.print(message, style="yellow", highlight=False, markup=False)
+        print_line(message, console, "yellow")
 
     adapter_file = None if settings.adapter is None else find_adapter_file(settings.adapter)
     found = usable_confidence(adapter_file, path, settings.way_of_drawing(), warn)

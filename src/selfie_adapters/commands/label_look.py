@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from selfie_adapters.commands.printing import print_line
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.labelling import LabelOptions
 from selfie_adapters.config.shared import BindingSettings, DisplaySettings, ModelSettings
 from selfie_adapters.errors import ConfigError, ModelError
@@ -39,8 +40,9 @@ def check_look(options: LabelOptions, out: str, usual_out: str) -> None:
         )
 
 
-def look_at(console: Console, options: LabelOptions) -> None:
-    """Label one state and print its labels. Raises like `selfie read`."""
+def look_at(options: LabelOptions, json: bool) -> None:
+    """Label one state and print its labels. json: as one object per layer. Raises like
+    `selfie read`."""
     from selfie_adapters.adapters import find_adapter_file, load_adapter
     from selfie_adapters.adapters.locating import find_mean_file
     from selfie_adapters.commands.checking import check_inputs, needed_adapter
@@ -65,6 +67,7 @@ def look_at(console: Console, options: LabelOptions) -> None:
     confidence = calibration(file, options.confidence, options.max_new_tokens, *prompt)
     model = load_model(options.model, options.dtype, options.device)
     chat, warnings = chat_of_reading(model, [loaded], None, mean)
+    console = Console(quiet=json)
     for warning in warnings:
         print_line(warning, console, "yellow")
     if options.text is not None:
@@ -79,6 +82,9 @@ def look_at(console: Console, options: LabelOptions) -> None:
     bound = adapter_prompt(loaded, model.tokenizer, *prompt)
     labeller = Labeller(model, loaded, bound, check=not options.ignore_binding)
     found = look(labeller, plan, mean, confidence, options.max_new_tokens, lens)
+    if json:
+        print_json({"prompt": plan.prompt, "token": found.token, **asdict(c)} for c in found.cells)
+        return
     _show(console, found, options.show_withheld)
 
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import options
+from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.commands.read_table import show_reading
 from selfie_adapters.config.read import ReadSettings
 from selfie_adapters.extras import require_extra
-from selfie_adapters.output import visible
 
 if TYPE_CHECKING:
     from selfie_adapters.reading.read import Cell, Reading
 
 
 @options(ReadSettings)
-def read(options: ReadSettings, *, out: str | None = None) -> None:
+def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -> None:
     """Label what the model holds at every layer and token of a prompt.
 
     A cell is silent (·) where the adapter answers that the state holds no concept, and where the
@@ -86,9 +86,9 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     layers = mean_layers(mean) if mean and options.layers is None else options.layers
     chat = options.chat if options.messages is None else "template"
     used, warnings = chat_of_reading(source, [loaded], chat, mean)
-    console = Console()
+    console = Console(quiet=json)
     for warning in warnings:
-        console.print(visible(warning), style="yellow", highlight=False, markup=False)
+        print_line(warning, console, "yellow")
     answer = answer_ids(source, prompt, used, options.generate) if options.generate else ()
     plan = plan_reading(source, prompt, layers, options.positions, used, options.special, answer)
     means = None if mean is None else read_means(mean, plan.layers, frozen.d_model)
@@ -154,6 +154,9 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
         else:
             control = random_control(labeller, plan, means, trust, options.max_new_tokens)
         reading = Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
+    if json:
+        settings = record if kept is None else kept.settings
+        print_json([{"settings": settings, **reading.as_dict()}])
     show_reading(console, reading, options.find, options.show_withheld)
     if out is None:
         console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)
@@ -164,7 +167,7 @@ def read(options: ReadSettings, *, out: str | None = None) -> None:
     write_reading_page(
         page, reading, facts, trust, layers_seen, options.find, options.show_withheld
     )
-    console.print(f"{plan.n_cells} cells: {page}", highlight=False, markup=False)
+    print_line(f"{plan.n_cells} cells: {page}", console)
 
 
 def _facts(record: dict[str, Any], reading: Reading) -> dict[str, str]:

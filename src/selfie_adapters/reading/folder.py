@@ -74,16 +74,11 @@ class ReadingFolder:
 
     def finish(self, control: RandomControl | None = None) -> Reading:
         """Write `reading.json` in place of `cells.jsonl`."""
-        cells = [self.cells[place] for place in self.plan.cells()]
-        content = {
-            "settings": self.settings,
-            "tokens": [asdict(token) for token in self.plan.tokens],
-            "cells": [asdict(cell) for cell in cells],
-            **({} if control is None else {"random": asdict(control)}),
-        }
-        write_json(self.path / WHOLE, content)
+        cells = tuple(self.cells[place] for place in self.plan.cells())
+        reading = Reading(self.plan, cells, control)
+        write_json(self.path / WHOLE, {"settings": self.settings, **reading.as_dict()})
         (self.path / CELLS).unlink(missing_ok=True)
-        return Reading(self.plan, tuple(cells), control)
+        return reading
 
     def _parsed(self, row: dict[str, Any], where: str) -> tuple[tuple[int, int], Cell] | None:
         """A row of cells.jsonl; its first one holds the settings."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -95,6 +95,15 @@ class Reading:
 
     def _repr_html_(self) -> str:
         return reading_table(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As reading.json holds it: tokens, cells, and the random control where there is one."""
+        control = {} if self.control is None else {"random": asdict(self.control)}
+        return {
+            "tokens": [asdict(token) for token in self.plan.tokens],
+            "cells": [asdict(cell) for cell in self.cells],
+            **control,
+        }
 
     def at(self, layer: int, position: int) -> Cell:
         """Raises KeyError for a state that was not read."""
