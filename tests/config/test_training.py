@@ -342,11 +342,11 @@ def test_no_float_of_any_section_may_be_infinite_or_no_number():
             yield from sections(one)
 
     from selfie_adapters.config.evaluation import settings_of_protocols
-    from selfie_adapters.config.reading import Section
+    from selfie_adapters.config.reading import Settings
 
     assert settings_of_protocols()
     floats = 0
-    for section in sections(Section):
+    for section in sections(Settings):
         for name, field in section.model_fields.items():
             if "float" in str(field.annotation) + str(field.metadata):
                 for value in (float("nan"), float("inf"), [float("nan")]):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss.protocol import LossRow
@@ -53,7 +53,7 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path):
         opened(tmp_path / "r")
 
 
-class _Earlier(Section):
+class _Earlier(Settings):
     seed: int
 
 
@@ -70,12 +70,12 @@ def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(tm
         EvaluationFolder(tmp_path / "r", "loss", _Later(seed=2))
 
 
-class _Chat(Section):
+class _Chat(Settings):
     model: str | None = None
     protocol: str = "openai"
 
 
-class _Asking(Section):
+class _Asking(Settings):
     chat: _Chat = _Chat()
 
 

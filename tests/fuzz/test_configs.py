@@ -18,7 +18,7 @@ from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
-from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.reading import Settings, read_config
 from selfie_adapters.config.writing import TopicWritingSettings
 from selfie_adapters.errors import ConfigError, SelfieError
 
@@ -30,7 +30,7 @@ projection: {type: low_rank_only, low_rank_rank: 4, init_scale: 5.0}
 training: {learning_rate: 1e-3, max_steps: null}
 logging: {log_sample_generations: true}
 """
-KINDS: dict[str, tuple[type[Section], bytes]] = {
+KINDS: dict[str, tuple[type[Settings], bytes]] = {
     "train": (TrainConfig, TRAIN),
     "bridge": (BridgeSettings, b"model: demo\nadapter: a.pt\nlayers: 4:28:4\nlimit: 5\n"),
     "loss": (LossSettings, b"model: demo\nadapters: {a: b}\ndatasets: {c: d}\nseed: 1\n"),

@@ -27,7 +27,7 @@ from selfie_adapters.model.tokens import begun_ids, token_id
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Pending:
     """A request with its number in the caller's order and the prompt's token ids."""
 
     number: int
@@ -66,7 +66,9 @@ class InProcessChat:
         Raises PromptError, before anything is written, for a request that the model's chat
         template refuses or that does not fit into its window.
         """
-        rows = [_Row(i, request, self._prompt(i, request)) for i, request in enumerate(requests)]
+        rows = [
+            _Pending(i, request, self._prompt(i, request)) for i, request in enumerate(requests)
+        ]
         answers = [""] * len(rows)
         for alike in self._batched_alike(rows):
             prefix = SharedPrefix(self._model, self._shared(alike))
@@ -99,18 +101,18 @@ class InProcessChat:
             )
         return ids
 
-    def _batched_alike(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+    def _batched_alike(self, rows: Sequence[_Pending]) -> list[list[_Pending]]:
         """Rows that one batch may hold: sampled by one rule and, where padding on the left would
         change the answer (recurrent models take it for text), of one length."""
         padding = cache_use(self._model).branches
-        groups: dict[tuple[float, float, int], list[_Row]] = {}
+        groups: dict[tuple[float, float, int], list[_Pending]] = {}
         for row in rows:
             length = 0 if padding else len(row.ids)
             key = (row.request.temperature, row.request.top_p, length)
             groups.setdefault(key, []).append(row)
         return list(groups.values())
 
-    def _shared(self, rows: Sequence[_Row]) -> tuple[int, ...]:
+    def _shared(self, rows: Sequence[_Pending]) -> tuple[int, ...]:
         """What all prompts begin with; it comes before the padding."""
         longest = max(len(row.ids) + row.request.max_tokens for row in rows)
         sliding = _window(self._model, "sliding_window")
@@ -121,8 +123,8 @@ class InProcessChat:
 
     @torch.inference_mode()
     def _write(
-        self, rows: Sequence[_Row], prefix: SharedPrefix
-    ) -> Iterator[tuple[_Row, list[int]]]:
+        self, rows: Sequence[_Pending], prefix: SharedPrefix
+    ) -> Iterator[tuple[_Pending, list[int]]]:
         """Every row with the ids of its answer, without the end token, as soon as it ends."""
         model = self._model
         prompts = list(dict.fromkeys(row.ids for row in rows))

@@ -11,16 +11,16 @@ from rich.console import Console
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json
 from selfie_adapters.config.evaluation import settings_of_protocols
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files import read_json, user_path
 
 
-def _command(name: str, kind: type[Section]) -> Callable[..., None]:
+def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
     """The command of a protocol: its options are the fields of its settings."""
 
     def read(
-        path: Path, _kind: type[Section], changes: Sequence[str], given: Mapping[str, Any]
+        path: Path, _kind: type[Settings], changes: Sequence[str], given: Mapping[str, Any]
     ) -> Any:
         from selfie_adapters.evaluation.base import find_protocol
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from selfie_adapters.config.lists import split_numbers
-from selfie_adapters.config.reading import Section, own_section
+from selfie_adapters.config.reading import Settings, own_section
 from selfie_adapters.config.types import Numbers, Option
 from selfie_adapters.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Flag:
         return self.parameter.name
 
 
-def walk(kind: type[Section], prefix: str = "", key: tuple[str, ...] = ()) -> Iterator[Flag]:
+def walk(kind: type[Settings], prefix: str = "", key: tuple[str, ...] = ()) -> Iterator[Flag]:
     """The options of `kind`, those of its sections included, in the order of the fields."""
     for name in _own_first(kind):
         field = kind.model_fields[name]
@@ -48,15 +48,17 @@ def walk(kind: type[Section], prefix: str = "", key: tuple[str, ...] = ()) -> It
         yield Flag((*key, name), flags[0], field, _parameter(flags, field, option, kind, name))
 
 
-def _own_first(kind: type[Section]) -> list[str]:
+def _own_first(kind: type[Settings]) -> list[str]:
     """Names of the fields: those of the class, then those of its bases as they are listed."""
     own = (inspect.get_annotations(one) for one in kind.__mro__)
     return list(dict.fromkeys(n for names in own for n in names if n in kind.model_fields))
 
 
-def _description(kind: type[Section], name: str) -> str:
+def _description(kind: type[Settings], name: str) -> str:
     """A field's docstring on one line; that of a base class where the field has none of its own."""
-    classes = (one for one in kind.__mro__ if issubclass(one, Section) and name in one.model_fields)
+    classes = (
+        one for one in kind.__mro__ if issubclass(one, Settings) and name in one.model_fields
+    )
     found = (one.model_fields[name].description for one in classes)
     return " ".join((next(filter(None, found), None) or "").split())
 
@@ -67,7 +69,7 @@ def option_of(field: FieldInfo) -> Option:
 
 
 def _parameter(
-    flags: list[str], field: FieldInfo, option: Option, kind: type[Section], name: str
+    flags: list[str], field: FieldInfo, option: Option, kind: type[Settings], name: str
 ) -> inspect.Parameter:
     plain, several = _type(field)
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
@@ -162,7 +164,7 @@ def _literals(annotation: Any) -> bool:
 
 def _shown(default: Any) -> str | None:
     """A default as help shows it; None for one that needs no words."""
-    if default is None or default is False or default == "" or isinstance(default, Section):
+    if default is None or default is False or default == "" or isinstance(default, Settings):
         return None
     if isinstance(default, (list, tuple)):
         return (

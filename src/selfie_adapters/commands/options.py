@@ -18,7 +18,13 @@ from cyclopts import Parameter
 
 from selfie_adapters.commands.flags import value_of, walk
 from selfie_adapters.config.files import find_config
-from selfie_adapters.config.reading import Section, check_settings, merged, own_section, read_config
+from selfie_adapters.config.reading import (
+    Settings,
+    check_settings,
+    merged,
+    own_section,
+    read_config,
+)
 from selfie_adapters.errors import ConfigError
 
 Overwrite = Annotated[bool, Parameter(help="Replace files of the same name.")]
@@ -30,7 +36,7 @@ Json = Annotated[bool, Parameter(help="Print JSON instead: one object, or one pe
 class Given:
     """What a command was given of its settings: values by section, a file, changes of its keys."""
 
-    kind: type[Section]
+    kind: type[Settings]
     values: dict[str, Any]
     file: Path | None
     changes: Sequence[str]
@@ -60,7 +66,7 @@ class Given:
 
 
 def options(
-    kind: type[Section],
+    kind: type[Settings],
     *,
     config: bool = False,
     read: Callable[..., Any] = read_config,

@@ -37,7 +37,7 @@ def progress_bars(console: Console) -> Iterator[Progress]:
     seconds of a task, so that what is piped is the result alone and short work prints nothing.
     """
     if not console.is_terminal:
-        yield _Lines()
+        yield _PlainLines()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -82,7 +82,7 @@ class _Rate(ProgressColumn):
         return Text(_rate(task), style="progress.data.speed")
 
 
-class _Lines(Progress):
+class _PlainLines(Progress):
     """The tasks of a bar that is never drawn; lines on standard error."""
 
     def __init__(self) -> None:

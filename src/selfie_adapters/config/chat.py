@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 
 
-class ChatSettings(Section):
+class ChatSettings(Settings):
     """A model in this process, or one of a server."""
 
     model: str | None = None

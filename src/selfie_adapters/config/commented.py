@@ -8,17 +8,17 @@ from typing import Any
 
 import yaml
 
-from selfie_adapters.config.reading import Section, own_section
+from selfie_adapters.config.reading import Settings, own_section
 
 _WIDTH = 98
 
 
-def commented(settings: Section) -> str:
+def commented(settings: Settings) -> str:
     """YAML with every key of `settings` and what it means, which reads back to equal settings."""
     return "\n".join(_lines(type(settings), settings.model_dump(mode="json"), "")) + "\n"
 
 
-def _lines(kind: type[Section], values: dict[str, Any], indent: str) -> Iterator[str]:
+def _lines(kind: type[Settings], values: dict[str, Any], indent: str) -> Iterator[str]:
     for name, field in kind.model_fields.items():
         text = " ".join((field.description or "").split())
         yield from textwrap.wrap(

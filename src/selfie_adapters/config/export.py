@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.shared import DEVICE_DEFAULT
 from selfie_adapters.config.types import InFile, Option
 
@@ -24,7 +24,7 @@ Format = Literal[
 ]
 
 
-class ExportSettings(Section):
+class ExportSettings(Settings):
     run: Annotated[InFile, Option(positional=True)]
     """Folder that selfie label wrote."""
     format: Format

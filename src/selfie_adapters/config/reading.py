@@ -29,7 +29,7 @@ _SHORT = reprlib.Repr()  # a wrong value may be as long as the file
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 120
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
     """Base of all sections: frozen, no unknown keys, attribute docstrings become descriptions."""
 
     model_config = ConfigDict(
@@ -46,7 +46,7 @@ class Section(BaseModel):
         return check_settings(cls, values)
 
 
-Config = TypeVar("Config", bound=Section)
+Config = TypeVar("Config", bound=Settings)
 
 
 def check_settings(
@@ -117,7 +117,7 @@ def merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _from_file(values: dict[str, Any], kind: type[Section], file: Path) -> dict[str, Any]:
+def _from_file(values: dict[str, Any], kind: type[Settings], file: Path) -> dict[str, Any]:
     """Values with their paths resolved: as they are, or next to the file where only that exists."""
     result = dict(values)
     for name, field in _fields(kind).items():
@@ -151,7 +151,7 @@ def _is_file(metadata: Iterable[Any]) -> bool:
     return any(isinstance(one, Option) and one.file for one in metadata)
 
 
-def top_level_keys(path: str | Path, kind: type[Section]) -> set[str]:
+def top_level_keys(path: str | Path, kind: type[Settings]) -> set[str]:
     """Keys of a configuration file as they are written, before they are checked.
 
     kind: what to name keys of in messages. Raises MissingFileError, ConfigError.
@@ -170,7 +170,7 @@ def beside(config_file: str | Path, path: str) -> str:
     return str(near) if found_near else path
 
 
-def _read_values(file: Path, kind: type[Section]) -> dict[str, Any]:
+def _read_values(file: Path, kind: type[Settings]) -> dict[str, Any]:
     try:
         values = read_yaml(file)
     except DataError as error:
@@ -184,7 +184,7 @@ def _read_values(file: Path, kind: type[Section]) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], override: str, kind: type[Section]) -> None:
+def _apply(values: dict[str, Any], override: str, kind: type[Settings]) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     shown = f"--set {shortened(override)!s}"
@@ -209,9 +209,9 @@ def _apply(values: dict[str, Any], override: str, kind: type[Section]) -> None:
         place[last] = value
 
 
-def _section(annotation: Any) -> type[Section] | None:
+def _section(annotation: Any) -> type[Settings] | None:
     """The section in a field's type, looked for inside `| None` and `list[…]` too."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     return next(filter(None, map(_section, get_args(annotation))), None)
 
@@ -221,10 +221,10 @@ def _fields(kind: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
-def own_section(annotation: Any) -> type[Section] | None:
+def own_section(annotation: Any) -> type[Settings] | None:
     """The section that a field is, or may be instead of null; none for lists of sections."""
     choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    sections = (one for one in choices if isinstance(one, type) and issubclass(one, Section))
+    sections = (one for one in choices if isinstance(one, type) and issubclass(one, Settings))
     return next(sections, None)
 
 
@@ -238,7 +238,7 @@ def _dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _problems(
-    error: ValidationError, kind: type[Section], flags: Mapping[str, str]
+    error: ValidationError, kind: type[Settings], flags: Mapping[str, str]
 ) -> Iterator[str]:
     found = error.errors(include_url=False)
     for problem in found[:_PROBLEMS_SHOWN]:
@@ -268,7 +268,7 @@ def _shown(problem: ErrorDetails) -> str:
     return f", found {_SHORT.repr(found)}"
 
 
-def _keys_beside(kind: type[Section], place: tuple[str | int, ...]) -> list[str]:
+def _keys_beside(kind: type[Settings], place: tuple[str | int, ...]) -> list[str]:
     """Valid keys of the section that contains the last part of `place`."""
     section = kind
     for part in place[:-1]:

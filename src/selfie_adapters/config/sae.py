@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.splitting import SplitSettings
 from selfie_adapters.config.types import Option
 
 
-class LabelSourceSettings(Section):
+class LabelSourceSettings(Settings):
     """Where labels are fetched from, and which of them are kept."""
 
     labels_url: str | None = None

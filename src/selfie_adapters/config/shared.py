@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.config.types import (
     Count,
@@ -19,7 +19,7 @@ from selfie_adapters.config.types import (
 DEVICE_DEFAULT = "the first GPU, else the CPU"
 
 
-class DeviceSettings(Section):
+class DeviceSettings(Settings):
     device: Annotated[str | None, Option(default=DEVICE_DEFAULT)] = None
     """Where the model goes: cpu, cuda, cuda:1, mps, or auto to spread it over all devices."""
 
@@ -33,13 +33,13 @@ class ModelSettings(DeviceSettings):
     """Dtype of the model."""
 
 
-class LoraSettings(Section):
+class LoraSettings(Settings):
     lora: InFile | None = None
     """Folder or hub id of a LoRA (extra peft): states are taken from the model with it merged.
     Labels are written by the model itself."""
 
 
-class PromptSettings(Section):
+class PromptSettings(Settings):
     """The prompt whose placeholder each soft token replaces."""
 
     template: Annotated[str | None, Option(default="the adapter's, else the built-in one")] = None
@@ -53,7 +53,7 @@ class BindingSettings(PromptSettings):
     """Continue although the adapter was trained with another model or prompt."""
 
 
-class SamplingSettings(Section):
+class SamplingSettings(Settings):
     """How labels are generated."""
 
     temperature: NotNegative = 0.0
@@ -70,7 +70,7 @@ class SamplingSettings(Section):
         return Sampling(self.temperature, self.top_p, self.repetition_penalty, self.max_new_tokens)
 
 
-class DisplaySettings(Section):
+class DisplaySettings(Settings):
     show_withheld: bool = False
     """Show labels too that are withheld: those for "no concept", and those below the confidence's
     threshold. Files always have them."""

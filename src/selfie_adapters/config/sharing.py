@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.types import InFile, Option
 
 
-class PushSettings(Section):
+class PushSettings(Settings):
     source: Annotated[str, Option(positional=True)]
     """Adapter file, a folder that holds exactly one, or a training run's folder (its best one)."""
     repo: Annotated[str, Option(positional=True)]
@@ -27,6 +27,6 @@ class PushSettings(Section):
     """Make a repository that does not exist yet private."""
 
 
-class PullSettings(Section):
+class PullSettings(Settings):
     repo: Annotated[str, Option(positional=True)]
     """Repository on the hub, owner/name, with adapter.safetensors."""

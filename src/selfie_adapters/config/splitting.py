@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.types import Option
 
 
-class SplitSettings(Section):
+class SplitSettings(Settings):
     val_fraction: float = 0.1
     """Share of the vectors that is held out for validation, where they do not come with a split."""
     seed: int = 42

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.reading import Settings, read_config
 from selfie_adapters.config.types import (
     Count,
     Dtype,
@@ -41,7 +41,7 @@ class is defined."""
 SAMPLES_BY_DEFAULT = 5  # of log_sample_generations: true
 
 
-class ModelSection(Section):
+class ModelSection(Settings):
     name: Annotated[InFile, Option(names=("model",))]
     """Hub id, local folder, .gguf file, or "demo"."""
     device_map: Annotated[
@@ -65,7 +65,7 @@ class ModelSection(Section):
         return self
 
 
-class Ratio(Section):
+class Ratio(Settings):
     """One group of a dataset mixture."""
 
     datasets: str | list[str]
@@ -74,7 +74,7 @@ class Ratio(Section):
     """Share of the group in an epoch, relative to the other groups."""
 
 
-class DataSection(Section):
+class DataSection(Settings):
     labels_file: InFile
     """Training file (.json or .json.gz), see docs/formats.md."""
     batch_size: Count = 80
@@ -109,7 +109,7 @@ class DataSection(Section):
         return value
 
 
-class ProjectionSection(Section):
+class ProjectionSection(Settings):
     type: Annotated[str, Option(names=("adapter-kind",))] = "scalar_affine"
     """Kind of adapter: identity, scale_only, scalar_affine, low_rank_only,
     scalar_affine_plus_low_rank or full_rank."""
@@ -141,14 +141,14 @@ class ProjectionSection(Section):
         return self
 
 
-class SoftPromptSection(Section):
+class SoftPromptSection(Settings):
     template: str | None = None
     """The fixed question with the placeholder; null takes the built-in one for the tokenizer."""
     reserved_token: Annotated[str | None, Option(names=("placeholder",))] = None
     """The placeholder: one existing token that each soft token replaces."""
 
 
-class TrainingSection(Section):
+class TrainingSection(Settings):
     learning_rate: NotNegative = 0.01
     """Peak learning rate; 0 leaves the adapter at its initial values."""
     scale_learning_rate: NotNegative | None = None
@@ -195,7 +195,7 @@ class TrainingSection(Section):
     """Adapter file (.pt or .safetensors) to continue from, at the step it was saved at."""
 
 
-class LoggingSection(Section):
+class LoggingSection(Settings):
     use_mlflow: bool = False
     """Mirror metrics to mlflow."""
     mlflow_tracking_uri: str | None = None
@@ -229,7 +229,7 @@ class LoggingSection(Section):
         return SAMPLES_BY_DEFAULT if value is True else value
 
 
-class TrainConfig(Section):
+class TrainConfig(Settings):
     """One training run. The sections and keys are those of the published configurations."""
 
     experiment_name: str = "experiment"

@@ -21,7 +21,7 @@ import msgspec
 from torch import Tensor
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatSettings, open_chat
-from selfie_adapters.config.reading import Section, read_config
+from selfie_adapters.config.reading import Settings, read_config
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.folder import EvaluationFolder
@@ -75,13 +75,13 @@ class Published:
         raise NotImplementedError
 
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=Settings)
 
 
 class Protocol(ABC, Generic[S]):
     """One run of an evaluation protocol; `run` makes it and finishes it."""
 
-    settings_class: ClassVar[type[Section]]
+    settings_class: ClassVar[type[Settings]]
     row: ClassVar[type[msgspec.Struct]]
     """What every row of rows.jsonl is."""
     free: ClassVar[Collection[str]] = ()

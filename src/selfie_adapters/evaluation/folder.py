@@ -19,7 +19,7 @@ import msgspec
 from pydantic_core import to_jsonable_python
 
 from selfie_adapters import installed
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
@@ -45,7 +45,7 @@ class _AnyRow(msgspec.Struct):
     """Rows that nobody checks."""
 
 
-def _defaults(kind: type[Section]) -> dict[str, Any]:
+def _defaults(kind: type[Settings]) -> dict[str, Any]:
     """Defaults of a section's optional settings, as JSON values."""
     optional = {name: one for name, one in kind.model_fields.items() if not one.is_required()}
     return {
@@ -70,7 +70,7 @@ class EvaluationFolder:
         self,
         folder: str | Path,
         protocol: str,
-        settings: Section | Mapping[str, Any],
+        settings: Settings | Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         free: Collection[str] = (),
         kind: type[msgspec.Struct] = _AnyRow,
@@ -87,7 +87,7 @@ class EvaluationFolder:
         self.folder = Path(folder)
         self._store = ResumableFolder(folder, "an evaluation")
         defaults: dict[str, Any] = {}
-        if isinstance(settings, Section):
+        if isinstance(settings, Settings):
             defaults = _defaults(type(settings))
             settings = settings.model_dump(mode="json")
         self._record = {"protocol": protocol, "settings": settings, "inputs": inputs or {}}

@@ -46,7 +46,7 @@ def labelling_section(folder: Path, name: str, table: str) -> RunSection:
     """
     run = open_run(folder)
     counts = LabelCounts()
-    measured = _Measured()
+    measured = _RightByConfidence()
     piece = label_table(
         table,
         "Labels",
@@ -77,7 +77,7 @@ def labelling_section(folder: Path, name: str, table: str) -> RunSection:
     )
 
 
-class _Measured:
+class _RightByConfidence:
     """What is gathered while the labels go by: failures, and confidence against truth."""
 
     def __init__(self) -> None:
@@ -121,7 +121,9 @@ class _Measured:
         )
 
 
-def _shown(run: FinishedRun, counts: LabelCounts, measured: _Measured) -> Iterator[ShownLabel]:
+def _shown(
+    run: FinishedRun, counts: LabelCounts, measured: _RightByConfidence
+) -> Iterator[ShownLabel]:
     sure = measured.measure_of(run) == "confidence"
     for row, details in _leading(run):
         counts.add(row)
@@ -189,7 +191,7 @@ def _count(vectors: int) -> str:
     return f"{vectors} vector" + ("" if vectors == 1 else "s")
 
 
-def _reliability(run: FinishedRun, measured: _Measured) -> list[Piece]:
+def _reliability(run: FinishedRun, measured: _RightByConfidence) -> list[Piece]:
     """Of the calibration's held-out labels, and of this run's own where they can be judged."""
     found: list[Piece] = []
     if (bins := _calibration_bins(run)) is not None:

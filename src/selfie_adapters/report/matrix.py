@@ -12,7 +12,7 @@ from selfie_adapters.report.pieces import Matrix, MatrixCell
 
 
 @dataclass(frozen=True)
-class _Found:
+class _MatrixResults:
     """One adapter on one data set. own, data: name and digest; the digest tells equal names apart.
 
     control: not an adapter; shown below them.
@@ -42,7 +42,7 @@ def cross_tests(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Ma
     return made
 
 
-def _matrix(title: str, lower_is_better: bool, found: Sequence[_Found]) -> Matrix:
+def _matrix(title: str, lower_is_better: bool, found: Sequence[_MatrixResults]) -> Matrix:
     """Later results of the same pair replace earlier ones."""
     adapters = dict.fromkeys(one.own for one in found if not one.control)
     controls = dict.fromkeys(one.own for one in found if one.control)
@@ -85,7 +85,7 @@ def _distinct(keys: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _loss(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
+def _loss(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:
     inputs = results["inputs"]
     for cell in results["cells"]:
         data = cell["dataset"], str(inputs.get(f"data set {cell['dataset']}", ""))
@@ -98,7 +98,7 @@ def _loss(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
             yield _found(name, data, cell["loss"][condition], condition != "trained")
 
 
-def _naming(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
+def _naming(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:
     settings, inputs = results["settings"], results["inputs"]
     own = str(settings["adapter"]), str(inputs.get("adapter", ""))
     source = str(settings["source"]).rpartition("/")[2]
@@ -109,7 +109,7 @@ def _naming(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
             yield _found(name, data, one["share"]["right or related"], name is not own)
 
 
-def _retrieval(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
+def _retrieval(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:
     settings, inputs = results["settings"], results["inputs"]
     source = str(settings["vectors"] or settings["topics"]).rpartition("/")[2]
     data = f"{source}, {results['counts']['topics']} topics", ""
@@ -122,8 +122,8 @@ def _retrieval(_run: str, results: Mapping[str, Any]) -> Iterator[_Found]:
 
 def _found(
     own: tuple[str, str], data: tuple[str, str], found: Mapping[str, Any], control: bool = False
-) -> _Found:
-    return _Found(own, data, found["mean"], found["low"], found["high"], control)
+) -> _MatrixResults:
+    return _MatrixResults(own, data, found["mean"], found["low"], found["high"], control)
 
 
 _PROTOCOLS = {

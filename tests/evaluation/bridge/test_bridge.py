@@ -26,7 +26,7 @@ from selfie_adapters.evaluation.bridge.targets import (
     BRIDGE,
     ENTITY,
     WORDS,
-    Target,
+    EntityTarget,
     Targets,
     Words,
 )
@@ -344,7 +344,7 @@ def test_the_entity_is_looked_for_at_its_own_tokens(model):
     assert last < plan.last
     found = Targets([one, *others]).of(plan)
     entity = found[ENTITY]
-    assert isinstance(entity, Target)
+    assert isinstance(entity, EntityTarget)
     assert entity.aliases == ("ab fee",)
     # "hat" stands in the question, "far" is of another category
     assert entity.others == (("sea",),)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from selfie_adapters.config.reading import Section
+from selfie_adapters.config.reading import Settings
 
 
-def settings_of_protocols() -> dict[str, type[Section]]:
+def settings_of_protocols() -> dict[str, type[Settings]]:
     """The settings class of every protocol, by the protocol's name."""
     names = sorted(file.stem for folder in __path__ for file in Path(folder).glob("[!_]*.py"))
     return {

@@ -26,9 +26,9 @@ from selfie_adapters.evaluation.bridge.questions import (
 from selfie_adapters.evaluation.bridge.readers import (
     RANDOM,
     ZERO,
+    CellReader,
     LensReader,
-    Reader,
-    SoftTokenReader,
+    SoftTokenCellReader,
     ZeroReader,
 )
 from selfie_adapters.evaluation.bridge.reading import (
@@ -132,7 +132,7 @@ class Bridge(Protocol[BridgeSettings]):
             settings.echoes,
         )
 
-    def _readers(self) -> Iterator[Reader]:
+    def _readers(self) -> Iterator[CellReader]:
         """The evaluated one first: the adapter's, or without an adapter the first scale's."""
         settings, model, adapter = self.settings, self.model, self._adapter
         how = self._sampling(model)
@@ -142,15 +142,15 @@ class Bridge(Protocol[BridgeSettings]):
         if adapter is not None:
             first = Labeller(model, adapter, prompt)
             prompt = first.prompt.prompt
-            yield SoftTokenReader(TRAINED, f"adapter {settings.adapter}", first, how)
+            yield SoftTokenCellReader(TRAINED, f"adapter {settings.adapter}", first, how)
             if settings.random:
                 meaning = "Gaussian directions with the states' norms"
-                yield SoftTokenReader(RANDOM, meaning, first, how, random=True)
+                yield SoftTokenCellReader(RANDOM, meaning, first, how, random=True)
         untrained = Untrained(model, settings.untrained_scale_unit)
         plain = untrained.labeller(prompt)
         for scale in settings.untrained_scales:
             name = UNTRAINED.format(scale)
-            yield SoftTokenReader(name, untrained.meaning(scale), plain, how, scale)
+            yield SoftTokenCellReader(name, untrained.meaning(scale), plain, how, scale)
         if settings.lens:
             yield LensReader(model, how.samples)
         alone = "the zero vector" if first is None else "the adapter's bias"
@@ -168,7 +168,7 @@ class Bridge(Protocol[BridgeSettings]):
         layers = plans[0].plan.layers
         return MeansOfFile(read_means(self._mean_file, layers, self.model.d_model))
 
-    def _read_all(self, readers: Sequence[Reader], plans: Sequence[QuestionPlan]) -> None:
+    def _read_all(self, readers: Sequence[CellReader], plans: Sequence[QuestionPlan]) -> None:
         """One row per condition and question; those that are there are not read again."""
         folder, samples = self.folder, self.settings.samples
         keys = [[row_key(reader.name, one) for reader in readers] for one in plans]

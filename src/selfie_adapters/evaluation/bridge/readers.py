@@ -26,7 +26,7 @@ from selfie_adapters.model import FrozenModel
 ZERO, RANDOM, LENS = "zero vector", "random directions", "logit lens"
 
 
-class Reader(Protocol):
+class CellReader(Protocol):
     """One condition. Every one gives as many labels of a state as the others."""
 
     @property
@@ -45,7 +45,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class SoftTokenReader:
+class SoftTokenCellReader:
     """Labels of the states, or of random directions with their norms, through one map."""
 
     name: str

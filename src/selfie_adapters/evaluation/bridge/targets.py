@@ -51,7 +51,7 @@ class TargetRow(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Target:
+class EntityTarget:
     """aliases: names that count. others: those of other questions' entities. columns: indices of
     the plan's positions whose labels count."""
 
@@ -87,7 +87,7 @@ class Words:
     def found(
         self, labels: Grid, matching: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
     ) -> dict[str, Any]:
-        """As `Target.found`; the others of a word are the other words."""
+        """As `EntityTarget.found`; the others of a word are the other words."""
 
         def hits(word: str, column: int) -> list[int]:
             names = matching((word,))
@@ -137,13 +137,13 @@ class Targets:
                     if names not in known[-_OTHERS * 20 :]:
                         known.append(names)
 
-    def of(self, one: QuestionPlan) -> Mapping[Role, Target | Words]:
+    def of(self, one: QuestionPlan) -> Mapping[Role, EntityTarget | Words]:
         """By role. The entity is absent where the question's tokens do not show where it is."""
         every = tuple(range(len(one.plan.positions)))
         question = one.question
-        found: dict[Role, Target | Words] = {
-            BRIDGE: Target(one.aliases, self._others(BRIDGE, question), every),
-            ANSWER: Target(
+        found: dict[Role, EntityTarget | Words] = {
+            BRIDGE: EntityTarget(one.aliases, self._others(BRIDGE, question), every),
+            ANSWER: EntityTarget(
                 unnamed(question.prompt, question.answer.aliases),
                 self._others(ANSWER, question),
                 every,
@@ -153,7 +153,7 @@ class Targets:
             first, last = one.entity
             own = tuple(i for i, p in enumerate(one.plan.positions) if first <= p <= last)
             if own:
-                found[ENTITY] = Target((question.e1,), self._others(ENTITY, question), own)
+                found[ENTITY] = EntityTarget((question.e1,), self._others(ENTITY, question), own)
         if (words := _words(one)).words:
             found[WORDS] = words
         return found

@@ -13,7 +13,7 @@ from selfie_adapters.sources.labels.files import read_label_file
 
 
 @dataclass(frozen=True)
-class GivenLabels:
+class LabelsOfLatents:
     """labels: condition → latent → label. calibration: labels of latents that are not judged."""
 
     latents: list[int]
@@ -34,7 +34,7 @@ class GivenLabels:
         return found
 
 
-def read_labels(settings: DetectionSettings) -> GivenLabels:
+def read_labels(settings: DetectionSettings) -> LabelsOfLatents:
     """The labels that the settings name.
 
     Raises DataError for latents without a label, for fewer than two, and where no latent is left to
@@ -56,7 +56,7 @@ def read_labels(settings: DetectionSettings) -> GivenLabels:
             "file; at least 2 are needed, so that labels can be shuffled."
         )
     labels = {name: {latent: of[latent][0] for latent in latents} for name, of in files.items()}
-    return GivenLabels(latents, labels, _calibration(settings, latents))
+    return LabelsOfLatents(latents, labels, _calibration(settings, latents))
 
 
 def _calibration(settings: DetectionSettings, judged: list[int]) -> dict[int, str]:

@@ -131,14 +131,14 @@ def merged(shards: Sequence[ResultFile]) -> dict[int, list[ScoredLabel]]:
     return found
 
 
-class _Sample(msgspec.Struct):
+class _RewardSample(msgspec.Struct):
     error: Any = None
     per_token_activations: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Label(msgspec.Struct):
     label: str
-    reward_samples: list[_Sample] = []
+    reward_samples: list[_RewardSample] = []
 
 
 class _AtScale(msgspec.Struct):
@@ -146,16 +146,16 @@ class _AtScale(msgspec.Struct):
     generated_labels: list[_Label]
 
 
-class _Row(msgspec.Struct):
+class _Evaluation(msgspec.Struct):
     latent_index: int
     label: str | None = None
-    reward_samples: list[_Sample] = []
+    reward_samples: list[_RewardSample] = []
     scale_evaluations: list[_AtScale] | None = None
 
 
 class _Document(msgspec.Struct):
     evaluation_mode: str
-    evaluations: list[_Row] | None = None
+    evaluations: list[_Evaluation] | None = None
     config: msgspec.Raw = msgspec.Raw(b"null")
     shard_id: int | None = None
     generated_labels_file: str | None = None
@@ -203,7 +203,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _labels(row: _Row, place: str) -> Iterable[ScoredLabel]:
+def _labels(row: _Evaluation, place: str) -> Iterable[ScoredLabel]:
     if row.scale_evaluations is None:
         if row.label is None:
             raise DataError(f"{place}: neither label nor scale_evaluations.")
@@ -222,7 +222,7 @@ def _scored(label: _Label, scale: float | None, place: str) -> ScoredLabel:
     return ScoredLabel(label.label, hits, scale)
 
 
-def _hit(sample: _Sample, place: str) -> bool | None:
+def _hit(sample: _RewardSample, place: str) -> bool | None:
     if sample.error is not None:
         return None
     try:

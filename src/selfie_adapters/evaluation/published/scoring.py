@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from selfie_adapters.config.evaluation.scoring import Condition, ScoringSettings
-from selfie_adapters.config.reading import Section, beside, changed, read_config, top_level_keys
+from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ _LLAMA_PROMPT = (
 )
 
 
-class ModelConfig(Section):
+class ModelConfig(Settings):
     name: str = "meta-llama/Meta-Llama-3.1-8B-Instruct"
     sae_release: str = "goodfire-llama-3.1-8b-instruct"
     sae_id: str = "layer_19"
@@ -40,7 +40,7 @@ class ModelConfig(Section):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 
-class RewardConfig(Section):
+class RewardConfig(Settings):
     conversation_prompt_template: str | None = None
     conversation_system_message: str | None = None
     use_chat_template: bool = True
@@ -54,7 +54,7 @@ class RewardConfig(Section):
     full_debug_mode: bool = False
 
 
-class LabelGeneratorConfig(Section):
+class LabelGeneratorConfig(Settings):
     num_soft_tokens: int = 1
     template: str = _LLAMA_PROMPT
     reserved_token: str = "<|reserved_special_token_0|>"
@@ -77,7 +77,7 @@ class LabelGeneratorConfig(Section):
         return value
 
 
-class PublishedScoring(Section):
+class PublishedScoring(Settings):
     evaluation_mode: Literal["label_dataset", "label_generator", "label_generation_only"] = (
         "label_dataset"
     )

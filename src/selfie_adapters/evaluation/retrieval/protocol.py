@@ -67,7 +67,7 @@ TABLE = "labels.jsonl"
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledTopics:
     """One condition: a label for each target."""
 
     name: str
@@ -153,12 +153,12 @@ class Retrieval(Protocol[RetrievalSettings]):
             for other in (*own[name], *common, *oracles):
                 yield found[name], other
 
-    def _conditions(self) -> Iterator[Labelled]:
+    def _conditions(self) -> Iterator[LabelledTopics]:
         """Every condition, those under evaluation first."""
         settings, task = self.settings, self._task
         order: list[int] = shuffle_order(len(task.targets), settings.seed).tolist()
-        real: list[Labelled] = []
-        controls: list[Labelled] = []
+        real: list[LabelledTopics] = []
+        controls: list[LabelledTopics] = []
         if settings.adapters:
             vectors = _Vectors(self, task)
             prompt: SoftPrompt | None = None
@@ -176,13 +176,15 @@ class Retrieval(Protocol[RetrievalSettings]):
             controls += vectors.without_question()
         for name, path in settings.labels.items():
             labels = given_labels(path, task.targets, task.entries)
-            real.append(Labelled(name, f"labels of {path}", labels))
+            real.append(LabelledTopics(name, f"labels of {path}", labels))
         yield from real
         for one in real:
             texts = [one.texts[i] for i in order]
-            yield Labelled(f"{one.name}: shuffled", "each label is looked up as another's", texts)
+            yield LabelledTopics(
+                f"{one.name}: shuffled", "each label is looked up as another's", texts
+            )
         yield from controls
-        yield Labelled(
+        yield LabelledTopics(
             TRAINING_LABELS,
             "a given label that is not the topic's title; vectors without one are omitted",
             other_labels(task.targets, task.entries, settings.seed),
@@ -215,24 +217,26 @@ class _Vectors:
         self._given = task.vectors()
         self._keys = [target.key for target in task.targets]
 
-    def labelled(self, condition: Condition, labeller: Labeller, scale: float) -> Labelled:
+    def labelled(self, condition: Condition, labeller: Labeller, scale: float) -> LabelledTopics:
         """The vectors under a condition, each with one label."""
         vectors = condition.vectors(self._given, self._run.settings.seed)
         texts = self._label(condition.name, labeller, vectors, self._keys, scale)
-        return Labelled(condition.name, condition.meaning, texts, scale)
+        return LabelledTopics(condition.name, condition.meaning, texts, scale)
 
-    def without_meaning(self, name: str, labeller: Labeller, scale: float) -> list[Labelled]:
+    def without_meaning(self, name: str, labeller: Labeller, scale: float) -> list[LabelledTopics]:
         """The adapter on the zero vector, once for all targets, and on random directions."""
         zeros = torch.zeros_like(self._given[:1])
         zero = self._label(f"{name}: zero vector", labeller, zeros, ["zero"], 1.0)
         meaning = "Gaussian directions in place of vectors"
         random = Condition(f"{name}: random", meaning, reads="random")
         return [
-            Labelled(f"{name}: zero vector", "its bias alone: one label", zero * len(self._keys)),
+            LabelledTopics(
+                f"{name}: zero vector", "its bias alone: one label", zero * len(self._keys)
+            ),
             self.labelled(random, labeller, scale),
         ]
 
-    def without_question(self) -> list[Labelled]:
+    def without_question(self) -> list[LabelledTopics]:
         """Readers that need no adapter; the ridge probe is fitted on the training vectors."""
         run = self._run
         model, dataset, seed = run.model, self._dataset, run.settings.seed
@@ -248,7 +252,7 @@ class _Vectors:
 
             size = run.settings.batch_size
             texts = run.in_batches(reader.name, len(self._keys), size, "labels", make)
-            found.append(Labelled(reader.name, reader.meaning, texts))
+            found.append(LabelledTopics(reader.name, reader.meaning, texts))
         return found
 
     def best_scale(self, name: str, labeller: Labeller, scales: Sequence[float]) -> float:

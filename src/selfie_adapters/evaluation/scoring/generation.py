@@ -26,7 +26,7 @@ from selfie_adapters.evaluation.scoring.conversations import (
     parse_conversation,
     write_conversations,
 )
-from selfie_adapters.evaluation.scoring.label_groups import LabelSource
+from selfie_adapters.evaluation.scoring.label_groups import LabelGroups
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width, maximum_activations
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import LatentEncoder
@@ -120,7 +120,7 @@ class ScoringRow(msgspec.Struct):
 
 def score_labels(
     scoring: Scoring,
-    sources: Mapping[str, LabelSource],
+    sources: Mapping[str, LabelGroups],
     folder: EvaluationFolder,
     progress: Callable[[str, int, int], None] = lambda _condition, _done, _all: None,
 ) -> None:
@@ -165,7 +165,7 @@ def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring
             raise folder.damaged(key, f"does not have {1 + scoring.foils.count} activations each")
 
 
-def _measure(scoring: Scoring, source: LabelSource, places: Sequence[int]) -> list[Row]:
+def _measure(scoring: Scoring, source: LabelGroups, places: Sequence[int]) -> list[Row]:
     latents = scoring.evaluated
     groups = source.groups(places)
     rows: list[Row] = [

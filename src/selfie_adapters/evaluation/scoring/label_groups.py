@@ -30,7 +30,7 @@ class LabelGroup:
     scale: float | None = None
 
 
-class LabelSource(Protocol):
+class LabelGroups(Protocol):
     def groups(self, places: Sequence[int]) -> list[list[LabelGroup]]:
         """Groups of the evaluated latents at `places` (0 to n − 1), the same at every call."""
         ...
@@ -140,7 +140,7 @@ def label_sources(
     latents: list[int],
     vectors: Tensor | None,
     labels: dict[int, list[str]],
-) -> dict[str, LabelSource]:
+) -> dict[str, LabelGroups]:
     """Where each condition's labels come from."""
 
     how = LabelSampling(
@@ -155,7 +155,7 @@ def label_sources(
     )
     if vectors is None:
         vectors = torch.empty(len(latents), 0)
-    sources: dict[str, LabelSource] = {}
+    sources: dict[str, LabelGroups] = {}
     labeller = None
     adapted = {name for name, one in CONDITIONS.items() if one.through == "adapter"}
     if settings.adapter is not None and adapted & {*wanted}:

@@ -24,7 +24,7 @@ _Group = list[np.ndarray]  # of one conversation: maxima at the latent, at the f
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _LatentHits:
     """The groups of one latent in one condition; None for a group whose writing went wrong."""
 
     groups: list[_Group | None]
@@ -71,10 +71,8 @@ def compare_conditions(
             pairs = zip(own[measure], one["per_latent"][measure], strict=True)
             both = [(a, b) for a, b in pairs if a is not None and b is not None]
             if both:
-                difference = paired(
-                    *(np.array(side) for side in zip(*both, strict=True)), seed=seed
-                )
-                found.append(comparison(first, other, measure, difference))
+                mine, its = np.array(both, dtype=np.float64).T
+                found.append(comparison(first, other, measure, paired(mine, its, seed=seed)))
     return adjusted(found)
 
 
@@ -106,7 +104,7 @@ def _condition(
 
 
 def _content(
-    measured: Sequence[_Measured],
+    measured: Sequence[_LatentHits],
     owner: Sequence[int],
     foils: Foils,
     thresholds: Sequence[float],
@@ -154,7 +152,7 @@ def _content(
     return content, {**per_latent, "auroc": areas}
 
 
-def _by_scale(own: Sequence[_Measured], column: int, threshold: float) -> dict[str, Any]:
+def _by_scale(own: Sequence[_LatentHits], column: int, threshold: float) -> dict[str, Any]:
     found: dict[float, list[float]] = {}
     for one in own:
         for scale, score in zip(one.scales, _scores(one, column, threshold), strict=True):
@@ -175,20 +173,20 @@ def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(above + equal / 2)
 
 
-def _measured(row: Row, where: Where, columns: int) -> _Measured:
+def _measured(row: Row, where: Where, columns: int) -> _LatentHits:
     groups: list[_Group | None] = []
     for label in row["labels"]:
         sound = [np.array(c[where]) for c in label["conversations"] if "error" not in c]
         groups.append(sound if sound or not label["text"] else None)
     every = [piece for group in groups for piece in group or ()]
-    return _Measured(
+    return _LatentHits(
         groups,
         [label["scale"] for label in row["labels"]],
         np.array(every).reshape(len(every), columns),
     )
 
 
-def _scores(one: _Measured, column: int, threshold: float) -> list[float | None]:
+def _scores(one: _LatentHits, column: int, threshold: float) -> list[float | None]:
     """Share of hits of each label; 0 for an empty one, None where all conversations went wrong."""
     return [None if group is None else _share(group, column, threshold) for group in one.groups]
 
@@ -197,7 +195,7 @@ def _share(group: _Group, column: int, threshold: float) -> float:
     return sum(piece[column] > threshold for piece in group) / len(group) if group else 0.0
 
 
-def _held_out(one: _Measured, column: int, threshold: float) -> float:
+def _held_out(one: _LatentHits, column: int, threshold: float) -> float:
     """The best label, chosen on every other conversation and scored on the rest; both ways."""
     groups = [group for group in one.groups if group is not None]
     if not groups:
