@@ -66,7 +66,9 @@ def test_labels_end_beside_the_given_ones(run, known):
     assert [row["equal"] for row in rows] == [i in (1, 3) for i in range(6)]
     assert "Of 6 labels with a given one: 2 equal (33%), 4 different." in shown
     assert shown.count("✓") == 2
-    assert all(len(line) <= 80 for line in shown.splitlines())
+    *lines, path = shown.splitlines()  # the path is on one line, to be copied
+    assert all(len(line) <= 80 for line in lines)
+    assert path.startswith("6 vectors labelled: ")
     assert "nats per token, random directions" in " ".join(shown.split())
 
 

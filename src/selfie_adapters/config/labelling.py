@@ -43,7 +43,8 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     samples: Count = 1
     """Labels per vector and scale."""
     best_of: Count | None = None
-    """Sample N labels per scale and keep the one with the highest gain over the zero vector."""
+    """Sample N labels per scale and keep the one with the highest gain over the zero vector; with
+    concepts, of N candidates the one that explains most (9 without it)."""
     temperature: Annotated[
         float, Field(ge=0, allow_inf_nan=False), Option(default="0 for one label, 0.7 for several")
     ] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.source import LabelSource, read_label_source
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.decomposition.concepts import Decomposer
+from selfie_adapters.labelling.decomposition.concepts import SAMPLES, TEMPERATURE, Decomposer
 from selfie_adapters.labelling.decomposition.reconstruction import Reconstructor
 from selfie_adapters.labelling.engines import loads_model
 from selfie_adapters.labelling.labeller import Labeller
@@ -53,10 +54,10 @@ def check_concepts(settings: LabelSettings) -> None:
         )
     if settings.adapter is None:
         raise ConfigError("concepts: an adapter is required (--adapter FILE).")
-    if settings.labels_per_vector > 1 or settings.best_of is not None:
+    if settings.samples > 1 or len(settings.scales) > 1 or settings.explain:
         raise ConfigError(
-            "concepts: one label is read per concept. Leave --samples, --best-of and several "
-            "--scales out."
+            "concepts: one label is read per concept. Leave --samples, --explain and several "
+            "--scales out; --best-of N takes the best of N candidates."
         )
 
 
@@ -111,10 +112,12 @@ def open_decomposer(settings: LabelSettings, labeller: Labeller) -> Decomposer |
         labeller,
         Reconstructor(labeller.model, labeller.adapter, settings.mean),
         settings.concepts,
-        settings.sampling,
+        replace(settings.sampling, temperature=0.0),
         settings.scales[0],
         settings.seed,
         settings.batch_size,
+        SAMPLES if settings.best_of is None else settings.best_of - 1,
+        settings.temperature or TEMPERATURE,
     )
 
 

@@ -46,17 +46,12 @@ def concept_rows(
     concepts: Sequence[Concept],
     name: Mapping[str, Any],
     given: Sequence[str],
-    withholds: bool,
 ) -> list[Row]:
-    """A row for each concept of a vector, the loudest first; arguments as in `ranked_rows`.
-
-    withholds: whether a first label may be withheld at all; further ones always may.
-    """
+    """A row for each concept of a vector, the loudest first; arguments as in `ranked_rows`."""
     rows = []
     for number, one in enumerate(concepts, start=1):
         more = {"concept_number": number, "explained": round(one.explained, 4)}
-        verdict = one.verdict if withholds or number > 1 else None
-        rows.append(_row(one.label, name, given, verdict, more))
+        rows.append(_row(one.label, name, given, one.verdict, more))
     return rows
 
 

@@ -249,7 +249,7 @@ class ShardWorker:
         concepts = self._concepts(vectors, positions)
         return [
             self._checked(position, [one.label for one in its])
-            or concept_rows(its, *self._about(position), self._withholds)
+            or concept_rows(its, *self._about(position))
             for position, its in zip(positions, concepts, strict=True)
         ]
 

@@ -67,6 +67,12 @@ def test_a_label_that_explains_too_little_of_a_rest_is_withheld_and_ends_the_vec
     assert [one.verdict.withheld for one in found] == [None, BELOW_THRESHOLD]
 
 
+def test_without_a_confidence_a_first_label_that_explains_too_little_is_withheld():
+    unknown = lambda *_: Judgement(None, None)  # noqa: E731
+    assert read([0.9, 0.1, 0.0, -0.3], 1, unknown)[0].verdict.withheld is None
+    assert read([0.3, 0.1, 0.0, -0.9], 1, unknown)[0].verdict.withheld == BELOW_THRESHOLD
+
+
 def test_no_more_than_asked_for():
     assert len(read([0.5, 0.5, 0.5, 0.0], count=2)) == 2
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.labelling.decomposition import concepts
 from selfie_adapters.labelling.export import open_run
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here
@@ -50,7 +51,10 @@ def run(folder, settings):
     return job
 
 
-def test_rows_state_number_and_share_and_a_run_that_lost_rows_resumes(settings, tmp_path):
+def test_rows_state_number_and_share_and_a_run_that_lost_rows_resumes(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(concepts, "LEAST_EXPLAINED", 0.0)  # random vectors: no label explains 25 %
     folder = tmp_path / "run"
     job = run(folder, settings())
     assert not job.progress.failed
@@ -73,7 +77,18 @@ def test_one_concept_measures_the_one_label(settings, tmp_path):
     run(tmp_path / "run", settings(concepts=1))
     rows = list(open_run(tmp_path / "run").rows())
     assert len(rows) == 5
-    assert all(isinstance(row, LabelRow) and row.explained >= 0 for row in rows)
+    assert all(isinstance(row, LabelRow) and isinstance(row.explained, float) for row in rows)
+
+
+def test_the_best_of_n_candidates_explains_at_least_what_that_of_fewer_does(settings, tmp_path):
+    shares = {}
+    for n in (1, 12):
+        chosen = settings(concepts=1, best_of=n, temperature=1.5)
+        run(tmp_path / str(n), chosen)
+        rows = list(open_run(tmp_path / str(n)).rows())
+        shares[n] = [row.explained for row in rows if isinstance(row, LabelRow)]
+    assert all(more >= one for one, more in zip(shares[1], shares[12], strict=True))
+    assert shares[1] != shares[12]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +96,8 @@ def test_one_concept_measures_the_one_label(settings, tmp_path):
     [
         ({"engine": "vllm"}, "engine vllm has none"),
         ({"samples": 2}, "one label is read per concept"),
-        ({"best_of": 3}, "one label is read per concept"),
+        ({"best_of": 3, "explain": True}, "one label is read per concept"),
+        ({"scales": (1.0, 2.0)}, "one label is read per concept"),
         ({"adapter": None}, "an adapter is required"),
         ({"mean": None}, "no file of means next to the adapter"),
         ({"layer": None, "mean": None}, "no file of means next to the adapter"),

@@ -137,6 +137,6 @@ def test_the_command_loads_no_torch_and_no_saelens():
         "print(sorted({'torch', 'sae_lens', 'numpy', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    rows, loaded = done.stdout.splitlines()
+    *rows, loaded = done.stdout.splitlines()
     assert loaded == "[]"
-    assert [row["sae_id"] for row in json.loads(rows)] == ["layer_50", "layer_19"]
+    assert [json.loads(row)["sae_id"] for row in rows] == ["layer_50", "layer_19"]

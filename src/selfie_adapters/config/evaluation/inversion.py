@@ -11,8 +11,8 @@ from selfie_adapters.config.types import Count, InFile, Option, Seed, Split
 
 
 class InversionSettings(ModelSettings):
-    """Read prompts that describe a concept without naming it: is the label its name, or a word of
-    the prompt?"""
+    """Read prompts that describe a concept without naming it, and count labels that are its name
+    and labels that are words of the prompt."""
 
     topics: InFile = "concepts"
     """Concepts with a gloss among their labels ("owl, a bird that …"): concepts, or a topics

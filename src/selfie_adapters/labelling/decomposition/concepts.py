@@ -1,9 +1,10 @@
 """Several concepts of one vector: its label, then the label of what that one does not explain.
 
 A vector's loudest concept hides the others: of two nouns mixed 3 to 1 an adapter names the second
-never. So the part of the vector that the first label explains (reconstruction.py) is removed, and
-the rest is read again, until a label is withheld. Each time one greedy label and `SAMPLES` sampled
-ones are candidates; the one that explains most is taken.
+hardly ever. So the part of the vector that the first label explains (reconstruction.py) is removed,
+and the rest is read again, until a label is withheld. Each time one greedy label and a few sampled
+ones are candidates; the one that explains most is taken. Where one of them is right, that is nearly
+always the one (docs/completeness.md).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Concept:
 class Decomposer:
     """Reads the concepts of vectors, up to `count` each.
 
-    sampling, scale, seed, batch_size: of the greedy label, as in `Labeller.label`.
+    sampling, scale, seed, batch_size: of the greedy label, as in `Labeller.label`. samples,
+    temperature: of the other candidates.
     """
 
     labeller: Labeller
@@ -63,6 +65,8 @@ class Decomposer:
     scale: float = 1.0
     seed: int = 0
     batch_size: int | None = None
+    samples: int = SAMPLES
+    temperature: float = TEMPERATURE
 
     def concepts(
         self,
@@ -95,7 +99,8 @@ class Decomposer:
             for i, (label, span) in zip(going, best, strict=True):
                 share = explained(rests[i], span)
                 verdict = judged(i, label)
-                if number > 1 and verdict.withheld != NO_CONCEPT:
+                # Where no confidence was fitted, what a label explains decides about the first too.
+                if verdict.withheld != NO_CONCEPT and (number > 1 or verdict.confidence is None):
                     again = any(plain(label.text) == plain(one.label.text) for one in found[i])
                     doubted = again or share < LEAST_EXPLAINED
                     verdict = Judgement(verdict.confidence, BELOW_THRESHOLD if doubted else None)
@@ -114,13 +119,11 @@ class Decomposer:
         """A greedy label of each vector and sampled ones; of "no concept" the greedy one alone."""
         common = {"seed": self.seed, "names": names, "places": places}
         common["batch_size"] = self.batch_size
-        greedy, sampled = (
-            self.labeller.label(vectors, (self.scale,), count, sampling, **common)
-            for count, sampling in (
-                (1, self.sampling),
-                (SAMPLES, replace(self.sampling, temperature=TEMPERATURE)),
-            )
-        )
+        warm = replace(self.sampling, temperature=self.temperature)
+        greedy = self.labeller.label(vectors, (self.scale,), 1, self.sampling, **common)
+        sampled = [[] for _ in greedy]
+        if self.samples:
+            sampled = self.labeller.label(vectors, (self.scale,), self.samples, warm, **common)
         nothing = no_concept_label(self.labeller.adapter)
         return [
             [first]
