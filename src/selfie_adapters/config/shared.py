@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
+
 from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.config.types import (
@@ -14,6 +16,8 @@ from selfie_adapters.config.types import (
     Nucleus,
     Option,
     Positive,
+    Seed,
+    Split,
 )
 
 DEVICE_DEFAULT = "the first GPU, else the CPU"
@@ -31,6 +35,30 @@ class ModelSettings(DeviceSettings):
     """Hub id, local folder, .gguf file, or demo."""
     dtype: Dtype = "auto"
     """Dtype of the model."""
+
+
+class PairSettings(ModelSettings):
+    """Pairs of held-out concepts, and how their vectors are labelled."""
+
+    source: Annotated[InFile, Option(positional=True)]
+    """Training file with held-out vectors, as selfie prepare topics makes it."""
+    model: InFile = "demo"
+    adapter: Annotated[InFile | None, Option(default="demo, for the model demo")] = None
+    """Adapter file, hub path, or the name of a shipped one."""
+    split: Split = "test"
+    """Which vectors are used."""
+    layer: Annotated[int, Field(ge=0)] = 12
+    """Block of the vectors."""
+    position: str = "name"
+    """Kind of position of the vectors: name, -1."""
+    pairs: Annotated[int, Field(ge=2)] = 100
+    """How many pairs of concepts, drawn at random; no concept is in two of them."""
+    max_new_tokens: Count = 12
+    """Longest label, in tokens."""
+    batch_size: Count = 50
+    """Vectors at a time; a kill loses one batch at most."""
+    seed: Seed = 0
+    """Seed of everything that is drawn."""
 
 
 class LoraSettings(Settings):

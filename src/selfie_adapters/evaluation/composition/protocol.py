@@ -23,19 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import find_adapter_file, load_adapter
-from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.adapters.locating import usual_adapter
-from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.composition import CompositionSettings
-from selfie_adapters.dataset import load_dataset
-from selfie_adapters.dataset.captured import stated_kind
-from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.base import Protocol, Table, percent
-from selfie_adapters.evaluation.folder import dataset_hash
+from selfie_adapters.evaluation.base import Table, percent
 from selfie_adapters.evaluation.naming.judging import judge as judge_label
+from selfie_adapters.evaluation.pairs import PairsProtocol
 from selfie_adapters.inference.sampling import Sampling
-from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.decomposition.concepts import Decomposer
 from selfie_adapters.labelling.decomposition.reconstruction import (
@@ -67,71 +59,22 @@ class Said:
     explained: float
 
 
-class CompositionProtocol(Protocol[CompositionSettings]):
-    """Vectors are those of one section: one block and one kind of position."""
+class CompositionProtocol(PairsProtocol[CompositionSettings]):
+    """Two concepts, mixed at several shares."""
 
     settings_class = CompositionSettings
     row = CompositionRow
 
-    def inputs(self) -> dict[str, str]:
-        settings = self.settings
-        named = usual_adapter(settings.adapter, settings.model)
-        if named is None:
-            raise ConfigError(
-                f"selfie eval composition with {settings.model} needs --adapter FILE: one that was "
-                "trained for this model."
-            )
-        self.settings = settings.model_copy(update={"adapter": named})
-        self._adapter_file = find_adapter_file(named)
-        self._dataset = load_dataset(settings.source)
-        self._vectors, self._topics = self._concepts()
-        return {
-            "adapter_file": adapter_digest(self._adapter_file),
-            "training_file": dataset_hash(self._dataset),
-        }
-
-    def _concepts(self) -> tuple[Tensor, list[Topic]]:
-        """Unit vectors [2 · pairs, d_model] of different concepts, and the concepts."""
-        settings = self.settings
-        for section in self._dataset.sections:
-            if section.layer != settings.layer or stated_kind(section.metadata) is None:
-                continue
-            if stated_kind(section.metadata) == settings.position:
-                break
-        else:
-            known = sorted(
-                {(one.layer, str(one.metadata.get("position"))) for one in self._dataset.sections}
-            )
-            listed = ", ".join(f"{layer} at {kind}" for layer, kind in known)
-            raise ConfigError(
-                f"{settings.source}: no vectors of block {settings.layer} at position "
-                f"{settings.position}; it has {listed}. Choose with --layer and --position."
-            )
-        rows = {one.labels[0]: one.index for one in section.items if one.split == settings.split}
-        names = sorted(rows)
-        if len(names) < 2 * settings.pairs:
-            raise DataError(
-                f"{settings.source}, {section.id}: {len(names)} concepts with the split "
-                f'"{settings.split}"; {settings.pairs} pairs need {2 * settings.pairs}. Give a '
-                "smaller --pairs."
-            )
-        order = np.random.default_rng(settings.seed).permutation(len(names))
-        chosen = [names[i] for i in order[: 2 * settings.pairs]]
-        vectors = section.vectors[torch.tensor([rows[name] for name in chosen])].float()
-        return unit_norm(vectors), [Topic((name,), name=name) for name in chosen]
-
     def measure(self) -> dict[str, Any]:
-        self.check_width(self._dataset, self.settings.source)
         settings, pairs = self.settings, self.settings.pairs
-        adapter = load_adapter(self._adapter_file)
-        self._labeller = Labeller(self.model, adapter)
-        confidence = calibration(self._adapter_file)
-        place = (settings.layer, settings.position)
-        here = None if confidence is None else confidence.at(*place)
+        labeller = self.labeller()
+        adapter = labeller.adapter
+        confidence = calibration(self.adapter_file)
+        here = None if confidence is None else confidence.at(*self.place)
         nothing = no_concept_label(adapter)
         sampling = Sampling(max_new_tokens=settings.max_new_tokens)
         decomposer = Decomposer(
-            self._labeller,
+            labeller,
             Reconstructor(self.model, adapter),
             settings.concepts,
             sampling,
@@ -141,10 +84,10 @@ class CompositionProtocol(Protocol[CompositionSettings]):
         def read(condition: str, share: float, vectors: Tensor) -> list[list[Said]]:
             def make(which: range) -> list[Any]:
                 some = vectors[which.start : which.stop]
-                places = [place] * len(which)
+                places = [self.place] * len(which)
                 names = [(f"{share:g}", i) for i in which]
                 if condition != CONCEPTS:
-                    labels = self._labeller.label(some, sampling=sampling, places=places)
+                    labels = labeller.label(some, sampling=sampling, places=places)
                     verdicts = [judge(label, here, nothing) for (label,) in labels]
                     return [
                         [(label.text, verdict.withheld is None, label.gain, 0.0)]
@@ -170,8 +113,8 @@ class CompositionProtocol(Protocol[CompositionSettings]):
             raw = self.in_batches(unit, len(vectors), settings.batch_size, "found", make)
             return [[Said(*one) for one in its] for its in raw]
 
-        first, second = self._vectors[:pairs], self._vectors[pairs:]
-        one, two = self._topics[:pairs], self._topics[pairs:]
+        first, second = self.first, self.second
+        one, two = self.topics
         rows = []
         for share in settings.shares:
             mixed = share * first + (1 - share) * second

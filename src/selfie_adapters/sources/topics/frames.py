@@ -99,7 +99,7 @@ class Framer:
         """The name in `count` different sentences, or in all there are, drawn at random."""
         frames = self._frames.held_out if held_out else self._frames.train
         return [
-            _sentence(self._random.choice(self._turns), frame, name)
+            in_sentence(self._random.choice(self._turns), frame, name)
             for frame in self._random.sample(frames, min(count, len(frames)))
         ]
 
@@ -110,12 +110,13 @@ class Framer:
         """
         chosen = self._random.sample(self._frames.train, min(count, len(self._frames.train)))
         return [
-            partial(_sentence, self._turns[number % len(self._turns)], frame)
+            partial(in_sentence, self._turns[number % len(self._turns)], frame)
             for number, frame in enumerate(chosen)
         ]
 
 
-def _sentence(turns: UserText, frame: str, name: str) -> Sentence:
+def in_sentence(turns: UserText, frame: str, name: str) -> Sentence:
+    """The name in a sentence, which is a chat turn or plain as `turns` makes it."""
     begin = frame.index("{}")
     user = frame.replace("{}", name)
     text = turns.text(user)

@@ -1,0 +1,1 @@
+"""What is added to a vector, and how strong it must be before the label follows."""
