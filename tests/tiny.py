@@ -18,7 +18,7 @@ SMALL_SCORING = {
     "conversations": 2,
     "conversation_tokens": 6,
     "thresholds": [0.0, 0.5],
-    "foils": 2,
+    "negatives": 3,
     "latents_at_once": 2,
 }
 

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from killed_eval import check_kill
 from selfie_adapters.cli import main
@@ -56,7 +58,8 @@ def evaluate(config, out):
 def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsys):
     found = evaluate(config(), tmp_path / "out")
     conditions = found["conditions"]
-    assert set(conditions) == {"trained", "shuffled", "untrained", "zero", "random", "training"}
+    written = {"trained", "shuffled", "untrained", "zero", "random"}
+    assert set(conditions) == {*written, "lens_words", "training"}
     for of in conditions.values():
         assert of["counts"]["conversations"] == 4 * 2 * 2
         assert 0 <= of["published"]["best_of_n"]["low"] <= of["published"]["best_of_n"]["high"] <= 1
@@ -66,11 +69,80 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
     assert found["sae"] == {"kind": "jumprelu", "d_sae": 40, "layer": 1, "model": "tiny"}
     assert found["latents"] == [3, 9, 17, 20]
     weights = {"model_weights", "chat_weights"}
-    assert set(found["inputs"]) == {"adapter", "labels_file", "sae", *weights}
+    assert set(found["inputs"]) == {"adapter", "labels_file", "sae", "negatives", *weights}
     assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
     shown = " ".join(capsys.readouterr().out.split())
-    for word in ("published", "another's", "untrained", "zero vector", "instrument", "results:"):
+    for word in (
+        "published",
+        "another's",
+        "untrained",
+        "zero vector",
+        "lens words",
+        "instrument",
+        "results:",
+    ):
         assert word in shown
+
+
+def test_all_conditions_have_the_same_negatives_and_the_lens_is_one(config, golden_dir, tmp_path):
+    """The lens words are those of the plain transformers model on the SAE's decoder rows."""
+    found = evaluate(config(), tmp_path / "out")
+    lines = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    rows = {row.pop("key"): row for row in map(json.loads, lines)}
+    of = [rows[f"negative:{i}"] for i in range(3)]
+    assert found["negatives"]["nouns"] == [one["noun"] for one in of]
+    sound = [one["conversation"]["content"] for one in of if "error" not in one["conversation"]]
+    assert found["negatives"]["with_error"] == 3 - len(sound)
+    rate = sum(value > 0 for one in sound for value in one) / (4 * len(sound))
+    for condition in found["conditions"].values():
+        at_0 = condition["content"]["thresholds"][0]
+        assert at_0["false_positive_rate"]["mean"] == pytest.approx(rate)
+
+    network = AutoModelForCausalLM.from_pretrained(golden_dir / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(golden_dir / "model")
+    decoder = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=48).W_dec[[3, 9, 17, 20]]
+    with torch.no_grad():
+        logits = network.lm_head(network.model.norm(decoder))
+    for latent, row in zip((3, 9, 17, 20), logits, strict=True):
+        words = [tokenizer.decode([token]).strip() for token in row.argsort(descending=True)]
+        expected = ", ".join(list(dict.fromkeys(filter(None, words)))[:3])
+        labels = rows[f"lens_words:{latent}"]["labels"]
+        assert labels[0]["text"] == expected
+        assert [one["text"] for one in labels] == [expected] * 2  # as many as there are scales
+    pairs = [one for one in found["comparisons"] if one["second"] == "lens_words"]
+    assert {one["measure"] for one in pairs} == {"best_of_1", "balanced_accuracy", "auroc"}
+    own, lens = (found["conditions"][name]["per_latent"] for name in ("trained", "lens_words"))
+    by_latent = zip(own["best_of_1"], lens["best_of_1"], strict=True)
+    expected = sum(a - b for a, b in by_latent) / 4
+    (first,) = (one for one in pairs if one["measure"] == "best_of_1")
+    assert (first["first"], first["difference"]["mean"]) == ("trained", pytest.approx(expected))
+    assert first["p_holm"] >= first["p"]
+
+
+def test_a_folder_with_negatives_of_each_condition_is_refused(config, tmp_path, capsys):
+    settings = config(conditions=["training"])
+    evaluate(settings, tmp_path / "out")
+    file = tmp_path / "out/config.json"
+    record = json.loads(file.read_text())
+    record["settings"]["foils"] = 5
+    del record["settings"]["negatives"], record["inputs"]["negatives"]
+    file.write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(settings, tmp_path / "out")
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds an evaluation of an earlier version: its negatives are conversations" in error
+    assert error.endswith("Give another --out.")
+
+
+def test_another_seed_of_the_negatives_is_noticed_and_none_are_possible(config, tmp_path, capsys):
+    found = evaluate(config(conditions=["training"], negatives=0), tmp_path / "none")
+    assert found["negatives"] == {"nouns": [], "with_error": 0}
+    assert "negatives" not in found["inputs"]
+    assert found["conditions"]["training"]["content"]["auroc"] is None
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(config(conditions=["training"], negatives=2), tmp_path / "none")
+    assert "negatives 0; now it is 2" in " ".join(capsys.readouterr().err.split())
 
 
 def test_stopped_anywhere_it_ends_with_the_same_bytes(config, tmp_path, monkeypatch):
@@ -109,7 +181,7 @@ def test_other_weights_of_the_writer_are_noticed(config, golden_dir, tmp_path, c
 
 
 def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):
-    settings = Path(config(latents_at_once=1, foils=1))
+    settings = Path(config(latents_at_once=1))
     check_kill(tmp_path, "scoring", settings, ("results.json", "rows.jsonl"))
 
 
@@ -125,7 +197,8 @@ def test_labels_written_first_are_scored_later(config, tmp_path):
     assert list(found["conditions"]) == ["training"]
     texts = {row["description"] for row in rows}
     scored = (tmp_path / "scored/rows.jsonl").read_text().splitlines()
-    assert {label["text"] for row in scored for label in json.loads(row)["labels"]} <= texts
+    rows = [row for row in map(json.loads, scored) if "labels" in row]
+    assert {label["text"] for row in rows for label in row["labels"]} <= texts
 
 
 @pytest.mark.parametrize(
@@ -136,6 +209,11 @@ def test_labels_written_first_are_scored_later(config, tmp_path):
         ({"latents": [3, 40], "labels_file": None}, "latent 40 is out of range: the SAE has 40"),
         ({"conditions": ["training"], "labels_file": None, "latents": [3]}, "without labels_file"),
         ({"conditions": ["trained"], "adapter": None}, "without adapter"),
+        (
+            {"conditions": ["lens_words"], "evaluation_mode": "label_dataset"},
+            "lens_words is not possible with evaluation_mode label_dataset. Possible: training",
+        ),
+        ({"negatives": 9000}, "negatives: 9000 nouns that share no word with a label"),
         ({"conditions": ["trainde"]}, "conditions"),
         ({"sae": "/nowhere"}, "/nowhere: no SAELens folder"),
         ({"scale": [1]}, 'Did you mean "scales"'),
@@ -164,4 +242,11 @@ def test_the_published_values_are_the_defaults_and_the_sample_file_is_sound():
     assert (default.conversations, default.conversation_tokens) == (10, 100)
     assert (default.temperature, default.top_p, default.thresholds) == (0.7, 0.9, [0.0])
     sample = read_config(ROOT / "evaluation/configs/scoring.yaml", ScoringSettings)
-    assert set(sample.wanted()) == {"trained", "zero", "random", "untrained", "training"}
+    assert set(sample.wanted()) == {
+        "trained",
+        "zero",
+        "random",
+        "untrained",
+        "lens_words",
+        "training",
+    }

@@ -150,11 +150,14 @@ def test_evaluation_folders(tmp_path):
             "examples": [{"layer": 0, "position": 1, "label": "a"}],
         },
     }
+    negative = {"noun": "owl", "conversation": conversation}
     config = {"protocol": "p", "settings": {"seed": 1}, "inputs": {"a": "12"}}
 
     def valid(rng):
         kind = rng.choice(list(kinds))
         rows = [{"key": f"unit/{i}", **kinds[kind]} for i in range(3)]
+        if kind is ScoringRow:
+            rows.append({"key": "negative:0", **negative})
         read.kind = kind
         return {"config.json": json.dumps(config).encode(), "rows.jsonl": lines(rows)}
 

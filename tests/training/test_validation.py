@@ -61,6 +61,48 @@ def test_shuffled_gives_every_label_the_vector_of_another(data, model):
     assert row["controls"]["shuffled"] == pytest.approx(float(swapped.mean()), rel=1e-5)
 
 
+def test_validation_clamps_each_token_at_max_loss(data, model):
+    """Against plain passes of the network, in which some tokens are above the limit and some not.
+
+    val_loss is a mean over examples of a mean over tokens, so clamping example by example, or not
+    at all, gives other numbers. Label smoothing has no part in it.
+    """
+    dataset = load_dataset(data)
+    val = dataset.examples("val")
+    vectors = dataset.gather(val.section, val.row)
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    embedding = model.network.get_input_embeddings()
+    units = vectors / vectors.norm(dim=-1, keepdim=True)
+    by_condition = {"identity": units, "zero": torch.zeros_like(vectors)}
+    tokens = {name: [] for name in by_condition}
+    with torch.no_grad():
+        for name, soft_tokens in by_condition.items():
+            for soft, label in zip(soft_tokens, val.labels, strict=True):
+                text = model.tokenizer.encode(f'{label}"', add_special_tokens=False)
+                target = [*text, prompt.end_id]
+                embedded = embedding(torch.tensor([*prompt.ids, *target])).clone()
+                embedded[list(prompt.sites)] = soft
+                logits = model.network(inputs_embeds=embedded.unsqueeze(0)).logits[0]
+                log_p = logits[len(prompt.ids) - 1 : -1].log_softmax(dim=-1)
+                tokens[name].append(-log_p[torch.arange(len(target)), target])
+    limit = float(torch.cat(tokens["identity"]).median())
+    clamped = {
+        name: float(torch.stack([one.clamp(max=limit).mean() for one in of]).mean())
+        for name, of in tokens.items()
+    }
+    whole = float(torch.stack([one.mean() for one in tokens["identity"]]).mean())
+    assert whole - clamped["identity"] > 0.01
+
+    def found(**changes):
+        config = config_for(data, projection={"type": "identity"}, **changes)
+        return measure(config, model=model)[0]
+
+    low = found(training__max_loss=limit, training__label_smoothing=0.1)
+    assert low.loss == pytest.approx(clamped["identity"], rel=1e-5)
+    assert low.controls["zero"] == pytest.approx(clamped["zero"], rel=1e-5)
+    assert found().loss == pytest.approx(whole, rel=1e-5)  # 100 nats clamp nothing
+
+
 def test_one_vector_alone_cannot_be_shuffled(data, model):
     dataset = load_dataset(data)
     items = [Item(0, ["one", "eins"], "val"), Item(2, ["x"], "train")]

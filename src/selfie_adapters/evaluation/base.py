@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -86,6 +87,9 @@ class Protocol(ABC, Generic[S]):
     """What every row of rows.jsonl is."""
     free: ClassVar[Collection[str]] = ()
     """Settings that do not change the results, such as a batch size."""
+    removed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Settings of earlier versions → how their results differ, where folders that state them cannot
+    be resumed."""
     recorded_as: ClassVar[str] = ""
     """The protocol's name in results.json, where it is not the folder's."""
     read_published: ClassVar[Callable[..., Any] | None] = None
@@ -148,7 +152,7 @@ class Protocol(ABC, Generic[S]):
         inputs = self.inputs()
         recorded = self.recorded_as or self.name()
         self._opened = EvaluationFolder(
-            self._path, recorded, self.settings, inputs, self.free, self.row
+            self._path, recorded, self.settings, inputs, self.free, self.row, self.removed
         )
         if "model" in vars(self):  # `inputs` needed it
             self._record_weights(self.model)

@@ -19,7 +19,7 @@ from torch import Tensor
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.inference.label_batches import LabelTokens
-from selfie_adapters.inference.logit_lens import check_lens, lens_logits
+from selfie_adapters.inference.logit_lens import check_lens, lens_logits, top_lens_words
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.closed_form import (
     VECTORS_A_DIMENSION,
@@ -29,6 +29,8 @@ from selfie_adapters.training.closed_form import (
 )
 from selfie_adapters.words import plain
 
+LENS_WORDS = 3
+"""Words in a label by the logit lens."""
 _TOKENS_AT_ONCE = 8192
 _TIE_BREAK = 1e-6
 _SPARE = 8
@@ -93,6 +95,12 @@ class TokenBaseline(ABC):
 
     def _word(self, token: int) -> str:
         return str(self._model.tokenizer.decode([token])).strip()
+
+
+def lens_labels(model: FrozenModel, vectors: Tensor) -> list[str]:
+    """A label of each vector [n, d_model] without an adapter: its `LENS_WORDS` best words by the
+    logit lens, separated by commas. Raises like `lens_logits`."""
+    return [", ".join(words) for words in top_lens_words(model, vectors, LENS_WORDS)]
 
 
 def untrained_readers(

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -74,13 +75,16 @@ class EvaluationFolder:
         inputs: Mapping[str, str] | None = None,
         free: Collection[str] = (),
         kind: type[msgspec.Struct] = _AnyRow,
+        removed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Make the folder, or resume the evaluation that is in it.
 
         settings: a section, or JSON values; free names those that do not change the results (a
         batch size). A setting of a section that the folder does not state, because an earlier
         version did not have it, counts as its default.
-        inputs: what else the results depend on, as name → hash. kind: what every row is.
+        inputs: what else the results depend on, as name → hash. kind: what every row is. removed:
+        settings of earlier versions, each with the reason why a folder that states it cannot be
+        resumed.
         Raises ConfigError if the folder holds another evaluation, or is a file; DataError naming
         file and line for a row that is not of this kind.
         """
@@ -93,14 +97,16 @@ class EvaluationFolder:
         self._record = {"protocol": protocol, "settings": settings, "inputs": inputs or {}}
         self._record = json.loads(json.dumps(self._record))  # as it will be read back
         # The same results come of every device, up to rounding.
-        self._check_same(defaults, {*free, "device"})
+        self._check_same(defaults, {*free, "device"}, removed)
         self._rows = KeyedRows(
             self.folder / "rows.jsonl", partial(_parsed, kind), lambda key, row: {"key": key, **row}
         )
         self._store.begin(self._record)
         self._rows.add({})  # a torn last line is removed
 
-    def _check_same(self, defaults: dict[str, Any], free: Collection[str]) -> None:
+    def _check_same(
+        self, defaults: dict[str, Any], free: Collection[str], removed: Mapping[str, str]
+    ) -> None:
         match earlier := self._store.earlier("rows.jsonl"):
             case None:
                 return
@@ -110,6 +116,12 @@ class EvaluationFolder:
                 raise ConfigError(
                     f"{self._store.config}: not an evaluation's configuration (protocol, settings "
                     "and inputs are expected). Give another --out."
+                )
+        for name in removed:
+            if name in earlier["settings"]:
+                raise ConfigError(
+                    f"{self.folder} holds an evaluation of an earlier version: {removed[name]}. "
+                    "Give another --out."
                 )
         for name, digest in earlier["inputs"].items():  # in the file's order
             if name in LATE:

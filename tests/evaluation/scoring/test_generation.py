@@ -9,7 +9,7 @@ from selfie_adapters.errors import LabellingError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.scoring import generation as generation_scoring
 from selfie_adapters.evaluation.scoring.conversations import Writing
-from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, score_labels
+from selfie_adapters.evaluation.scoring.generation import Scoring, others_of, score_labels
 from selfie_adapters.evaluation.scoring.label_groups import GivenLabels
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.sae.encoder import encoder_of
@@ -51,9 +51,8 @@ def parts():
 
 def scoring(parts, writer, **changes):
     model, _, encoder = parts
-    foils = Foils.drawn(len(LATENTS), 2, seed=0)
     options = {"writing": Writing(conversations=2), "latents_at_once": 2} | changes
-    return Scoring(model, encoder, writer, foils=foils, **options)
+    return Scoring(model, encoder, writer, others=others_of(len(LATENTS), seed=0), **options)
 
 
 LABELS = GivenLabels([["owls", "birds"], ["tea"], ["kings"], ["owls"]], count=2)
@@ -63,16 +62,16 @@ def folder(path):
     return EvaluationFolder(path, "generation scoring", {})
 
 
-def test_rows_hold_maxima_at_the_latent_and_then_at_its_foils(parts, tmp_path):
+def test_rows_hold_maxima_at_the_latent_and_then_at_the_other_one(parts, tmp_path):
     model, sae, _ = parts
     rows = folder(tmp_path)
     score_labels(scoring(parts, Writer()), {"training": LABELS}, rows)
     assert list(rows.rows) == [f"training:{latent}" for latent in LATENTS]
-    foils = Foils.drawn(4, 2, seed=0)
+    others = others_of(4, seed=0)
     checked = 0
     for place, latent in enumerate(LATENTS):
         row = rows.rows[f"training:{latent}"]
-        columns = [latent, *(LATENTS[foil] for foil in foils.after(place))]
+        columns = [latent, LATENTS[others[place]]]
         for label in row["labels"]:
             for conversation in label["conversations"]:
                 user, assistant = conversation["text"].removeprefix("[USER]").split("\n[ASSISTANT]")
@@ -96,14 +95,11 @@ def test_rows_hold_maxima_at_the_latent_and_then_at_its_foils(parts, tmp_path):
     assert len({c["text"] for label in tea for c in label["conversations"]}) == 4
 
 
-def test_foils_are_a_ring():
-    foils = Foils.drawn(5, 3, seed=4)
-    for place in range(5):
-        assert place not in foils.after(place)
-        for k, foil in enumerate(foils.after(place), start=1):
-            assert foils.before(foil, k) == place
-    assert Foils.drawn(2, 5, seed=0).count == 1
-    assert Foils.drawn(1, 5, seed=0).after(0) == []
+def test_every_latent_is_the_other_one_of_one_latent():
+    others = others_of(5, seed=4)
+    assert sorted(others) == [0, 1, 2, 3, 4]
+    assert all(other != place for place, other in enumerate(others))
+    assert others_of(1, seed=0) == ()
 
 
 def test_after_a_kill_the_rows_are_the_same(parts, tmp_path):

@@ -1,17 +1,18 @@
-"""Two latents, one foil each, activations by hand."""
+"""Two latents, each the other one of the other, and negatives; activations by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from selfie_adapters.evaluation.scoring.generation import Foils
 from selfie_adapters.evaluation.scoring.results import auroc, compare_conditions, summarize
 
+OTHERS = (1, 0)
 
-def conversation(own, foil, template=0.0):
+
+def conversation(own, other, template=0.0):
     """MaximumActivations in the content; the template adds to the latent's own."""
-    return {"text": "x", "content": [own, foil], "anywhere": [max(own, template), foil]}
+    return {"text": "x", "content": [own, other], "anywhere": [max(own, template), other]}
 
 
 def label(*conversations, text="label", scale=None):
@@ -19,6 +20,15 @@ def label(*conversations, text="label", scale=None):
 
 
 WRONG = {"text": "", "error": "the writer wrote nothing"}
+
+
+# Maxima at latents 5 and 8: latent 5 fires on 1 of 3, latent 8 on 2 of 3.
+NEGATIVES = [
+    {"text": "x", "content": [0.0, 1.0], "anywhere": [9.0, 9.0]},
+    {"text": "x", "content": [3.0, 0.0], "anywhere": [9.0, 9.0]},
+    WRONG,
+    {"text": "x", "content": [0.0, 0.5], "anywhere": [9.0, 9.0]},
+]
 
 
 @pytest.fixture
@@ -43,8 +53,7 @@ def means(found):
 
 
 def test_scores_by_hand(rows):
-    foils = Foils((0, 1), 1)  # each is the other's only foil
-    found = summarize(rows, ["trained"], [5, 8], foils, [0.0, 2.0])
+    found = summarize(rows, ["trained"], [5, 8], OTHERS, NEGATIVES, [0.0, 2.0])
     trained = found["trained"]
     # the template's activation makes the second label 1 of 2 as published, no better than the first
     assert trained["published"]["best_of_n"]["mean"] == (1 / 2 + 1) / 2
@@ -56,16 +65,15 @@ def test_scores_by_hand(rows):
             # latent 5: chosen on conversations 0, 2 (2 of 2), scored on 1, 3 (0 of 2), and back:
             # both labels have 0 there, the first is taken, 2 of 2
             "best_of_n_held_out": ((0 + 1) / 2 + 1) / 2,
-            # latent 5 fires on 2 of 4 written for 8, latent 8 on 1 of 6 written for 5
-            "false_positive_rate": (1 / 2 + 1 / 6) / 2,
-            "balanced_accuracy": ((1 / 4 + 1 / 2) / 2 + (1 / 2 + 5 / 6) / 2) / 2,
-            "balanced_accuracy_held_out": ((1 / 2 + 1 / 2) / 2 + (1 + 5 / 6) / 2) / 2,
+            "false_positive_rate": (1 / 3 + 2 / 3) / 2,
+            "balanced_accuracy": ((1 / 4 + 2 / 3) / 2 + (1 / 2 + 1 / 3) / 2) / 2,
+            "balanced_accuracy_held_out": ((1 / 2 + 2 / 3) / 2 + (1 + 1 / 3) / 2) / 2,
         }
     )
     assert at_2["best_of_n"]["mean"] == (1 / 4 + 1) / 2
-    assert at_2["false_positive_rate"]["mean"] == 0
-    # latent 5: {1, 0, 3, 0, 0, 0} against {1, 0, 1, 0}: 3 + 4 + 4 · 1 of 24 pairs; latent 8: all
-    assert trained["content"]["auroc"]["mean"] == pytest.approx((11 / 24 + 1) / 2)
+    assert at_2["false_positive_rate"]["mean"] == (1 / 3 + 0) / 2
+    # latent 5: {1, 0, 3, 0, 0, 0} against {0, 3, 0}: 2 + 2½ + 4 · 1 of 18 pairs; latent 8: all
+    assert trained["content"]["auroc"]["mean"] == pytest.approx((8.5 / 18 + 1) / 2)
     by_scale = {scale: of["mean"] for scale, of in trained["content"]["by_scale"].items()}
     assert by_scale == {"0.5": (1 / 2 + 1) / 2, "2": 0.0}
     assert trained["counts"] == {
@@ -78,7 +86,7 @@ def test_scores_by_hand(rows):
 
 
 def test_shuffled_is_each_latent_on_the_other_ones_conversations(rows):
-    found = summarize(rows, ["trained"], [5, 8], Foils((0, 1), 1), [0.0])
+    found = summarize(rows, ["trained"], [5, 8], OTHERS, NEGATIVES, [0.0])
     (at_0,) = found["shuffled"]["content"]["thresholds"]
     # latent 5 on the conversations of 8: 2 of 4, and an empty label; latent 8 on those of 5:
     # 1 of 4 and 0 of 2
@@ -87,19 +95,34 @@ def test_shuffled_is_each_latent_on_the_other_ones_conversations(rows):
     assert found["shuffled"]["published"]["best_of_n"]["mean"] == (1 / 2 + 1 / 4) / 2
 
 
+def test_negatives_are_the_same_in_every_condition(rows):
+    """Other labels change the hits and leave the false positives of each latent as they are."""
+    silent = conversation(0.0, 7.0)
+    rows |= {f"zero:{i}": {"latent": i, "labels": [label(silent)]} for i in (5, 8)}
+    found = summarize(rows, ["trained", "zero"], [5, 8], OTHERS, NEGATIVES)
+    rates = [of["content"]["thresholds"][0]["false_positive_rate"] for of in found.values()]
+    assert list(found) == ["trained", "shuffled", "zero"]
+    assert rates[0] == rates[1] == rates[2]
+    balanced = found["zero"]["per_latent"]["balanced_accuracy"]
+    assert balanced == pytest.approx([(0 + 2 / 3) / 2, (0 + 1 / 3) / 2])
+    # latent 5: {0} against {0, 3, 0}: two ties; latent 8: {0} against {1, 0, ½}: one tie
+    assert found["zero"]["per_latent"]["auroc"] == pytest.approx([1 / 3, 1 / 6])
+
+
 def test_a_latent_that_fires_on_everything_does_not_win():
     c = conversation(5.0, 5.0)
     rows = {f"trained:{i}": {"latent": i, "labels": [label(c, c)]} for i in (0, 1)}
-    found = summarize(rows, ["trained"], [0, 1], Foils((0, 1), 1))["trained"]["content"]
+    negatives = [{"text": "x", "content": [5.0, 5.0], "anywhere": [5.0, 5.0]}]
+    found = summarize(rows, ["trained"], [0, 1], OTHERS, negatives)["trained"]["content"]
     assert found["thresholds"][0]["best_of_n"]["mean"] == 1
     assert found["thresholds"][0]["balanced_accuracy"]["mean"] == 0.5
     assert found["auroc"]["mean"] == 0.5
 
 
-def test_one_latent_has_no_negatives():
+def test_without_negatives_there_are_hits_alone():
     only = {"text": "x", "content": [1.0], "anywhere": [1.0]}
     rows = {"training:4": {"latent": 4, "labels": [label(only)]}}
-    found = summarize(rows, ["training"], [4], Foils.drawn(1, 5, 0))
+    found = summarize(rows, ["training"], [4])
     assert list(found) == ["training"]
     (at_0,) = found["training"]["content"]["thresholds"]
     assert at_0["false_positive_rate"] is None

@@ -13,7 +13,7 @@ from selfie_adapters.config.types import InFile, Numbers, Seed
 from selfie_adapters.errors import ConfigError
 
 Cut = Literal["trimmed", "first_quote", "last_quote"]
-Condition = Literal["trained", "untrained", "zero", "random", "training"]
+Condition = Literal["trained", "untrained", "zero", "random", "lens_words", "training"]
 
 
 class ScoringSettings(ModelSettings):
@@ -131,8 +131,9 @@ class ScoringSettings(ModelSettings):
     thresholds: Annotated[list[float], Numbers] = Field(default=[0.0], min_length=1)
     """A conversation hits if the latent's activation is above; in the SAE's units."""
 
-    foils: int = Field(default=5, ge=0)
-    """Other latents that each conversation is measured at: false positives."""
+    negatives: int = Field(default=50, ge=0)
+    """Conversations about nouns that occur in no label of the latents, written once and measured at
+    every latent in every condition: false positives."""
 
     token_activations: bool = False
     """Keep the latent's activation at every token of its conversations in rows.jsonl."""
@@ -161,16 +162,18 @@ class ScoringSettings(ModelSettings):
         written = ["trained", "zero", "random"] if self.adapter is not None else []
         possible = {
             "label_dataset": given,
-            "label_generation_only": [*written, "untrained"],
-            "label_generator": [*written, "untrained", *given],
+            "label_generation_only": [*written, "untrained", "lens_words"],
+            "label_generator": [*written, "untrained", "lens_words", *given],
         }[self.evaluation_mode]
         chosen = list(dict.fromkeys(self.conditions or possible))
         for name in chosen:
             if name not in possible:
-                need = "labels_file" if name == "training" else "adapter"
+                needs = {"training": " and without labels_file"} | dict.fromkeys(
+                    ("trained", "zero", "random"), " and without adapter"
+                )
                 raise ConfigError(
                     f"conditions: {name} is not possible with evaluation_mode "
-                    f"{self.evaluation_mode} and without {need}. Possible: "
+                    f"{self.evaluation_mode}{needs.get(name, '')}. Possible: "
                     f"{', '.join(possible) or 'none'}."
                 )
         if not chosen:

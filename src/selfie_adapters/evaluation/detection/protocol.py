@@ -21,6 +21,7 @@ from selfie_adapters.config.evaluation.detection import RESERVED, DetectionSetti
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.baselines import LENS_WORDS, lens_labels
 from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.judging import (
@@ -53,7 +54,6 @@ from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files.json_lines import write_jsonl
-from selfie_adapters.inference.logit_lens import top_lens_words
 from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.model import load_model
 from selfie_adapters.model.fingerprint import weights_digest
@@ -61,7 +61,6 @@ from selfie_adapters.sources.sae.encoder import open_encoder
 
 TABLE = "judgements.jsonl"
 LENS, TOKENS = RESERVED[-2:]
-LENS_WORDS = 3
 
 
 class DetectionRow(msgspec.Struct):
@@ -173,10 +172,8 @@ class Detection(Protocol[DetectionSettings]):
             yield Condition(name, f"labels of {self.settings.labels[name]}"), labels
         meaning = f"the {LENS_WORDS} best tokens of the decoder row's logit lens"
         decoder = self._encoder.decoder[: len(self._given.latents)]
-        words = zip(
-            self._given.latents, top_lens_words(self.model, decoder, LENS_WORDS), strict=True
-        )
-        yield Condition(LENS, meaning), {latent: ", ".join(found) for latent, found in words}
+        words = zip(self._given.latents, lens_labels(self.model, decoder), strict=True)
+        yield Condition(LENS, meaning), dict(words)
         meaning = "the tokens that activate the latent most, in windows that are not judged"
         rows = self.folder.rows
         yield (

@@ -181,6 +181,7 @@ def translate(published: PublishedScoring, config_file: str | Path) -> Translate
         "conversation_prompt": reward.conversation_prompt_template,
         "conversation_system": reward.conversation_system_message or None,
         "token_activations": True,
+        "negatives": 0,  # no published score has any
         "batch_size": published.reward_evaluation_batch_size,
         "writer": {"batch_size": published.reward_evaluation_batch_size},
     }

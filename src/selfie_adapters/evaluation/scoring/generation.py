@@ -1,9 +1,9 @@
 """Do conversations about a label activate the latent that the label describes?
 
 label → short conversations by a chat model → chat template → the latent's activations at the SAE's
-layer. Each conversation is also measured at other latents (`foils`), for which it was not written:
-they are the latent's negatives, and its control with the labels of another latent, for free.
-`results` computes scores from these measurements.
+layer. Each conversation is also measured at one other latent: the control with the labels of
+another latent, for free. The negatives, one set for all conditions, are in `negatives`. `results`
+computes scores from these measurements.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from selfie_adapters.chat import ChatModel
+from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import LabellingError, PromptError
 from selfie_adapters.evaluation.folder import EvaluationFolder, Row
 from selfie_adapters.evaluation.scoring.conversations import (
@@ -34,30 +34,10 @@ from selfie_adapters.sources.sae.encoder import LatentEncoder
 NO_TEXT = "the writer wrote nothing"
 
 
-@dataclass(frozen=True)
-class Foils:
-    """For each evaluated latent the others that its conversations are measured at as well.
-
-    The latents form a ring in random order; the `count` after a latent are its foils. So each
-    latent is a foil of as many others, and `before(place, k)` states of which.
-    """
-
-    order: tuple[int, ...]
-    count: int
-
-    @classmethod
-    def drawn(cls, latents: int, count: int, seed: int) -> Foils:
-        order = np.random.default_rng(seed).permutation(latents)
-        return cls(tuple(order.tolist()), min(count, latents - 1))
-
-    def after(self, place: int) -> list[int]:
-        """Places of the foils of the latent at `place`."""
-        at = self.order.index(place)
-        return [self.order[(at + k) % len(self.order)] for k in range(1, self.count + 1)]
-
-    def before(self, place: int, k: int) -> int:
-        """The index of the latent whose k-th foil (from 1) is the latent at `place`."""
-        return self.order[(self.order.index(place) - k) % len(self.order)]
+def others_of(latents: int, seed: int) -> tuple[int, ...]:
+    """For each of the evaluated latents (0 to n − 1) the other one that its conversations are
+    measured at as well: each latent is the other of one latent. () for a single latent."""
+    return tuple(shuffle_order(latents, seed).tolist()) if latents > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,8 @@ class Scoring:
     writer: ChatModel | None
     """None writes labels only."""
     writing: Writing
-    foils: Foils
+    others: tuple[int, ...] = ()
+    """As `others_of` gives them; () measures each conversation at its own latent alone."""
     seed: int = 0
     batch_size: int = 32
     latents_at_once: int = 8
@@ -87,8 +68,8 @@ class Scoring:
 
 
 class ConversationRow(msgspec.Struct):
-    """A conversation written from a label: an error, or its maximum activations at
-    the latent and the foils."""
+    """A conversation: an error, or its maximum activations. One written from a label has those at
+    its latent, then at the other one; a negative has those at every evaluated latent."""
 
     text: str
     error: str | None = None
@@ -112,10 +93,18 @@ class LabelledRow(msgspec.Struct):
 
 
 class ScoringRow(msgspec.Struct):
-    """One latent under one condition."""
+    """One latent under one condition, or one negative: a conversation about a noun."""
 
-    latent: int
-    labels: list[LabelledRow]
+    latent: int | None = None
+    labels: list[LabelledRow] | None = None
+    noun: str | None = None
+    conversation: ConversationRow | None = None
+
+    def __post_init__(self) -> None:
+        measured = self.latent is not None and self.labels is not None
+        negative = self.noun is not None and self.conversation is not None
+        if measured == negative:
+            raise ValueError("latent with labels is expected, or noun with conversation")
 
 
 def score_labels(
@@ -150,8 +139,8 @@ def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring
     """Raise DataError if the row under `key` is there and is not what would be measured."""
     if (row := folder.rows.get(key)) is None:
         return
-    if row["latent"] != latent:
-        raise folder.damaged(key, f"is of latent {row['latent']}")
+    if row.get("latent") != latent:
+        raise folder.damaged(key, f"is of latent {row.get('latent')}")
     if scoring.writer is None:
         return
     for label in row["labels"]:
@@ -161,8 +150,9 @@ def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring
             raise folder.damaged(key, f"does not have {expected} conversations for a label")
         sound = [one for one in conversations if "error" not in one]
         maxima = [one[where] for one in sound for where in ("anywhere", "content")]
-        if any(len(of) != 1 + scoring.foils.count for of in maxima):
-            raise folder.damaged(key, f"does not have {1 + scoring.foils.count} activations each")
+        count = 1 + bool(scoring.others)
+        if any(len(of) != count for of in maxima):
+            raise folder.damaged(key, f"does not have {count} activations each")
 
 
 def _measure(scoring: Scoring, source: LabelGroups, places: Sequence[int]) -> list[Row]:
@@ -181,25 +171,26 @@ def _measure(scoring: Scoring, source: LabelGroups, places: Sequence[int]) -> li
         for label, texts in zip(row["labels"], of_latent, strict=True):
             label["conversations"] = [{"text": text} for text in texts]
             for conversation in label["conversations"]:
-                tokens = _tokens(scoring.model, conversation["text"])
+                tokens = usable_tokens(scoring.model, conversation["text"])
                 if isinstance(tokens, str):
                     conversation["error"] = tokens
                 else:
                     usable.append((place, conversation, tokens))
-    _check_writer(scoring.writer, rows, len(usable))
+    every = [
+        conversation
+        for row in rows
+        for label in row["labels"]
+        for conversation in label["conversations"]
+    ]
+    check_writer(scoring.writer, every)
     _add_activations(scoring, scoring.encoder, usable)
     return rows
 
 
-def _check_writer(writer: ChatModel, rows: Sequence[Row], usable: int) -> None:
-    reasons = [
-        conversation["error"]
-        for row in rows
-        for label in row["labels"]
-        for conversation in label["conversations"]
-        if "error" in conversation
-    ]
-    if reasons and not usable:
+def check_writer(writer: ChatModel, conversations: Sequence[Mapping[str, Any]]) -> None:
+    """Raise LabellingError if all of the conversations have an error."""
+    reasons = [one["error"] for one in conversations if "error" in one]
+    if reasons and len(reasons) == len(conversations):
         raise LabellingError(
             f"the writer {writer.name} wrote none of {len(reasons)} conversations in a form that "
             f"can be used (the first: {reasons[0]}). Check the writer."
@@ -212,29 +203,37 @@ def _add_activations(
     usable: Sequence[tuple[int, dict[str, Any], ChatTokens]],
 ) -> None:
     """Put into each conversation its maximum activations at the latent it was written for,
-    then at the foils."""
-    latents, foils = encoder.latents, scoring.foils
+    then at the other one."""
+    latents, others = encoder.latents, scoring.others
     wanted = [
-        [latents[place], *(latents[foil] for foil in foils.after(place))] for place, _, _ in usable
+        [latents[place], *(latents[other] for other in others[place : place + 1])]
+        for place, _, _ in usable
     ]
     maxima = maximum_activations(
         scoring.model,
         encoder,
         [tokens for _, _, tokens in usable],
-        torch.tensor(wanted, dtype=torch.int64).reshape(len(usable), 1 + foils.count),
+        torch.tensor(wanted, dtype=torch.int64).reshape(len(usable), 1 + bool(others)),
         scoring.batch_size,
     )
     found = zip(usable, maxima.anywhere.tolist(), maxima.content.tolist(), maxima.own, strict=True)
     for (_, conversation, tokens), anywhere, content, own in found:
-        conversation["tokens"] = len(tokens.ids)
-        conversation["content_tokens"] = sum(tokens.content)
-        conversation["anywhere"] = anywhere
-        conversation["content"] = content
+        conversation |= measured(tokens, anywhere, content)
         if scoring.token_activations:
             conversation["activations"] = [float(f"{value:.6g}") for value in own]
 
 
-def _tokens(model: FrozenModel, text: str) -> ChatTokens | str:
+def measured(tokens: ChatTokens, anywhere: list[float], content: list[float]) -> dict[str, Any]:
+    """What a `ConversationRow` holds about a conversation without an error."""
+    return {
+        "tokens": len(tokens.ids),
+        "content_tokens": sum(tokens.content),
+        "anywhere": anywhere,
+        "content": content,
+    }
+
+
+def usable_tokens(model: FrozenModel, text: str) -> ChatTokens | str:
     """The conversation's tokens, or what is wrong with it."""
     messages = parse_conversation(text)
     if not text or not messages:

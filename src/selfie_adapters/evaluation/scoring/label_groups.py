@@ -15,6 +15,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.config.evaluation.scoring import Cut, ScoringSettings
+from selfie_adapters.evaluation.baselines import lens_labels
 from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.inference.sampling import Sampling
@@ -45,7 +46,7 @@ CONDITIONS = {
         Condition("untrained", "labels of unit vectors without an adapter", through="untrained"),
     )
 }
-"""Conditions whose labels are generated; the labels of "training" are given."""
+"""Conditions whose labels are generated; those of "lens_words" and "training" are given."""
 
 PUBLISHED = Sampling(temperature=0.7, top_p=0.9)
 
@@ -106,7 +107,7 @@ class GeneratedLabels:
 
 
 class GivenLabels:
-    """Labels from a file: `count` groups per latent, its labels in turn; None: each label once."""
+    """Given labels: `count` groups per latent, its labels in turn; None: each label once."""
 
     def __init__(self, labels: Sequence[Sequence[str]], count: int | None) -> None:
         """labels: those of each evaluated latent, none empty."""
@@ -161,7 +162,10 @@ def label_sources(
     if settings.adapter is not None and adapted & {*wanted}:
         labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
     for name in wanted:
-        if name == "training":
+        if name == "lens_words":
+            given = [[label] for label in lens_labels(model, vectors)]
+            sources[name] = GivenLabels(given, len(settings.scales))
+        elif name == "training":
             given = [labels[latent] for latent in latents]
             count = None if settings.labels_each_once else len(settings.scales)
             sources[name] = GivenLabels(given, count)

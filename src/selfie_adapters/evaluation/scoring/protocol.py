@@ -1,13 +1,14 @@
 """The scoring protocol: labels of every condition, conversations from them, hits, results.
 
 Labels by the adapter are compared with those of the zero vector, random directions, plain vectors
-without an adapter, and the label file's own.
+without an adapter, the logit lens, and the label file's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,29 @@ from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.vectors import open_vectors
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.evaluation.base import Protocol, Table, shown
 from selfie_adapters.evaluation.comparing import METHOD, p_text
-from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.folder import EvaluationFolder, digest_of
 from selfie_adapters.evaluation.published.scoring import read_scoring_config
 from selfie_adapters.evaluation.scoring.conversations import Writing
-from selfie_adapters.evaluation.scoring.generation import Foils, Scoring, ScoringRow, score_labels
+from selfie_adapters.evaluation.scoring.generation import (
+    Scoring,
+    ScoringRow,
+    others_of,
+    score_labels,
+)
 from selfie_adapters.evaluation.scoring.label_groups import label_sources
+from selfie_adapters.evaluation.scoring.maximum_activations import check_width
+from selfie_adapters.evaluation.scoring.negatives import (
+    choose_nouns,
+    negative_conversations,
+    write_negatives,
+)
 from selfie_adapters.evaluation.scoring.results import compare_conditions, summarize
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
+from selfie_adapters.inference.logit_lens import check_lens
 from selfie_adapters.sources.labels.files import (
     SectionChoice,
     read_label_file,
@@ -43,6 +56,7 @@ TITLES = {
     "untrained": "untrained",
     "zero": "zero vector",
     "random": "random",
+    "lens_words": "lens words",
     "training": "instrument check",
 }
 """The given labels of the file are no rival: they show whether the instrument can tell labels
@@ -58,6 +72,12 @@ class GenerationScoring(Protocol[ScoringSettings]):
     read_published = staticmethod(read_scoring_config)
     free = ("batch_size", "latents_at_once")
     recorded_as = "generation scoring"
+    removed = MappingProxyType(
+        {
+            "foils": "its negatives are conversations about the labels of other latents; now they "
+            "are one set for all conditions"
+        }
+    )
 
     @property
     def _scores(self) -> bool:
@@ -70,10 +90,10 @@ class GenerationScoring(Protocol[ScoringSettings]):
     def inputs(self) -> dict[str, str]:
         """Raises DataError for latents without labels, and for an SAE of another layer."""
         settings = self.settings
-        self._wanted = settings.wanted()
         self._labels = _read_labels(settings)
         self._latents = _chosen(settings, self._labels)
         hashes = {name: sha256(file) for name, file in _files(settings).items()}
+        self._wanted = self._possible(settings.wanted())
         self._encoder = None
         if self._scores or settings.vectors is None:
             device = self.model.device
@@ -83,13 +103,31 @@ class GenerationScoring(Protocol[ScoringSettings]):
                     f"{settings.sae}: an SAE of layer {self._encoder.layer}; the settings state "
                     f"layer {settings.sae_layer}. Correct one of them."
                 )
+            check_width(self.model, self._encoder)
             hashes["sae"] = self._encoder.digest()
+        self._nouns: list[str] = []
+        if self._scores and settings.negatives:
+            of = self._labels or {}
+            labels = [text for latent in self._latents for text in of.get(latent, ())]
+            self._nouns = choose_nouns(labels, settings.negatives, settings.seed)
+            hashes["negatives"] = digest_of(self._nouns)
         return hashes
+
+    def _possible(self, wanted: list[str]) -> list[str]:
+        """`wanted`, without the lens of a model that has none where nobody named it."""
+        if "lens_words" in wanted:
+            try:
+                check_lens(self.model)
+            except ModelError:
+                if self.settings.conditions is not None:
+                    raise
+                return [name for name in wanted if name != "lens_words"]
+        return wanted
 
     def measure(self) -> dict[str, Any]:
         settings, latents, model = self.settings, self._latents, self.model
         encoder = self._encoder
-        foils = Foils.drawn(len(latents), settings.foils, settings.seed)
+        others = others_of(len(latents), settings.seed)
         writing = Writing(
             settings.conversations,
             settings.conversation_tokens,
@@ -104,7 +142,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
             encoder,
             writer,
             writing,
-            foils,
+            others,
             settings.seed,
             settings.batch_size,
             settings.latents_at_once,
@@ -113,12 +151,21 @@ class GenerationScoring(Protocol[ScoringSettings]):
         )
         vectors = _vectors(settings, latents, encoder)
         sources = label_sources(settings, self._wanted, model, latents, vectors, self._labels or {})
+        if self._nouns:
+            write_negatives(scoring, self._nouns, self.folder, self.progress)
         score_labels(scoring, sources, self.folder, self.progress)
         if encoder is None or writer is None:
             _write_label_files(self.folder, self._wanted, latents)
             return {"latents": latents}
+        negatives = negative_conversations(self.folder, len(self._nouns))
         conditions = summarize(
-            self.folder.rows, self._wanted, latents, foils, settings.thresholds, settings.seed
+            self.folder.rows,
+            self._wanted,
+            latents,
+            others,
+            negatives,
+            settings.thresholds,
+            settings.seed,
         )
         about = {"kind": encoder.kind, "d_sae": encoder.d_sae, "layer": encoder.layer}
         return {
@@ -126,6 +173,10 @@ class GenerationScoring(Protocol[ScoringSettings]):
             "sae": {**about, "model": encoder.model},
             "writer": writer.name,
             "latents": latents,
+            "negatives": {
+                "nouns": self._nouns,
+                "with_error": sum("error" in one for one in negatives),
+            },
             "interval": "95 %, over latents; shares of hits: Wilson, else bootstrap; " + METHOD,
             "conditions": conditions,
             "comparisons": compare_conditions(conditions, settings.seed),

@@ -1,7 +1,8 @@
 """From measured conversations to scores with intervals (formulas: docs/metrics.md).
 
 The unit of every interval is a latent. A label is a group of conversations; those with an error are
-excluded from its score, an empty label scores 0.
+excluded from its score, an empty label scores 0. The negatives of a latent are the same in every
+condition.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import numpy as np
 
 from selfie_adapters.evaluation.comparing import adjusted, comparison, paired
 from selfie_adapters.evaluation.folder import Row
-from selfie_adapters.evaluation.scoring.generation import Foils
 from selfie_adapters.statistics import interval_of, share_interval, share_of
 
 Where = Literal["anywhere", "content"]
 COMPARED = ("best_of_1", "balanced_accuracy", "auroc")
 """What conditions are compared by, latent by latent."""
-_Group = list[np.ndarray]  # of one conversation: maxima at the latent, at the foils
+_Group = list[np.ndarray]  # of one conversation: maxima at the latent, at the other one
 
 
 @dataclass(frozen=True)
@@ -29,30 +29,35 @@ class _LatentHits:
 
     groups: list[_Group | None]
     scales: list[float | None]
-    pieces: np.ndarray  # [conversations, 1 + foils], all groups together
+    pieces: np.ndarray  # [conversations, columns], all groups together
 
 
 def summarize(
     rows: Mapping[str, Row],
     conditions: Sequence[str],
     latents: Sequence[int],
-    foils: Foils,
+    others: Sequence[int] = (),
+    negatives: Sequence[Row] = (),
     thresholds: Sequence[float] = (0.0,),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores by condition: {condition: {"published": …, "content": …, "counts": …}}.
 
-    rows: as `score_labels` leaves them, under "condition:latent". Where there are foils and a
-    condition "trained", "shuffled" is added: its conversations at another latent than their own.
+    rows: as `score_labels` leaves them, under "condition:latent". others: where each latent's
+    conversations were measured as well (`others_of`); with them and a condition "trained",
+    "shuffled" is added: its conversations at another latent than their own. negatives: as
+    `negative_conversations` gives them; those with an error are excluded.
     """
+    sound = [one["content"] for one in negatives if "error" not in one]
+    beside = np.array(sound).reshape(len(sound), len(latents))
     of = {
         condition: [rows[f"{condition}:{latent}"] for latent in latents] for condition in conditions
     }
     results = {}
     for condition, measured in of.items():
-        results[condition] = _condition(measured, foils, thresholds, seed, 0)
-        if condition == "trained" and foils.count:
-            results["shuffled"] = _condition(measured, foils, thresholds, seed, 1)
+        results[condition] = _condition(measured, others, beside, thresholds, seed, 0)
+        if condition == "trained" and others:
+            results["shuffled"] = _condition(measured, others, beside, thresholds, seed, 1)
     return results
 
 
@@ -77,20 +82,25 @@ def compare_conditions(
 
 
 def _condition(
-    rows: Sequence[Row], foils: Foils, thresholds: Sequence[float], seed: int, column: int
+    rows: Sequence[Row],
+    others: Sequence[int],
+    negatives: np.ndarray,
+    thresholds: Sequence[float],
+    seed: int,
+    column: int,
 ) -> dict[str, Any]:
-    """column 0: each latent with its own conversations; k: with those it is the k-th foil of."""
+    """column 0: each latent with its own conversations; 1: with those it is the other one of."""
     places = range(len(rows))
-    owner = [place if column == 0 else foils.before(place, column) for place in places]
+    owner = [others.index(place) if column else place for place in places]
     result: dict[str, Any] = {}
 
-    anywhere = [_measured(row, "anywhere", 1 + foils.count) for row in rows]
+    anywhere = [_measured(row, "anywhere", 1 + bool(others)) for row in rows]
     best = [_best(_scores(anywhere[owner[place]], column, 0.0)) for place in places]
     result["published"] = {"best_of_n": asdict(share_interval(best))}
 
-    content = [_measured(row, "content", 1 + foils.count) for row in rows]
+    content = [_measured(row, "content", 1 + bool(others)) for row in rows]
     result["content"], result["per_latent"] = _content(
-        content, owner, foils, thresholds, seed, column
+        content, owner, negatives, thresholds, seed, column
     )
     conversations = [c for row in rows for label in row["labels"] for c in label["conversations"]]
     result["counts"] = {
@@ -106,22 +116,17 @@ def _condition(
 def _content(
     measured: Sequence[_LatentHits],
     owner: Sequence[int],
-    foils: Foils,
+    negatives: np.ndarray,
     thresholds: Sequence[float],
     seed: int,
     column: int,
 ) -> tuple[dict[str, Any], dict[str, list[float | None]]]:
-    """The scores, and at the first threshold each latent's values of `COMPARED`."""
-    places = range(len(measured))
+    """The scores, and at the first threshold each latent's values of `COMPARED`.
+
+    negatives: maximum activations, [conversations, latents].
+    """
     per_latent: dict[str, list[float | None]] = {}
-    own = [measured[owner[place]] for place in places]
-    negatives = [
-        np.concatenate(
-            [measured[foils.before(place, k)].pieces[:, k] for k in range(1, foils.count + 1)]
-            or [np.empty(0)]
-        )
-        for place in places
-    ]
+    own = [measured[place] for place in owner]
     positives = [one.pieces[:, column] for one in own]
     at_thresholds = []
     for threshold in thresholds:
@@ -134,7 +139,7 @@ def _content(
             "best_of_n": asdict(share_interval([_best(of) for of in scores])),
             "best_of_n_held_out": asdict(share_interval(held_out)),
         }
-        false = [float((of > threshold).mean()) if of.size else None for of in negatives]
+        false = [float((of > threshold).mean()) if of.size else None for of in negatives.T]
         balanced = _balanced(one_of, false)
         if threshold == thresholds[0]:
             per_latent = {"best_of_1": [*one_of], "balanced_accuracy": balanced}
@@ -142,7 +147,7 @@ def _content(
         entry["balanced_accuracy"] = interval_of(balanced, seed)
         entry["balanced_accuracy_held_out"] = interval_of(_balanced(held_out, false), seed)
         at_thresholds.append(entry)
-    pairs = zip(positives, negatives, strict=True)
+    pairs = zip(positives, negatives.T, strict=True)
     areas = [auroc(yes, no) if yes.size and no.size else None for yes, no in pairs]
     content = {
         "thresholds": at_thresholds,
