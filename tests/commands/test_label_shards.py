@@ -66,7 +66,7 @@ def test_what_is_no_part_is_refused(part, run):
         run("out", shard=part)
 
 
-def test_a_part_without_a_file_is_refused(run, tmp_path):
+def test_a_shard_that_gets_no_file_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="--shard 4/5: the run has 4 files of 2 vectors"):
         run("out", shard="4/5")
     assert not (tmp_path / "out/config.json").exists()

@@ -31,7 +31,7 @@ TEXT = "The king's crown (of gold), 12 kings"
 @pytest.mark.parametrize(
     ("start", "stop", "word"),
     [
-        (4, 8, ""),  # the word goes on
+        (4, 8, ""),  # the word continues
         (8, 10, "king's"),
         (3, 10, "king's"),
         (18, 20, "of"),

@@ -3,8 +3,8 @@
 A vector's loudest concept hides the others: of two nouns mixed 3 to 1 an adapter names the second
 hardly ever. So the part of the vector that the first label explains (reconstruction.py) is removed,
 and the rest is read again, until a label is withheld. Each time one greedy label and a few sampled
-ones are candidates; the one that explains most is taken. Where one of them is right, that is nearly
-always the one (docs/completeness.md).
+ones are candidates; the one that explains most is taken: that share separates right labels from
+wrong ones better than gain does (docs/completeness.md).
 """
 
 from __future__ import annotations
