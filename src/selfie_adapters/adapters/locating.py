@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.adapters.specialists import is_specialist
-from selfie_adapters.errors import AdapterError, DownloadError
+from selfie_adapters.errors import AdapterError, ConfigError, DownloadError
 from selfie_adapters.files import existing_file, looks_local
 from selfie_adapters.hub import fetch_hub_file, fetch_hub_files, hub_file_names, is_repo_name
 
@@ -51,6 +51,18 @@ def usual_adapter(adapter: str | None, model: str) -> str | None:
     if adapter is None:
         return DEMO if model == DEMO else None
     return None if adapter == NO_ADAPTER else adapter
+
+
+def needed_adapter(adapter: str | None, model: str, command: str) -> str:
+    """As `usual_adapter`, for a command that does not work without one.
+
+    Raises ConfigError where there is none.
+    """
+    if (named := usual_adapter(adapter, model)) is None:
+        raise ConfigError(
+            f"{command} with {model} needs --adapter FILE: one that was trained for this model."
+        )
+    return named
 
 
 def find_mean_file(name: str | None, adapter_file: Path | None) -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfie_adapters.errors import ConfigError
-
 
 def check_inputs(
     *,
@@ -42,17 +40,3 @@ def check_inputs(
         from selfie_adapters.model.lora import find_lora
 
         find_lora(lora)
-
-
-def needed_adapter(adapter: str | None, model: str, command: str) -> str:
-    """The adapter that is named, or the shipped one for the demo model.
-
-    Raises ConfigError where there is none.
-    """
-    from selfie_adapters.adapters.locating import usual_adapter
-
-    if (named := usual_adapter(adapter, model)) is None:
-        raise ConfigError(
-            f"{command} with {model} needs --adapter FILE: one that was trained for this model."
-        )
-    return named

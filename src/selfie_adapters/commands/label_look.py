@@ -44,8 +44,8 @@ def look_at(options: LabelOptions, json: bool) -> None:
     """Label one state and print its labels. json: as one object per layer. Raises like
     `selfie read`."""
     from selfie_adapters.adapters import find_adapter_file, load_adapter
-    from selfie_adapters.adapters.locating import find_mean_file
-    from selfie_adapters.commands.checking import check_inputs, needed_adapter
+    from selfie_adapters.adapters.locating import find_mean_file, needed_adapter
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model

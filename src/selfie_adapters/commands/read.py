@@ -35,10 +35,10 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
     if out is not None:
         require_extra("report", "selfie read --out", "jinja2")
     from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
+    from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file, needed_adapter
     from selfie_adapters.adapters.specialists import adapter_digest
     from selfie_adapters.chat.messages import read_messages
-    from selfie_adapters.commands.checking import check_inputs, needed_adapter
+    from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.files import sha256
     from selfie_adapters.files.locking import folder_lock

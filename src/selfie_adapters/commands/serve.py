@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.checking import check_inputs, needed_adapter
+from selfie_adapters.adapters.locating import needed_adapter
+from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.options import options
 from selfie_adapters.config.serve import ServeSettings
 from selfie_adapters.errors import ConfigError

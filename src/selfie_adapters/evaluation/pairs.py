@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
 from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.adapters.locating import usual_adapter
+from selfie_adapters.adapters.locating import needed_adapter
 from selfie_adapters.adapters.specialists import Place, adapter_digest
 from selfie_adapters.config.shared import PairSettings
 from selfie_adapters.dataset import Section, load_dataset
@@ -41,12 +41,8 @@ class PairsProtocol(Protocol[P]):
         """Raises ConfigError without an adapter, and for a block or kind of position that the file
         lacks; DataError for too few concepts."""
         settings = self.settings
-        named = usual_adapter(settings.adapter, settings.model)
-        if named is None:
-            raise ConfigError(
-                f"selfie eval {self.name()} with {settings.model} needs --adapter FILE: one that "
-                "was trained for this model."
-            )
+        command = f"selfie eval {self.name()}"
+        named = needed_adapter(settings.adapter, settings.model, command)
         self.settings = settings.model_copy(update={"adapter": named})
         self.adapter_file = find_adapter_file(named)
         self._dataset = load_dataset(settings.source)

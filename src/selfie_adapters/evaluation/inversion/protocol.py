@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
-from selfie_adapters.adapters.locating import find_mean_file, usual_adapter
+from selfie_adapters.adapters.locating import find_mean_file, needed_adapter
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.inversion import InversionSettings
 from selfie_adapters.config.lists import parse_selection
-from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Protocol, Table, percent
 from selfie_adapters.evaluation.baselines import untrained_readers
 from selfie_adapters.evaluation.comparing import METHOD, adjusted, comparison, p_text, paired
@@ -67,12 +67,8 @@ class Inversion(Protocol[InversionSettings]):
     def inputs(self) -> dict[str, str]:
         """Raises DataError for fewer than two descriptions that do not name their topic."""
         settings = self.settings
-        named = usual_adapter(settings.adapter, settings.model)
-        if named is None:
-            raise ConfigError(
-                f"selfie eval inversion with {settings.model} needs --adapter FILE: one that was "
-                "trained for this model."
-            )
+        command = "selfie eval inversion"
+        named = needed_adapter(settings.adapter, settings.model, command)
         self._file = find_adapter_file(named)
         self._mean = find_mean_file(settings.mean, self._file)
         # What is used is recorded, however it was named.

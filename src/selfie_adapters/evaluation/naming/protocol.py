@@ -15,12 +15,11 @@ import msgspec
 from torch import Tensor
 
 from selfie_adapters.adapters import find_adapter_file, load_adapter
-from selfie_adapters.adapters.locating import usual_adapter
+from selfie_adapters.adapters.locating import needed_adapter
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.captured import NAME, stated_kind
-from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.base import Protocol, Table
 from selfie_adapters.evaluation.comparing import METHOD, adjusted
 from selfie_adapters.evaluation.folder import dataset_hash
@@ -94,12 +93,8 @@ class NamingProtocol(Protocol[NamingSettings]):
 
     def inputs(self) -> dict[str, str]:
         settings = self.settings
-        named = usual_adapter(settings.adapter, settings.model)
-        if named is None:
-            raise ConfigError(
-                f"selfie eval naming with {settings.model} needs --adapter FILE: one that was "
-                "trained for this model."
-            )
+        command = "selfie eval naming"
+        named = needed_adapter(settings.adapter, settings.model, command)
         self.settings = settings.model_copy(update={"adapter": named})
         self._adapter_file = find_adapter_file(named)
         self._dataset = load_dataset(settings.source)
