@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from letters import LettersEmbedder
-from selfie_adapters.adapters import load_adapter
+from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
@@ -281,3 +283,40 @@ def test_vectors_of_another_width_and_too_few_of_them(model, adapters, tmp_path)
         Retrieval.run(
             settings_for(adapters, limit=1), tmp_path / "a", model, embedder=LettersEmbedder()
         )
+
+
+def test_seeds_of_one_recipe_are_one_result(model, tmp_path):
+    adapters = {}
+    for seed in (0, 1):
+        adapter = create_adapter("scalar_affine", 48, normalize_input=True, init_scale=3.0)
+        torch.nn.init.normal_(dict(adapter.named_parameters())["bias"], std=0.2 + seed)
+        adapter.record = replace(
+            adapter.record, config={"seed": seed, "training": {"max_steps": 3}}
+        )
+        adapters[f"affine-{seed}"] = str(adapter.save(tmp_path / f"{seed}.safetensors"))
+    found = json.loads(run(settings_for(adapters), tmp_path / "r", model).read_text())
+    table = read_jsonl(tmp_path / "r/labels.jsonl")
+    (recipe,) = found["recipes"]
+    assert (recipe["recipe"], recipe["adapters"]) == ("affine", [*adapters])
+    ranks = np.array([[row["rank"] for row in rows_of(table, name)] for name in adapters])
+    assert recipe["by_seed"] == pytest.approx((ranks == 1).mean(axis=1).tolist())
+    assert recipe["mean_reciprocal_rank"]["mean"] == pytest.approx((1 / ranks).mean())
+    others = {pair["second"] for pair in recipe["comparisons"]}
+    assert others >= {"shuffled", "zero vector", "random", "untrained", "logit lens"}
+    # An adapter's own control is that of the same seed; one that all share is the same for each.
+    for other, names in (
+        ("random", [f"{name}: random" for name in adapters]),
+        ("cosine", ["cosine", "cosine"]),
+    ):
+        theirs = np.array([[row["rank"] for row in rows_of(table, name)] for name in names])
+        (pair,) = (
+            one
+            for one in recipe["comparisons"]
+            if (one["second"], one["measure"]) == (other, "mean_reciprocal_rank")
+        )
+        assert pair["difference"]["mean"] == pytest.approx((1 / ranks - 1 / theirs).mean())
+        assert pair["p"] <= pair["p_holm"] <= 1
+    lines = [str(line) for line in Retrieval.report(found)]
+    assert any(line.startswith("affine, 2 seeds: recall@1 ") for line in lines)
+    del found["recipes"]  # results of earlier releases
+    assert not any("seeds: recall@1" in str(line) for line in Retrieval.report(found))

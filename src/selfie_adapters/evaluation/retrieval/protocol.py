@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.adapters import find_adapter_file, load_adapter
+from selfie_adapters.adapters import Adapter, find_adapter_file, load_adapter
 from selfie_adapters.config.evaluation.retrieval import (
     TRAINING_LABELS,
     UNTRAINED,
@@ -35,6 +34,7 @@ from selfie_adapters.evaluation.controls import (
     sample,
 )
 from selfie_adapters.evaluation.folder import digest_of, file_hashes
+from selfie_adapters.evaluation.recipes import recipes
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
@@ -44,10 +44,13 @@ from selfie_adapters.evaluation.retrieval.lookup import (
 )
 from selfie_adapters.evaluation.retrieval.results import (
     compare_all,
+    compared,
     report_comparisons,
     report_conditions,
+    shared,
 )
-from selfie_adapters.evaluation.retrieval.spelling import ORACLES, FirstLetters
+from selfie_adapters.evaluation.retrieval.seeds import compare_recipes, report_recipes
+from selfie_adapters.evaluation.retrieval.spelling import ORACLES
 from selfie_adapters.evaluation.retrieval.targets import (
     Task,
     gather,
@@ -104,6 +107,7 @@ class Retrieval(Protocol[RetrievalSettings]):
         self.index = TopicIndex(task.entries, settings.index, self._embedder)
         self.scale_choices: dict[str, dict[str, float]] = {}
         self.choosing: str | None = None
+        self._adapters: dict[str, Adapter] = {}
         scored: list[Scored] = []
         for one in self._conditions():
             self.progress(f"looking up: {one.name}", 0, len(task.targets))
@@ -117,7 +121,7 @@ class Retrieval(Protocol[RetrievalSettings]):
         write_jsonl(
             self.folder.folder / TABLE, (row for one in scored for row in self.index.table(one))
         )
-        seed = settings.seed
+        seed, names = settings.seed, [*settings.adapters, *settings.labels]
         oracles = [self.index.first_letters(scored[0].queries, count) for count in ORACLES]
         return {
             "counts": {"topics": len(task.entries), "queries": len(task.targets)},
@@ -131,27 +135,14 @@ class Retrieval(Protocol[RetrievalSettings]):
                 *(one.summary(seed) for one in scored),
                 *(summary_of(one, seed) for one in oracles),
             ],
-            "comparisons": compare_all(self._pairs(scored, oracles), seed),
+            "comparisons": compare_all(compared(names, scored, oracles), seed),
+            "recipes": compare_recipes(
+                {one.condition: one for one in scored},
+                recipes(self._adapters),
+                shared(names, scored, oracles),
+                seed,
+            ),
         }
-
-    def _pairs(
-        self, scored: Sequence[Scored], oracles: Sequence[FirstLetters]
-    ) -> Iterator[tuple[Scored, Scored | FirstLetters]]:
-        """What is under evaluation with one another, with its own controls, and with what all
-        share."""
-        names = [*self.settings.adapters, *self.settings.labels]
-        found = {one.condition: one for one in scored}
-        own = {
-            name: [one for one in scored if one.condition.startswith(f"{name}: ")] for name in names
-        }
-        controls = {one.condition for several in own.values() for one in several}
-        common = [
-            one for one in scored if one.condition not in {*names, *controls, TRAINING_LABELS}
-        ]
-        yield from combinations([found[name] for name in names], 2)
-        for name in names:
-            for other in (*own[name], *common, *oracles):
-                yield found[name], other
 
     def _conditions(self) -> Iterator[LabelledTopics]:
         """Every condition, those under evaluation first."""
@@ -163,7 +154,8 @@ class Retrieval(Protocol[RetrievalSettings]):
             vectors = _Vectors(self, task)
             prompt: SoftPrompt | None = None
             for name, path in settings.adapters.items():
-                labeller = Labeller(self.model, load_adapter(path))
+                self._adapters[name] = load_adapter(path)
+                labeller = Labeller(self.model, self._adapters[name])
                 prompt = prompt or labeller.prompt.prompt
                 scale = vectors.best_scale(name, labeller, settings.scales)
                 real.append(vectors.labelled(Condition(name, f"adapter {path}"), labeller, scale))
@@ -205,6 +197,7 @@ class Retrieval(Protocol[RetrievalSettings]):
             where = f"vectors of {choices['split']}"
             yield f"scale of {name}, by mean reciprocal rank on {where}: {listed}"
         yield from report_comparisons(results["comparisons"])
+        yield from report_recipes(results.get("recipes", []))  # not in results of earlier releases
 
 
 class _Vectors:

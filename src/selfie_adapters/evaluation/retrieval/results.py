@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
+from selfie_adapters.config.evaluation.retrieval import TRAINING_LABELS
 from selfie_adapters.evaluation.base import Table, shown
 from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, p_text, paired
-from selfie_adapters.evaluation.retrieval.lookup import KS, Condition
-from selfie_adapters.evaluation.retrieval.spelling import LETTERS
+from selfie_adapters.evaluation.retrieval.lookup import KS, Condition, Scored
+from selfie_adapters.evaluation.retrieval.spelling import LETTERS, FirstLetters
+
+
+def compared(
+    names: Sequence[str], scored: Sequence[Scored], oracles: Sequence[FirstLetters]
+) -> Iterator[tuple[Scored, Condition]]:
+    """Pairs: what is under evaluation (`names`) with one another, with its own controls, and with
+    what all share."""
+    found = {one.condition: one for one in scored}
+    yield from combinations([found[name] for name in names], 2)
+    for name in names:
+        own = [one for one in scored if one.condition.startswith(f"{name}: ")]
+        for other in (*own, *shared(names, scored, oracles)):
+            yield found[name], other
+
+
+def shared(
+    names: Sequence[str], scored: Sequence[Scored], oracles: Sequence[FirstLetters]
+) -> list[Condition]:
+    """Conditions that all under evaluation (`names`) share."""
+    apart = (*(f"{name}: " for name in names), TRAINING_LABELS)
+    common = [
+        one for one in scored if one.condition not in names and not one.condition.startswith(apart)
+    ]
+    return [*common, *oracles]
 
 
 def compare(first: Condition, second: Condition, seed: int) -> dict[str, Any]:
