@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -80,6 +81,11 @@ def test_a_confidence_lands_beside_the_adapter_with_what_it_was_fitted_on(
     shown = capsys.readouterr().out
     assert f"{right} of {COUNT} labels are right" in shown
     assert "zero: 0 of 1 shown" in shown or "zero: 1 of 1 shown" in shown
+    said = re.search(r"AUROC (\S+), NLL (\S+), ECE (\S+)", shown.replace("\n", " "))
+    assert said, shown
+    for text, name in zip(said.groups(), ("auroc", "nll", "ece"), strict=True):
+        assert float(text) == pytest.approx(measured[name], abs=0.005)
+    assert "without agreement" not in shown  # one label per vector
 
 
 def test_json_is_all_that_is_printed(golden_dir, adapter, written, tmp_path, capsys):

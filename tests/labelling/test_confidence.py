@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.labelling.confidence import (
     Calibration,
@@ -269,6 +270,40 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert loaded == saved
     assert loaded.other_drawing({"scales": [1.0]}) is None
     assert loaded.other_drawing({"scales": [2.0]}) == "scales [1.0], not [2.0]"
+
+
+def test_a_file_for_the_order_of_earlier_versions_does_not_hold_for_todays():
+    def sampling(**more):
+        return LabelSettings.checked(source="v", model="m", adapter="a", **more).way_of_drawing()
+
+    best = sampling(best_of=8, temperature=0.7)
+    fitted = Confidence({"gain": 1.0}, 0.5, 0.6, best)
+    assert fitted.other_drawing(best) is None
+    earlier = {key: value for key, value in best.items() if key != "ranking"}  # did not state it
+    found = Confidence({"gain": 1.0}, 0.5, 0.6, earlier).other_drawing(best)
+    assert found == "ranking 'gain', not 'gain + likelihood'"
+    # The best by what it explains is neither; one greedy label needs no order.
+    assert "explained" in str(
+        fitted.other_drawing(sampling(best_of=8, temperature=0.7, concepts=1))
+    )
+    assert "ranking" not in sampling()
+
+
+def test_what_agreement_adds_is_measured_where_it_varies():
+    """Truth that follows agreement alone: without it the labels are not told apart."""
+    evidence, _ = drawn(7, 2000)
+    values = evidence.values.copy()
+    values[:, 2] = np.random.default_rng(1).integers(1, 9, 2000) / 8
+    right = np.random.default_rng(2).random(2000) < values[:, 2]
+    sample = Sample(_heard(values), right, np.zeros(2000, dtype=bool), {})
+    measured = fit_calibration(sample, 0.6, 0.05).measured
+    assert measured["auroc"] > 0.75
+    others = measured["without_agreement"]
+    assert sorted(others) == ["auroc", "ece", "nll"]
+    assert others["auroc"] == pytest.approx(0.5, abs=0.05)
+    assert others["nll"] > measured["nll"] + 0.05
+    same = Sample(evidence, right, np.zeros(2000, dtype=bool), {})
+    assert "without_agreement" not in fit_calibration(same, 0.6, 0.05).measured
 
 
 PLACE = {"weights": {}, "intercept": 0, "threshold": None, "layer": 3, "position": "-1"}

@@ -389,7 +389,7 @@ def test_without_an_adapter_the_vector_itself_is_the_soft_token(settings, tmp_pa
     torch.testing.assert_close(soft, 0.5 * norm * vector / vector.norm(), rtol=1e-4, atol=1e-5)
 
 
-def test_best_of_keeps_the_one_with_the_highest_gain(settings, tmp_path):
+def test_best_of_keeps_the_one_with_the_highest_gain_and_likelihood(settings, tmp_path):
     run(tmp_path / "all", settings(samples=5, limit=6))
     run(tmp_path / "best", settings(samples=1, best_of=5, limit=6))
     run(tmp_path / "why", settings(samples=1, best_of=5, limit=6, explain=True))
@@ -397,13 +397,40 @@ def test_best_of_keeps_the_one_with_the_highest_gain(settings, tmp_path):
     for kept in rows(tmp_path / "best"):
         rivals = [row for row in everything if row["index"] == kept["index"]]
         assert len(rivals) == 5
-        assert kept["gain"] == max(row["gain"] for row in rivals)
+        value = {id(row): row["gain"] + row["log_prob"] / row["tokens"] for row in [kept, *rivals]}
+        assert value[id(kept)] == max(value[id(row)] for row in rivals)
         assert kept["rank"] == 0
-        others = [r["gain"] for r in rivals if r["label"].casefold() != kept["label"].casefold()]
-        assert kept["margin"] == pytest.approx(kept["gain"] - max(others), abs=2e-4)
+        others = [value[id(r)] for r in rivals if r["label"].casefold() != kept["label"].casefold()]
+        assert kept["margin"] == pytest.approx(value[id(kept)] - max(others), abs=2e-4)
     why = rows(tmp_path / "why")
     assert [row["rank"] for row in why] == list(range(5)) * 6
     assert [row for row in why if row["rank"] == 0] == rows(tmp_path / "best")
+
+
+def test_a_folder_does_not_mix_two_orders(settings, tmp_path):
+    """Earlier versions ranked by the gain alone and did not state it in config.json."""
+    folder, file = tmp_path / "run", tmp_path / "run/config.json"
+    several = settings(samples=1, best_of=2, temperature=0.7, limit=3)
+    run(folder, several)
+    content = json.loads(file.read_text())
+    assert content.pop("ranking") == "gain + likelihood"
+    run(folder, several)  # complete, and with the same order
+    file.write_text(json.dumps(content))
+    line = r"run holds labels ranked by gain, and this version ranks them by gain \+ likelihood"
+    with pytest.raises(ConfigError, match=line):
+        run(folder, several)
+    file.write_text(json.dumps(content | {"ranking": 3}))
+    with pytest.raises(DataError, match=r"config\.json: not a labelling run's configuration"):
+        run(folder, several)
+
+
+def test_where_nothing_is_ranked_folders_of_earlier_versions_resume(settings, tmp_path):
+    single = settings(samples=1, temperature=0.0, limit=3)
+    run(tmp_path / "run", single)
+    assert "ranking" not in json.loads((tmp_path / "run/config.json").read_text())
+    before = rows(tmp_path / "run")
+    run(tmp_path / "run", single)
+    assert rows(tmp_path / "run") == before
 
 
 def test_controls_are_measured_beside_the_run(settings, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +89,15 @@ def _shown(calibration: Calibration, m: dict[str, Any]) -> str:
     few = "too few labels of its own, so the common threshold holds: " if "common" in m else ""
     return (
         f"{few}at confidence {calibration.threshold:.2f} and above {m['shown']} of {m['vectors']} "
-        f"are shown, {m['shown_and_right']} of those right{share}; AUROC {_number(m.get('auroc'))}"
+        f"are shown, {m['shown_and_right']} of those right{share}; {_quality(m)}"
     )
+
+
+def _quality(m: Mapping[str, Any]) -> str:
+    """How good the probabilities of labels are that were not fitted on."""
+    found = ", ".join(f"{name.upper()} {_number(m.get(name))}" for name in ("auroc", "nll", "ece"))
+    others = m.get("without_agreement")
+    return found if others is None else f"{found} (without agreement: {_quality(others)})"
 
 
 def _number(value: float | None) -> str:

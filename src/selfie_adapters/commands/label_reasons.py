@@ -40,7 +40,10 @@ def show_why(console: Console, shard: Path) -> None:
     if shown:
         console.print(
             "p: nats per token, given the vector, and after the zero vector; gain: their "
-            "difference" + ("; margin: over the best other label." if several else "."),
+            "difference"
+            + (
+                "; best first, by gain + p vector; margin: over the best other." if several else "."
+            ),
             style="dim",
             highlight=False,
         )

@@ -22,6 +22,13 @@ UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
 embedding norm."""
 SAMPLED_TEMPERATURE = 0.7
 
+RANKING = "gain + likelihood"
+"""What the labels of one vector are ranked by, both in nats per token (labelling/choosing.py)."""
+BY_GAIN = "gain"
+"""What earlier versions ranked them by; their run folders and confidence files do not state it."""
+BY_SHARE = "explained share"
+"""What a concept's candidates are ranked by (labelling/decomposition)."""
+
 EngineName = Literal["local", "vllm"]
 """Each is a module of labelling/engines."""
 
@@ -43,8 +50,9 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     samples: Count = 1
     """Labels per vector and scale."""
     best_of: Count | None = None
-    """Sample N labels per scale and keep the one with the highest gain over the zero vector; with
-    concepts, of N candidates the one that explains most (9 without it)."""
+    """Sample N labels per scale and keep the one whose gain over the zero vector plus likelihood,
+    both per token, is highest; with concepts, of N candidates the one that explains most (9 without
+    it)."""
     temperature: Annotated[
         float, Field(ge=0, allow_inf_nan=False), Option(default="0 for one label, 0.7 for several")
     ] = 0.0
@@ -127,9 +135,18 @@ class LabelSettings(SampledLabels, BindingSettings):
             return self.concepts
         return 1 if self.best_of is not None and not self.explain else self.labels_per_vector
 
+    @property
+    def ranking(self) -> str | None:
+        """What the best of a vector's labels is chosen by; None where only one is sampled."""
+        if self.labels_per_vector == 1:
+            return None
+        return RANKING if self.concepts is None else BY_SHARE
+
     def way_of_drawing(self) -> dict[str, object]:
         """What a confidence must have been fitted with to hold for these labels."""
+        ranking = {} if self.ranking is None else {"ranking": self.ranking}
         return {
+            **ranking,
             "scales": list(self.scales),
             "samples": self.sampled,
             "best_of": self.best_of is not None,

@@ -25,9 +25,9 @@ Withheld = Literal["no concept", "below threshold"]
 class Ranked:
     """A label among the others of its vector.
 
-    rank: from 0, by gain. agreement: share of the vector's labels that are equal to it, itself
-    included. margin: its gain minus the highest gain of an unequal label, nats per token; None if
-    all are equal.
+    rank: from 0, by gain + likelihood. agreement: share of the vector's labels that are equal to
+    it, itself included. margin: its gain + likelihood minus the highest of an unequal label, nats
+    per token; None if all are equal.
     """
 
     label: Label
@@ -37,19 +37,25 @@ class Ranked:
 
 
 def rank_labels(labels: Sequence[Label]) -> list[Ranked]:
-    """The labels of one vector, best first: by gain over the zero vector, empty ones last.
+    """The labels of one vector, best first: by gain + likelihood (`RANKING`), empty ones last.
 
-    Letter case and whitespace make no difference between labels.
+    The gain alone prefers rare words, the likelihood alone what is likely for any vector; their sum
+    is right most often (benchmarks/best_of_n.py). Letter case and whitespace make no difference
+    between labels.
     """
     counts = Counter(plain(label.text) for label in labels)
-    ordered = sorted(labels, key=lambda label: (not label.text, -label.gain))
+    ordered = sorted(labels, key=lambda label: (not label.text, -_value(label)))
     ranked = []
     for rank, label in enumerate(ordered):
         own = plain(label.text)
-        rivals = [other.gain for other in labels if plain(other.text) != own]
-        margin = label.gain - max(rivals) if rivals else None
+        rivals = [_value(other) for other in labels if plain(other.text) != own]
+        margin = _value(label) - max(rivals) if rivals else None
         ranked.append(Ranked(label, rank, counts[own] / len(labels), margin))
     return ranked
+
+
+def _value(label: Label) -> float:
+    return label.gain + label.likelihood
 
 
 @dataclass(frozen=True)

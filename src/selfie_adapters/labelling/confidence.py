@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters.config.labelling import BY_GAIN
 from selfie_adapters.dataset.captured import kind_of_token
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import existing_file, read_json, write_json
 from selfie_adapters.labelling.label import Label
 
-FEATURES = ("gain", "log_prob", "agreement")
+AGREEMENT = "agreement"
+FEATURES = ("gain", "log_prob", AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Calibration:
 
     def of(self, label: Label, agreement: float = 1.0) -> float:
         """Probability that `label` is right."""
-        return self.score(label.gain, label.log_prob / label.tokens, agreement)
+        return self.score(label.gain, label.likelihood, agreement)
 
     def believes(self, probability: float) -> bool:
         """Whether a label of this probability is to be shown."""
@@ -106,11 +108,13 @@ class Confidence(Calibration):
     def other_drawing(self, settings: dict[str, Any]) -> str | None:
         """In what labels sampled with `settings` differ from those this was fitted on; None if not.
 
-        More samples or another scale move the scores, and with them what they mean.
+        More samples, another scale or another ranking move the scores, and with them what they
+        mean.
         """
         for key, now in settings.items():
-            if self.settings.get(key) != now:
-                return f"{key} {self.settings.get(key)!r}, not {now!r}"
+            was = self.settings.get(key, BY_GAIN if key == "ranking" else None)
+            if was != now:
+                return f"{key} {was!r}, not {now!r}"
         return None
 
     def fields(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.labelling.confidence import FEATURES, Calibration, Confidence
+from selfie_adapters.labelling.confidence import AGREEMENT, FEATURES, Calibration, Confidence
 from selfie_adapters.labelling.label import Label
 from selfie_adapters.statistics import Z95, quality, wilson_bounds
 
@@ -43,7 +43,7 @@ class Evidence:
     ) -> Evidence:
         """silent: None where no label is the answer "no concept"."""
         rows = [
-            (label.gain, label.log_prob / label.tokens, share)
+            (label.gain, label.likelihood, share)
             for label, share in zip(labels, agreement, strict=True)
         ]
         values = np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES))
@@ -100,7 +100,8 @@ def fit_calibration(sample: Sample, precision: float, control_rate: float) -> Fi
     Where no threshold does it, the calibration shows nothing (threshold None).
 
     With fewer than FEWEST right or wrong labels, the probability is their share for every label.
-    Raises DataError without the extra `confidence`.
+    Where agreement is a feature, `measured` has `without_agreement`: what gain and likelihood alone
+    reach. Raises DataError without the extra `confidence`.
     """
     heard = ~sample.evidence.silent
     truth = np.asarray(sample.right, dtype=bool) & heard
@@ -132,6 +133,11 @@ def fit_calibration(sample: Sample, precision: float, control_rate: float) -> Fi
         },
         **quality(unseen, truth[heard]),
     }
+    if AGREEMENT in fitted.weights:
+        others = sample.evidence.values[heard].copy()
+        others[:, FEATURES.index(AGREEMENT)] = 1.0
+        found = quality(_logistic(others, truth[heard])[1], truth[heard])
+        measured["without_agreement"] = {name: found[name] for name in ("auroc", "nll", "ece")}
     return Fitted(fitted, measured, best)
 
 

@@ -95,6 +95,11 @@ class LabelJob:
         )
         self._store.check_settings(was, is_now, _FREE)
         self._store.check_inputs(earlier.inputs, now.inputs)
+        if earlier.ranking != now.ranking:
+            raise ConfigError(
+                f"{self.folder} holds labels ranked by {earlier.ranking}, and this version ranks "
+                f"them by {now.ranking}. Give another --out."
+            )
 
     def _finished(self, shard: Shard) -> bool:
         rows = shard_rows(shard, self.source, self.settings.rows_per_vector)

@@ -37,6 +37,11 @@ class Label:
         """What the vector adds over the zero vector, in nats per token."""
         return (self.log_prob - self.zero_log_prob) / self.tokens
 
+    @property
+    def likelihood(self) -> float:
+        """How likely the vector makes the label, in nats per token: 0 at most."""
+        return self.log_prob / self.tokens
+
 
 def check_settings(scales: Sequence[float], samples: int, sampling: Sampling) -> None:
     """Raise ConfigError for a setting that makes no sense."""

@@ -38,7 +38,7 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     zero_log_prob of the same after the zero vector, gain their difference per token. score: the
     name that gain had in earlier releases; written as well until the next one.
 
-    rank, agreement, margin (see choosing.py): where a vector has several labels. concept: whether
+    rank, agreement, margin (`choosing.Ranked`): where a vector has several labels. concept: whether
     the label is shown, where the run has a confidence file or the adapter a label for "no concept";
     withheld: why it is not (choosing.py). confidence: where there is a confidence file, but for
     the answer "no concept". concept_number, explained: where a vector's concepts are read one after

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from selfie_adapters.adapters import Binding, find_adapter_file
 from selfie_adapters.adapters.specialists import adapter_digest
-from selfie_adapters.config.labelling import LabelSettings
+from selfie_adapters.config.labelling import BY_GAIN, RANKING, LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.files import read_json, sha256, write_json
@@ -25,11 +25,15 @@ _CHUNK = 1024  # vectors that are hashed at a time
 
 @dataclass(frozen=True)
 class RunRecord:
-    """config.json. inputs: SHA-256 by what it is of: vectors, adapter, mean, confidence."""
+    """config.json. inputs: SHA-256 by what it is of: vectors, adapter, mean, confidence.
+
+    ranking: what a vector's labels are ranked by (`LabelSettings.ranking`).
+    """
 
     settings: LabelSettings
     vectors: int
     inputs: dict[str, str]
+    ranking: str | None
 
     @classmethod
     def of(cls, settings: LabelSettings, source: LabelSource) -> RunRecord:
@@ -40,7 +44,7 @@ class RunRecord:
         for key in ("mean", "confidence"):
             if (path := getattr(settings, key)) is not None:
                 inputs[key] = sha256(path)
-        return cls(settings, len(source), inputs)
+        return cls(settings, len(source), inputs, settings.ranking)
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
@@ -55,9 +59,11 @@ class RunRecord:
                     raise ConfigError("settings and vectors are expected")
             if vectors < 1 or isinstance(vectors, bool):
                 raise ConfigError(f"vectors: a count is expected, found {vectors!r}")
-            return cls(
-                LabelSettings.checked(**{str(k): v for k, v in settings.items()}), vectors, inputs
-            )
+            found = LabelSettings.checked(**{str(k): v for k, v in settings.items()})
+            # Earlier versions ranked by the gain and do not state it.
+            usual = BY_GAIN if found.ranking == RANKING else found.ranking
+            ranking = msgspec.convert(more.get("ranking", usual), str | None)
+            return cls(found, vectors, inputs, ranking)
         except (ConfigError, msgspec.ValidationError) as error:
             raise DataError(
                 f"{file}: not a labelling run's configuration ({error}). Give another folder."
@@ -66,7 +72,8 @@ class RunRecord:
     def content(self) -> dict[str, Any]:
         """What config.json holds."""
         settings = self.settings.model_dump(mode="json")
-        return {"settings": settings, "vectors": self.vectors, "inputs": self.inputs}
+        ranking = {} if self.ranking is None else {"ranking": self.ranking}
+        return {"settings": settings, "vectors": self.vectors, "inputs": self.inputs, **ranking}
 
 
 def vectors_hash(source: LabelSource) -> str:

@@ -232,6 +232,7 @@ def _facts(run: FinishedRun) -> dict[str, str]:
             "labels": f"{settings.labels_per_vector} per vector, scales "
             f"{', '.join(f'{scale:g}' for scale in settings.scales)}, temperature "
             f"{settings.temperature:g}, at most {settings.max_new_tokens} tokens",
+            "best label": run.record.ranking and f"by {run.record.ranking}",
             "engine": settings.engine,
             "seed": settings.seed,
             "prompt": None if binding is None else binding.template,
