@@ -14,9 +14,10 @@ from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, confidence_file
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.reading import read as reading
+from selfie_adapters.reading.calibration import calibration
 from selfie_adapters.reading.means import ReadingMeans, read_means
 from selfie_adapters.reading.plan import plan_reading, prompt_ids
-from selfie_adapters.reading.read import calibration, read_cells, read_prompt
+from selfie_adapters.reading.read import read_cells, read_prompt
 from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
 
 BEGIN = 256

@@ -4,6 +4,7 @@ import pytest
 
 from browser import chromium, violations
 from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.reading.answers import FurtherConcept
 from selfie_adapters.reading.controls import RandomControl
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell, Reading
@@ -240,6 +241,30 @@ def test_the_lens_is_shown_on_demand(address):
         assert cell(page, 8, 1).evaluate(shown) == "block"
         page.uncheck("#lens-words")
         assert cell(page, 8, 1).evaluate(shown) == "none"
+
+
+def test_the_details_state_what_a_label_explains_and_the_concepts_after_it(tmp_path):
+    tokens = (PromptToken(0, 7, "owl", False),)
+    further = (
+        FurtherConcept("night <b>", 0.125),
+        FurtherConcept("tin", 0.01, "below threshold"),
+    )
+    numbers = ("owl", 'owl"', -2.0, 4, True, 1.25, None, None, False, None)
+    read = Cell(4, 0, *numbers, explained=0.74, further=further)
+    plain = Cell(8, 0, *numbers)
+    plan = ReadingPlan("owl", "none", tokens, (4, 8), (0,))
+    write_reading_page(tmp_path / "r.html", Reading(plan, (read, plain)), {})
+    with chromium() as page:
+        page.goto((tmp_path / "r.html").as_uri())
+        cell(page, 4, 0).click()
+        details = page.locator(".details").inner_text()
+        assert "74 % of the state" in details
+        assert "night <b> (13 %)" in details
+        assert "tin" not in details  # withheld
+        cell(page, 8, 0).click()
+        details = page.locator(".details").inner_text()
+        assert "explained" not in details
+        assert "further" not in details
 
 
 def test_a_click_opens_the_details_with_nothing_run(address):

@@ -81,7 +81,7 @@ def _run(console: Console, folder: Path, size: Size, device: str | None) -> None
     )
     from selfie_adapters.commands.demo_vectors import Concepts, captured
     from selfie_adapters.model import load_model
-    from selfie_adapters.reading.read import calibration
+    from selfie_adapters.reading.calibration import calibration
 
     took: dict[str, float] = {}
     began = time.perf_counter()

@@ -49,8 +49,9 @@ def look_at(options: LabelOptions, json: bool) -> None:
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model
+    from selfie_adapters.reading.calibration import calibration
     from selfie_adapters.reading.look import concept_plan, look, text_plan
-    from selfie_adapters.reading.read import calibration, chat_of_reading
+    from selfie_adapters.reading.read import chat_of_reading
 
     adapter = needed_adapter(options.adapter, options.model, "selfie label --text or --concept")
     check_inputs(

@@ -43,18 +43,20 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
     from selfie_adapters.files import sha256
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.inference.logit_lens import check_lens
+    from selfie_adapters.inference.microbatch import rows_per_batch
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.reading.answering import answer_ids
+    from selfie_adapters.reading.answers import decomposer_of
+    from selfie_adapters.reading.calibration import calibration
     from selfie_adapters.reading.controls import random_control
     from selfie_adapters.reading.folder import ReadingFolder
     from selfie_adapters.reading.means import read_means
     from selfie_adapters.reading.plan import plan_reading
     from selfie_adapters.reading.read import (
         Reading,
-        calibration,
         chat_of_reading,
         read_cells,
     )
@@ -80,6 +82,7 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
         options.max_new_tokens,
         options.template,
         options.placeholder,
+        **options.candidates,
     )
     frozen = load_model(options.model, options.dtype, options.device)
     source = frozen if options.lora is None else with_lora(frozen, options.lora)
@@ -98,6 +101,10 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
         check_lens(source)
     soft_prompt = adapter_prompt(loaded, frozen.tokenizer, options.template, options.placeholder)
     labeller = Labeller(frozen, loaded, soft_prompt, check=not options.ignore_binding)
+    decomposer = decomposer_of(labeller, options, source, mean)
+    at_once = options.batch_size
+    if decomposer is not None:  # a killed reading loses no more labels than without concepts
+        at_once = min(at_once, max(1, rows_per_batch(frozen) // (decomposer.samples + 1)))
     record: dict[str, Any] = {
         "model": frozen.name,
         "revision": frozen.revision,
@@ -119,6 +126,13 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
         "answer_tokens": len(answer) or None,
         "lora_weights_digest": None if source is frozen else weights_digest(source),
     }
+    if decomposer is not None:
+        given |= {
+            "concepts": options.concepts,
+            "candidates": decomposer.samples + 1,
+            "temperature": decomposer.temperature,
+            "seed": options.seed,
+        }
     record |= {key: value for key, value in given.items() if value is not None}
     with contextlib.ExitStack() as stack:
         kept = None
@@ -136,11 +150,12 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
                 plan,
                 means,
                 trust,
-                options.batch_size,
+                at_once,
                 options.max_new_tokens,
                 lambda *c: c in done,
                 options.lens,
                 source,
+                decomposer,
             )
             if missing
             else ()
@@ -152,7 +167,9 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
         if kept is not None and kept.finished:
             control = kept.control
         else:
-            control = random_control(labeller, plan, means, trust, options.max_new_tokens)
+            control = random_control(
+                labeller, plan, means, trust, options.max_new_tokens, decomposer
+            )
         reading = Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
     if json:
         settings = record if kept is None else kept.settings
@@ -172,6 +189,12 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
 
 def _facts(record: dict[str, Any], reading: Reading) -> dict[str, str]:
     plan = reading.plan
+    labels = "greedy labels"
+    if "concepts" in record:
+        labels = (
+            f"up to {record['concepts']} concepts each, the one of {record['candidates']} "
+            f"candidates that explains most (temperature {record['temperature']:g}),"
+        )
     return {
         "model": f"{record['model']}, {record['dtype']}",
         **({"read": f"the model with the LoRA {record['lora']}"} if "lora" in record else {}),
@@ -179,6 +202,6 @@ def _facts(record: dict[str, Any], reading: Reading) -> dict[str, str]:
         "mean subtracted": record["mean"] or "none",
         "chat": plan.chat,
         "cells": f"{plan.n_cells}: {len(plan.layers)} layers × {len(plan.positions)} of "
-        f"{len(plan.tokens)} tokens, greedy labels of at most {record['max_new_tokens']} tokens",
+        f"{len(plan.tokens)} tokens, {labels} of at most {record['max_new_tokens']} tokens",
         "layer L": "the output of decoder block L, counted from 0",
     }

@@ -73,6 +73,11 @@ def _shown(cell: Cell, find: str, show_withheld: bool) -> Text:
         text = Text(visible(cell.label) or EMPTY, style=style)
         if cell.repeats:
             text.append(f" {REPEATS}", style="dim")
+        if cell.explained is not None:
+            text.append(f" {cell.explained:.0%}", style="dim")
+        for one in cell.further:
+            if show_withheld or one.withheld is None:
+                text.append(f" + {visible(one.label) or EMPTY} {one.explained:.0%}", style="dim")
     if cell.lens is not None:
         text.append(f"\n{visible(cell.lens) or EMPTY}", style="dim italic")
     return text
@@ -92,6 +97,8 @@ def _legend(reading: Reading, show_withheld: bool) -> list[str]:
         lines.append(f"{mark} withheld ({listed})" + _how(show_withheld))
     if any(cell.repeats for cell in reading.cells):
         lines.append(f"{REPEATS} repeats only words of the text before its token")
+    if any(cell.explained is not None for cell in reading.cells):
+        lines.append("%: share of the state that its label explains; +: further concepts")
     if any(cell.lens is not None for cell in reading.cells):
         lines.append("second line of a cell: the logit lens's word")
     return lines

@@ -83,8 +83,8 @@ def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> 
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
     from selfie_adapters.model import load_model, with_lora
+    from selfie_adapters.reading.calibration import calibration
     from selfie_adapters.reading.means import read_means
-    from selfie_adapters.reading.read import calibration
     from selfie_adapters.serving.service import ServedAdapter, Service
 
     files = [find_adapter_file(adapter) for adapter in adapters]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
+from selfie_adapters.config.labelling import BY_SHARE
 from selfie_adapters.config.shared import (
     BindingSettings,
     DisplaySettings,
     LoraSettings,
     ModelSettings,
 )
-from selfie_adapters.config.types import Chat, Count, InFile, Option
+from selfie_adapters.config.types import Chat, Count, InFile, Option, Positive, Seed
 
 
 class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings):
@@ -46,6 +47,16 @@ class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings
         Option(default="that of the adapter's training vectors, else of the means, else template"),
     ] = None
     """The tokenizer's own chat template, a bare turn without system prompt, or none."""
+    concepts: Count | None = None
+    """Label up to N concepts per cell, as selfie label --concepts does: each label gets the share
+    of its state that it explains."""
+    best_of: Annotated[Count | None, Option(default="9")] = None
+    """With concepts: of N candidates, one greedy and the others sampled, take the label that
+    explains most."""
+    temperature: Annotated[Positive | None, Option(default="0.7")] = None
+    """With concepts: sampling temperature of the candidates."""
+    seed: Seed = 0
+    """With concepts: seed of the candidates."""
     special: bool = False
     """Read special tokens too."""
     find: str = ""
@@ -69,4 +80,20 @@ class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings
                 f"--messages are written by the chat template; --chat {self.chat} is a format of "
                 "one text"
             )
+        if self.concepts is None:
+            for name in ("best_of", "temperature", "seed"):
+                if name in self.model_fields_set and getattr(self, name) not in (None, 0):
+                    raise ValueError(
+                        f"--{name.replace('_', '-')} is for the candidates of --concepts N, which "
+                        "is not given (--concepts 1 takes the best of them for each cell)"
+                    )
         return self
+
+    @property
+    def candidates(self) -> dict[str, Any]:
+        """How a cell's labels are sampled where that is not one greedy label
+        (`LabelSettings.way_of_drawing`)."""
+        if self.best_of is None or self.best_of == 1:
+            return {}
+        several = {"samples": self.best_of, "best_of": True, "temperature": self.temperature}
+        return {**several, "ranking": BY_SHARE}

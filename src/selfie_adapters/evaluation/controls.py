@@ -32,7 +32,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.labelling import Label, Labeller, score_candidates
 from selfie_adapters.model import FrozenModel, SoftPrompt
 from selfie_adapters.model.fingerprint import mean_embedding_norm
-from selfie_adapters.reading.read import MAX_NEW_TOKENS
+from selfie_adapters.reading.calibration import MAX_NEW_TOKENS
 
 Reads = Literal["given", "zero", "shuffled", "random"]
 Through = Literal["adapter", "identity", "untrained"]

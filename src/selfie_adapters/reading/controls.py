@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.decomposition.concepts import Decomposer
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.labelling.summary import gain_sentence
+from selfie_adapters.reading.answers import answering_of
+from selfie_adapters.reading.calibration import MAX_NEW_TOKENS
 from selfie_adapters.reading.means import ReadingMeans
 from selfie_adapters.reading.plan import ReadingPlan
-from selfie_adapters.reading.read import MAX_NEW_TOKENS, Reading, place_of, read_states
+from selfie_adapters.reading.read import Reading, read_states
 from selfie_adapters.statistics import share_difference, wilson
 
 _DIRECTIONS = 32  # if none of them is shown, the interval of the share ends at 11 %
@@ -36,10 +38,12 @@ def random_control(
     mean: ReadingMeans | None = None,
     confidence: Confidence | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    decomposer: Decomposer | None = None,
 ) -> RandomControl:
     """Labels of up to 32 random directions, each in the place of one of the plan's cells.
 
-    The cells are spread evenly over the plan. mean, confidence, max_new_tokens: as in `read_cells`.
+    The cells are spread evenly over the plan, and the directions are labelled like them; of several
+    concepts the first one is taken. Other arguments: as in `read_cells`.
     """
     cells = plan.cells()
     count = min(_DIRECTIONS, len(cells))
@@ -51,24 +55,13 @@ def random_control(
             if position in positions:
                 row, column = plan.layers.index(layer), positions.index(position)
                 vectors[layer, position] = centered[row, column]
-    answers = labeller.label(
-        random_vectors(torch.stack([vectors[cell] for cell in picked])),
-        max_new_tokens=max_new_tokens,
-        places=[place_of(labeller.adapter, *cell, len(plan.tokens)) for cell in picked],
-    )
-    labels = [answer for (answer,) in answers]
-    silence = no_concept_label(labeller.adapter)
-    verdicts = [
-        judge(
-            label,
-            None if confidence is None else confidence.at_token(*cell, len(plan.tokens)),
-            silence,
-        )
-        for label, cell in zip(labels, picked, strict=True)
-    ]
+    first = None if decomposer is None else replace(decomposer, count=1)
+    answering = answering_of(labeller, plan, mean, confidence, max_new_tokens, decomposer=first)
+    directions = random_vectors(torch.stack([vectors[cell] for cell in picked]))
+    answers = answering.of(directions, picked, "random")
     return RandomControl(
-        tuple(round(label.gain, 4) for label in labels),
-        sum(verdict.withheld is None for verdict in verdicts),
+        tuple(round(answer.label.gain, 4) for answer in answers),
+        sum(answer.verdict.withheld is None for answer in answers),
     )
 
 

@@ -59,6 +59,8 @@ def _cell(cell: Cell | None) -> str:
         share = 0.0
     alpha = 0.6 * min(1.0, max(0.0, share))  # the text stays readable on dark pages too
     value = f"{cell.confidence:.0%}" if title == "confidence" else f"{cell.gain:.2f} nats per token"
+    if cell.explained is not None:
+        value += f", explains {cell.explained:.0%}"
     text = escape(visible(cell.label) or EMPTY) + (f" {REPEATS}" if cell.repeats else "")
     lens = (
         ""

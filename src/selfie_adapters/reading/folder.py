@@ -123,7 +123,7 @@ class ReadingFolder:
             raise DataError(
                 f"{where}: layer {cell.layer} at token {cell.position} was not asked for. {_REMOVE}"
             )
-        for name in ("log_prob", "gain", "confidence"):
+        for name in ("log_prob", "gain", "confidence", "explained"):
             value = getattr(cell, name)
             if value is not None and not math.isfinite(value):
                 raise DataError(f"{where}: {name} is {value}. {_REMOVE}")

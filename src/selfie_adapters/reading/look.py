@@ -15,9 +15,10 @@ from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.user_text import Chat, UserText
+from selfie_adapters.reading.calibration import MAX_NEW_TOKENS
 from selfie_adapters.reading.means import read_means
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading
-from selfie_adapters.reading.read import MAX_NEW_TOKENS, Cell, read_cells
+from selfie_adapters.reading.read import Cell, read_cells
 from selfie_adapters.sources.topics.frames import token_at, token_ends
 
 

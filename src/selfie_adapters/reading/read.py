@@ -14,19 +14,20 @@ from transformers import DynamicCache
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
-from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.chat.request import Message
-from selfie_adapters.dataset.captured import NAME, Captured
+from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.centering import mean_layers
-from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld, judge, no_concept_label
-from selfie_adapters.labelling.confidence import Confidence, usable_confidence
-from selfie_adapters.labelling.label import Label
+from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld
+from selfie_adapters.labelling.confidence import Confidence
+from selfie_adapters.labelling.decomposition.concepts import Decomposer
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
+from selfie_adapters.reading.answers import Answer, FurtherConcept, Share, answering_of
+from selfie_adapters.reading.calibration import MAX_NEW_TOKENS, calibration
 from selfie_adapters.reading.display import reading_table
 from selfie_adapters.reading.means import ReadingMeans, read_means
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading
@@ -38,17 +39,6 @@ if TYPE_CHECKING:
 # A long prompt is captured in pieces, so that attention never holds tokens × tokens numbers.
 _TOKENS_AT_ONCE = 512
 BATCH_SIZE = 64
-MAX_NEW_TOKENS = 30
-# How a cell's label is sampled, as a calibration records it.
-_SAMPLING = {
-    "scales": [1.0],
-    "samples": 1,
-    "best_of": False,
-    "temperature": 0.0,
-    "top_p": 1.0,
-    "repetition_penalty": 1.0,
-}
-
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +51,9 @@ class Cell:
     that the label is right, 0 to 1; None without a calibration and for the answer "no concept".
     withheld: why the label is not shown; None where it is (labelling/choosing.py). repeats: the
     label holds only words of the text before this token (reading/repetition.py). lens: the logit
-    lens's word for the same state, where it was asked for.
+    lens's word for the same state, where it was asked for. explained, further: where concepts are
+    read (`read_cells`), the share of the state's squared length that the label explains, and the
+    concepts after the first one; else None and none.
     """
 
     layer: int
@@ -76,6 +68,8 @@ class Cell:
     withheld: Withheld | None = None
     repeats: bool = False
     lens: str | None = None
+    explained: Share | None = None
+    further: tuple[FurtherConcept, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,15 +117,20 @@ def read_cells(
     done: Callable[[int, int], bool] = lambda _layer, _position: False,
     lens: bool = False,
     source: FrozenModel | None = None,
+    decomposer: Decomposer | None = None,
 ) -> Iterator[list[Cell]]:
     """The plan's cells, batch by batch, greedily labelled; stop iterating and the work stops.
 
     mean: of the plan's layers, subtracted from every state according to its layer and kind of
     position. done: cells (layer, position) for which it is true are omitted. lens: read every
     state through the logit lens as well. source: the model that is read (a fine-tune of the one
-    that writes the labels); None is that one itself. Raises DataError for a state that holds NaN or
-    infinity and for one without a mean, ModelError for a model without a logit lens.
+    that writes the labels); None is that one itself. decomposer: reads up to its count of concepts
+    per cell in place of the greedy label. Raises DataError for a state that holds NaN or infinity
+    and for one without a mean, ModelError for a model without a logit lens.
     """
+    answering = answering_of(
+        labeller, plan, mean, confidence, max_new_tokens, batch_size, decomposer
+    )
     if mean is not None:
         mean.at(plan.positions, len(plan.tokens))  # refused before the first pass
     so_far = TextSoFar(plan.tokens)
@@ -151,15 +150,10 @@ def read_cells(
             vectors = torch.stack([states[row, column] for row, column in batch])
             _check_finite(vectors, places)
             words = lens_words(source, vectors) if lens else [None] * len(places)
-            answers = labeller.label(
-                vectors,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                places=[place_of(labeller.adapter, *place, len(plan.tokens)) for place in places],
-            )
+            answers = answering.of(vectors, places)
             yield [
-                _cell(labeller, place, answer, confidence, so_far, word)
-                for place, (answer,), word in zip(places, answers, words, strict=True)
+                _cell(place, answer, so_far, word)
+                for place, answer, word in zip(places, answers, words, strict=True)
                 if not done(*place)
             ]
 
@@ -229,26 +223,6 @@ def chat_of_reading(
     ]
 
 
-def calibration(
-    adapter_file: str | Path,
-    path: str | Path | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    template: str | None = None,
-    placeholder: str | None = None,
-) -> Confidence | None:
-    """The calibration file `path`, or else the one in the adapter's folder; None if there is none.
-
-    It must have been fitted on labels sampled as a reading samples them: one, greedy, at scale 1,
-    through the adapter's own prompt or the user's (template, placeholder).
-    Raises ConfigError if `path` was not; one that is merely in the same folder is omitted with a
-    warning.
-    """
-    prompt = {"template": template, "placeholder": placeholder}
-    sampling = {**_SAMPLING, "max_new_tokens": max_new_tokens, **prompt}
-    found = usable_confidence(adapter_file, path, sampling, log.warning)
-    return None if found is None else found[1]
-
-
 def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[int], Tensor]]:
     """Positions, and the states there, [layers, positions, d_model] in float32, piece by piece.
 
@@ -269,40 +243,28 @@ def read_states(model: FrozenModel, plan: ReadingPlan) -> Iterator[tuple[list[in
 
 
 def _cell(
-    labeller: Labeller,
     place: tuple[int, int],
-    answer: Label,
-    confidence: Confidence | None,
+    answer: Answer,
     so_far: TextSoFar,
     word: str | None,
 ) -> Cell:
-    layer, position = place
-    here = None if confidence is None else confidence.at_token(layer, position, so_far.tokens)
-    verdict = judge(answer, here, no_concept_label(labeller.adapter))
+    (layer, position), label, verdict = place, answer.label, answer.verdict
     return Cell(
         layer=layer,
         position=position,
-        label=answer.text,
-        raw=answer.raw,
-        log_prob=answer.log_prob,
-        tokens=answer.tokens,
-        ended=answer.ended,
-        gain=answer.gain,
+        label=label.text,
+        raw=label.raw,
+        log_prob=label.log_prob,
+        tokens=label.tokens,
+        ended=label.ended,
+        gain=label.gain,
         confidence=verdict.confidence,
         withheld=verdict.withheld,
-        repeats=verdict.withheld != NO_CONCEPT and so_far.repeats(answer.text, position),
+        repeats=verdict.withheld != NO_CONCEPT and so_far.repeats(label.text, position),
         lens=word,
+        explained=answer.explained,
+        further=answer.further,
     )
-
-
-def place_of(adapter: Adapter, layer: int, position: int, tokens: int) -> Place:
-    """Block and kind of a token, at `position` of `tokens`, as far as the adapter has specialists
-    (`Labeller.label`)."""
-    known = {kind for number, kind in adapter.specialists if number == layer}
-    for kind in (str(position - tokens), str(position)):
-        if kind in known:
-            return layer, kind
-    return layer, NAME
 
 
 def _check_finite(vectors: Tensor, places: list[tuple[int, int]]) -> None:

@@ -19,8 +19,8 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import encode
 from selfie_adapters.model.user_text import Chat, as_chat
+from selfie_adapters.reading.answers import place_of
 from selfie_adapters.reading.plan import ReadingPlan, plan_reading, prompt_ids
-from selfie_adapters.reading.read import place_of
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 _EXAMPLES = 5

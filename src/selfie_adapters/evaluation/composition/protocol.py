@@ -35,7 +35,7 @@ from selfie_adapters.labelling.decomposition.reconstruction import (
     orthonormal,
     without,
 )
-from selfie_adapters.reading.read import calibration
+from selfie_adapters.reading.calibration import calibration
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import auroc, wilson
 

@@ -35,7 +35,7 @@ from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sec
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.reading.read import calibration
+from selfie_adapters.reading.calibration import calibration
 from selfie_adapters.statistics import wilson
 
 TABLE = "labels.jsonl"

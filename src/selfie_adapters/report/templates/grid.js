@@ -59,7 +59,14 @@ const widthOf = (column) => (column.read ? 7.2 : 3.2); // in rem
 const HEAD = 3, NARROWEST = 0.8, SILENT_WIDTH = 1.3, ROOMY = 4;
 const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
 // fields of a cell that have a line of their own; what else a cell has is shown under its name
-const KNOWN = new Set(["layer", "position", "label", "raw", "log_prob", "tokens", "ended", "gain", "confidence", "withheld", "repeats", "lens"]);
+const KNOWN = new Set(["layer", "position", "label", "raw", "log_prob", "tokens", "ended", "gain", "confidence", "withheld", "repeats", "lens", "explained", "further"]);
+/** What the label explains of its state, and the concepts after it; empty where they were not read. */
+function concepts(cell, all) {
+  if (typeof cell.explained !== "number") return [];
+  const shown = cell.further.filter((one) => all || !one.withheld);
+  const named = shown.map((one) => `${one.label || "∅"} (${percent(one.explained)})`).join(", ");
+  return [["explained", `${percent(cell.explained)} of the state`], ...(named ? [["further concepts", named]] : [])];
+}
 
 class Grid {
   /** frame: {tokens, layers, positions}; reading: {name (may be empty), measure, trained_layers}. */
@@ -392,6 +399,7 @@ class Stage {
       ["ended", cell.ended ? "yes" : "no: cut off"],
       ...(cell.repeats ? [["repeats", "only words of the text before this token"]] : []),
       ...(cell.lens !== null ? [["logit lens", cell.lens || "∅"]] : []),
+      ...concepts(cell, grid.all),
       ...Object.entries(cell).filter(([key, value]) => !KNOWN.has(key) && value !== null && value !== false).map(([key, value]) => [key.replaceAll("_", " "), asText(value)]),
     ];
     const list = tag("dl");
