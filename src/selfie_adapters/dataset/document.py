@@ -84,12 +84,15 @@ def _sound_sections(data: bytes) -> list[RawSection] | None:
 
 
 def write_document(path: str | Path, document: Any) -> None:
-    """Write JSON, gzipped if the name ends in .gz (the same content gives the same bytes)."""
-    data = msgspec.json.encode(document)
-    if Path(path).name.endswith(".gz"):
-        data = gzip.compress(data, mtime=0)
+    """Write JSON, gzipped if the name ends in .gz."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(document_bytes(path, document))
+
+
+def document_bytes(path: str | Path, document: Any) -> bytes:
+    """The file `path` of a document: the same content gives the same bytes."""
+    data = msgspec.json.encode(document)
+    return gzip.compress(data, mtime=0) if Path(path).name.endswith(".gz") else data
 
 
 def labels_only(file: Path, document: Any) -> Iterator[Problem]:

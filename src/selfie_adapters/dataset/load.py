@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +13,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-from selfie_adapters.dataset.document import read_raw_sections, write_document
+from selfie_adapters.dataset.document import document_bytes, read_raw_sections
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import (
     DIGEST_KEY,
     bad_rows,
     open_vectors,
-    save_vectors,
     vectors_digest,
+    write_rows,
 )
 from selfie_adapters.errors import DataError, SelfieError
-from selfie_adapters.files import atomic_path, check_free, existing_file, inside, user_path
+from selfie_adapters.files import atomic_path, check_free, existing_file, flush, inside, user_path
 
 _SHOWN = 5  # problems in an error (`selfie data inspect` shows more), sections in a repr
 
@@ -178,10 +179,12 @@ def save_dataset(
     overwrite: bool = False,
     companions: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write vectors (next to the JSON, under each section's `filename`), then the JSON itself.
+    """Write vectors (next to the JSON, under each section's `filename`) and the JSON itself.
 
-    companions: other files that belong to these vectors, content by name. They are written between
-    the two: whenever the writer is killed, older labels do not go with a newer file of them.
+    companions: other files that belong to these vectors, content by name. All are written in full
+    before any takes its name: vectors first, then companions, the labels last, one right after
+    another. A writer killed before leaves none of them; killed in between, no older labels go with
+    a newer file of the others.
 
     Raises DataError, and writes nothing, if the result could not be read back or if a `filename`
     leads out of the JSON's folder; ConfigError if a file exists already and `overwrite` is not
@@ -201,12 +204,16 @@ def save_dataset(
     others = {inside(folder, name): content for name, content in (companions or {}).items()}
     for file in (*targets, *others, Path(labels_file)):
         check_free(file, overwrite)
-    for target, section in zip(targets, sections, strict=True):
-        save_vectors(target, section.vectors)
-    for other, content in others.items():
-        with atomic_path(other) as temporary:
+    others = {Path(labels_file): document_bytes(labels_file, document), **others}
+    with ExitStack() as written:  # which is left in the reverse order
+        for other, content in others.items():
+            temporary = written.enter_context(atomic_path(other))
             temporary.write_bytes(content)
-    write_document(labels_file, document)
+            flush(temporary)
+        for target, section in reversed(list(zip(targets, sections, strict=True))):
+            temporary = written.enter_context(atomic_path(target))
+            write_rows(temporary, target.suffix, section.vectors)
+            flush(temporary)
 
 
 def _digest_problems(

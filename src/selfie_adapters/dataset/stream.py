@@ -25,7 +25,15 @@ def stream_vectors(
     not at all; what a killed writer of the same file left behind is removed. Memory: one block.
     Raises ValueError if the blocks hold fewer or more rows.
     """
-    with atomic_path(path) as temporary, temporary.open("rb+") as file:
+    with atomic_path(path) as temporary:
+        stream_rows(temporary, shape, dtype, blocks)
+
+
+def stream_rows(
+    path: Path, shape: tuple[int, int], dtype: torch.dtype, blocks: Iterable[Tensor]
+) -> None:
+    """As `stream_vectors`, into a temporary file that the caller gives its name."""
+    with path.open("wb+") as file:
         with torch.serialization.skip_data():  # the archive with room for the numbers
             # Never touched, so it takes no memory.
             torch.save(torch.empty(shape, dtype=dtype), file)

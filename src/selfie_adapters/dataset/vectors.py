@@ -158,14 +158,19 @@ def _from_numbers(values: Any) -> Tensor:
 
 def save_vectors(path: str | Path, vectors: Tensor) -> None:
     """Write one 2-D tensor as `.safetensors` (key "vectors") or `.pt`, atomically."""
-    contiguous = vectors.detach().cpu().contiguous()
     with atomic_path(path) as temporary:
-        if Path(path).suffix.lower() == ".safetensors":
-            save_file({"vectors": contiguous}, temporary)
-        else:
-            # To an open file: given a path, torch writes the temporary name into the archive.
-            with temporary.open("wb") as file:
-                torch.save(contiguous.clone(), file)
+        write_rows(temporary, Path(path).suffix, vectors)
+
+
+def write_rows(temporary: Path, suffix: str, vectors: Tensor) -> None:
+    """As `save_vectors`, into a temporary file of a file that ends in `suffix`."""
+    contiguous = vectors.detach().cpu().contiguous()
+    if suffix.lower() == ".safetensors":
+        save_file({"vectors": contiguous}, temporary)
+    else:
+        # To an open file: given a path, torch writes the temporary name into the archive.
+        with temporary.open("wb") as file:
+            torch.save(contiguous.clone(), file)
 
 
 def bad_rows(vectors: Tensor, rows: Tensor) -> list[tuple[int, str]]:

@@ -45,8 +45,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise unwritable(final, error) from error
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         # mkstemp makes private files; give the result the permissions a plain open() would.
         with _UMASK_LOCK:
             umask = os.umask(0o077)
@@ -69,6 +68,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def flush(file: Path) -> None:
+    """Wait until what was written to `file` is on the disk."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def make_folder(folder: Path) -> None:

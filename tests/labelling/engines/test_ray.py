@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.slow
+pytest.importorskip("ray", reason="needs the extra ray: make test-all installs it")
 
 
 def start(out: Path, source: Path, golden_dir: Path, *options: str) -> subprocess.Popen[str]:

@@ -90,11 +90,13 @@ def test_both_files_and_their_metadata(prepare, tmp_path):
 def test_interrupted_over_an_older_result_the_old_labels_are_refused(prepare, monkeypatch):
     prepared, _ = prepare("goodfire 8B")
 
-    def killed(*_arguments):
-        raise KeyboardInterrupt
+    def killed(source, target, real=Path.replace):
+        if Path(target).name == prepared.labels_file.name:
+            raise KeyboardInterrupt
+        return real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("selfie_adapters.sources.sae.dataset.write_document", killed)
+        patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare("goodfire 70B")
     with pytest.raises(DataError, match="x.pt is not the vector file that these labels"):

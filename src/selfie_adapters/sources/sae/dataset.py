@@ -14,12 +14,12 @@ from torch import Tensor
 
 from selfie_adapters.config.sae import SaeSettings
 from selfie_adapters.dataset import Item, split_indices
-from selfie_adapters.dataset.document import write_document
+from selfie_adapters.dataset.document import document_bytes
 from selfie_adapters.dataset.schema import SPLITS, Split, problems, split_counts
-from selfie_adapters.dataset.stream import stream_vectors
-from selfie_adapters.dataset.vectors import DIGEST_KEY, open_vectors, vectors_digest
+from selfie_adapters.dataset.stream import stream_rows
+from selfie_adapters.dataset.vectors import DIGEST_KEY, vectors_digest
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
-from selfie_adapters.files import check_free, inside
+from selfie_adapters.files import atomic_path, check_free, flush, inside
 from selfie_adapters.sources.labels.files import read_label_file
 from selfie_adapters.sources.labels.label_set import LabelSet
 from selfie_adapters.sources.labels.neuronpedia import fetch_source_labels
@@ -74,14 +74,19 @@ def prepare_sae(
     check = RowCheck.empty()
     dtype = DTYPES[request.dtype]
     blocks = check.watch(_counted(sae.decoder.blocks(), d_sae, row_progress), dtype)
-    stream_vectors(vectors_file, (d_sae, d_in), dtype, blocks)
-    metadata[DIGEST_KEY] = vectors_digest(open_vectors(vectors_file))
-    unusable = {*check.dead, *check.broken}
-    items = [Item(i, list(labels.labels[i]), split) for i, split in splits if i not in unusable]
-    document = [{"metadata": metadata, "vectors": list(map(msgspec.structs.asdict, items))}]
-    for problem in problems(document):
-        raise DataError(f"{labels_file}: {problem}")
-    write_document(labels_file, document)
+    # Both are written before one takes its name, the labels right after the vectors: the command of
+    # a run that was stopped finds neither, and can be given again as it was.
+    with atomic_path(labels_file) as labels_written, atomic_path(vectors_file) as written:
+        stream_rows(written, (d_sae, d_in), dtype, blocks)
+        rows = torch.load(written, mmap=True, weights_only=True)
+        metadata[DIGEST_KEY] = vectors_digest(rows)
+        unusable = {*check.dead, *check.broken}
+        items = [Item(i, list(labels.labels[i]), split) for i, split in splits if i not in unusable]
+        document = [{"metadata": metadata, "vectors": list(map(msgspec.structs.asdict, items))}]
+        for problem in problems(document):
+            raise DataError(f"{labels_file}: {problem}")
+        labels_written.write_bytes(document_bytes(labels_file, document))
+        flush(labels_written)
     report += check.report()
     report.append(
         f"{sum(len(item.labels) for item in items)} labels of {len(items)} latents: "
