@@ -99,7 +99,8 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         ("composition", "Two concepts in one vector: is the label complete?"),
         ("sensitivity", "Does the label follow the vector?"),
     ):
-        yield _evaluate(folder, name, title, (str(nouns), "--adapter", "demo"))
+        pairs = ("--pairs", str(size.nouns // 2))
+        yield _evaluate(folder, name, title, (str(nouns), "--adapter", "demo"), pairs)
     for place in size.places:
         yield from _kinds(folder, size, place)
     first = size.places[0]

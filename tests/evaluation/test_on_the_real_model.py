@@ -82,7 +82,8 @@ def test_a_real_adapter_beats_its_controls_and_asking_beats_saying_nothing(work)
     rank = {one["condition"]: one["median_rank"] for one in results["conditions"]}
     for control in ("trained: shuffled", "trained: zero vector", "trained: random"):
         assert rank["trained"] < rank[control] / 3, rank
-    assert rank["training labels"] == 1  # each has its name as its only label
+    # Each topic has its name as its only label: those would be right by construction.
+    assert "training labels" not in rank
 
     taboo = TabooSettings(topics="concepts", retrieval=str(folder / "retrieval"), limit=8)
     chat = InProcessChat(model)
