@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+import loaded_process
 
 
 def check_kill(folder: Path, protocol: str, config: Path, files: Sequence[str]) -> None:
     """Killed after its first rows, it goes on to the same `files` as when left alone."""
 
-    def start(out: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "selfie_adapters", "eval", protocol]
-        return subprocess.Popen(
-            [*command, "--config", str(config), "--out", out],
-            cwd=folder,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-        )
+    def start(out: str) -> ForkServerProcess:
+        command = ["-m", "selfie_adapters", "eval", protocol, "--config", config, "--out", out]
+        return loaded_process.start(command, folder, err=folder / "err.txt")
+
+    def finish(process: ForkServerProcess) -> None:
+        process.join(300)
+        assert process.exitcode == 0, (folder / "err.txt").read_text()
 
     process = start("killed")
     rows = folder / "killed/rows.jsonl"
-    while process.poll() is None and not (rows.exists() and rows.stat().st_size):
+    while process.exitcode is None and not (rows.exists() and rows.stat().st_size):
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (folder / "killed/results.json").exists()
-    assert start("killed").wait() == 0
-    assert start("whole").wait() == 0
+    finish(start("killed"))
+    finish(start("whole"))
     for name in files:
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()

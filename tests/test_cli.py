@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import loaded_process
 from selfie_adapters.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -70,15 +71,8 @@ def test_starting_loads_no_model_library(code):
     ],
 )
 def test_errors_are_one_red_line(arguments, message, tmp_path):
-    done = subprocess.run(
-        [SELFIE, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "60"},
-        timeout=120,
-        check=False,
-    )
+    command = ["-m", "selfie_adapters", *arguments]
+    done = loaded_process.run(command, tmp_path, FORCE_COLOR="1", COLUMNS="60")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()

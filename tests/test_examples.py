@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import loaded_process
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.vectors import DIGEST_KEY
 from selfie_adapters.files.json_lines import read_jsonl
@@ -20,23 +18,8 @@ NUMBER = r"[+-]?\d+\.\d+"
 
 @pytest.fixture
 def python(tmp_path):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "SELFIE_CACHE": str(tmp_path / "cache"),
-    }
-
     def run(*args: object) -> str:
-        done = subprocess.run(
-            [sys.executable, *map(str, args)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-        )
+        done = loaded_process.run(args, tmp_path, SELFIE_CACHE=str(tmp_path / "cache"))
         assert done.returncode == 0, done.stderr
         return done.stdout
 

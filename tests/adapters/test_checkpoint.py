@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from selfie_adapters.adapters import (
     KINDS,
@@ -436,14 +436,17 @@ def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(protocol, says, t
 
 
 def test_equal_adapters_are_equal_files_in_every_process(tmp_path):
-    """safetensors itself orders its header by a hash that each process seeds anew."""
+    """safetensors itself orders its header by a hash with a new seed for every file."""
     code = (
         "import sys\n"
         "from selfie_adapters.adapters import create_adapter\n"
         "create_adapter('scalar_affine', 8, seed=0).save(sys.argv[1])\n"
     )
-    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
-    for file in files:
-        subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    files = [tmp_path / f"{number}.safetensors" for number in range(10)]
+    for file in files[:9]:
+        create_adapter("scalar_affine", 8, seed=0).save(file)
+    subprocess.run([sys.executable, "-c", code, str(files[9])], check=True)
     assert len({file.read_bytes() for file in files}) == 1
+    many = {f"key{number}": "" for number in range(9)}
+    assert len({save({"a": torch.ones(1)}, many) for _ in range(9)}) > 1  # the seeds do differ
     assert load_adapter(files[0]).dim == 8

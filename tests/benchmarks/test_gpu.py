@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+import loaded_process
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_figure_is_measured_on_the_tiny_shape(tmp_path):
-    # the code path of a GPU, from a source tree: this process has the package, that one need not
-    command = [sys.executable, ROOT / "benchmarks/gpu.py", "--shape", "tiny"]
-    done = subprocess.run(
-        [*command, "--output", tmp_path], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    # the code path of a GPU
+    command = [ROOT / "benchmarks/gpu.py", "--shape", "tiny", "--output", tmp_path]
+    done = loaded_process.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert list(found) == ["machine", "equality", "training step", "labelling", "candidates"]

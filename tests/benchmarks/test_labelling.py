@@ -1,24 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import loaded_process
 
 ROOT = Path(__file__).parents[2]
 
 
 def benchmark(*arguments: object) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/labelling.py", "--json", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ},
-        check=False,
-    )
+    command = [ROOT / "benchmarks/labelling.py", "--json", *arguments]
+    done = loaded_process.run(command, ROOT)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)

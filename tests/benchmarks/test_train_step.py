@@ -1,22 +1,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import loaded_process
 
 ROOT = Path(__file__).parents[2]
 
 
 def benchmark(*arguments: object) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/train_step.py", "--json", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [ROOT / "benchmarks/train_step.py", "--json", *arguments]
+    done = loaded_process.run(command, ROOT)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)

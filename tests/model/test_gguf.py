@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import loaded_process
 from selfie_adapters.errors import ModelError, StorageError
 from selfie_adapters.model import gguf, load_model
 from tiny_gguf import save_gguf
@@ -60,11 +59,11 @@ def test_two_processes_convert_one_file_at_once(tmp_path, cache):
         "import sys; from selfie_adapters import load_model; "
         f"sys.stdout.write(str(load_model({str(tmp_path / 'm.gguf')!r}, 'float32', 'cpu').d_model))"
     )
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert [process.communicate()[0] for process in both] == ["32", "32"]
+    outs = [tmp_path / f"{number}.txt" for number in range(2)]
+    both = [loaded_process.start(["-c", code], tmp_path, out) for out in outs]
+    for process in both:
+        process.join(300)
+    assert [out.read_text() for out in outs] == ["32", "32"]
     (folder,) = cache.iterdir()
     assert folder.name.endswith("float32")
 

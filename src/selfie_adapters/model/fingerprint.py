@@ -92,7 +92,8 @@ def _checksum(weight: Tensor) -> int:
     if weight.is_meta:  # offloaded: its values are not at hand
         return 0
     data = weight.contiguous().flatten().view(torch.uint8)
-    factors = torch.arange(_CHUNK // 8, device=data.device) * 2 + 1
+    longest = -(-min(data.numel(), _CHUNK) // 8)  # words of the longest chunk
+    factors = torch.arange(longest, device=data.device) * 2 + 1
     total = 0
     for start in range(0, data.numel(), _CHUNK):
         chunk = data[start : start + _CHUNK]
