@@ -29,7 +29,7 @@ from selfie_adapters.dataset.schema import SPLITS
 from selfie_adapters.evaluation.baselines import untrained_readers
 from selfie_adapters.evaluation.comparing import paired
 from selfie_adapters.labelling.decomposition.reconstruction import Reconstructor, explained
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import LabelRow
 from selfie_adapters.model import load_model
 from selfie_adapters.statistics import quality, wilson

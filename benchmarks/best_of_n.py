@@ -26,7 +26,7 @@ from selfie_adapters.commands.label import label
 from selfie_adapters.config.types import Split
 from selfie_adapters.dataset import save_dataset
 from selfie_adapters.evaluation.comparing import adjusted, comparison, paired
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import LabelRow
 from selfie_adapters.statistics import bootstrap_of_means, wilson
 

@@ -51,6 +51,7 @@ from train_step import (  # noqa: E402
 )
 
 from selfie_adapters.adapters import create_adapter  # noqa: E402
+from selfie_adapters.config.sampling import Sampling  # noqa: E402
 from selfie_adapters.inference import label_loss, slot_rows  # noqa: E402
 from selfie_adapters.inference.generate import generate  # noqa: E402
 from selfie_adapters.inference.label_loss import Objective  # noqa: E402
@@ -59,7 +60,6 @@ from selfie_adapters.inference.label_scores import (  # noqa: E402
     score_generated,
     score_tokens,
 )
-from selfie_adapters.inference.sampling import Sampling  # noqa: E402
 from selfie_adapters.model import FrozenModel, SharedPrefix  # noqa: E402
 from selfie_adapters.model.compiled import compile_blocks  # noqa: E402
 from selfie_adapters.model.packed_pass import packs, tried_outputs  # noqa: E402

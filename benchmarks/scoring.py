@@ -46,7 +46,7 @@ from selfie_adapters.evaluation.scoring.conversations import (
 )
 from selfie_adapters.evaluation.scoring.maximum_activations import maximum_activations
 from selfie_adapters.files.json_lines import read_jsonl
-from selfie_adapters.inference.sampling import row_uniforms
+from selfie_adapters.inference.generate import row_uniforms
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.chat_format import end_of_turn
 from selfie_adapters.model.tokens import token_id

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce_sizes import SIZES, Place, Size
+from reproduce_sizes import SIZES, Size, TrainingPoint
 from reproduce_steps import KINDS, rate_losses
 
-from selfie_adapters.evaluation.base import Table, find_protocol, shown
+from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.evaluation.comparing import over_seeds
+from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.files import write_text
 from selfie_adapters.files.json_lines import read_jsonl
 
@@ -74,7 +75,7 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-def _kinds(folder: Path, size: Size, place: Place) -> Iterator[str]:
+def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:
     """Every kind at one place: loss and recall at 1 over seeds, with seeds as a level."""
     losses = _by_adapter(folder / f"loss_{place.name}/examples.jsonl", "adapter")
     ranks = _by_adapter(folder / f"retrieval_{place.name}/labels.jsonl", "condition")
@@ -120,7 +121,7 @@ def _over(table: np.ndarray, digits: int, factor: float, spread: bool = False) -
     return f"{text} ({means.min():.{digits}f}–{means.max():.{digits}f})"
 
 
-def _tried(folder: Path, size: Size, place: Place, kind: str) -> str:
+def _tried(folder: Path, size: Size, place: TrainingPoint, kind: str) -> str:
     losses = rate_losses(folder, size, place, kind)
     best = min(losses, key=lambda rate: losses[rate])
     listed = ", ".join(f"{rate:g}: {loss:.2f}" for rate, loss in losses.items())

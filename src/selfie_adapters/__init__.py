@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
     from selfie_adapters.config import TrainConfig
+    from selfie_adapters.config.sampling import Sampling
     from selfie_adapters.dataset import (
         Item,
         Section,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         save_dataset,
     )
     from selfie_adapters.errors import SelfieError
-    from selfie_adapters.inference.sampling import Sampling
     from selfie_adapters.labelling import Label, Labeller
     from selfie_adapters.model import FrozenModel, SoftPrompt, capture, load_model
     from selfie_adapters.reading import Reading, read_prompt
@@ -32,7 +32,7 @@ _MODULES = {
     "config": ("TrainConfig",),
     "dataset": ("Item", "Section", "VectorLabelDataset", "load_dataset", "save_dataset"),
     "errors": ("SelfieError",),
-    "inference.sampling": ("Sampling",),
+    "config.sampling": ("Sampling",),
     "labelling": ("Label", "Labeller"),
     "reading": ("Reading", "read_prompt"),
     "model": ("FrozenModel", "SoftPrompt", "capture", "load_model"),

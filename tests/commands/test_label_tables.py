@@ -14,7 +14,8 @@ from selfie_adapters.dataset import load_dataset
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.controls import ControlScores
-from selfie_adapters.labelling.export import open_run, to_csv, to_parquet
+from selfie_adapters.labelling.export import to_csv, to_parquet
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.run_record import write_controls
 from selfie_adapters.labelling.summary import controls_sentence
 from selfie_adapters.model import load_model

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from selfie_adapters.commands.eval_running import print_report
 from selfie_adapters.commands.printing import print_json, print_line, print_table
-from selfie_adapters.evaluation.base import Table
+from selfie_adapters.evaluation.tables import Table
 
 
 def printed(width: int = 80) -> tuple[Console, io.StringIO]:

@@ -14,7 +14,8 @@ import selfie_adapters.evaluation as all_protocols
 from selfie_adapters.commands.eval import _command
 from selfie_adapters.config.evaluation import settings_of_protocols
 from selfie_adapters.errors import ConfigError, DataError, FolderInUseError
-from selfie_adapters.evaluation.base import find_protocol, protocol_names, shown
+from selfie_adapters.evaluation.base import find_protocol, protocol_names
+from selfie_adapters.evaluation.tables import shown
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.files.locking import folder_lock
 

@@ -19,7 +19,8 @@ from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss.protocol import LossRow
 from selfie_adapters.evaluation.scoring.generation import ScoringRow
 from selfie_adapters.evaluation.taboo.protocol import TabooRow
-from selfie_adapters.labelling.export import open_run, to_csv, to_parquet
+from selfie_adapters.labelling.export import to_csv, to_parquet
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob
 from selfie_adapters.labelling.neuronpedia import to_neuronpedia

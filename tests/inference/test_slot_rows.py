@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.inference import slot_rows as module
 from selfie_adapters.inference.generate import generate_labels, quote_tokens
 from selfie_adapters.inference.label_scores import score_candidates
 from selfie_adapters.inference.lm_head import lm_head
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.inference.slot_rows import SlotRows
 from selfie_adapters.model import FrozenModel, SharedPrefix, SoftPrompt
 from selfie_adapters.model.attention import FAMILIES

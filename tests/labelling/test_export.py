@@ -15,12 +15,8 @@ from label_runs import NASTY, default_rows, row
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
-from selfie_adapters.labelling.export import (
-    open_run,
-    to_csv,
-    to_parquet,
-    to_training,
-)
+from selfie_adapters.labelling.export import to_csv, to_parquet, to_training
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.neuronpedia import to_neuronpedia
 from selfie_adapters.labelling.run_record import vectors_hash

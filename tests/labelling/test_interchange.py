@@ -14,7 +14,7 @@ from label_runs import NASTY, row
 from selfie_adapters.dataset.nla import sidecar_file
 from selfie_adapters.dataset.vectors import open_directions
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.interchange import to_delphi, to_nla, to_saebench
 from selfie_adapters.sources.labels.files import read_label_file
 

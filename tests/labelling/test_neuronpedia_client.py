@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from label_runs import row
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.neuronpedia import to_neuronpedia_vectors
 from selfie_adapters.labelling.neuronpedia_upload import to_neuronpedia_upload
 from selfie_adapters.model import load_model

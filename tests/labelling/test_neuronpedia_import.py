@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from label_runs import NASTY
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.neuronpedia import to_neuronpedia
 
 pytestmark = pytest.mark.slow

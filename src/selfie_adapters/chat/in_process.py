@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.chat.request import ChatRequest
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.continuation import Continuation, padded_left
 from selfie_adapters.inference.generate import answer_text, generate
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import FrozenModel, SharedPrefix
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.chat_format import end_of_turn

@@ -14,7 +14,6 @@ from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.published import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
-from selfie_adapters.evaluation.base import Table
 from selfie_adapters.evaluation.published.hit_rates import (
     ResultFile,
     evaluations,
@@ -36,6 +35,7 @@ from selfie_adapters.evaluation.published.labels import (
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
 from selfie_adapters.evaluation.retrieval.results import report_conditions
 from selfie_adapters.evaluation.retrieval.targets import entries_of
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.sources import open_topics
 from selfie_adapters.statistics import bootstrap_mean
 

@@ -14,9 +14,10 @@ from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.printing import print_line, rich_table
 from selfie_adapters.commands.progress import steps_shown
 from selfie_adapters.errors import MissingExtraError
-from selfie_adapters.evaluation.base import Protocol, Published, Table
+from selfie_adapters.evaluation.base import Protocol, Published
 from selfie_adapters.evaluation.naming.results import naming_panels
 from selfie_adapters.evaluation.published.bridge import TranslatedBridge
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import write_text
 from selfie_adapters.report.bridge_page import write_bridge_page, write_question_heat_map

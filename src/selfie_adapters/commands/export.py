@@ -13,7 +13,7 @@ from selfie_adapters.config.export import ExportSettings
 from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:
-    from selfie_adapters.labelling.export import FinishedRun
+    from selfie_adapters.labelling.finished_run import FinishedRun
 
 NAMES = {
     "csv": "labels.csv",
@@ -41,7 +41,7 @@ def export(
         File to write, of delphi a folder; default: one in the run folder.
     """
     from selfie_adapters.files import check_free
-    from selfie_adapters.labelling.export import open_run
+    from selfie_adapters.labelling.finished_run import open_run
 
     if settings.format in ("parquet", "nla"):
         require_extra("export", f"selfie export --format {settings.format}")

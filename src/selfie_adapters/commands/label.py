@@ -43,7 +43,7 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.files.locking import folder_lock
-    from selfie_adapters.labelling.export import open_run
+    from selfie_adapters.labelling.finished_run import open_run
     from selfie_adapters.labelling.inputs import open_source
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
 

@@ -27,7 +27,7 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
 
     Raises DataError for a file of labels that was damaged since it was written.
     """
-    from selfie_adapters.labelling.export import open_run
+    from selfie_adapters.labelling.finished_run import open_run
     from selfie_adapters.labelling.summary import LabelCounts, controls_sentence
 
     dataset = job.source.dataset

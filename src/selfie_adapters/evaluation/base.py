@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -23,16 +22,16 @@ from torch import Tensor
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatSettings, open_chat
 from selfie_adapters.config.reading import Settings, read_config
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.locking import folder_lock
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.precision import Job
-from selfie_adapters.statistics import Interval
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -40,23 +39,6 @@ Progress = Callable[[str, int, int], None]
 
 def silent(_what: str, _done: int, _of: int) -> None:
     """Show no progress."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that `report` yields: the first `names` columns are text, the others numbers.
-
-    bold: first cells of the rows that are printed in bold. narrow: without a frame, for tables that
-    must fit 80 columns.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    bold: Collection[str] = ()
-    caption: str | None = None
-    names: int = 1
-    narrow: bool = False
 
 
 class Published:
@@ -289,19 +271,3 @@ def find_protocol(name: str) -> type[Protocol[Any]]:
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, Protocol) and one.__module__ == module.__name__
     )
-
-
-def percent(found: Mapping[str, Any] | Interval | None, digits: int = 0, sign: str = "") -> str:
-    """An interval of a share in percent: "41 [35, 47]"; a dash where there is none."""
-    return shown(found, digits, 100, sign)
-
-
-def shown(
-    found: Mapping[str, Any] | Interval | None, digits: int = 2, factor: float = 1, sign: str = ""
-) -> str:
-    """An interval as text: "0.41 [0.35, 0.47]"; a dash where there is none."""
-    if found is None:
-        return "–"
-    one = vars(found) if isinstance(found, Interval) else found
-    mean, low, high = (f"{factor * one[k]:{sign}.{digits}f}" for k in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

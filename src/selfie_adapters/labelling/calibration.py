@@ -13,8 +13,8 @@ from torch import Tensor
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.inference.microbatch import rows_per_batch
-from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling.choosing import is_no_concept, rank_labels
 from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration
 from selfie_adapters.labelling.controls import sampled_labels

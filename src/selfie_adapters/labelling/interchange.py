@@ -14,7 +14,8 @@ from selfie_adapters.dataset import nla
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.extras import extra
 from selfie_adapters.files import atomic_path, write_json, write_text
-from selfie_adapters.labelling.export import FinishedRun, with_vectors
+from selfie_adapters.labelling.export import with_vectors
+from selfie_adapters.labelling.finished_run import FinishedRun
 from selfie_adapters.labelling.neuronpedia import of_one_dataset
 from selfie_adapters.labelling.run_record import read_binding
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.errors import ConfigError
-from selfie_adapters.inference.sampling import Sampling
 
 
 @dataclass(frozen=True)

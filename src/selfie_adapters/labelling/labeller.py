@@ -16,11 +16,17 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.specialists import Place
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset.vectors import as_vectors
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
-from selfie_adapters.inference.generate import Generated, answer_text, label_in
+from selfie_adapters.inference.generate import (
+    Generated,
+    SamplingOptions,
+    answer_text,
+    label_in,
+    row_seed,
+)
 from selfie_adapters.inference.microbatch import rows_per_batch
-from selfie_adapters.inference.sampling import Sampling, SamplingOptions, row_seed
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.labelling.label import Label, check_settings

@@ -17,7 +17,8 @@ from typing import Any
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import write_jsonl
-from selfie_adapters.labelling.export import FinishedRun, Labelled, with_vectors
+from selfie_adapters.labelling.export import Labelled, with_vectors
+from selfie_adapters.labelling.finished_run import FinishedRun
 from selfie_adapters.labelling.rows import LabelRow
 
 METHOD = "selfie-adapter"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files.json_lines import write_jsonl
-from selfie_adapters.labelling.export import FinishedRun
+from selfie_adapters.labelling.finished_run import FinishedRun
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.neuronpedia import METHOD, explainer, of_one_dataset
 from selfie_adapters.model import FrozenModel, capture

@@ -8,10 +8,10 @@ import torch
 
 from selfie_adapters.chat.in_process import end_tokens
 from selfie_adapters.chat.request import Message
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.generate import generate
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.limits import check_ids
 from selfie_adapters.model.user_text import Chat, usual_chat

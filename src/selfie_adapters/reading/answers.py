@@ -12,8 +12,8 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.read import ReadSettings
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset.captured import NAME
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling.choosing import Judgement, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.decomposition.concepts import (

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
-from selfie_adapters.evaluation.base import Table, find_protocol, protocol_names
+from selfie_adapters.evaluation.base import find_protocol, protocol_names
 from selfie_adapters.evaluation.naming.results import position_name
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files import read_json
 from selfie_adapters.output import visible
 from selfie_adapters.report.evaluation_labels import failures, labels

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from selfie_adapters.errors import SelfieError
 from selfie_adapters.labelling.confidence import Confidence
-from selfie_adapters.labelling.export import FinishedRun, open_run
+from selfie_adapters.labelling.finished_run import FinishedRun, open_run
 from selfie_adapters.labelling.rows import LabelRow
 from selfie_adapters.labelling.run_record import read_binding, read_controls
 from selfie_adapters.labelling.summary import LabelCounts, controls_sentence

@@ -11,8 +11,8 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config.evaluation.inversion import InversionSettings
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation import controls
-from selfie_adapters.evaluation.base import Table
 from selfie_adapters.evaluation.inversion.protocol import MEASURES, Inversion
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import load_model

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.labelling.decomposition import concepts
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.job import LabelJob, run_here
 from selfie_adapters.labelling.rows import LabelRow

@@ -16,8 +16,9 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.bridge.questions import (
     chosen_questions,
     known_questions,
@@ -54,7 +55,7 @@ from selfie_adapters.evaluation.bridge.targets import BRIDGE, Targets
 from selfie_adapters.evaluation.controls import Untrained
 from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
-from selfie_adapters.inference.sampling import Sampling
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.model import FrozenModel, SoftPrompt

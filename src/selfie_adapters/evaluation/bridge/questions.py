@@ -18,7 +18,7 @@ from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, nearest
 from selfie_adapters.evaluation.base import Progress
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256

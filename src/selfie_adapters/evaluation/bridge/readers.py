@@ -18,8 +18,8 @@ from selfie_adapters.evaluation.bridge.reading import (
     in_cells,
     write_labels,
 )
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.inference.logit_lens import check_lens, lens_logits
-from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.bridge.reading import QuestionPlan
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading.means import ReadingMeans
 from selfie_adapters.reading.read import read_states
@@ -24,7 +24,7 @@ _NO_DIFFERENCE = 0.01
 """Relative length of a difference that is rounding alone: before the entity, the questions of a
 category have the same tokens, hence the same states. Those are read as the zero vector."""
 
-_Place = tuple[str, int]
+_TokenMatch = tuple[str, int]
 
 
 class Means(Protocol):
@@ -68,9 +68,9 @@ class MeansOfQuestions:
         seed: int,
     ) -> None:
         """questions: those that may be siblings of those that are `read`; planned: their cells."""
-        self._sums: dict[tuple[str, _Place], Tensor] = {}
-        self._counts: dict[tuple[str, _Place], int] = {}
-        self._own: dict[str, dict[_Place, tuple[Tensor, int]]] = {}
+        self._sums: dict[tuple[str, _TokenMatch], Tensor] = {}
+        self._counts: dict[tuple[str, _TokenMatch], int] = {}
+        self._own: dict[str, dict[_TokenMatch, tuple[Tensor, int]]] = {}
         for one in _siblings(questions, read, seed):
             plan = planned(one)
             groups = _grouped(question_states(model, plan, NoMeans()), plan)
@@ -135,7 +135,7 @@ def _siblings(
     return found
 
 
-def _places(one: QuestionPlan) -> list[_Place]:
+def _places(one: QuestionPlan) -> list[_TokenMatch]:
     """Which tokens of other questions each position corresponds to."""
     first, last = one.entity or (one.first, one.first - 1)
     return [
@@ -148,9 +148,9 @@ def _places(one: QuestionPlan) -> list[_Place]:
     ]
 
 
-def _grouped(states: Tensor, one: QuestionPlan) -> dict[_Place, tuple[Tensor, int]]:
+def _grouped(states: Tensor, one: QuestionPlan) -> dict[_TokenMatch, tuple[Tensor, int]]:
     """Sum [layers, d_model] and number of states by place."""
-    found: dict[_Place, tuple[Tensor, int]] = {}
+    found: dict[_TokenMatch, tuple[Tensor, int]] = {}
     for column, place in enumerate(_places(one)):
         total, count = found.get(place, (torch.zeros_like(states[:, 0]), 0))
         found[place] = total + states[:, column], count + 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from selfie_adapters.evaluation.base import Table, percent
 from selfie_adapters.evaluation.bridge.results import BASE
 from selfie_adapters.evaluation.bridge.targets import ANSWER, BRIDGE, ENTITY, WORDS
 from selfie_adapters.evaluation.comparing import p_text
+from selfie_adapters.evaluation.tables import Table, percent
 
 _TITLES = {
     WORDS: "words of the question, each at its own last token (positive control)",

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.config.evaluation.composition import CompositionSettings
-from selfie_adapters.evaluation.base import Table, percent
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.evaluation.naming.judging import judge as judge_label
 from selfie_adapters.evaluation.pairs import PairsProtocol
-from selfie_adapters.inference.sampling import Sampling
+from selfie_adapters.evaluation.tables import Table, percent
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.decomposition.concepts import Decomposer
 from selfie_adapters.labelling.decomposition.reconstruction import (

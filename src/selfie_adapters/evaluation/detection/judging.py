@@ -19,8 +19,8 @@ from selfie_adapters.chat import ChatRequest, Message
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.evaluation.detection.windows import Window
 from selfie_adapters.inference.continuation import Continuation, padded_left
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.inference.label_scores import Prefilled, score_generated
-from selfie_adapters.inference.sampling import row_seed
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.tokens import begun_ids

@@ -20,7 +20,7 @@ import numpy as np
 from selfie_adapters.config.evaluation.detection import RESERVED, DetectionSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.baselines import LENS_WORDS, lens_labels
 from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.controls import Condition
@@ -52,9 +52,10 @@ from selfie_adapters.evaluation.detection.windows import (
 from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.retrieval.targets import sample
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files.json_lines import write_jsonl
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import load_model
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.sources.sae.encoder import open_encoder

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from selfie_adapters.evaluation.base import Table, percent
 from selfie_adapters.evaluation.comparing import adjusted, comparison, p_text, paired
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.windows import Window
 from selfie_adapters.evaluation.scoring.results import auroc
+from selfie_adapters.evaluation.tables import Table, percent
 from selfie_adapters.files import write_text
 from selfie_adapters.statistics import interval_of, share_of
 

@@ -15,7 +15,7 @@ from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.tokens import begun_ids, plain_begin
 from selfie_adapters.sources.sae.encoder import LatentEncoder

@@ -21,7 +21,7 @@ from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.inversion import InversionSettings
 from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table, percent
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.baselines import untrained_readers
 from selfie_adapters.evaluation.comparing import METHOD, adjusted, comparison, p_text, paired
 from selfie_adapters.evaluation.controls import SoftTokenReader, other_topics, sample
@@ -34,6 +34,7 @@ from selfie_adapters.evaluation.inversion.descriptions import (
     written,
 )
 from selfie_adapters.evaluation.naming.judging import judge
+from selfie_adapters.evaluation.tables import Table, percent
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centering import load_mean

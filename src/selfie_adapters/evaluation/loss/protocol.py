@@ -20,7 +20,7 @@ from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.baselines import TokenBaseline, untrained_readers
 from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.controls import (
@@ -43,6 +43,7 @@ from selfie_adapters.evaluation.loss.results import (
 )
 from selfie_adapters.evaluation.recipes import recipes
 from selfie_adapters.evaluation.retrieval.targets import gather, key_of
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import SoftPrompt
 from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION

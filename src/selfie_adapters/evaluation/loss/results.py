@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from selfie_adapters.config.evaluation.loss import LossSettings
-from selfie_adapters.evaluation.base import Table, shown
 from selfie_adapters.evaluation.comparing import (
     Paired,
     adjusted,
@@ -19,6 +18,7 @@ from selfie_adapters.evaluation.comparing import (
     p_text,
     paired,
 )
+from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.statistics import Interval, bootstrap_of_means
 
 Losses = Mapping[str, Sequence[Sequence[float]]]

@@ -20,7 +20,7 @@ from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.dataset.captured import NAME, stated_kind
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.comparing import METHOD, adjusted
 from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Naming, Readers
@@ -33,6 +33,7 @@ from selfie_adapters.evaluation.naming.retrieval import (
 )
 from selfie_adapters.evaluation.naming.sections import NamingSection, naming_sections
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.reading.calibration import calibration

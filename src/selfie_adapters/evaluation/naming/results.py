@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfie_adapters.evaluation.base import Table, percent
+from selfie_adapters.evaluation.tables import Table, percent
 
 DRAWN = ("adapter", "logit lens", "ridge probe", "untrained")
 

@@ -21,9 +21,10 @@ from selfie_adapters.config.evaluation.retrieval import (
     UNTRAINED,
     RetrievalSettings,
 )
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import LabelsRow, Protocol, Table
+from selfie_adapters.evaluation.base import LabelsRow, Protocol
 from selfie_adapters.evaluation.baselines import TokenBaseline, untrained_readers
 from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.controls import (
@@ -60,8 +61,8 @@ from selfie_adapters.evaluation.retrieval.targets import (
     read_task,
     targets_of_vectors,
 )
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import write_jsonl
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt
 from selfie_adapters.training.closed_form import VECTORS_A_DIMENSION

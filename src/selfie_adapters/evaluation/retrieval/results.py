@@ -8,10 +8,10 @@ from itertools import combinations
 from typing import Any
 
 from selfie_adapters.config.evaluation.retrieval import TRAINING_LABELS
-from selfie_adapters.evaluation.base import Table, shown
 from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, p_text, paired
 from selfie_adapters.evaluation.retrieval.lookup import KS, Condition, Scored
 from selfie_adapters.evaluation.retrieval.spelling import LETTERS, FirstLetters
+from selfie_adapters.evaluation.tables import Table, shown
 
 
 def compared(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from selfie_adapters.evaluation.base import shown
 from selfie_adapters.evaluation.comparing import adjusted, comparison, over_seeds, p_text
 from selfie_adapters.evaluation.retrieval.lookup import Condition
+from selfie_adapters.evaluation.tables import shown
 
 MEASURES: dict[str, Callable[[Condition], np.ndarray]] = {
     "recall_at_1": lambda one: one.found_at(1),

@@ -20,7 +20,7 @@ from selfie_adapters.evaluation.controls import reported_split, sample
 from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.labelling.export import open_run
+from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources import open_topics
 from selfie_adapters.sources.topics.topic import Topic

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
 from selfie_adapters.errors import PromptError
-from selfie_adapters.inference.sampling import row_seed
+from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model.chat_template import render
 from selfie_adapters.model.tokens import leading, plain_begin
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.config.evaluation.scoring import Cut, ScoringSettings
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.evaluation.baselines import lens_labels
 from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
-from selfie_adapters.inference.sampling import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, SoftPrompt
 

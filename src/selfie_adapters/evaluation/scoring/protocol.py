@@ -20,7 +20,7 @@ from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.dataset.vectors import open_vectors
 from selfie_adapters.errors import DataError, ModelError
-from selfie_adapters.evaluation.base import Protocol, Table, shown
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.comparing import METHOD, p_text
 from selfie_adapters.evaluation.folder import EvaluationFolder, digest_of
 from selfie_adapters.evaluation.published.scoring import read_scoring_config
@@ -39,6 +39,7 @@ from selfie_adapters.evaluation.scoring.negatives import (
     write_negatives,
 )
 from selfie_adapters.evaluation.scoring.results import compare_conditions, summarize
+from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import existing_file, sha256
 from selfie_adapters.inference.logit_lens import check_lens

@@ -23,8 +23,9 @@ from typing import Any
 from torch import Tensor
 
 from selfie_adapters.config.evaluation.sensitivity import SensitivitySettings
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset.captured import Captured
-from selfie_adapters.evaluation.base import LabelsRow, Table, percent
+from selfie_adapters.evaluation.base import LabelsRow
 from selfie_adapters.evaluation.comparing import METHOD, p_text
 from selfie_adapters.evaluation.controls import random_directions
 from selfie_adapters.evaluation.pairs import PairsProtocol
@@ -38,7 +39,7 @@ from selfie_adapters.evaluation.sensitivity.following import (
     thresholds,
 )
 from selfie_adapters.evaluation.sensitivity.style import chat_form, style_direction
-from selfie_adapters.inference.sampling import Sampling
+from selfie_adapters.evaluation.tables import Table, percent
 from selfie_adapters.labelling.choosing import no_concept_label
 from selfie_adapters.statistics import wilson
 

@@ -18,7 +18,7 @@ from selfie_adapters.config.evaluation.retrieval import UNTRAINED
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, DataError
-from selfie_adapters.evaluation.base import Protocol, Table
+from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.folder import digest_of
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
@@ -41,6 +41,7 @@ from selfie_adapters.evaluation.retrieval.targets import (
     sample,
     targets_of_topics,
 )
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
 from selfie_adapters.files.json_lines import iter_jsonl, write_jsonl

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.inference.generate import Generated
-from selfie_adapters.inference.sampling import Sampling
 
 
 class Engine(Protocol):

@@ -3,13 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfie_adapters.inference.sampling import (
-    Sampling,
-    next_tokens,
-    penalized,
-    row_seed,
-    row_uniforms,
-)
+from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.inference.generate import next_tokens, penalized, row_seed, row_uniforms
 
 
 def test_temperature_zero_takes_the_most_likely_token():

@@ -1,0 +1,42 @@
+"""What the report of an evaluation is made of: tables, and intervals as text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfie_adapters.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that `report` yields: the first `names` columns are text, the others numbers.
+
+    bold: first cells of the rows that are printed in bold. narrow: without a frame, for tables that
+    must fit 80 columns.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    bold: Collection[str] = ()
+    caption: str | None = None
+    names: int = 1
+    narrow: bool = False
+
+
+def percent(found: Mapping[str, Any] | Interval | None, digits: int = 0, sign: str = "") -> str:
+    """An interval of a share in percent: "41 [35, 47]"; a dash where there is none."""
+    return shown(found, digits, 100, sign)
+
+
+def shown(
+    found: Mapping[str, Any] | Interval | None, digits: int = 2, factor: float = 1, sign: str = ""
+) -> str:
+    """An interval as text: "0.41 [0.35, 0.47]"; a dash where there is none."""
+    if found is None:
+        return "–"
+    one = vars(found) if isinstance(found, Interval) else found
+    mean, low, high = (f"{factor * one[k]:{sign}.{digits}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
