@@ -8,6 +8,7 @@ library that reads the environment when it is imported, use `subprocess`.
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import runpy
@@ -85,8 +86,9 @@ def _run(
         os.dup2(opened, number)
         os.close(opened)
     encoding, _, errors = variables.get("PYTHONIOENCODING", "utf-8").partition(":")
-    sys.stdout.reconfigure(encoding=encoding, errors=errors or "strict")
-    sys.stderr.reconfigure(encoding=encoding)
+    for stream, wrong in ((sys.stdout, errors or "strict"), (sys.stderr, "backslashreplace")):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding=encoding, errors=wrong)
     first, *rest = arguments
     if first == "-m":
         sys.argv = rest
