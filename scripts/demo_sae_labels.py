@@ -36,7 +36,7 @@ _ENDINGS = ("'s", "’s", "ies", "ing", "es", "ed", "er", "ly", "s")
 
 
 @dataclass(frozen=True)
-class Place:
+class TokenSpan:
     """Position of a token: text number, and its characters there."""
 
     text: int
@@ -49,7 +49,7 @@ def common_words(texts: Sequence[str]) -> set[str]:
     return {word for word, _ in counts.most_common(COMMON)}
 
 
-def words_at(places: Sequence[Place], texts: Sequence[str]) -> list[str]:
+def words_at(places: Sequence[TokenSpan], texts: Sequence[str]) -> list[str]:
     """Of each token the word that it ends, in small letters; "" inside a word and between words.
 
     A word's first piece says how it begins; its last token is where the model knows the word.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingPoint:
     """Where the vectors of the compared kinds are taken: block (zero-based) and position."""
 
     layer: int
@@ -31,7 +31,7 @@ class Size:
     held_out: int
     layers: str
     nouns: int
-    places: tuple[Place, ...]
+    places: tuple[TrainingPoint, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     steps: int
@@ -52,7 +52,7 @@ STANDARD = Size(
     held_out=300,
     layers="8,12,16,20,24",
     nouns=100,
-    places=(Place(12, "name"), Place(24, "-1")),
+    places=(TrainingPoint(12, "name"), TrainingPoint(24, "-1")),
     rates=(0.01, 0.03),
     seeds=(0, 1, 2),
     steps=20,
@@ -72,7 +72,7 @@ QUICK = Size(
     held_out=24,
     layers="12",
     nouns=4,
-    places=(Place(12, "name"),),
+    places=(TrainingPoint(12, "name"),),
     rates=(0.01, 0.03),
     seeds=(0, 1),
     steps=1,
@@ -92,8 +92,8 @@ FULL = Size(
     held_out=800,
     layers="8,12,16,20,24,28",
     nouns=200,
-    places=tuple(Place(layer, "name") for layer in (8, 12, 16, 20, 24))
-    + tuple(Place(layer, "-1") for layer in (26,)),
+    places=tuple(TrainingPoint(layer, "name") for layer in (8, 12, 16, 20, 24))
+    + tuple(TrainingPoint(layer, "-1") for layer in (26,)),
     rates=(0.003, 0.01, 0.03, 0.1),
     seeds=(0, 1, 2),
     steps=600,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce_sizes import Place, Size
+from reproduce_sizes import Size, TrainingPoint
 
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.sources.topics.reading import packaged_topics
@@ -196,7 +196,7 @@ def _evaluate(
     return Step(name or protocol, command, out / "results.json", title)
 
 
-def _kinds(folder: Path, size: Size, place: Place) -> Iterator[Step]:
+def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[Step]:
     """Every kind at one place: vectors, trainings, loss and retrieval of all on test nouns."""
     file = folder / place.name / "nouns.json"
     inside = ("--frames-per-topic", "1", "--no-concept", "0") if place.position == "name" else ()
@@ -234,7 +234,9 @@ def _kinds(folder: Path, size: Size, place: Place) -> Iterator[Step]:
     )
 
 
-def _train(folder: Path, size: Size, place: Place, kind: str, rate: float, seed: int) -> Step:
+def _train(
+    folder: Path, size: Size, place: TrainingPoint, kind: str, rate: float, seed: int
+) -> Step:
     runs = folder / "runs" / place.name
     name = f"{kind}-rate{rate:g}-seed{seed}"
     command = (
@@ -258,13 +260,13 @@ def _train(folder: Path, size: Size, place: Place, kind: str, rate: float, seed:
     )
 
 
-def chosen_rate(folder: Path, size: Size, place: Place, kind: str) -> float:
+def chosen_rate(folder: Path, size: Size, place: TrainingPoint, kind: str) -> float:
     """The rate with the lowest validation loss of the first seed, the first of equal ones."""
     losses = rate_losses(folder, size, place, kind)
     return min(losses, key=lambda rate: losses[rate])
 
 
-def rate_losses(folder: Path, size: Size, place: Place, kind: str) -> dict[float, float]:
+def rate_losses(folder: Path, size: Size, place: TrainingPoint, kind: str) -> dict[float, float]:
     """Validation loss by rate, of the first seed."""
     found = {}
     for rate in size.rates:

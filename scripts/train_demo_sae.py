@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo_sae_labels import CONTEXTS, Place, common_words, labels_of, split_of_labels, words_at
+from demo_sae_labels import CONTEXTS, TokenSpan, common_words, labels_of, split_of_labels, words_at
 from demo_sae_texts import WINDOW, Sources, Text
 from torch import Tensor
 
@@ -35,7 +35,9 @@ ROWS = 32  # passages per forward pass
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}  # of the labelled latents
 
 
-def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Tensor, list[Place]]:
+def states_of(
+    model: FrozenModel, texts: Sequence[Text], layer: int
+) -> tuple[Tensor, list[TokenSpan]]:
     """Block outputs [tokens, d_model], float16, text by text, and the position of each token."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
@@ -56,7 +58,7 @@ def states_of(model: FrozenModel, texts: Sequence[Text], layer: int) -> tuple[Te
             done = start + len(rows)
             print(f"captured {done} of {len(texts)} passages, {spent:.0f} s", flush=True)
     places = [
-        Place(number, *offsets)
+        TokenSpan(number, *offsets)
         for number, text in enumerate(texts)
         for offsets in text.offsets[text.first :]
     ]

@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 from demo_sae_labels import (  # noqa: E402
-    Place,
+    TokenSpan,
     family,
     label_of,
     labels_of,
@@ -42,11 +42,17 @@ TEXT = "The king's crown (of gold), 12 kings"
     ],
 )
 def test_the_word_that_a_token_ends(start, stop, word):
-    assert words_at([Place(0, start, stop)], [TEXT]) == [word]
+    assert words_at([TokenSpan(0, start, stop)], [TEXT]) == [word]
 
 
 def test_words_of_several_texts():
-    places = [Place(0, 0, 3), Place(0, 3, 10), Place(1, 0, 2), Place(1, 2, 4), Place(2, 0, 3)]
+    places = [
+        TokenSpan(0, 0, 3),
+        TokenSpan(0, 3, 10),
+        TokenSpan(1, 0, 2),
+        TokenSpan(1, 2, 4),
+        TokenSpan(2, 0, 3),
+    ]
     assert words_at(places, [TEXT, "owls", "tea"]) == ["the", "king's", "", "owls", "tea"]
 
 

@@ -20,7 +20,6 @@ from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.http import PassingFailure
 
-ADDRESS = "https://api.anthropic.com/v1"
 _VERSION = "2023-06-01"
 _AT_ONCE = 10_000  # requests a batch; the protocol takes 100,000 and 256 MB
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.commands.demo_settings import READ_AT, SENTENCE, Place
+from selfie_adapters.commands.demo_settings import READ_AT, SENTENCE, CapturePoint
 from selfie_adapters.evaluation.base import Progress
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Keep, Known, Naming
 from selfie_adapters.evaluation.naming.results import position_name
@@ -27,7 +27,7 @@ from selfie_adapters.sources.topics.topic import Topic
 class Measured:
     """Every condition on the same test concepts at one place, the adapter first."""
 
-    place: Place
+    place: CapturePoint
     named: Sequence[Named]
 
     @property
@@ -103,7 +103,7 @@ class Measuring:
         self.topics, self._confidence = topics, confidence
         self._naming = Naming(model, adapter, keep=remembering(), progress=progress)
 
-    def adapter(self, place: Place, vectors: Tensor) -> Named:
+    def adapter(self, place: CapturePoint, vectors: Tensor) -> Named:
         """The adapter's labels alone: vectors [topics, d_model] of the place."""
         labels = self._naming.labels(_unit(place), vectors, _key(place))
         shown = self._naming.shown(labels, self._calibration(place))
@@ -111,7 +111,7 @@ class Measuring:
         return Named.judged(ADAPTER, "", texts, self.topics, self._naming.no_concept, shown)
 
     def every(
-        self, place: Place, vectors: Tensor, training: Tensor, names: Sequence[str]
+        self, place: CapturePoint, vectors: Tensor, training: Tensor, names: Sequence[str]
     ) -> Measured:
         """All conditions. training [n, d_model], names: of training concepts at the same place."""
         known, unit = Known(training, names), _unit(place)
@@ -119,15 +119,15 @@ class Measuring:
         named = self._naming.name(readers, vectors, self.topics, unit, self._calibration(place))
         return Measured(place, named)
 
-    def _calibration(self, place: Place) -> Calibration | None:
+    def _calibration(self, place: CapturePoint) -> Calibration | None:
         if self._confidence is None:
             return None
         return self._confidence.at(*_key(place))
 
 
-def _key(place: Place) -> tuple[int, str]:
+def _key(place: CapturePoint) -> tuple[int, str]:
     return place.layer, str(place.position)
 
 
-def _unit(place: Place) -> str:
+def _unit(place: CapturePoint) -> str:
     return f"block {place.layer}, {position_name(str(place.position))}"

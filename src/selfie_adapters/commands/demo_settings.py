@@ -11,7 +11,7 @@ READ_AT = (12, 20)
 
 
 @dataclass(frozen=True)
-class Place:
+class CapturePoint:
     """Where vectors are taken: output of block `layer` (zero-based) at a kind of position, the last
     token of the prompt (-1) or the concept's own last token in a sentence ("name")."""
 
@@ -19,7 +19,7 @@ class Place:
     position: Literal[-1, "name"]
 
 
-OWN_TOKEN, LAST_TOKEN = Place(12, "name"), Place(24, -1)
+OWN_TOKEN, LAST_TOKEN = CapturePoint(12, "name"), CapturePoint(24, -1)
 
 # The adapter that is trained here, on vectors of LAST_TOKEN. Chosen by measurement:
 # docs/reproduce.md states what was tried.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from selfie_adapters.commands.demo_settings import Place, Size
+from selfie_adapters.commands.demo_settings import CapturePoint, Size
 from selfie_adapters.config.topics import TopicSettings
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.labelling.centering import load_mean
@@ -45,7 +45,7 @@ class Concepts:
 def captured(
     model: FrozenModel,
     topics: Sequence[Topic],
-    place: Place,
+    place: CapturePoint,
     mean_file: Path,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError
@@ -34,9 +35,6 @@ from selfie_adapters.words import plain
 
 SAMPLED_ZEROS = 20
 """Zero vectors that are labelled where labels are sampled; one greedy label is like the next."""
-
-Place = tuple[int, str | None]
-"""A layer and a kind of position."""
 
 
 def calibrate(
@@ -77,7 +75,7 @@ def calibrate(
             f"{settings.source}: no vector of split {settings.split} holds a concept (their "
             'sections are of vector_type "null"). Take another split or file.'
         )
-    places: list[Place] = [
+    places: list[tuple[int, str | None]] = [
         (source.dataset.sections[source.places[i][0]].layer, source.kind(i)) for i in positions
     ]
     by_layer = np.array([layer for layer, _ in places])
@@ -120,7 +118,7 @@ def calibrate(
         mixed = {"random": Evidence.joined([random[layer] for layer in of]), "zero": zero}
         return Sample(evidence.only(rows), right[rows], empty, mixed)
 
-    def special_sample(its: np.ndarray, place: Place) -> Sample:
+    def special_sample(its: np.ndarray, place: tuple[int, str | None]) -> Sample:
         """Everything that holds no concept is labelled by the specialist too."""
         layer = place[0]
 

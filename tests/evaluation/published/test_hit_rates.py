@@ -7,8 +7,8 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.published.hit_rates import (
     ScoredLabel,
     mean_max_hit_rate,
+    merged,
     read_result_file,
-    read_result_files,
 )
 
 CASES = {
@@ -17,6 +17,10 @@ CASES = {
     "dataset_60_plain": ("scores_dataset_60.json", 1),
     "dataset_6x10": ("scores_dataset_6x10.json", 1),
 }
+
+
+def read_result_files(paths):
+    return merged([read_result_file(path) for path in paths])
 
 
 @pytest.fixture
@@ -47,10 +51,10 @@ def test_shards_merge_and_equal_the_whole(scoring, tmp_path):
     whole = json.loads((scoring / "scores_generator.json").read_text())
     mode, rows = whole["evaluation_mode"], whole["evaluations"]
     parts = [shard(tmp_path / f"{i}.json", rows[i::3], mode) for i in range(3)]
-    merged = mean_max_hit_rate(read_result_files(parts))
+    joined = mean_max_hit_rate(read_result_files(parts))
     alone = mean_max_hit_rate(read_result_files([scoring / "scores_generator.json"]))
-    assert merged.per_latent == alone.per_latent
-    assert math.isclose(merged.mean, alone.mean, rel_tol=1e-15)
+    assert joined.per_latent == alone.per_latent
+    assert math.isclose(joined.mean, alone.mean, rel_tol=1e-15)
 
 
 def test_position_0_does_not_count_and_errors_leave_the_denominator(tmp_path):

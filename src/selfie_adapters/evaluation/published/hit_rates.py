@@ -97,14 +97,6 @@ def _parts(label: ScoredLabel, split: int) -> Iterable[ScoredLabel]:
         yield ScoredLabel(label.text, label.hits[part * GROUP : (part + 1) * GROUP], label.scale)
 
 
-def read_result_files(paths: Sequence[str | Path]) -> dict[int, list[ScoredLabel]]:
-    """latent → labels of published result files; several files are shards of one evaluation.
-
-    Raises DataError like `read_result_file` and `merged`.
-    """
-    return merged([read_result_file(path) for path in paths])
-
-
 def merged(shards: Sequence[ResultFile]) -> dict[int, list[ScoredLabel]]:
     """The labels of one evaluation's shards, latent by latent.
 

@@ -24,9 +24,6 @@ from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import UserText
 from selfie_adapters.sources.topics.reading import topic_vectors
 
-MEAN_ROW = 0
-"""Row of the mean; the prompt n (from 0) has row n + 1."""
-
 
 @dataclass(frozen=True)
 class Change:

@@ -130,14 +130,9 @@ def topic_texts(
     if "{}" not in question:
         raise DataError(f'question {question!r} has no "{{}}" for the topic\'s name.')
     turns = UserText(model.tokenizer, chat)
-    texts: list[str] = []
-    for number, topic in enumerate(topics):
-        user = topic.prompt or question.replace("{}", topic.name or "")
-        try:
-            texts.append(turns.text(user))
-        except PromptError as error:
-            raise DataError(f'topic {number} ("{topic.title}"): {error}') from error
-    return texts
+    return _of_each(
+        topics, lambda one: turns.text(one.prompt or question.replace("{}", one.name or ""))
+    )
 
 
 def _conversations(
@@ -146,14 +141,22 @@ def _conversations(
     if not any("{}" in message.content for message in messages):
         raise DataError('the messages have no "{}" for the topic\'s name.')
     turns = UserText(model.tokenizer, chat)
+
+    def conversation(topic: Topic) -> str:
+        about = topic.prompt or topic.name or ""
+        return turns.conversation(
+            [{"role": one.role, "content": one.content.replace("{}", about)} for one in messages]
+        )
+
+    return _of_each(topics, conversation)
+
+
+def _of_each(topics: Sequence[Topic], text_of: Callable[[Topic], str]) -> list[str]:
+    """The text of each topic. Raises DataError naming the topic that none can be made for."""
     texts: list[str] = []
     for number, topic in enumerate(topics):
-        about = topic.prompt or topic.name or ""
-        filled = [
-            {"role": one.role, "content": one.content.replace("{}", about)} for one in messages
-        ]
         try:
-            texts.append(turns.conversation(filled))
+            texts.append(text_of(topic))
         except PromptError as error:
             raise DataError(f'topic {number} ("{topic.title}"): {error}') from error
     return texts
