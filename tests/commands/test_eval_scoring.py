@@ -181,7 +181,7 @@ def test_other_weights_of_the_writer_are_noticed(config, golden_dir, tmp_path, c
 
 
 def test_killed_by_force_it_goes_on_to_the_same_results(config, tmp_path):
-    settings = Path(config(latents_at_once=1))
+    settings = Path(config(latents_at_once=1, scales=[1.0], untrained_scales=[1.0]))
     check_kill(tmp_path, "scoring", settings, ("results.json", "rows.jsonl"))
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import loaded_process
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import (
     AdapterError,
@@ -143,17 +142,15 @@ run_here(job, worker)
 
 def start_and_kill(folder: Path, settings: LabelSettings, after: int) -> None:
     """Start a run in another process and kill it without warning after some groups."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), settings.model_dump_json()],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for _ in range(after):
-        assert process.stdout.readline() == "group\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    out, err = folder.with_suffix(".out"), folder.with_suffix(".err")
+    command = ["-c", KILLED, folder, settings.model_dump_json()]
+    process = loaded_process.start(command, folder.parent, out, err)
+    while not (out.exists() and out.read_text().count("group") >= after):
+        assert process.is_alive(), err.read_text()
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_run_redoes_only_what_is_missing_and_ends_the_same(
