@@ -225,10 +225,7 @@ def _two_lines(interval: dict[str, Any] | None) -> str:
 
 def _files(settings: ScoringSettings) -> dict[str, Path]:
     """Files that the results depend on."""
-    files = {
-        "labels_file": settings.labels_file,
-        "vectors": settings.vectors,
-    }
+    files = {"labels_file": settings.labels_file, "vectors": settings.vectors}
     found = {name: existing_file(path) for name, path in files.items() if path is not None}
     return {"adapter": find_adapter_file(settings.adapter), **found} if settings.adapter else found
 
@@ -236,7 +233,6 @@ def _files(settings: ScoringSettings) -> dict[str, Path]:
 def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:
     if settings.labels_file is None:
         return None
-
     section = SectionChoice(settings.labels_dataset, settings.labels_layer)
     found = read_label_file(settings.labels_file, section=section)
     keep = settings.split
@@ -249,7 +245,6 @@ def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:
 
 def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> list[int]:
     """The latents under evaluation, in rising order."""
-
     latents = sorted(set(settings.latents if settings.latents is not None else labels or ()))
     if settings.limit is not None and settings.limit < len(latents):
         drawn = np.random.default_rng(settings.seed).permutation(latents)[: settings.limit]
@@ -290,7 +285,6 @@ def _vectors(
 
 def _write_label_files(evaluation: EvaluationFolder, wanted: list[str], latents: list[int]) -> None:
     """{condition}_labels.jsonl, label files as `labels_file` reads them."""
-
     for name in wanted:
         texts = {
             latent: [label["text"] for label in evaluation.rows[f"{name}:{latent}"]["labels"]]
