@@ -214,7 +214,7 @@ def test_too_few_controls_are_refused_before_anything_is_labelled(
     golden_dir, adapter, written, tmp_path, monkeypatch
 ):
     source = training_file(tmp_path / "d.json", written[0], ["a"] * COUNT)
-    monkeypatch.setattr("selfie_adapters.labelling.calibration.sampled_labels", None)
+    monkeypatch.setattr("selfie_adapters.labelling.worker.ShardWorker.sampled", None)
     with pytest.raises(DataError, match=r"31 vectors that mean nothing .* at least 73 are needed"):
         run(source, golden_dir, adapter)
     with pytest.raises(ConfigError, match="--precision: .* found 80"):

@@ -18,7 +18,6 @@ from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.choosing import is_no_concept, rank_labels
 from selfie_adapters.labelling.confidence import Confidence, PlaceCalibration
-from selfie_adapters.labelling.controls import sampled_labels
 from selfie_adapters.labelling.fitting import (
     Evidence,
     Sample,
@@ -202,7 +201,7 @@ class _Labelling:
             some = vectors[start : start + self.at_once]
             names = [(kind, start + i) for i in range(len(some))]
             here = places and places[start : start + self.at_once]
-            for several in sampled_labels(worker.labeller, worker.settings, some, names, here):
+            for several in worker.sampled(some, names, here):
                 first = rank_labels(several)[0]
                 labels.append(first.label)
                 shares.append(first.agreement)

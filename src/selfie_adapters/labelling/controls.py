@@ -7,14 +7,13 @@ shuffled   the labels of some of the run's vectors, scored under another one of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors, shuffle_order
 from selfie_adapters.labelling.choosing import judge, no_concept_label, rank_labels
 from selfie_adapters.labelling.confidence import Calibration
@@ -23,6 +22,11 @@ from selfie_adapters.labelling.labeller import Labeller
 
 CONTROLS = 16
 """Vectors of each kind in a labelling run."""
+
+Names = Sequence[tuple[float | str, ...]]
+"""What the seeds of sampled labels are made of, for each vector."""
+Sampled = Callable[[Tensor, Names, Sequence[Place] | None], list[list[Label]]]
+"""`ShardWorker.sampled`."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,23 @@ class ControlScores:
 
 def control_scores(
     labeller: Labeller,
-    settings: LabelSettings,
+    sampled: Sampled,
+    seed: int,
     calibrations: Sequence[Calibration | None],
     vectors: Tensor,
     places: Sequence[Place] | None = None,
 ) -> list[ControlScores]:
     """Scores of `vectors` ([n, d_model], some of the run's) and of the controls made from them.
 
-    Each is labelled with the run's own settings and its best label taken. calibrations: that of
-    each vector's place; places: see `Labeller.at`. Both hold for the control made from it.
+    Each is labelled as the run's vectors are (`sampled`), and its best label taken. calibrations:
+    that of each vector's place; places: see `Labeller.at`. Both hold for the control made from it.
     Shuffling is omitted where there is one vector only.
     """
-    seed, no_concept = settings.seed, no_concept_label(labeller.adapter)
+    no_concept = no_concept_label(labeller.adapter)
 
     def best(kind: str, some: Tensor) -> list[tuple[Label, float]]:
         names = [(kind, i) for i in range(len(some))]
-        several = sampled_labels(labeller, settings, some, names, places and places[: len(some)])
+        several = sampled(some, names, places and places[: len(some)])
         ranked = [rank_labels(labels)[0] for labels in several]
         return [(one.label, one.agreement) for one in ranked]
 
@@ -77,26 +82,6 @@ def control_scores(
         shares = [agreement for _, agreement in real]
         kinds.append(("shuffled", list(zip(moved, shares, strict=True))))
     return [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
-
-
-def sampled_labels(
-    labeller: Labeller,
-    settings: LabelSettings,
-    vectors: Tensor,
-    names: Sequence[tuple[float | str, ...]],
-    places: Sequence[Place] | None = None,
-) -> list[list[Label]]:
-    """Labels of `vectors` with these settings; seeds are made of `names`, one per vector."""
-    return labeller.label(
-        vectors,
-        settings.scales,
-        settings.sampled,
-        settings.sampling,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        names=names,
-        places=places,
-    )
 
 
 def _summary(

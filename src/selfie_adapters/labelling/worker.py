@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
@@ -19,12 +20,7 @@ from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.choosing import Judgement, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
-from selfie_adapters.labelling.controls import (
-    CONTROLS,
-    ControlScores,
-    control_scores,
-    sampled_labels,
-)
+from selfie_adapters.labelling.controls import CONTROLS, ControlScores, Names, control_scores
 from selfie_adapters.labelling.decomposition.concepts import Concept
 from selfie_adapters.labelling.engines import loads_model, make_engine
 from selfie_adapters.labelling.inputs import (
@@ -153,7 +149,23 @@ class ShardWorker:
         """The labels of some vectors; seeds are made of what identifies them."""
         names = [tuple(self.source.identity(position).values()) for position in positions]
         places = [self.place(position) for position in positions]
-        return sampled_labels(self.labeller, self.settings, vectors, names, places)
+        return self.sampled(vectors, names, places)
+
+    def sampled(
+        self, vectors: Tensor, names: Names, places: Sequence[Place] | None = None
+    ) -> list[list[Label]]:
+        """Labels of any vectors with the run's settings; seeds are made of `names`, one each."""
+        settings = self.settings
+        return self.labeller.label(
+            vectors,
+            settings.scales,
+            settings.sampled,
+            settings.sampling,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            names=names,
+            places=places,
+        )
 
     def controls(self) -> list[ControlScores]:
         """How a few of the run's vectors with a concept, and vectors that mean nothing, score."""
@@ -169,7 +181,9 @@ class ShardWorker:
             return []
         calibrations = [self.calibration(picked[i]) for i in usable]
         places = [self.place(picked[i]) for i in usable]
-        return control_scores(self.labeller, self.settings, calibrations, vectors[usable], places)
+        return control_scores(
+            self.labeller, self.sampled, self.settings.seed, calibrations, vectors[usable], places
+        )
 
     def write_facts(self, folder: str | Path) -> None:
         """Write binding.json and controls.json, unless an earlier attempt has.
