@@ -38,10 +38,10 @@ def commands(golden_dir, training_file):
     adapter = str(golden_dir / "adapters/scalar_affine_norm.safetensors")
     return {
         "adapter show": ["adapter", "show", adapter],
-        "adapter show --json": ["adapter", "show", adapter, "--json"],
         "data inspect": ["data", "inspect", training_file],
         "data check": ["data", "check", training_file],
         "prepare list": ["prepare", "list", "gpt2-small", "hook-z"],
+        "prepare list --json": ["prepare", "list", "gpt2-small", "hook-z", "--json"],
         "prompt show": ["prompt", "show", "--model", str(golden_dir / "model")],
         "help": ["label", "--help"],
     }
@@ -88,7 +88,7 @@ def test_labels_are_written_under_any_locale(golden_dir, tmp_path):
     assert (tmp_path / "out/labels-00000.jsonl").read_text(encoding="utf-8").count("\n") == 2
 
 
-@pytest.mark.parametrize("name", ["adapter show", "adapter show --json", "help"])
+@pytest.mark.parametrize("name", ["adapter show", "prepare list --json", "help"])
 def test_a_reader_that_goes_away_ends_the_command_in_silence(commands, name):
     read, write = os.pipe()
     os.close(read)
