@@ -169,3 +169,17 @@ def test_a_specialist_keeps_its_own_question(model, golden_dir):
     assert both.at(1, "-1").prompt.prompt == other
     chosen = Labeller(model, general, SoftPrompt(plain.template + " ", plain.placeholder), False)
     assert chosen.at(1, "-1").prompt.prompt == chosen.prompt.prompt
+
+
+def test_adapters_that_ask_the_same_question_share_its_passes(labellers):
+    both, general, _ = labellers
+    vectors = torch.randn(3, both.model.d_model, generator=torch.Generator().manual_seed(2))
+    passes: list[int] = []
+    handle = both.model.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    try:
+        general.label(vectors, max_new_tokens=1)
+        one_adapter = len(passes)
+        both.label(vectors, max_new_tokens=1, places=[(1, "-1"), (0, "-1"), (1, "-1")])
+    finally:
+        handle.remove()
+    assert len(passes) == 2 * one_adapter

@@ -227,26 +227,26 @@ def test_vectors_that_fail_are_marked_and_tried_again(settings, tmp_path, golden
 def test_a_vector_that_upsets_the_model_does_not_take_its_neighbours_along(
     settings, tmp_path, monkeypatch
 ):
-    from selfie_adapters.labelling.labeller import Labeller
+    from selfie_adapters.labelling import labeller
 
-    soft_tokens = Labeller.soft_tokens
+    soft_tokens = labeller.soft_tokens_of_rows
     fatal = open_source(settings()).at([8])[0]
 
-    def fussy(self, vectors, scales=1.0):
+    def fussy(adapters, vectors, scales):
         if any(torch.equal(vector, fatal) for vector in vectors):
             raise RuntimeError("kernel said no\nat some place")
-        return soft_tokens(self, vectors, scales)
+        return soft_tokens(adapters, vectors, scales)
 
-    monkeypatch.setattr(Labeller, "soft_tokens", fussy)
+    monkeypatch.setattr(labeller, "soft_tokens_of_rows", fussy)
     monkeypatch.setattr(ShardWorker, "controls", lambda self: [])
     job = run(tmp_path / "run", settings())
     assert (job.progress.labelled, job.progress.failed) == (39, 1)
     assert job.first_failure() == "row 8: RuntimeError: kernel said no"
 
-    def broken(self, vectors, scales=1.0):
+    def broken(adapters, vectors, scales):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(Labeller, "soft_tokens", broken)
+    monkeypatch.setattr(labeller, "soft_tokens_of_rows", broken)
     with pytest.raises(LabellingError, match=r"none of 3 vectors could be labelled: no memory"):
         run(tmp_path / "other", settings())
 

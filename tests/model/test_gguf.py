@@ -40,6 +40,23 @@ def test_a_gguf_file_is_the_model_it_was_made_of_and_is_converted_once(tmp_path,
     assert (printed.out, printed.err) == ("", ""), "another library's bars or warnings"
 
 
+def test_a_conversion_parses_the_file_once(tmp_path, monkeypatch):
+    import gguf as package
+
+    parsed = []
+
+    class Counted(package.GGUFReader):
+        def __init__(self, *arguments, **named):
+            parsed.append(arguments)
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(package, "GGUFReader", Counted)
+    save_gguf(tmp_path / "m.gguf")
+    _load(tmp_path / "m.gguf")
+    assert len(parsed) == 1
+    assert package.GGUFReader is Counted
+
+
 def test_another_dtype_and_a_changed_file_are_converted_again(tmp_path, cache):
     path = tmp_path / "m.gguf"
     save_gguf(path)

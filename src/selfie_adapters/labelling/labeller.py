@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.sampling import Sampling
@@ -30,12 +29,11 @@ from selfie_adapters.inference.microbatch import rows_per_batch
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.labelling.label import Label, check_settings
+from selfie_adapters.labelling.soft_tokens import soft_tokens, soft_tokens_of_rows
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
 from selfie_adapters.model.prompt import PromptChoice, choose_prompt
-
-_LONGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,12 @@ class Labeller:
                 f"the adapter maps vectors of width {adapter.dim}; the model {model.name} has "
                 f"d_model {model.d_model}. Use the model the adapter was trained with."
             )
-        if check and adapter.binding is not None:
-            adapter.binding.check(self.binding)
-        self._check = check
-        self._engine = engine(model, self.prompt)
         self._specialists: dict[Adapter, Labeller] = {}
+        self._zeros: dict[tuple[Adapter, ...], Any] = {}
+        self._check = check
+        if check:
+            self._check_binding()
+        self._engine = engine(model, self.prompt)
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.adapter!r})"
@@ -109,11 +108,9 @@ class Labeller:
         bound = self.adapter.binding
         return bind(self.model, self.prompt, None if bound is None else bound.layer)
 
-    @cached_property
-    def _read_zero(self) -> Any:
-        """The prompt after the zero vector's soft token, which no scale changes."""
-        zero = self.soft_tokens(torch.zeros(1, self.model.d_model))
-        return self._engine.prefill(zero)
+    def _check_binding(self) -> None:
+        if self.adapter.binding is not None:
+            self.adapter.binding.check(self.binding)
 
     def at(self, layer: int | None, kind: str | None) -> Labeller:
         """What labels vectors of one block and kind of position (`Adapter.at`): a specialist's
@@ -134,8 +131,25 @@ class Labeller:
                     f"{layer}, position {kind}. Only the local engine labels with several: take "
                     "--engine local, or --adapter with one of its files in a folder of its own."
                 )
-            self._specialists[adapter] = Labeller(self.model, adapter, chosen, self._check)
+            self._specialists[adapter] = self._specialist(adapter, chosen)
         return self._specialists[adapter]
+
+    def _specialist(self, adapter: Adapter, prompt: SoftPrompt | None) -> Labeller:
+        """A labeller that shares what depends on model and prompt alone, the engine and the forward
+        fingerprint, with those that ask the same question."""
+        known = (self, *self._specialists.values())
+
+        def engine(model: FrozenModel, bound: BoundPrompt) -> Engine:
+            same = (one._engine for one in known if one.prompt == bound)
+            return next(same, None) or LocalEngine(model, bound)
+
+        made = Labeller(self.model, adapter, prompt, check=False, engine=engine)
+        made._check = self._check
+        if made._check and (bound := adapter.binding) is not None:
+            if same := next((one for one in known if one._engine is made._engine), None):
+                made.binding = same.binding.model_copy(update={"layer": bound.layer})
+            made._check_binding()
+        return made
 
     def soft_tokens(self, vectors: Tensor, scales: Tensor | float = 1.0) -> Tensor:
         """Soft tokens of `vectors` ([n, d_model]) times `scales` (a number, or [n]).
@@ -143,23 +157,13 @@ class Labeller:
         The scale applies to the adapter's input: to the unit vector where the adapter normalizes,
         to the vector as it is where it does not.
         """
-        values = vectors.float()
-        if self.adapter.normalize_input:
-            # A square past float32's range would turn a long vector into the zero vector.
-            largest = values.abs().amax(dim=-1, keepdim=True)
-            values = unit_norm(torch.where(largest > _LONGEST, values / largest, values))
-        factor = torch.as_tensor(scales, dtype=torch.float32).reshape(-1, 1)
-        with torch.no_grad():
-            return self.adapter.transform(values * factor, normalize_input=False)
+        return soft_tokens(self.adapter, vectors, scales)
 
-    def _by_place(self, places: Sequence[Place] | None, rows: int) -> dict[Labeller, list[int]]:
-        """Which rows each labeller labels."""
+    def _readers(self, places: Sequence[Place] | None, rows: int) -> list[Labeller]:
+        """What labels each row."""
         if places is None or not self.adapter.specialists:
-            return {self: list(range(rows))}
-        found: dict[Labeller, list[int]] = {}
-        for row, place in enumerate(places):
-            found.setdefault(self.at(*place), []).append(row)
-        return found
+            return [self] * rows
+        return [self.at(*place) for place in places]
 
     def label(
         self,
@@ -211,25 +215,40 @@ class Labeller:
         ]
         answers: list[list[Label]] = [[] for _ in range(len(vectors))]
         batch_size = rows_per_batch(self.model) if batch_size is None else batch_size
-        for labeller, mine in self._by_place(places, len(vectors)).items():
-            chosen = set(mine)
-            its = [row for row in rows if row.vector in chosen]
+        readers = self._readers(places, len(vectors))
+        for prompt in dict.fromkeys(one.prompt for one in readers):
+            its = [row for row in rows if readers[row.vector].prompt == prompt]
             for start in range(0, len(its), batch_size):
                 batch = its[start : start + batch_size]
-                for row, label in zip(
-                    batch, labeller._label_batch(vectors, batch, sampling), strict=True
-                ):
+                labels = self._label_batch(
+                    vectors, batch, [readers[row.vector] for row in batch], sampling
+                )
+                for row, label in zip(batch, labels, strict=True):
                     answers[row.vector].append(label)
                 progress(len(batch))
         return answers
 
     def _label_batch(
-        self, vectors: Tensor, batch: Sequence[_Row], sampling: Sampling
+        self,
+        vectors: Tensor,
+        batch: Sequence[_Row],
+        readers: Sequence[Labeller],
+        sampling: Sampling,
     ) -> list[Label]:
+        """The batch's labels; readers: of each row, all with one prompt."""
         source = vectors[[row.vector for row in batch]]
-        soft = self.soft_tokens(source, torch.tensor([row.scale for row in batch]))
-        found = self._engine.generate(soft, [row.seed for row in batch], sampling)
-        at_zero = self._engine.score(self._read_zero, [answer.ids for answer in found])
+        adapters = [one.adapter for one in readers]
+        scales = torch.tensor([row.scale for row in batch])
+        engine, which = readers[0]._engine, tuple(dict.fromkeys(adapters))
+        soft = soft_tokens_of_rows(adapters, source, scales)
+        found = engine.generate(soft, [row.seed for row in batch], sampling)
+        if which not in self._zeros:
+            # The prompt after each one's soft token of the zero vector, which no scale changes.
+            zeros = torch.zeros(len(which), self.model.d_model)
+            soft = soft_tokens_of_rows(which, zeros, torch.ones(len(which)))
+            self._zeros[which] = engine.prefill(soft)
+        owners = torch.tensor([which.index(one) for one in adapters])
+        at_zero = engine.score(self._zeros[which], [answer.ids for answer in found], owners)
         return [
             self._finish(row, answer, zero)
             for row, answer, zero in zip(batch, found, at_zero, strict=True)
@@ -252,17 +271,17 @@ class Labeller:
         changes.
         """
         moved = list(labels)
-        for labeller, rows in self._by_place(places, len(labels)).items():
-            its = [labels[row] for row in rows]
-            for row, score in zip(rows, labeller._scores(its, vectors[rows]), strict=True):
+        readers = self._readers(places, len(labels))
+        for prompt in dict.fromkeys(one.prompt for one in readers):
+            rows = [row for row, one in enumerate(readers) if one.prompt == prompt]
+            adapters, engine = [readers[row].adapter for row in rows], readers[rows[0]]._engine
+            scales = torch.tensor([labels[row].scale for row in rows])
+            read = engine.prefill(soft_tokens_of_rows(adapters, vectors[rows], scales))
+            ids = [labels[row].ids for row in rows]
+            scores = engine.score(read, ids, torch.arange(len(rows)))
+            for row, score in zip(rows, scores, strict=True):
                 moved[row] = replace(labels[row], log_prob=score)
         return moved
-
-    def _scores(self, labels: Sequence[Label], vectors: Tensor) -> list[float]:
-        scales = torch.tensor([label.scale for label in labels])
-        read = self._engine.prefill(self.soft_tokens(vectors, scales))
-        rows = torch.arange(len(labels))
-        return self._engine.score(read, [label.ids for label in labels], rows)
 
     def close(self) -> None:
         """Release what the engine holds besides the model; it cannot label afterwards."""

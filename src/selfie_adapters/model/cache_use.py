@@ -107,4 +107,6 @@ def cache_use(model: FrozenModel) -> CacheUse:
         except UNSUPPORTED:
             return False
 
-    return CacheUse(branches=succeeds(branches), steps=succeeds(steps))
+    branching = succeeds(branches)
+    # The first trial has a row selected and extended by one token, too.
+    return CacheUse(branching, steps=branching or succeeds(steps))

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfie_adapters.errors import DataError, ModelError, StorageError
 from selfie_adapters.files import UNWRITABLE, cache_dir, os_error_behind
-from selfie_adapters.model.library import dequantize_options
+from selfie_adapters.model.library import dequantize_options, gguf_read_once
 from selfie_adapters.model.weights import check_loaded
 from selfie_adapters.tensor_files.gguf_file import read_gguf
 
@@ -57,7 +57,8 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
     for a damaged file.
     """
     try:
-        read_gguf(gguf)  # transformers' reader would loop over the counts of a damaged file
+        # transformers' reader would loop over the counts of a damaged file
+        reader = read_gguf(gguf)
     except DataError as error:
         raise ModelError(str(error)) from error
     log.info("dequantizing %s once into %s", gguf.name, folder)
@@ -66,16 +67,18 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         load: Any = AutoModelForCausalLM.from_pretrained  # its type knows no loading info
-        network, info = load(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=dtype,
-            output_loading_info=True,
-            **dequantize_options(),
-        )
+        with gguf_read_once(gguf, reader):
+            network, info = load(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=dtype,
+                output_loading_info=True,
+                **dequantize_options(),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         check_loaded(str(gguf), network, info)
         network.save_pretrained(building)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(building)
+        tokenizer.save_pretrained(building)
         try:
             os.replace(building, folder)  # noqa: PTH105  (a folder, atomically)
         except OSError:

@@ -7,9 +7,12 @@ outside the library (remote code) may lag behind it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -96,6 +99,27 @@ def dequantize_options() -> dict[str, Any]:
     """
     config = getattr(transformers, "GgufConfig", None)
     return {} if config is None else {"quantization_config": config(dequantize=True)}
+
+
+@contextlib.contextmanager
+def gguf_read_once(file: Path, reader: Any) -> Iterator[None]:
+    """Inside, transformers takes `reader`, the gguf package's of `file`, and parses nothing again.
+
+    It would for the configuration, the weights and the tokenizer, three seconds each with a large
+    vocabulary. A version that parses in another way is not concerned.
+    """
+    import gguf
+
+    reads = gguf.GGUFReader
+
+    def known(path: Any, *mode: Any, **named: Any) -> Any:
+        return reader if Path(path).resolve() == file.resolve() else reads(path, *mode, **named)
+
+    setattr(gguf, "GGUFReader", known)  # noqa: B010  (a type checker sees a class)
+    try:
+        yield
+    finally:
+        setattr(gguf, "GGUFReader", reads)  # noqa: B010
 
 
 def _columns(keep: Tensor) -> Tensor:

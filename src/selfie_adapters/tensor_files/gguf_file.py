@@ -37,6 +37,8 @@ def read_gguf(file: Path) -> Any:
         """Ends where the file does: its base reads nothing there, as often as a count claims."""
 
         def _get(self, offset: Any, dtype: Any, count: Any = 1, *order: Any, **named: Any) -> Any:
+            if isinstance(self.data, np.memmap):  # of which each slice costs several times as much
+                self.data = self.data.view(np.ndarray)
             if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
                 raise ValueError("more is stated than the file holds")
             return super()._get(offset, dtype, count, *order, **named)
