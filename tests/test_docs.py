@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +45,8 @@ def steps_of(block: str) -> list[str]:
 def stated(page: Path) -> list[tuple[list[str], list[str]]]:
     """Shell blocks that a block of output follows: their commands, and its lines."""
     text = page.read_text(encoding="utf-8")
-    pairs = re.findall(r"```(?:bash|sh)\n(.*?)```\n+```text\n(.*?)```", text, re.DOTALL)
+    block = r"```(?:bash|sh)\n((?:(?!```).)*)```\n+```text\n(.*?)```"
+    pairs = re.findall(block, text, re.DOTALL)
     return [(steps_of(block), output.splitlines()) for block, output in pairs]
 
 
@@ -103,24 +106,28 @@ def test_commands_in_running_text_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_what_a_page_states_is_the_output_of_its_commands(page):
+    for steps, _ in stated(page):
+        assert set(steps) <= set(commands(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-@pytest.fixture
-def workspace(tmp_path):
-    """A copy of what a reader has, with the commands of this environment on the path."""
-    for name in ("data", "training", "data_prep", "evaluation", "benchmarks", "scripts"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def runner(folder: Path, programs: Path):
+    """What runs one command of a page in `folder`, with the commands in `programs` on the path."""
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
 
     def run(step: str) -> str:
         done = subprocess.run(
             shlex.split(step),
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -132,13 +139,38 @@ def workspace(tmp_path):
     return run
 
 
-# `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is
-# test_install's; the concept list's Debian package is test_make_concepts's miniature; what needs a
-# hub or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the demo SAE's
+@pytest.fixture
+def workspace(tmp_path):
+    """A copy of what a reader has, with the commands of this environment on the path."""
+    for name in ("data", "training", "data_prep", "evaluation", "benchmarks", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return runner(tmp_path, Path(sys.executable).parent)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A fresh clone, as this tree is, and an environment in which nothing of it is installed.
+
+    pip finds what the package requires in the packages of this environment.
+    """
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "clone" / name, follow_symlinks=False)
+    venv.create(tmp_path / "env", with_pip=True)
+    (pure,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    (pure / "dependencies.pth").write_text(site + "\n")
+    return runner(tmp_path / "clone", tmp_path / "env/bin")
+
+
+# `make` would run the tests in themselves (test_demo and CI run what they stand for); pip is run
+# for the README below; the concept list's Debian package is in test_make_concepts; what needs a hub
+# or a bucket runs against ones on loopback in test_prepare_sae and test_prepare; the demo SAE's
 # texts come from npm, and what follows from it takes half an hour (test_train_demo_sae,
-# test_eval_scoring); the web
-# app does not end by itself (tests/serving, tests/commands/test_serve.py); benchmarks take minutes
-# to an hour and have tests of their own.
+# test_eval_scoring); the web app does not end by itself (tests/serving,
+# tests/commands/test_serve.py); benchmarks take minutes to an hour and have tests of their own.
 ELSEWHERE = (
     "make",
     "pip",
@@ -169,10 +201,30 @@ ELSEWHERE = (
 NOT_RUN = (ROOT / "docs/llama.md",)
 
 
+README = ROOT / "README.md"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_RUN], ids=id_of)
+@pytest.mark.parametrize("page", [one for one in PAGES if one not in (README, *NOT_RUN)], ids=id_of)
 def test_the_commands_of_a_page_run_in_order_and_print_what_it_states(page, workspace):
-    printed = {step: workspace(step) for step in commands(page) if not step.startswith(ELSEWHERE)}
+    run_page(page, workspace, ELSEWHERE)
+
+
+@pytest.mark.slow
+def test_the_readme_is_followed_from_a_fresh_clone_on(clone, tmp_path):
+    run_page(README, clone, [one for one in ELSEWHERE if one != "pip"])
+    where = clone('python -c "import selfie_adapters; print(selfie_adapters.__file__)"')
+    assert str(tmp_path / "env") in where
+    (block,) = re.findall(r"```python\n(.+?)```", README.read_text(), re.DOTALL)
+    vectors = "from selfie_adapters import load_dataset\nd = load_dataset('topics/topics.json')\n"
+    vectors += "vectors = d.sections[0].vectors[:3]\n"
+    (tmp_path / "clone/readme.py").write_text(vectors + block)
+    assert len(clone("python readme.py").splitlines()) == 3
+
+
+def run_page(page: Path, run: Callable[[str], str], elsewhere: Sequence[str]) -> None:
+    """Run its commands in order; each block of output that it states is among what they print."""
+    printed = {step: run(step) for step in commands(page) if not step.startswith(tuple(elsewhere))}
     for steps, lines in stated(page):
         output = plain("".join(printed[step] for step in steps))
         for line in lines:
@@ -210,18 +262,3 @@ def test_no_page_writes_into_what_the_readme_made():
             parts = Path(path).parts
             starts = {"/".join(parts[: i + 1]) for i in range(len(parts))}
             assert not starts & (own | folders - {"runs"}), f"{id_of(page)} writes {path}"
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs_on_what_its_commands_made(workspace, tmp_path):
-    for step in commands(ROOT / "README.md"):
-        if step.startswith("selfie train"):
-            step += " --set training.max_steps=3"
-        if step.startswith(("selfie prepare topics concepts", "selfie train")):
-            workspace(step)
-    (block,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    vectors = "from selfie_adapters import load_dataset\nd = load_dataset('topics/topics.json')\n"
-    vectors += "vectors = d.sections[0].vectors[:3]\n"
-    (tmp_path / "readme.py").write_text(vectors + block)
-    shown = workspace("python readme.py")
-    assert len(shown.splitlines()) == 3
