@@ -116,7 +116,10 @@ def table(places: Sequence[Labelled]) -> list[dict[str, object]]:
     gain = np.concatenate([place.right("gain") for place in places])
     found = {order: [place.right(order) for place in places] for order in ORDERS}
     found["one greedy label"] = [_right(place.greedy) for place in places]
-    found["one sample"] = [_right([rows[0] for rows in place.sampled]) for place in places]
+    found["one sample"] = [
+        _right([min(rows, key=lambda row: row.sample) for rows in place.sampled])
+        for place in places
+    ]
     differences = adjusted(
         comparison(order, "gain", "right", paired(np.concatenate(values), gain, units, "row"))
         for order, values in found.items()

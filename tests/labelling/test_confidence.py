@@ -281,7 +281,7 @@ def test_a_file_for_the_order_of_earlier_versions_does_not_hold_for_todays():
     assert fitted.other_drawing(best) is None
     earlier = {key: value for key, value in best.items() if key != "ranking"}  # did not state it
     found = Confidence({"gain": 1.0}, 0.5, 0.6, earlier).other_drawing(best)
-    assert found == "ranking 'gain', not 'gain + likelihood'"
+    assert found == "ranking 'gain', not 'likelihood'"
     # The best by what it explains is neither; one greedy label needs no order.
     assert "explained" in str(
         fitted.other_drawing(sampling(best_of=8, temperature=0.7, concepts=1))

@@ -386,7 +386,7 @@ def test_without_an_adapter_the_vector_itself_is_the_soft_token(settings, tmp_pa
     torch.testing.assert_close(soft, 0.5 * norm * vector / vector.norm(), rtol=1e-4, atol=1e-5)
 
 
-def test_best_of_keeps_the_one_with_the_highest_gain_and_likelihood(settings, tmp_path):
+def test_best_of_keeps_the_most_likely_one(settings, tmp_path):
     run(tmp_path / "all", settings(samples=5, limit=6))
     run(tmp_path / "best", settings(samples=1, best_of=5, limit=6))
     run(tmp_path / "why", settings(samples=1, best_of=5, limit=6, explain=True))
@@ -394,11 +394,12 @@ def test_best_of_keeps_the_one_with_the_highest_gain_and_likelihood(settings, tm
     for kept in rows(tmp_path / "best"):
         rivals = [row for row in everything if row["index"] == kept["index"]]
         assert len(rivals) == 5
-        value = {id(row): row["gain"] + row["log_prob"] / row["tokens"] for row in [kept, *rivals]}
-        assert value[id(kept)] == max(value[id(row)] for row in rivals)
+        assert kept["log_prob"] == max(row["log_prob"] for row in rivals)
         assert kept["rank"] == 0
-        others = [value[id(r)] for r in rivals if r["label"].casefold() != kept["label"].casefold()]
-        assert kept["margin"] == pytest.approx(value[id(kept)] - max(others), abs=2e-4)
+        others = [
+            r["log_prob"] for r in rivals if r["label"].casefold() != kept["label"].casefold()
+        ]
+        assert kept["margin"] == pytest.approx(kept["log_prob"] - max(others), abs=2e-4)
     why = rows(tmp_path / "why")
     assert [row["rank"] for row in why] == list(range(5)) * 6
     assert [row for row in why if row["rank"] == 0] == rows(tmp_path / "best")
@@ -410,10 +411,10 @@ def test_a_folder_does_not_mix_two_orders(settings, tmp_path):
     several = settings(samples=1, best_of=2, temperature=0.7, limit=3)
     run(folder, several)
     content = json.loads(file.read_text())
-    assert content.pop("ranking") == "gain + likelihood"
+    assert content.pop("ranking") == "likelihood"
     run(folder, several)  # complete, and with the same order
     file.write_text(json.dumps(content))
-    line = r"run holds labels ranked by gain, and this version ranks them by gain \+ likelihood"
+    line = r"run holds labels ranked by gain, and this version ranks them by likelihood"
     with pytest.raises(ConfigError, match=line):
         run(folder, several)
     file.write_text(json.dumps(content | {"ranking": 3}))

@@ -41,9 +41,7 @@ def show_why(console: Console, shard: Path) -> None:
         console.print(
             "p: nats per token, given the vector, and after the zero vector; gain: their "
             "difference"
-            + (
-                "; best first, by gain + p vector; margin: over the best other." if several else "."
-            ),
+            + ("; most likely first; margin: in nats, over the best other." if several else "."),
             style="dim",
             highlight=False,
         )

@@ -22,8 +22,8 @@ UNTRAINED_SCALES = (0.5, 0.8, 1.3, 2.1, 3.4, 5.5)
 embedding norm."""
 SAMPLED_TEMPERATURE = 0.7
 
-RANKING = "gain + likelihood"
-"""What the labels of one vector are ranked by, both in nats per token (labelling/choosing.py)."""
+RANKING = "likelihood"
+"""What the labels of one vector are ranked by (labelling/choosing.py)."""
 BY_GAIN = "gain"
 """What earlier versions ranked them by; their run folders and confidence files do not state it."""
 BY_SHARE = "explained share"
@@ -50,9 +50,8 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     samples: Count = 1
     """Labels per vector and scale."""
     best_of: Count | None = None
-    """Sample N labels per scale and keep the one whose gain over the zero vector plus likelihood,
-    both per token, is highest; with concepts, of N candidates the one that explains most (9 without
-    it)."""
+    """Sample N labels per scale and keep the one that the vector makes most likely; with concepts,
+    of N candidates the one that explains most (9 without it)."""
     temperature: Annotated[
         float, Field(ge=0, allow_inf_nan=False), Option(default="0 for one label, 0.7 for several")
     ] = 0.0

@@ -25,9 +25,9 @@ Withheld = Literal["no concept", "below threshold"]
 class Ranked:
     """A label among the others of its vector.
 
-    rank: from 0, by gain + likelihood. agreement: share of the vector's labels that are equal to
-    it, itself included. margin: its gain + likelihood minus the highest of an unequal label, nats
-    per token; None if all are equal.
+    rank: from 0, by likelihood. agreement: share of the vector's labels that are equal to it,
+    itself included. margin: its log-probability minus the highest of an unequal label, nats; None
+    if all are equal.
     """
 
     label: Label
@@ -37,25 +37,21 @@ class Ranked:
 
 
 def rank_labels(labels: Sequence[Label]) -> list[Ranked]:
-    """The labels of one vector, best first: by gain + likelihood (`RANKING`), empty ones last.
+    """The labels of one vector, best first: by log-probability (`RANKING`), empty ones last.
 
-    The gain alone prefers rare words, the likelihood alone what is likely for any vector; their sum
-    is right most often (benchmarks/best_of_n.py). Letter case and whitespace make no difference
-    between labels.
+    Of the labels of one vector the likeliest is right more often than the one with the highest
+    gain, which may be any rare word (benchmarks/best_of_n.py). The gain tells vectors apart.
+    Letter case and whitespace make no difference between labels.
     """
     counts = Counter(plain(label.text) for label in labels)
-    ordered = sorted(labels, key=lambda label: (not label.text, -_value(label)))
+    ordered = sorted(labels, key=lambda label: (not label.text, -label.log_prob))
     ranked = []
     for rank, label in enumerate(ordered):
         own = plain(label.text)
-        rivals = [_value(other) for other in labels if plain(other.text) != own]
-        margin = _value(label) - max(rivals) if rivals else None
+        rivals = [other.log_prob for other in labels if plain(other.text) != own]
+        margin = label.log_prob - max(rivals) if rivals else None
         ranked.append(Ranked(label, rank, counts[own] / len(labels), margin))
     return ranked
-
-
-def _value(label: Label) -> float:
-    return label.gain + label.likelihood
 
 
 @dataclass(frozen=True)
