@@ -108,6 +108,7 @@ def _run_signalled(job: KillJob, folder: Path, command: list[str]) -> None:
         from selfie_adapters.__main__ import main
 
         sys.argv = ["selfie", *command]
+        interruption.install()  # to the end of the process, as for the command itself
         try:
             with interruption.installed():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

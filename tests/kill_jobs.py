@@ -83,12 +83,15 @@ def train() -> KillJob:
         run = folder / "runs/run"
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         rows = [row for row in rows if row["event"] != "resume"]
+        # A signal leaves a checkpoint at the step it came in, so the older ones differ.
+        older = set(sorted((run / "checkpoints").iterdir())[:-1])
+        files = [file for file in run.rglob("*") if file.suffix != ".svg" and file not in older]
         found: dict[str, Any] = {
             "metrics": [{k: v for k, v in row.items() if k not in _CLOCK} for row in rows],
             "config": (run / "config.yaml").read_bytes(),
-            "files": sorted(p.name for p in run.rglob("*") if p.suffix != ".svg"),
+            "files": sorted(file.name for file in files),
         }
-        for file in run.rglob("*.safetensors"):
+        for file in (file for file in files if file.suffix == ".safetensors"):
             with safe_open(file, "np") as opened:
                 found[file.name] = {k: opened.get_tensor(k).tobytes() for k in opened.keys()}  # noqa: SIM118
         for which in ("best", "last", "final"):

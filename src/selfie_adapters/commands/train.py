@@ -18,6 +18,7 @@ from selfie_adapters.config import TrainConfig, load_config
 from selfie_adapters.config.commented import commented
 from selfie_adapters.errors import ConfigError, MissingExtraError
 from selfie_adapters.files import check_free, user_path, write_text
+from selfie_adapters.interruption import advice
 
 if TYPE_CHECKING:
     from selfie_adapters.training import Validation
@@ -60,6 +61,8 @@ def train(
     if settings is not None:
         check_inputs(model=settings.model.name, device=settings.model.device_map)
     from selfie_adapters import training
+    from selfie_adapters.training.run_folder import RunFolder
+    from selfie_adapters.training.stopping import how_to_resume
 
     if eval_only:
         if settings is None:
@@ -74,9 +77,10 @@ def train(
         folder = training.resume(str(resume), console=console)
     else:
         folder = training.train(settings, console=console, overwrite=overwrite)
-    if _speaks():
-        _draw(folder, console)
-        console.print(f"run folder: {folder}", highlight=False, markup=False)
+    with advice(lambda: how_to_resume(RunFolder(folder, begun=True))):
+        if _speaks():
+            _draw(folder, console)
+            console.print(f"run folder: {folder}", highlight=False, markup=False)
 
 
 def _write_config(given: Given, to: str, overwrite: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,11 +59,11 @@ def train(
     FolderInUseError while another process trains in the folder.
     """
     run = RunFolder(Path(config.training.checkpoint_dir) / config.experiment_name)
-    with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
+    with _joined(run, config) as ranks:
         if ranks.writes:
             run.check_free(overwrite)
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run), advice(lambda: how_to_resume(run)):
+        with failures_explained(run):
             trainer.begin()  # only now: what cannot start leaves no folder behind
             trainer.run_all()
     return run.path
@@ -80,12 +82,24 @@ def resume(
     """
     run = RunFolder(Path(folder), begun=True)
     config = run.config()
-    with joined_ranks(config.model.device_map) as ranks, run.held(ranks.writes):
+    with _joined(run, config) as ranks:
         trainer = _Trainer(set_up(config, model, dataset, ranks), run, ranks, console)
-        with failures_explained(run), advice(lambda: how_to_resume(run)):
+        with failures_explained(run):
             trainer.restore()
             trainer.run_all()
     return run.path
+
+
+@contextmanager
+def _joined(run: RunFolder, config: TrainConfig) -> Iterator[Ranks]:
+    """This process among those that train, and the folder held for them; a signal is answered with
+    how to resume, up to the last moment."""
+    with (
+        advice(lambda: how_to_resume(run)),
+        joined_ranks(config.model.device_map) as ranks,
+        run.held(ranks.writes),
+    ):
+        yield ranks
 
 
 class _Trainer:
