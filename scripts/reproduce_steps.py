@@ -109,7 +109,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         "taboo",
         f"What the model knows without the vector (nouns of {first.name})",
         ("--topics", "concepts", "--retrieval", str(folder / f"retrieval_{first.name}")),
-        ("--max-tokens", "60"),
+        ("--chat-model", "demo", "--max-tokens", "60"),
     )
     yield _evaluate(
         folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -64,7 +65,7 @@ def test_the_installed_command_works_outside_the_repository(wheel, tmp_path):
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", wheel]
     subprocess.run(install, check=True, capture_output=True)
     # its dependencies are those of this environment, which are installed already
-    site = next(path for path in sys.path if path.endswith("site-packages"))
+    site = sysconfig.get_path("purelib")
     (pure,) = (tmp_path / "env").glob("lib/python*/site-packages")
     (pure / "dependencies.pth").write_text(site + "\n")
     selfie = tmp_path / "env/bin/selfie"

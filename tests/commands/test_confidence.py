@@ -159,6 +159,10 @@ def test_each_kind_of_position_is_fitted_with_the_vectors_without_a_concept(
     assert f"layer 1 at -1: at confidence {last.threshold:.2f} and above" in shown
 
 
+def near(measured):
+    return json.loads(json.dumps(measured), parse_float=lambda digits: round(float(digits), 6))
+
+
 def test_a_specialist_labels_its_place_and_what_holds_no_concept_there(
     golden_dir, adapter, written, tmp_path
 ):
@@ -181,7 +185,8 @@ def test_a_specialist_labels_its_place_and_what_holds_no_concept_there(
     run(source, golden_dir, adapter, precision=0.3, control_rate=1.0, out=str(tmp_path / "b.json"))
     alone = {one.position: one for one in Confidence.load(tmp_path / "b.json").places}
     assert alone["-1"].measured["right"] < third
-    assert alone["name"].measured == name.measured
+    # Other vectors in the batches move the last digits of a probability.
+    assert near(alone["name"].measured) == near(name.measured)
 
 
 def test_a_limit_is_one_of_each_layer_and_position(golden_dir, adapter, written, tmp_path):
