@@ -213,6 +213,12 @@ def test_figures_are_of_this_adapter_or_refused(run, tmp_path):
         {"inputs": 5},
         {"protocol": ["loss"]},
         {"cells": [{"adapter": "mine", "dataset": 1, "vectors": 2, "loss": {"zero": {}}}]},
+        {
+            "protocol": "retrieval",
+            "settings": {"vectors": "v", "adapters": {"mine": "x"}, "labels": {}},
+            "counts": {"topics": float("inf")},
+            "conditions": [{"condition": "mine", "queries": 8, "recall_at": {}}],
+        },
     ],
 )
 def test_results_of_another_shape_are_named(change, run, tmp_path):

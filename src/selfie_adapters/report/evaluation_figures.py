@@ -62,7 +62,7 @@ def evaluation_figures(folder: str | Path, adapter_file: Path) -> list[Figure]:
         found = [_checked(one) for one in _READERS[protocol](results, names)]
     except ConfigError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise DataError(
             f"{file}: not the results of an evaluation ({type(error).__name__}: {error!s:.100}). "
             f"{_FINISHED}"

@@ -49,7 +49,14 @@ def evaluation_section(folder: Path, name: str, table: str) -> RunSection:
     results = read_results(folder)
     try:
         return _section(folder, results, name, table)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        StopIteration,
+        OverflowError,
+    ) as error:
         if isinstance(error, (DataError, ConfigError)):
             raise
         raise DataError(

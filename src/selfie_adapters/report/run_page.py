@@ -96,7 +96,7 @@ def _section(kind: Kind, folder: Path, name: str, table: str) -> RunSection:
 def _matrices(results: Sequence[tuple[str, dict[str, Any]]]) -> list[Matrix]:
     try:
         return cross_tests(results)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             "the evaluations are not results of this version's selfie eval "
             f"({type(error).__name__}: {error!s:.100}). Run them again."
