@@ -75,6 +75,20 @@ def test_a_writer_killed_before_the_first_name_leaves_nothing_in_its_own_way(tmp
     assert torch.equal(load_dataset(path).sections[0].vectors, section(1).vectors)
 
 
+def test_a_stopped_conversion_is_given_again_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    save_dataset(path, [section(1)])
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        stop_before_name(patch, "a.pt")
+        with pytest.raises(Killed):
+            convert_file(path)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
+    convert_file(path)
+    assert torch.equal(load_dataset(path).sections[0].vectors, section(1).vectors)
+
+
 def test_a_writer_killed_between_vectors_and_labels_leaves_no_mixture(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     save_dataset(path, [section(0)], overwrite=True)

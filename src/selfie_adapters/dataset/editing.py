@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.dataset.document import read_document, write_document
+from selfie_adapters.dataset.document import document_bytes, read_document, write_document
 from selfie_adapters.dataset.load import load_dataset
 from selfie_adapters.dataset.schema import problems
 from selfie_adapters.dataset.splits import split_indices
-from selfie_adapters.dataset.stream import stream_vectors
-from selfie_adapters.dataset.vectors import open_vectors, save_vectors
+from selfie_adapters.dataset.stream import stream_rows
+from selfie_adapters.dataset.vectors import open_vectors, write_rows
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import check_free, existing_file, inside, user_path
+from selfie_adapters.files import atomic_path, check_free, existing_file, flush, inside, user_path
 
 _ROWS_AT_ONCE = 8192
 
@@ -105,7 +106,8 @@ def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
     if not source.name.lower().endswith((".json", ".json.gz")):
         target = _other_kind(source)
         check_free(target, overwrite)
-        _convert(source, target)
+        with atomic_path(target) as temporary:
+            _convert(source, temporary, target.suffix)
         return [target]
     load_dataset(source)
     document = read_document(source)
@@ -118,9 +120,14 @@ def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
         section["metadata"]["filename"] = str(new)
     for target in targets.values():
         check_free(target, overwrite)
-    for place, target in targets.items():
-        _convert(place, target)
-    write_document(source, document)
+    # All are written before one takes its name, the training file's last: what is stopped leaves no
+    # file in the way of the same command.
+    with ExitStack() as written:
+        document_at = written.enter_context(atomic_path(source))
+        document_at.write_bytes(document_bytes(source, document))
+        flush(document_at)
+        for place, target in targets.items():
+            _convert(place, written.enter_context(atomic_path(target)), target.suffix)
     return [*targets.values(), source]
 
 
@@ -140,10 +147,10 @@ def _other_kind(file: Path) -> Path:
     return file.with_suffix(".safetensors" if file.suffix.lower() in (".pt", ".pth") else ".pt")
 
 
-def _convert(file: Path, target: Path) -> None:
+def _convert(file: Path, temporary: Path, suffix: str) -> None:
     vectors = open_vectors(file)
-    if target.suffix == ".safetensors":
-        save_vectors(target, vectors)
+    if suffix == ".safetensors":
+        write_rows(temporary, suffix, vectors)
     else:
         shape = (vectors.shape[0], vectors.shape[1])
-        stream_vectors(target, shape, vectors.dtype, vectors.split(_ROWS_AT_ONCE))
+        stream_rows(temporary, shape, vectors.dtype, vectors.split(_ROWS_AT_ONCE))

@@ -154,7 +154,7 @@ def test_one_without_text_is_kept_as_an_error_and_none_with_text_is_refused(part
         ),
     ],
 )
-def test_a_row_with_the_key_of_another_one_is_damaged(parts, tmp_path, row, message):
+def test_a_row_whose_key_occurs_before_is_damaged(parts, tmp_path, row, message):
     rows = folder(tmp_path)
     rows.add("negative:0", row)
     with pytest.raises(DataError, match=message):
@@ -162,7 +162,7 @@ def test_a_row_with_the_key_of_another_one_is_damaged(parts, tmp_path, row, mess
 
 
 @pytest.mark.parametrize("row", [{}, {"latent": 3}, {"noun": "owl"}, {"latent": 3, "noun": "owl"}])
-def test_a_row_has_the_key_of_a_latent_or_noun(tmp_path, row):
+def test_keys_of_rows_are_latents_or_nouns(tmp_path, row):
     folder(tmp_path).add("negative:0", row)
     with pytest.raises(DataError, match=r"rows.jsonl, line 1.*latent with labels is expected"):
         folder(tmp_path)
