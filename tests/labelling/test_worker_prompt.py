@@ -25,7 +25,6 @@ def worker(golden_dir, tmp_path):
     prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     captured = {"chat": "bare", "question": "Tell me about {}."}
     adapter.binding = bind(model, prompt, 1).model_copy(update=captured)
-    adapter.save(tmp_path / "a.safetensors")
     metadata = {
         "dataset_name": "d",
         "filename": "d.safetensors",
@@ -39,7 +38,9 @@ def worker(golden_dir, tmp_path):
         tmp_path / "d.json", [Section(metadata, torch.ones(2, 48), [Item(0, ["a"], "train")])]
     )
 
-    def worker(**options):
+    def worker(layer=1, **options):
+        adapter.binding = adapter.binding.model_copy(update={"layer": layer})
+        adapter.save(tmp_path / "a.safetensors")
         settings = LabelSettings.checked(
             source=str(tmp_path / "d.json"),
             model=str(golden_dir / "model"),
@@ -57,6 +58,19 @@ def test_vectors_captured_in_another_way_get_a_warning(worker, caplog):
         worker()
     (message,) = [record.getMessage() for record in caplog.records]
     assert "d.json: chat format 'none', not 'bare' as in the adapter's training vectors" in message
+
+
+def test_vectors_of_another_block_get_a_warning(worker, caplog):
+    with caplog.at_level(logging.WARNING):
+        worker(layer=0)
+    last = caplog.records[-1].getMessage()
+    assert last.endswith("d.json: block 1, not 0 as in the adapter's training vectors.")
+
+
+def test_an_adapter_for_several_blocks_gets_none(worker, caplog):
+    with caplog.at_level(logging.WARNING):
+        worker(layer=None)
+    assert not [one for one in caplog.records if ": block " in one.getMessage()]
 
 
 def test_a_prompt_of_ones_own_is_used_and_checked(worker):

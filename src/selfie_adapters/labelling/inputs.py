@@ -26,6 +26,7 @@ from selfie_adapters.sources.sae.rows import is_sae_name, open_sae_rows
 log = logging.getLogger(__name__)
 
 _LONGEST = 1e18
+_OTHERWISE = "%s: %s as in the adapter's training vectors."
 
 
 def open_source(settings: LabelSettings) -> LabelSource:
@@ -74,7 +75,8 @@ def check_not_centered(settings: LabelSettings, source: LabelSource) -> None:
 
 
 def check_captured(settings: LabelSettings, source: LabelSource, adapter: Adapter) -> None:
-    """Warn where the vectors or the mean were captured in another way than the training vectors."""
+    """Warn where the vectors or the mean were captured in another way than the training vectors, or
+    after other blocks than the one the adapter was trained on."""
     trained = Captured.by_binding(adapter.binding)
     inputs: dict[str, Captured] = {}
     if source.dataset is not None:
@@ -83,7 +85,15 @@ def check_captured(settings: LabelSettings, source: LabelSource, adapter: Adapte
         inputs[settings.mean] = Captured.by_mean_file(settings.mean)
     for name, captured in inputs.items():
         for difference in captured.differences(trained):
-            log.warning("%s: %s as in the adapter's training vectors.", name, difference)
+            log.warning(_OTHERWISE, name, difference)
+    binding = adapter.binding
+    if binding is None or binding.layer is None:
+        return
+    layers = set(map(source.layer, range(len(source))))
+    own = {binding.layer, *(layer for layer, _ in adapter.specialists)}
+    if others := sorted(layer for layer in layers if layer is not None and layer not in own):
+        blocks = f"block{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
+        log.warning(_OTHERWISE, settings.source, f"{blocks}, not {binding.layer}")
 
 
 def open_adapter(settings: LabelSettings, model: FrozenModel) -> Adapter:
