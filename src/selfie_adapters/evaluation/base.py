@@ -31,7 +31,7 @@ from selfie_adapters.files.locking import folder_lock
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
-from selfie_adapters.model.precision import Job
+from selfie_adapters.model.precision import Workload
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -76,7 +76,7 @@ class Protocol(ABC, Generic[S]):
     """The protocol's name in results.json, where it is not the folder's."""
     read_published: ClassVar[Callable[..., Any] | None] = None
     """What reads a configuration file that may be a published one, where there are such."""
-    job: ClassVar[Job] = "generation"
+    job: ClassVar[Workload] = "generation"
     """What the model is loaded for: "training" where losses are computed."""
 
     def __init__(

@@ -29,7 +29,7 @@ from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.labelling.run_record import vectors_hash
 
-Row = dict[str, Any]
+EvaluationRow = dict[str, Any]
 LATE = {"model_weights", "chat_weights"}
 """Inputs that are known only when the model is loaded."""
 
@@ -132,7 +132,7 @@ class EvaluationFolder:
         self._store.check_inputs(was["inputs"], now["inputs"])
 
     @property
-    def rows(self) -> Mapping[str, Row]:
+    def rows(self) -> Mapping[str, EvaluationRow]:
         """Finished units of work by key."""
         return self._rows
 
@@ -156,7 +156,7 @@ class EvaluationFolder:
         else:
             self._store.check_inputs({name: known}, {name: digest})
 
-    def add(self, key: str, row: Row) -> None:
+    def add(self, key: str, row: EvaluationRow) -> None:
         """Keep a finished unit of work; `key` must not be among `rows` yet."""
         if key in self.rows:
             raise ValueError(f"{key} is done already")
@@ -181,7 +181,9 @@ class EvaluationFolder:
         return path
 
 
-def _parsed(kind: type[msgspec.Struct], row: Row, where: str) -> tuple[str, Row]:
+def _parsed(
+    kind: type[msgspec.Struct], row: EvaluationRow, where: str
+) -> tuple[str, EvaluationRow]:
     key = row.pop("key", None)
     try:
         if not isinstance(key, str):

@@ -25,7 +25,7 @@ CONTROLS = 16
 
 Names = Sequence[tuple[float | str, ...]]
 """What the seeds of sampled labels are made of, for each vector."""
-Sampled = Callable[[Tensor, Names, Sequence[Place] | None], list[list[Label]]]
+LabelSampler = Callable[[Tensor, Names, Sequence[Place] | None], list[list[Label]]]
 """`ShardWorker.sampled`."""
 
 
@@ -49,7 +49,7 @@ class ControlScores:
 
 def control_scores(
     labeller: Labeller,
-    sampled: Sampled,
+    sampled: LabelSampler,
     seed: int,
     calibrations: Sequence[Calibration | None],
     vectors: Tensor,

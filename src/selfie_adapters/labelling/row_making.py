@@ -12,7 +12,7 @@ from selfie_adapters.labelling.label import Label
 from selfie_adapters.labelling.rows import LabelRow, Row
 from selfie_adapters.words import plain
 
-Judged = Callable[[Label, float], Judgement]
+LabelJudge = Callable[[Label, float], Judgement]
 """Called with a label and its agreement, returns whether it is shown (`choosing.judge`)."""
 
 
@@ -21,7 +21,7 @@ def ranked_rows(
     settings: LabelSettings,
     name: Mapping[str, Any],
     given: Sequence[str],
-    judged: Judged | None,
+    judged: LabelJudge | None,
 ) -> list[Row]:
     """A row for each label of a vector, or for the best.
 

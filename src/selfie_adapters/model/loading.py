@@ -33,7 +33,7 @@ from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.embedding_only import embedding_network
 from selfie_adapters.model.gguf import dense_folder
 from selfie_adapters.model.lora import base_alone, check_peft, merged
-from selfie_adapters.model.precision import Job, resolve_dtype
+from selfie_adapters.model.precision import Workload, resolve_dtype
 from selfie_adapters.model.quiet import quiet_loading
 from selfie_adapters.model.source import ModelSource, find_model
 from selfie_adapters.model.text_model import drop_other_towers, is_text_part, text_model_class
@@ -109,7 +109,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device_map: DeviceMap | None = None,
     quantize: Literal["8bit", "4bit"] | None = None,
-    job: Job = "generation",
+    job: Workload = "generation",
     embedding_only: bool = False,
 ) -> FrozenModel:
     """A frozen model by hub id, local folder, `.gguf` file, or "demo" (SmolLM2-135M-Instruct).

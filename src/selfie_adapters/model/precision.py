@@ -22,12 +22,12 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 _CLEAR_GAIN = 1.2
 
 
-Job = Literal["training", "generation"]
+Workload = Literal["training", "generation"]
 """What a model is mostly used for: passes with gradients, or many passes of one token per row."""
 
 
 def resolve_dtype(
-    dtype: str | torch.dtype, device_map: Any, job: Job = "generation"
+    dtype: str | torch.dtype, device_map: Any, job: Workload = "generation"
 ) -> torch.dtype:
     """A torch dtype from a dtype, its name, or "auto": the faster one for `job` on this machine.
 
@@ -44,7 +44,7 @@ def resolve_dtype(
     return torch.bfloat16 if bfloat16_pays_on_this_cpu(job) else torch.float32
 
 
-def bfloat16_pays_on_this_cpu(job: Job) -> bool:
+def bfloat16_pays_on_this_cpu(job: Workload) -> bool:
     """Measured once per machine, torch version and job (about a second), then remembered."""
     record = cache_dir() / "cpu_bfloat16.json"
     machine = f"{platform.machine()} {_cpu_name()} threads={torch.get_num_threads()}"
@@ -66,7 +66,7 @@ def _remembered(record: Path) -> dict[str, float]:
         return {}
 
 
-def _seconds(job: Job, dtype: torch.dtype) -> float:
+def _seconds(job: Workload, dtype: torch.dtype) -> float:
     """Median time of what `job` does in one block of a small model, and in the head."""
     run = {"training": _training_pass, "generation": _generation_step}[job]
     width, inner, vocabulary = 512, 1024, 8192  # larger ones take long where bfloat16 is emulated

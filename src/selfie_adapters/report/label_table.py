@@ -17,7 +17,7 @@ ROWS_ON_A_PAGE = 200_000
 """Of a larger run the first ones are on the page; its folder has them all."""
 _PRINTED = 40  # rows that print, and that are there without JavaScript
 
-Measure = Literal["confidence", "gain", "rank"]
+LabelMeasure = Literal["confidence", "gain", "rank"]
 MARKS = {
     "equal": "✓",
     "right": "✓",
@@ -67,7 +67,7 @@ class _Codes:
 
 
 def label_table(
-    name: str, title: str, labels: Iterable[ShownLabel], measure: Measure, note: str = ""
+    name: str, title: str, labels: Iterable[ShownLabel], measure: LabelMeasure, note: str = ""
 ) -> LabelTable | None:
     """The piece for `labels`, in their order; None if there are none. name: unique on the page."""
     datasets, verdicts = _Codes(), _Codes()
@@ -116,14 +116,14 @@ def label_table(
     return LabelTable(name, title, rows, _packed(content), measure, first, has_given, note)
 
 
-def number_text(value: float | None, measure: Measure) -> str:
+def number_text(value: float | None, measure: LabelMeasure) -> str:
     """A measure's number as the page shows it."""
     if value is None:
         return ""
     return {"confidence": f"{value:.0%}", "gain": f"{value:.2f}", "rank": f"{value:.0f}"}[measure]
 
 
-def _printed(one: ShownLabel, measure: Measure) -> Pair:
+def _printed(one: ShownLabel, measure: LabelMeasure) -> Pair:
     text = SILENT if one.withheld else visible(one.label) or EMPTY
     number = number_text(one.value, measure)
     detail = f"{measure} {number}" if number else ""

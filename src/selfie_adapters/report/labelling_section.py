@@ -19,7 +19,13 @@ from selfie_adapters.labelling.run_record import read_binding, read_controls
 from selfie_adapters.labelling.summary import LabelCounts, controls_sentence
 from selfie_adapters.output import EMPTY, visible
 from selfie_adapters.report.figures import reliability_diagram
-from selfie_adapters.report.label_table import MARKS, Measure, ShownLabel, label_table, number_text
+from selfie_adapters.report.label_table import (
+    MARKS,
+    LabelMeasure,
+    ShownLabel,
+    label_table,
+    number_text,
+)
 from selfie_adapters.report.pieces import (
     Drawing,
     Estimate,
@@ -81,12 +87,12 @@ class _RightByConfidence:
     """What is gathered while the labels go by: failures, and confidence against truth."""
 
     def __init__(self) -> None:
-        self.measure: Measure = "gain"
+        self.measure: LabelMeasure = "gain"
         self.confidences: list[float] = []
         self.right: list[bool] = []
         self._failures: list[tuple[float, int, Pair]] = []
 
-    def measure_of(self, run: FinishedRun) -> Measure:
+    def measure_of(self, run: FinishedRun) -> LabelMeasure:
         """Confidence where the run has one, else the gain."""
         self.measure = "gain" if run.settings.confidence is None else "confidence"
         return self.measure

@@ -17,10 +17,10 @@ from selfie_adapters.report.page import write_page
 from selfie_adapters.report.pieces import LabelTable, Matrix, RunSection
 from selfie_adapters.report.training_section import training_section
 
-Kind = Literal["labelling", "training", "evaluation"]
+RunKind = Literal["labelling", "training", "evaluation"]
 
 
-def kind_of_run(folder: str | Path) -> Kind:
+def kind_of_run(folder: str | Path) -> RunKind:
     """What kind of run is in `folder`. Raises MissingFileError if there is none, ConfigError for a
     folder that has a page of its own (a reading, the demo)."""
     path = user_path(folder)
@@ -57,7 +57,7 @@ def write_run_page(path: str | Path, folders: Sequence[str | Path]) -> list[RunS
     runs = [user_path(folder) for folder in folders]
     if not runs:
         raise ConfigError("selfie report: give the folder of at least one run.")
-    kinds: list[Kind] = [kind_of_run(run) for run in runs]
+    kinds: list[RunKind] = [kind_of_run(run) for run in runs]
     resolved = [run.resolve() for run in runs]
     for number, run in enumerate(resolved):
         if run in resolved[:number]:
@@ -85,7 +85,7 @@ def write_run_page(path: str | Path, folders: Sequence[str | Path]) -> list[RunS
     return sections
 
 
-def _section(kind: Kind, folder: Path, name: str, table: str) -> RunSection:
+def _section(kind: RunKind, folder: Path, name: str, table: str) -> RunSection:
     if kind == "labelling":
         return labelling_section(folder, name, table)
     if kind == "training":

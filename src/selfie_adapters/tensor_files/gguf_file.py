@@ -11,12 +11,12 @@ import torch
 
 from selfie_adapters.errors import DataError, first_line
 from selfie_adapters.tensor_files.safetensors_file import MOST_TENSORS
-from selfie_adapters.tensor_files.tensors import Found, Unusable, plain
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain
 
 _FLOATS = {"F64", "F32", "F16"}
 
 
-def gguf_tensors(file: Path) -> Found:
+def gguf_tensors(file: Path) -> FoundTensors:
     """The tensors of a file by name; those that are not plain floats are unusable.
 
     Raises DataError for a damaged file, and for a model: one with more than MOST_TENSORS tensors.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, first_line
-from selfie_adapters.tensor_files.tensors import Found, Unusable, plain, unpack_limit
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, unpack_limit
 
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -22,7 +22,7 @@ _HEADER_READERS = {
 }
 
 
-def npy_tensors(file: Path) -> Found:
+def npy_tensors(file: Path) -> FoundTensors:
     """The array of a `.npy` file, mapped. Raises DataError if the file is damaged."""
     try:
         with file.open("rb") as opened:
@@ -34,7 +34,7 @@ def npy_tensors(file: Path) -> Found:
         raise DataError(f"{file}: not a plain .npy array ({first_line(error)}).") from error
 
 
-def npz_tensors(file: Path) -> Found:
+def npz_tensors(file: Path) -> FoundTensors:
     """The arrays of a `.npz` archive by name: mapped where stored as they are, else unpacked.
 
     numpy maps single arrays only, but the members of an archive that is not compressed are stored

@@ -10,12 +10,12 @@ import torch
 
 from selfie_adapters.errors import DataError, first_line
 from selfie_adapters.extras import extra
-from selfie_adapters.tensor_files.tensors import Found, Unusable, unpack_limit
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, unpack_limit
 
 _ROWS_AT_ONCE = 1024
 
 
-def parquet_tensors(file: Path) -> Found:
+def parquet_tensors(file: Path) -> FoundTensors:
     """The columns of vectors of a file by name, each [rows, width], float32 or float64.
 
     They are read into memory: Parquet packs its numbers. Raises MissingExtraError without pyarrow,

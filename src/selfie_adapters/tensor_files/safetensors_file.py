@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, first_line
-from selfie_adapters.tensor_files.tensors import Found, Unusable, plain, refuse_pointer
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, refuse_pointer
 
 MOST_TENSORS = 256
 
 
-def safetensors_tensors(file: Path) -> Found:
+def safetensors_tensors(file: Path) -> FoundTensors:
     """The tensors of a file by name, mapped. Raises DataError for a damaged file and for one of so
     many tensors that it must be a model."""
     with _opened(file) as opened:

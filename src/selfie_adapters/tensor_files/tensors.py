@@ -20,7 +20,7 @@ class Unusable:
     reason: str
 
 
-Found = Mapping[str, Tensor | Unusable]
+FoundTensors = Mapping[str, Tensor | Unusable]
 
 
 def unpack_limit(file: Path) -> int:

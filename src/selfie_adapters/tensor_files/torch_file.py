@@ -18,7 +18,7 @@ from torch import Tensor
 from selfie_adapters.errors import DataError, SelfieError, first_line
 from selfie_adapters.files import UNWRITABLE, unwritable
 from selfie_adapters.tensor_files.tensors import (
-    Found,
+    FoundTensors,
     Unusable,
     plain,
     refuse_pointer,
@@ -30,7 +30,7 @@ _MOST_TENSORS = 100_000
 _LONGEST_NAME = 1024  # characters without whitespace between them
 
 
-def torch_tensors(file: Path) -> Found:
+def torch_tensors(file: Path) -> FoundTensors:
     """The tensors anywhere in a `.pt`, by their keys. Raises DataError like `load_torch_file`."""
     return _tensors_in(file, load_torch_file(file))
 

@@ -25,7 +25,7 @@ _EPOCH_SEEDS = 1_000_003  # seeds of two runs' epochs do not meet
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitExamples:
     """One split, ready to train on: examples in file order, their vectors and labels' tokens."""
 
     dataset: VectorLabelDataset
@@ -81,11 +81,11 @@ def read_split(
     tokenizer: PreTrainedTokenizerBase,
     end_id: int,
     strip_labels: bool,
-) -> Split:
+) -> SplitExamples:
     """The examples of a split with their labels tokenized."""
     examples = dataset.examples(which)
     labels = [label.strip() for label in examples.labels] if strip_labels else examples.labels
-    return Split(dataset, examples, tokenize_labels(tokenizer, labels, end_id))
+    return SplitExamples(dataset, examples, tokenize_labels(tokenizer, labels, end_id))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TrainingOrder:
     An epoch's last batch may be short, and so may its last group of accumulated batches.
     """
 
-    def __init__(self, split: Split, config: TrainConfig) -> None:
+    def __init__(self, split: SplitExamples, config: TrainConfig) -> None:
         self._split, self._config = split, config
         self._groups = split.groups(config.data.train_dataset_ratios)
         settings = config.training

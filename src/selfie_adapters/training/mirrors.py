@@ -22,7 +22,7 @@ from selfie_adapters.training.run_reading import flat
 
 _PATIENCE_SECONDS = 30.0  # for what is still unsent at the end
 
-Numbers = dict[str, float]
+Metrics = dict[str, float]
 
 
 class Mirror(ABC):
@@ -34,7 +34,7 @@ class Mirror(ABC):
     def open(self) -> None: ...
 
     @abstractmethod
-    def send(self, numbers: Numbers, step: int) -> None: ...
+    def send(self, numbers: Metrics, step: int) -> None: ...
 
     @abstractmethod
     def close(self) -> None: ...
@@ -64,7 +64,7 @@ class Wandb(Mirror):
             ),
         )
 
-    def send(self, numbers: Numbers, step: int) -> None:
+    def send(self, numbers: Metrics, step: int) -> None:
         self._run.log({**numbers, "step": step})
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Mlflow(Mirror):
         for key, value in flat(self._config.model_dump(mode="json")).items():
             self._client.log_param(self._mlflow_id, key, str(value)[:500])
 
-    def send(self, numbers: Numbers, step: int) -> None:
+    def send(self, numbers: Metrics, step: int) -> None:
         for key, value in numbers.items():
             self._client.log_metric(self._mlflow_id, key, value, step=step)
 
@@ -130,7 +130,7 @@ class Trackio(Mirror):
             config=flat(self._config.model_dump(mode="json")),
         )
 
-    def send(self, numbers: Numbers, step: int) -> None:
+    def send(self, numbers: Metrics, step: int) -> None:
         self._run.log(numbers, step=step)
 
     def close(self) -> None:
@@ -142,11 +142,11 @@ class MirrorThread:
 
     def __init__(self, mirror: Mirror, warn: Callable[[str], None]) -> None:
         self._mirror, self._warn = mirror, warn
-        self._rows: queue.SimpleQueue[tuple[Numbers, int] | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[tuple[Metrics, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=mirror.name, daemon=True)
         self._thread.start()
 
-    def send(self, numbers: Numbers, step: int) -> None:
+    def send(self, numbers: Metrics, step: int) -> None:
         if self._thread.is_alive():
             self._rows.put((numbers, step))
 

@@ -20,7 +20,7 @@ from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.prompt import choose_prompt
 from selfie_adapters.model.recompute import recompute_blocks
-from selfie_adapters.training.epochs import Split, TrainingOrder, read_split
+from selfie_adapters.training.epochs import SplitExamples, TrainingOrder, read_split
 from selfie_adapters.training.ranks import Ranks
 
 
@@ -32,8 +32,8 @@ class Setup:
     model: FrozenModel
     prompt: BoundPrompt
     adapter: Adapter
-    train: Split
-    val: Split
+    train: SplitExamples
+    val: SplitExamples
     order: TrainingOrder
     objective: Objective
     unsmoothed: Objective  # for validation and for choosing a start

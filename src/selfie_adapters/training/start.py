@@ -29,7 +29,7 @@ from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.tensor_files.tensors import Unusable, plain
 from selfie_adapters.training.checkpoints import TrainingState, check_optimizer_state
 from selfie_adapters.training.closed_form import PROBES, closed_form_start
-from selfie_adapters.training.epochs import Split
+from selfie_adapters.training.epochs import SplitExamples
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup
 
@@ -259,7 +259,7 @@ def check_same_run(
     )
 
 
-def _vectors_digest(split: Split) -> str:
+def _vectors_digest(split: SplitExamples) -> str:
     digest = hashlib.sha256()
     sections, rows = split.examples.section, split.examples.row
     for number, section in enumerate(split.dataset.sections):

@@ -11,15 +11,15 @@ from selfie_adapters.config.shared import ModelSettings
 from selfie_adapters.config.training import SoftPromptSection
 from selfie_adapters.config.types import Count, InFile, Numbers, Option, Positive, Seed, Split
 
-Named = Annotated[dict[str, InFile], Field(min_length=1)]
+NamedFiles = Annotated[dict[str, InFile], Field(min_length=1)]
 
 
 class LossSettings(ModelSettings):
     """Measure the loss of held-out labels: every adapter on every training file, with controls."""
 
-    adapters: Named
+    adapters: NamedFiles
     """Name: adapter file or hub path."""
-    datasets: Named
+    datasets: NamedFiles
     """Name: training file."""
     split: Split | None = None
     """Which vectors of the training files; null: test where one of them has it, else val."""

@@ -13,7 +13,7 @@ from selfie_adapters.config.types import InFile, Numbers, Seed
 from selfie_adapters.errors import ConfigError
 
 Cut = Literal["trimmed", "first_quote", "last_quote"]
-Condition = Literal["trained", "untrained", "zero", "random", "lens_words", "training"]
+ConditionName = Literal["trained", "untrained", "zero", "random", "lens_words", "training"]
 
 
 class ScoringSettings(ModelSettings):
@@ -79,7 +79,7 @@ class ScoringSettings(ModelSettings):
     limit: int | None = Field(default=None, ge=1)
     """Take N of them, drawn by the seed; null: all."""
 
-    conditions: list[Condition] | None = None
+    conditions: list[ConditionName] | None = None
     """null: all that adapter and labels_file allow."""
 
     scales: Annotated[list[float], Numbers] = Field(

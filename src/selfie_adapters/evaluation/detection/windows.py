@@ -72,7 +72,7 @@ class ActiveTokens:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledWindows:
     """Numbers of windows of one latent: activating ones and silent ones to be judged, and other
     activating ones that nobody who judges is shown."""
 
@@ -176,7 +176,7 @@ def _spans(model: FrozenModel, ids: Sequence[int], size: int) -> Iterator[tuple[
 
 def sampled_windows(
     corpus: Corpus, column: int, count: int, threshold: float, seed: int
-) -> Sampled:
+) -> SampledWindows:
     """Windows that activate the latent of a column, and as many that do not.
 
     `count` of each, or as many as there are of the rarer kind. A third of the activating windows
@@ -192,14 +192,14 @@ def sampled_windows(
     active = np.setdiff1d(active, reserved)
     count = min(count, len(active), len(silent))
     if not count:
-        return Sampled([], [], [])
+        return SampledWindows([], [], [])
     ranked = active[np.argsort(maxima[active], kind="stable")]
     chosen = [int(generator.choice(part)) for part in np.array_split(ranked, count)]
     others = generator.choice(silent, count, replace=False)
-    return Sampled(chosen, others.tolist(), sorted(reserved.tolist()))
+    return SampledWindows(chosen, others.tolist(), sorted(reserved.tolist()))
 
 
-def plain_windows(model: FrozenModel, corpus: Corpus, some: Sampled) -> list[Window]:
+def plain_windows(model: FrozenModel, corpus: Corpus, some: SampledWindows) -> list[Window]:
     """Windows as they are; the activating ones fit."""
     fits = {True: some.active, False: some.silent}
     return [
@@ -210,7 +210,11 @@ def plain_windows(model: FrozenModel, corpus: Corpus, some: Sampled) -> list[Win
 
 
 def marked_windows(
-    model: FrozenModel, corpus: Corpus, some: Sampled, column: int, settings: DetectionSettings
+    model: FrozenModel,
+    corpus: Corpus,
+    some: SampledWindows,
+    column: int,
+    settings: DetectionSettings,
 ) -> list[Window]:
     """Activating windows with marked tokens: those that activate the latent of the column, or, in
     every second window, as many others. As many windows fit as do not."""
@@ -232,7 +236,7 @@ def marked_windows(
     return found[True][:count] + found[False][:count]
 
 
-def top_tokens(model: FrozenModel, corpus: Corpus, some: Sampled, column: int) -> list[str]:
+def top_tokens(model: FrozenModel, corpus: Corpus, some: SampledWindows, column: int) -> list[str]:
     """The tokens of the reserved windows that activate the latent of the column most, decoded, each
     once: what somebody reads off who looks at maximum activations, on windows of their own."""
     strongest: dict[str, float] = {}

@@ -24,7 +24,7 @@ from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.sources.topics.wordnet import Nouns, packaged_nouns
 from selfie_adapters.words import plain
 
-Judgement = Literal["right", "related", "wrong"]
+Correctness = Literal["right", "related", "wrong"]
 _ARTICLES = ("a", "an", "the")
 
 
@@ -47,7 +47,7 @@ def is_exact(label: str, topic: Topic) -> bool:
     return _is_one_of(label, names_of(topic))
 
 
-def judge(label: str, topic: Topic) -> Judgement:
+def judge(label: str, topic: Topic) -> Correctness:
     """Whether `label` is right, related or wrong for `topic`, as this module defines it."""
     nouns, names = packaged_nouns(), names_of(topic)
     forms = _forms(label, nouns)

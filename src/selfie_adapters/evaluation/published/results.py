@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from selfie_adapters.evaluation.folder import Row
+from selfie_adapters.evaluation.folder import EvaluationRow
 from selfie_adapters.evaluation.published.scoring import TranslatedScoring
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_lines import read_jsonl
@@ -84,14 +84,18 @@ def _metadata(run: TranslatedScoring, run_id: str, echo: Mapping[str, Any]) -> d
     }
 
 
-def _by_scale(run: TranslatedScoring, labels: list[Row]) -> Iterator[tuple[float, list[Row]]]:
+def _by_scale(
+    run: TranslatedScoring, labels: list[EvaluationRow]
+) -> Iterator[tuple[float, list[EvaluationRow]]]:
     """The scales as the configuration has them, each with its labels: the order of the rows."""
     count = run.published.num_labels_per_scale
     for number, scale in enumerate(run.published.scale_values):
         yield scale, labels[number * count : (number + 1) * count]
 
 
-def _written(run: TranslatedScoring, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _written(
+    run: TranslatedScoring, of: Mapping[int, list[EvaluationRow]]
+) -> Iterator[EvaluationRow]:
     for latent in run.latents:
         for scale, labels in _by_scale(run, of[latent]):
             for number, label in enumerate(labels):
@@ -103,7 +107,9 @@ def _written(run: TranslatedScoring, of: Mapping[int, list[Row]]) -> Iterator[Ro
                 }
 
 
-def _generated(run: TranslatedScoring, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _generated(
+    run: TranslatedScoring, latent: int, of: Mapping[int, list[EvaluationRow]]
+) -> Iterator[EvaluationRow]:
     scales = [
         {
             "scale_value": scale,
@@ -121,16 +127,18 @@ def _generated(run: TranslatedScoring, latent: int, of: Mapping[int, list[Row]])
     yield {"latent_index": latent, "scale_evaluations": scales}
 
 
-def _given(run: TranslatedScoring, latent: int, of: Mapping[int, list[Row]]) -> Iterator[Row]:
+def _given(
+    run: TranslatedScoring, latent: int, of: Mapping[int, list[EvaluationRow]]
+) -> Iterator[EvaluationRow]:
     """One row per label; equal labels of a latent are one row with all their conversations."""
-    conversations: dict[str, list[Row]] = {}
+    conversations: dict[str, list[EvaluationRow]] = {}
     for label in of[latent]:
         conversations.setdefault(label["text"], []).extend(label["conversations"])
     for text, found in conversations.items():
         yield {"latent_index": latent, "label": text, "reward_samples": _samples(found)}
 
 
-def _samples(conversations: list[Row]) -> list[Row]:
+def _samples(conversations: list[EvaluationRow]) -> list[EvaluationRow]:
     return [
         {
             "sample_index": number,

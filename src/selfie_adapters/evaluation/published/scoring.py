@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config.evaluation.scoring import Condition, ScoringSettings
+from selfie_adapters.config.evaluation.scoring import ConditionName, ScoringSettings
 from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.schema import problems
@@ -132,7 +132,7 @@ class TranslatedScoring(Published):
     """In the order of the training file."""
 
     @property
-    def condition(self) -> Condition:
+    def condition(self) -> ConditionName:
         """The one condition that a published run measures."""
         assert self.settings.conditions is not None
         return self.settings.conditions[0]

@@ -186,11 +186,11 @@ class Scored:
         }
 
 
-Condition = Scored | FirstLetters
+QueryRanks = Scored | FirstLetters
 """What has a rank for each query, and can be compared with others."""
 
 
-def summary_of(one: Condition, seed: int) -> dict[str, Any]:
+def summary_of(one: QueryRanks, seed: int) -> dict[str, Any]:
     """What results.json holds of every condition, an oracle's too."""
     return {
         "condition": one.condition,

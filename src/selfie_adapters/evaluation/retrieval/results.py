@@ -9,14 +9,14 @@ from typing import Any
 
 from selfie_adapters.config.evaluation.retrieval import TRAINING_LABELS
 from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, p_text, paired
-from selfie_adapters.evaluation.retrieval.lookup import KS, Condition, Scored
+from selfie_adapters.evaluation.retrieval.lookup import KS, QueryRanks, Scored
 from selfie_adapters.evaluation.retrieval.spelling import LETTERS, FirstLetters
 from selfie_adapters.evaluation.tables import Table, shown
 
 
 def compared(
     names: Sequence[str], scored: Sequence[Scored], oracles: Sequence[FirstLetters]
-) -> Iterator[tuple[Scored, Condition]]:
+) -> Iterator[tuple[Scored, QueryRanks]]:
     """Pairs: what is under evaluation (`names`) with one another, with its own controls, and with
     what all share."""
     found = {one.condition: one for one in scored}
@@ -29,7 +29,7 @@ def compared(
 
 def shared(
     names: Sequence[str], scored: Sequence[Scored], oracles: Sequence[FirstLetters]
-) -> list[Condition]:
+) -> list[QueryRanks]:
     """Conditions that all under evaluation (`names`) share."""
     apart = (*(f"{name}: " for name in names), TRAINING_LABELS)
     common = [
@@ -38,7 +38,7 @@ def shared(
     return [*common, *oracles]
 
 
-def compare(first: Condition, second: Condition, seed: int) -> dict[str, Any]:
+def compare(first: QueryRanks, second: QueryRanks, seed: int) -> dict[str, Any]:
     """`first` minus `second`, query by query, over the keys that both have (`comparing.paired`).
 
     What makes a topic easy for both does not widen the interval. Raises ValueError if they have no
@@ -66,7 +66,7 @@ def compare(first: Condition, second: Condition, seed: int) -> dict[str, Any]:
     }
 
 
-def compare_all(pairs: Iterable[tuple[Condition, Condition]], seed: int) -> list[dict[str, Any]]:
+def compare_all(pairs: Iterable[tuple[QueryRanks, QueryRanks]], seed: int) -> list[dict[str, Any]]:
     """`compare` of every pair, with p values adjusted within each measure (Holm)."""
     every = [compare(first, second, seed) for first, second in pairs]
     for one in every:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from selfie_adapters.evaluation.comparing import adjusted, comparison, over_seeds, p_text
-from selfie_adapters.evaluation.retrieval.lookup import Condition
+from selfie_adapters.evaluation.retrieval.lookup import QueryRanks
 from selfie_adapters.evaluation.tables import shown
 
-MEASURES: dict[str, Callable[[Condition], np.ndarray]] = {
+MEASURES: dict[str, Callable[[QueryRanks], np.ndarray]] = {
     "recall_at_1": lambda one: one.found_at(1),
     "recall_at_10": lambda one: one.found_at(10),
     "mean_reciprocal_rank": lambda one: one.reciprocal(),
@@ -20,9 +20,9 @@ MEASURES: dict[str, Callable[[Condition], np.ndarray]] = {
 
 
 def compare_recipes(
-    found: Mapping[str, Condition],
+    found: Mapping[str, QueryRanks],
     recipes: Mapping[str, Sequence[str]],
-    common: Iterable[Condition],
+    common: Iterable[QueryRanks],
     seed: int,
 ) -> list[dict[str, Any]]:
     """What the adapters of each recipe find on average, and how much more than their controls.
@@ -33,7 +33,7 @@ def compare_recipes(
     """
     results = []
     for recipe, names in recipes.items():
-        against: dict[str, list[Condition]] = {one.condition: [one] * len(names) for one in common}
+        against: dict[str, list[QueryRanks]] = {one.condition: [one] * len(names) for one in common}
         for condition in found:
             name, colon, control = condition.partition(": ")
             if colon and name == names[0]:

@@ -18,7 +18,7 @@ import torch
 from selfie_adapters.chat import ChatModel
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import LabellingError, PromptError
-from selfie_adapters.evaluation.folder import EvaluationFolder, Row
+from selfie_adapters.evaluation.folder import EvaluationFolder, EvaluationRow
 from selfie_adapters.evaluation.scoring.conversations import (
     ChatTokens,
     Writing,
@@ -155,10 +155,10 @@ def _check_row(folder: EvaluationFolder, key: str, latent: int, scoring: Scoring
             raise folder.damaged(key, f"does not have {count} activations each")
 
 
-def _measure(scoring: Scoring, source: LabelGroups, places: Sequence[int]) -> list[Row]:
+def _measure(scoring: Scoring, source: LabelGroups, places: Sequence[int]) -> list[EvaluationRow]:
     latents = scoring.evaluated
     groups = source.groups(places)
-    rows: list[Row] = [
+    rows: list[EvaluationRow] = [
         {"latent": latents[place], "labels": [asdict(group) for group in of_latent]}
         for place, of_latent in zip(places, groups, strict=True)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.folder import EvaluationFolder, Row
+from selfie_adapters.evaluation.folder import EvaluationFolder, EvaluationRow
 from selfie_adapters.evaluation.scoring.conversations import ChatTokens, write_conversations
 from selfie_adapters.evaluation.scoring.generation import (
     Scoring,
@@ -88,7 +88,7 @@ def write_negatives(
     progress("negatives", len(nouns), len(nouns))
 
 
-def negative_conversations(folder: EvaluationFolder, count: int) -> list[Row]:
+def negative_conversations(folder: EvaluationFolder, count: int) -> list[EvaluationRow]:
     """The `count` conversations that `write_negatives` put into `folder`."""
     return [folder.rows[_key(number)]["conversation"] for number in range(count)]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from selfie_adapters.evaluation.comparing import adjusted, comparison, paired
-from selfie_adapters.evaluation.folder import Row
+from selfie_adapters.evaluation.folder import EvaluationRow
 from selfie_adapters.statistics import interval_of, share_interval, share_of
 
 Where = Literal["anywhere", "content"]
@@ -33,11 +33,11 @@ class _LatentHits:
 
 
 def summarize(
-    rows: Mapping[str, Row],
+    rows: Mapping[str, EvaluationRow],
     conditions: Sequence[str],
     latents: Sequence[int],
     others: Sequence[int] = (),
-    negatives: Sequence[Row] = (),
+    negatives: Sequence[EvaluationRow] = (),
     thresholds: Sequence[float] = (0.0,),
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def compare_conditions(
 
 
 def _condition(
-    rows: Sequence[Row],
+    rows: Sequence[EvaluationRow],
     others: Sequence[int],
     negatives: np.ndarray,
     thresholds: Sequence[float],
@@ -178,7 +178,7 @@ def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(above + equal / 2)
 
 
-def _measured(row: Row, where: Where, columns: int) -> _LatentHits:
+def _measured(row: EvaluationRow, where: Where, columns: int) -> _LatentHits:
     groups: list[_Group | None] = []
     for label in row["labels"]:
         sound = [np.array(c[where]) for c in label["conversations"] if "error" not in c]

@@ -20,7 +20,7 @@ from selfie_adapters.sources.labels.label_set import Explainer, LabelSet
 FAILED = {"unclear", "unsure", "first token"}
 
 
-class Row(msgspec.Struct, rename="camel"):
+class ExplanationRow(msgspec.Struct, rename="camel"):
     """The fields of a row that matter; others, embeddings of either shape too, are skipped."""
 
     index: str | int
@@ -38,7 +38,7 @@ class Explanation(NamedTuple):
     source_id: str | None  # model/source, where the row states it
 
 
-_decoder = msgspec.json.Decoder(Row)
+_decoder = msgspec.json.Decoder(ExplanationRow)
 
 
 def parse_rows(place: str, content: bytes) -> list[Explanation]:
@@ -168,7 +168,7 @@ def _named(name: str, explainers: Sequence[Explainer]) -> set[Explainer]:
     return kept
 
 
-def _explanation(row: Row) -> Explanation:
+def _explanation(row: ExplanationRow) -> Explanation:
     named = row.model_id is not None and row.layer is not None
     return Explanation(
         latent_number(row.index),

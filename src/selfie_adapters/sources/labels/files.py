@@ -17,7 +17,7 @@ from selfie_adapters.sources.labels.delphi import is_explanations_folder, read_d
 from selfie_adapters.sources.labels.explanations import collect_labels, latent_number, parse_rows
 from selfie_adapters.sources.labels.label_set import LabelSet
 
-Kind = Literal["json", "jsonl"]
+LabelFileKind = Literal["json", "jsonl"]
 
 _MAPPING = re.compile(rb'\{\s*"\d+"\s*:')
 _SHAPES = (
@@ -42,7 +42,7 @@ ANY_SECTION = SectionChoice()
 
 
 def read_label_file(
-    path: str | Path, kind: Kind | None = None, section: SectionChoice = ANY_SECTION
+    path: str | Path, kind: LabelFileKind | None = None, section: SectionChoice = ANY_SECTION
 ) -> LabelSet:
     """Labels by latent from one of the forms of label file.
 
@@ -110,7 +110,7 @@ def _table(file: Path) -> LabelSet:
     return LabelSet(labels, report=report, origin=origin)
 
 
-def _kind_of(content: bytes) -> Kind | None:
+def _kind_of(content: bytes) -> LabelFileKind | None:
     """What the beginning of a label file shows it to be; None if it fits neither or both."""
     first = content.lstrip().split(b"\n", 1)[0].rstrip()
     if first == b"{" or first.startswith(b"[") or _MAPPING.match(first):
