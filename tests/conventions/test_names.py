@@ -1,19 +1,58 @@
-"""One name, one class: a reader who searches for a class finds one."""
+"""One name, one type: a reader who searches for a class or a type alias finds one."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/selfie_adapters"
+_TYPE_NAME = re.compile(r"_?[A-Z]\w*[a-z]\w*")  # CONSTANTS have no lower-case letter
 
 
-def test_no_two_classes_have_one_name():
+def type_names(module: ast.Module) -> Iterator[str]:
+    """Classes anywhere, and aliases of types at the top of a module.
+
+    Type variables are omitted: one means nothing outside its module.
+    """
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in module.body:
+        if isinstance(node, ast.Assign) and not ast.unparse(node.value).startswith("TypeVar("):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and _TYPE_NAME.fullmatch(target.id):
+                    yield target.id
+
+
+def used_twice(modules: Mapping[str, ast.Module]) -> dict[str, list[str]]:
+    """Names of types → the modules that define them, where there are several definitions."""
     found: dict[str, list[str]] = defaultdict(list)
-    for file in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.ClassDef):
-                found[node.name].append(str(file.relative_to(SOURCE)))
-    assert len(found) > 100
-    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+    for file, module in modules.items():
+        for name in type_names(module):
+            found[name].append(file)
+    return {name: files for name, files in found.items() if len(files) > 1}
+
+
+def parsed(files: Iterable[Path]) -> dict[str, ast.Module]:
+    return {str(one.relative_to(SOURCE)): ast.parse(one.read_bytes()) for one in files}
+
+
+def test_no_two_types_have_one_name():
+    modules = parsed(SOURCE.rglob("*.py"))
+    names = {name for module in modules.values() for name in type_names(module)}
+    assert len(names) > 200
+    assert {"Condition", "Verdict", "NaturalNumber", "StepProgress"} <= names
+    assert used_twice(modules) == {}
+
+
+def test_a_name_used_twice_is_found():
+    modules = {
+        "a.py": ast.parse("class Row: ...\nKind = Literal['a']\nT = TypeVar('T')\nLIMIT = 1"),
+        "b.py": ast.parse(
+            "def f():\n    class Kind: ...\nRow = A | B\nT = TypeVar('T')\nLIMIT = 2"
+        ),
+    }
+    assert used_twice(modules) == {"Row": ["a.py", "b.py"], "Kind": ["a.py", "b.py"]}

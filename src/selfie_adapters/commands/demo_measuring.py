@@ -12,12 +12,12 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.commands.demo_settings import READ_AT, SENTENCE, CapturePoint
-from selfie_adapters.evaluation.base import Progress
 from selfie_adapters.evaluation.naming.conditions import ADAPTER, Keep, Known, Naming
 from selfie_adapters.evaluation.naming.results import position_name
 from selfie_adapters.evaluation.naming.verdicts import Named, comparisons
 from selfie_adapters.labelling.confidence import Calibration, Confidence
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.progress import StepProgress
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import Reading, chat_of_reading, read_prompt
 from selfie_adapters.sources.topics.topic import Topic
@@ -98,7 +98,7 @@ class Measuring:
         adapter: Adapter,
         confidence: Confidence | None,
         topics: Sequence[Topic],
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         self.topics, self._confidence = topics, confidence
         self._naming = Naming(model, adapter, keep=remembering(), progress=progress)

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from selfie_adapters.output import visible
+from selfie_adapters.progress import StepProgress
 
 _LINE_EVERY_SECONDS = 10.0
 _SPEED_OVER_SECONDS = 120.0
@@ -60,7 +61,7 @@ def files_fetched(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def steps_shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def steps_shown(console: Console) -> Iterator[StepProgress]:
     """Yield what is to be called with what is being done, how much is done, and of how much."""
     with progress_bars(console) as bars:
         tasks: dict[str, TaskID] = {}

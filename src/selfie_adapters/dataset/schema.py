@@ -15,6 +15,7 @@ import msgspec
 
 from selfie_adapters.config.types import Split
 from selfie_adapters.errors import nearest
+from selfie_adapters.files.number_types import NaturalNumber
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLITS_LISTED = '"train", "val" or "test"'
@@ -39,7 +40,7 @@ METADATA_KEYS: dict[str, type] = {
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One labelled row of the vector file."""
 
-    index: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    index: NaturalNumber
     labels: Annotated[list[str], msgspec.Meta(min_length=1)]
     split: Split
 

@@ -32,13 +32,7 @@ from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.model.precision import Workload
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and how many there are."""
-
-
-def silent(_what: str, _done: int, _of: int) -> None:
-    """Show no progress."""
+from selfie_adapters.progress import StepProgress, silent
 
 
 class Published:
@@ -86,7 +80,7 @@ class Protocol(ABC, Generic[S]):
         model: FrozenModel | None,
         chat: ChatModel | None,
         embedder: Any,
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         self.settings, self.progress = settings, progress
         self._path, self._model, self._chat, self._embedder = Path(folder), model, chat, embedder
@@ -118,7 +112,7 @@ class Protocol(ABC, Generic[S]):
         *,
         chat: ChatModel | None = None,
         embedder: Any = None,
-        progress: Progress = silent,
+        progress: StepProgress = silent,
     ) -> Path:
         """Run the protocol, or resume it; returns the path of results.json.
 

@@ -12,9 +12,9 @@ from msgspec import UNSET, UnsetType
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.number_types import NaturalNumber, Proportion
 from selfie_adapters.labelling.choosing import Withheld
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name = tuple[str | None, int]
 """What names a vector: its dataset, where it has one, and its row in it."""
 
@@ -26,7 +26,7 @@ REMOVE = (
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | UnsetType = UNSET
-    index: Count
+    index: NaturalNumber
 
     @property
     def name(self) -> Name:
@@ -50,18 +50,18 @@ class LabelRow(_Named, frozen=True, kw_only=True):
     label: str
     raw: str
     scale: float
-    sample: Count
+    sample: NaturalNumber
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     log_prob: float
     zero_log_prob: float
     gain: float
-    tokens: Count
+    tokens: NaturalNumber
     ended: bool
-    rank: Count | UnsetType = UNSET
+    rank: NaturalNumber | UnsetType = UNSET
     agreement: float | UnsetType = UNSET
     margin: float | UnsetType | None = UNSET
     concept_number: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | UnsetType = UNSET
-    explained: Annotated[float, msgspec.Meta(ge=0, le=1)] | UnsetType = UNSET
+    explained: Proportion | UnsetType = UNSET
     confidence: float | UnsetType = UNSET
     concept: bool | UnsetType = UNSET
     withheld: Withheld | UnsetType = UNSET

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-from msgspec import Meta
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
@@ -14,6 +12,7 @@ from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.read import ReadSettings
 from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.dataset.captured import NAME
+from selfie_adapters.files.number_types import Proportion
 from selfie_adapters.labelling.choosing import Judgement, Withheld, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.decomposition.concepts import (
@@ -29,8 +28,6 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading.means import ReadingMeans
 from selfie_adapters.reading.plan import ReadingPlan
 
-Share = Annotated[float, Meta(ge=0, le=1)]
-
 
 @dataclass(frozen=True)
 class FurtherConcept:
@@ -38,7 +35,7 @@ class FurtherConcept:
     its label explains. withheld: why it is not shown; None where it is."""
 
     label: str
-    explained: Share
+    explained: Proportion
     withheld: Withheld | None = None
 
 

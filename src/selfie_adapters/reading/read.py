@@ -17,6 +17,7 @@ from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.chat.request import Message
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
+from selfie_adapters.files.number_types import Proportion
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.labelling.choosing import NO_CONCEPT, Withheld
@@ -26,7 +27,7 @@ from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.cache_use import cache_use
 from selfie_adapters.model.user_text import Chat, usual_chat
-from selfie_adapters.reading.answers import Answer, FurtherConcept, Share, answering_of
+from selfie_adapters.reading.answers import Answer, FurtherConcept, answering_of
 from selfie_adapters.reading.calibration import MAX_NEW_TOKENS, calibration
 from selfie_adapters.reading.display import reading_table
 from selfie_adapters.reading.means import ReadingMeans, read_means
@@ -68,7 +69,7 @@ class Cell:
     withheld: Withheld | None = None
     repeats: bool = False
     lens: str | None = None
-    explained: Share | None = None
+    explained: Proportion | None = None
     further: tuple[FurtherConcept, ...] = ()
 
 

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import torch
@@ -26,6 +25,7 @@ from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.errors import DataError, TrainingError
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
+from selfie_adapters.files.number_types import NaturalNumber
 
 _NAME = re.compile(r"step_(\d+)\.safetensors")
 _HEADER = "state_json"
@@ -35,18 +35,16 @@ _QUANTITIES: dict[type[torch.optim.Optimizer], set[str]] = {
 }
 """What an optimizer of `make_optimizer` keeps of each parameter."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-
 
 @dataclass(frozen=True)
 class TrainingState:
     """Progress of a training run. All fields are plain JSON values."""
 
-    step: Count  # optimizer steps done
-    total_steps: Count  # of the whole run, which the learning rate depends on
+    step: NaturalNumber  # optimizer steps done
+    total_steps: NaturalNumber  # of the whole run, which the learning rate depends on
     best: float | None  # lowest validation loss so far
     validated: bool  # the validation that is due at this step is done
-    metrics_bytes: Count  # length of metrics.jsonl; what comes after belongs to steps to be redone
+    metrics_bytes: NaturalNumber  # of metrics.jsonl; what follows belongs to steps to be redone
     examples: str  # digest of the training examples
 
 

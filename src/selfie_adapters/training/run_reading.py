@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from selfie_adapters.config.yaml_reading import read_yaml
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.number_types import NaturalNumber
 
 _STRETCHES = 10  # of training losses in a comparison
 
 
-Step = Annotated[int, msgspec.Meta(ge=0)]
-
-
 class _StepRow(msgspec.Struct):
-    step: Step
+    step: NaturalNumber
     loss: float
 
 
 class _ValidationRow(msgspec.Struct):
-    step: Step
+    step: NaturalNumber
     val_loss: float
 
 

@@ -16,9 +16,9 @@ import torch
 from selfie_adapters.chat import ChatModel, ChatRequest, Message
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.errors import ConfigError, nearest
-from selfie_adapters.evaluation.base import Progress
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
 from selfie_adapters.inference.generate import row_seed
+from selfie_adapters.progress import StepProgress
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion, read_twohop
 
 _ASKED_AT_ONCE = 256
@@ -99,7 +99,7 @@ def known_questions(
     settings: BridgeSettings,
     questions: list[TwoHopQuestion],
     answerer: Callable[[], ChatModel],
-    progress: Progress,
+    progress: StepProgress,
 ) -> tuple[list[TwoHopQuestion], dict[str, int]]:
     """The questions to be read, in random order, and how many were dropped.
 

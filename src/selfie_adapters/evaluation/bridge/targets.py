@@ -17,12 +17,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
 from selfie_adapters.evaluation.bridge.reading import Grid, QuestionPlan, count_hits
+from selfie_adapters.files.number_types import NaturalNumber, Proportion
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 Role = str
@@ -30,8 +31,7 @@ BRIDGE, ENTITY, WORDS, ANSWER = "bridge", "entity", "words", "answer"
 _OTHERS = 20  # entities per question that make the base rate
 _WORD = re.compile(r"[^\W\d_]{5,}")  # shorter ones are mostly function words
 
-Hits = list[list[Annotated[int, msgspec.Meta(ge=0)]]]
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Hits = list[list[NaturalNumber]]
 
 
 class TargetRow(msgspec.Struct):
@@ -43,11 +43,11 @@ class TargetRow(msgspec.Struct):
     """
 
     hits: Hits
-    named: _Share
-    named_by_layer: list[_Share]
-    others: Annotated[int, msgspec.Meta(ge=0)]
-    others_named: _Share | None
-    others_by_layer: list[_Share] | None
+    named: Proportion
+    named_by_layer: list[Proportion]
+    others: NaturalNumber
+    others_named: Proportion | None
+    others_by_layer: list[Proportion] | None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.tokens import begun_ids, plain_begin
+from selfie_adapters.progress import StepProgress
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 
 MARK = "<<{}>>"
@@ -110,7 +111,7 @@ def read_corpus(
     encoder: LatentEncoder,
     texts: Sequence[str],
     settings: DetectionSettings,
-    progress: Callable[[str, int, int], None],
+    progress: StepProgress,
 ) -> Corpus:
     """Activations of the encoder's latents in every window of the documents.
 

@@ -23,7 +23,6 @@ from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
 from selfie_adapters.errors import DataError
-from selfie_adapters.evaluation.base import Progress, silent
 from selfie_adapters.evaluation.baselines import Baseline, untrained_readers
 from selfie_adapters.evaluation.controls import (
     NOWHERE,
@@ -39,6 +38,7 @@ from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
 from selfie_adapters.model import FrozenModel, SoftPrompt
+from selfie_adapters.progress import StepProgress, silent
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import Objective
 
@@ -98,7 +98,7 @@ class Naming:
         no_concept: str | None = None,
         seed: int = 0,
         keep: Keep = made_now,
-        progress: Progress = silent,
+        progress: StepProgress = silent,
     ) -> None:
         """prompt: None takes the adapter's own. no_concept: the label that states that there is
         none; None takes the adapter's. keep: what keeps finished work. Raises like `Labeller`.
@@ -252,7 +252,7 @@ def name_vectors(
     choosing: Known | None = None,
     calibration: Calibration | None = None,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: StepProgress = silent,
 ) -> list[Named]:
     """Labels of held-out vectors under every condition, judged; the adapter's come first.
 

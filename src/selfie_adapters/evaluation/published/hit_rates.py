@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files import read_plain
 from selfie_adapters.files.json_text import parse_json, parse_json_as
+from selfie_adapters.files.number_types import NaturalNumber
 
 GROUP = 10
 """Conversations per label in the published protocol."""
@@ -151,7 +152,7 @@ class _Document(msgspec.Struct):
     config: msgspec.Raw = msgspec.Raw(b"null")
     shard_id: int | None = None
     generated_labels_file: str | None = None
-    num_labels_generated: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    num_labels_generated: NaturalNumber | None = None
 
 
 def read_result_file(path: str | Path) -> ResultFile:

@@ -8,7 +8,7 @@ computes scores from these measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from selfie_adapters.evaluation.scoring.conversations import (
 from selfie_adapters.evaluation.scoring.label_groups import LabelGroups
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width, maximum_activations
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.progress import StepProgress, silent
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 
 NO_TEXT = "the writer wrote nothing"
@@ -111,7 +112,7 @@ def score_labels(
     scoring: Scoring,
     sources: Mapping[str, LabelGroups],
     folder: EvaluationFolder,
-    progress: Callable[[str, int, int], None] = lambda _condition, _done, _all: None,
+    progress: StepProgress = silent,
 ) -> None:
     """Measure every condition at every latent of the encoder; rows go to `folder`.
 

@@ -7,7 +7,7 @@ them, so that conditions differ in their own conversations alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from selfie_adapters.evaluation.scoring.generation import (
     usable_tokens,
 )
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width, maximum_activations
+from selfie_adapters.progress import StepProgress, silent
 from selfie_adapters.sources.sae.encoder import LatentEncoder
 from selfie_adapters.sources.topics.reading import packaged_topics
 from selfie_adapters.words import words_of
@@ -58,7 +59,7 @@ def write_negatives(
     scoring: Scoring,
     nouns: Sequence[str],
     folder: EvaluationFolder,
-    progress: Callable[[str, int, int], None] = lambda _unit, _done, _all: None,
+    progress: StepProgress = silent,
 ) -> None:
     """Write a conversation about each noun and measure it at every latent of the encoder.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -45,6 +45,7 @@ from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
 from selfie_adapters.files.json_lines import iter_jsonl, write_jsonl
+from selfie_adapters.files.number_types import NaturalNumber
 from selfie_adapters.sources import open_topics
 
 QUESTION = (
@@ -191,7 +192,7 @@ class _RetrievalRow(msgspec.Struct):
     """What is needed of a row of a retrieval's table (`TopicIndex.table`)."""
 
     condition: str
-    topic_number: Annotated[int, msgspec.Meta(ge=0)]
+    topic_number: NaturalNumber
     topic: str
     label: str
     scale: float | None

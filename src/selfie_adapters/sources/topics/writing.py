@@ -7,7 +7,7 @@ asked, and the files are those of one go.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.files.table_rows import file_rows
+from selfie_adapters.progress import StepProgress, silent
 from selfie_adapters.sources.topics.questions import (
     Candidates,
     judging_request,
@@ -34,8 +35,6 @@ from selfie_adapters.sources.topics.titles import read_titles
 
 TOPICS, CANDIDATES, REPORT = "topics.jsonl", "candidates.jsonl", "report.json"
 _EXPECTED_TEXT = 60  # characters of a label or prompt, before any is written
-
-Progress = Callable[[str, int, int], None]
 
 
 class TopicWriting:
@@ -78,7 +77,7 @@ class TopicWriting:
         candidates, _ = self._candidates(lambda *_: None)
         return writing, cost_of(self._judge.missing([judging_request(c) for c in candidates]))
 
-    def run(self, progress: Progress = lambda _what, _done, _of: None) -> Path:
+    def run(self, progress: StepProgress = silent) -> Path:
         """Ask what is missing, then write topics.jsonl, candidates.jsonl and report.json.
 
         Returns the path of topics.jsonl. Raises DownloadError, or DataError if fewer than two
@@ -122,7 +121,7 @@ class TopicWriting:
             Candidates(title, (text,) * s.prompts * s.runs, (text,) * s.labels * s.runs)
         )
 
-    def _candidates(self, progress: Progress) -> tuple[list[Candidates], dict[str, int]]:
+    def _candidates(self, progress: StepProgress) -> tuple[list[Candidates], dict[str, int]]:
         """What all runs wrote about each title, in the titles' order."""
         requests = self._requests()
         answers = _asked(self._writer, requests, "writing", progress)
@@ -141,7 +140,7 @@ class TopicWriting:
         return merged, counts
 
     def _judged(
-        self, candidates: list[Candidates], progress: Progress
+        self, candidates: list[Candidates], progress: StepProgress
     ) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Rows of the topics that are kept, without split, and counts of what is dropped."""
         s = self._settings
@@ -193,7 +192,7 @@ def read_candidates(path: str) -> list[Candidates]:
 
 
 def _asked(
-    chat: ChatModel, requests: Sequence[ChatRequest], what: str, progress: Progress
+    chat: ChatModel, requests: Sequence[ChatRequest], what: str, progress: StepProgress
 ) -> list[str]:
     done = 0
 
