@@ -3,6 +3,8 @@
     python benchmarks/gpu.py                  # 8B shape, random weights, nothing to download
     python benchmarks/gpu.py --shape tiny     # seconds, also on a CPU: for the tests
 
+Where the package is not installed: PYTHONPATH=src python benchmarks/gpu.py
+
 First equality: fast and reference paths on the tiny shape in float32 and bfloat16 (of compiled
 blocks, the timings state how far the loss is from the published step's). Then timings on
 `--shape`: training steps against the published trainer's (checkpointing included) and against the
@@ -28,13 +30,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]  # works without installation
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from gpu_results import Results  # noqa: E402
-from train_step import (  # noqa: E402
+import torch
+import transformers
+from gpu_results import Results
+from train_step import (
     SHAPES,
     Batch,
     as_published,
@@ -50,20 +49,21 @@ from train_step import (  # noqa: E402
     wait_for,
 )
 
-from selfie_adapters.adapters import create_adapter  # noqa: E402
-from selfie_adapters.config.sampling import Sampling  # noqa: E402
-from selfie_adapters.inference import label_loss, slot_rows  # noqa: E402
-from selfie_adapters.inference.generate import generate  # noqa: E402
-from selfie_adapters.inference.label_loss import Objective  # noqa: E402
-from selfie_adapters.inference.label_scores import (  # noqa: E402
+from selfie_adapters.adapters import create_adapter
+from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.inference import label_loss, slot_rows
+from selfie_adapters.inference.generate import generate
+from selfie_adapters.inference.label_loss import Objective
+from selfie_adapters.inference.label_scores import (
     prefill,
     score_generated,
     score_tokens,
 )
-from selfie_adapters.model import FrozenModel, SharedPrefix  # noqa: E402
-from selfie_adapters.model.compiled import compile_blocks  # noqa: E402
-from selfie_adapters.model.packed_pass import packs, tried_outputs  # noqa: E402
+from selfie_adapters.model import FrozenModel, SharedPrefix
+from selfie_adapters.model.compiled import compile_blocks
+from selfie_adapters.model.packed_pass import packs, tried_outputs
 
+ROOT = Path(__file__).resolve().parents[1]
 CASES = {"80 labels": (80, 1), "85 labels of 5 vectors": (85, 17), "640 labels": (640, 1)}
 TESTS = ("model", "inference", "training", "labelling")
 

@@ -241,8 +241,10 @@ def run_with_signals(job: KillJob, count: int, seed: int) -> dict[str, Any]:
                 stopped += 1
                 name = "Ctrl-C" if number == signal.SIGINT else number.name
                 assert code == 128 + number, what
-                assert len(ends) == 1 and f"stopped by {name}" in ends[0], what  # noqa: PT018
-                assert said.endswith(f"{ends[0]}\n") and "Traceback" not in said, what  # noqa: PT018
+                assert len(ends) == 1, what
+                assert f"stopped by {name}" in ends[0], what
+                assert said.endswith(f"{ends[0]}\n"), what
+                assert "Traceback" not in said, what
                 job.after_kill(folder)
                 if "with: selfie " in ends[0]:
                     command = shlex.split(ends[0].rpartition("with: selfie ")[2])
@@ -274,7 +276,8 @@ def run_on_full_disks(job: KillJob, disks: int, seed: int) -> dict[str, Any]:
             if code:
                 failed += 1
                 errors = [line for line in said.splitlines() if line.startswith("error: ")]
-                assert code == 1 and len(errors) == 1 and "cannot be written: " in errors[0], said  # noqa: PT018
+                assert (code, len(errors)) == (1, 1), said
+                assert "cannot be written: " in errors[0], said
                 assert "Traceback" not in said, said
                 job.after_kill(folder)
             code, _ = attempt(job, folder, None)
@@ -305,7 +308,7 @@ def main() -> None:
 
     runs = {"kills": run_with_kills, "full": run_on_full_disks, "signals": run_with_signals}
     run = runs[what]
-    print(json.dumps({"job": name, **run(JOBS[name](), count, seed)}))  # noqa: T201
+    sys.stdout.write(json.dumps({"job": name, **run(JOBS[name](), count, seed)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def train() -> KillJob:
         }
         for file in (file for file in files if file.suffix == ".safetensors"):
             with safe_open(file, "np") as opened:
-                found[file.name] = {k: opened.get_tensor(k).tobytes() for k in opened.keys()}  # noqa: SIM118
+                names = opened.keys()
+                found[file.name] = {name: opened.get_tensor(name).tobytes() for name in names}
         for which in ("best", "last", "final"):
             name = f"adapter_{which}.safetensors"
             found[f"{name}, bytes"] = (run / name).read_bytes()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,9 +100,9 @@ def test_a_reader_that_goes_away_ends_the_command_in_silence(commands, name):
     assert (done.returncode, done.stderr) == (output.CLOSED, b"")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_one_line(commands):
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
+    with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*SELFIE, *commands["help"]],
             stdout=full,

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import best_of_n
 import pytest
 
 from selfie_adapters.labelling.rows import LabelRow, parse_row
-
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import best_of_n  # pyright: ignore[reportMissingImports]
-
-    yield best_of_n
-    for name in ("best_of_n", "held_out"):
-        sys.modules.pop(name, None)
 
 
 def row(label: str, gain: float, log_prob: float, right: bool) -> LabelRow:
@@ -31,7 +17,7 @@ def row(label: str, gain: float, log_prob: float, right: bool) -> LabelRow:
     return found
 
 
-def test_orders_are_compared_concept_by_concept(benchmark):
+def test_orders_are_compared_concept_by_concept():
     # By gain "rare" is best, by likelihood "usual", by their sum (per token) "owl": 3 - 1 = 2.
     three = [
         row("rare", 6.0, -10.0, False),
@@ -42,15 +28,15 @@ def test_orders_are_compared_concept_by_concept(benchmark):
     other = [row("bee", 4.0, -9.0, True), row("insect", 1.0, -1.0, False)]
     silent = [row("", 9.0, -0.1, False), row("tin", 0.1, -5.0, True)]  # an empty label comes last
     concepts = [f"owl {i}" for i in range(7)] + ["bee", "tin"]
-    place = benchmark.Labelled(
+    place = best_of_n.Labelled(
         "12:name", concepts, [rows[0] for rows in [three] * 9], [three] * 7 + [other, silent]
     )
-    right = {order: place.right(order).tolist() for order in benchmark.ORDERS}
+    right = {order: place.right(order).tolist() for order in best_of_n.ORDERS}
     assert right["gain"] == [0.0] * 7 + [1.0, 1.0]
     assert right["likelihood"] == [0.0] * 8 + [1.0]
     assert right["gain + likelihood per token"] == [1.0] * 7 + [0.0, 1.0]
-    assert benchmark.chosen_on([place]) == "gain + likelihood per token"
-    table = {one["order"]: one for one in benchmark.table([place])}
+    assert best_of_n.chosen_on([place]) == "gain + likelihood per token"
+    table = {one["order"]: one for one in best_of_n.table([place])}
     chosen = table["gain + likelihood per token"]
     assert chosen["over_gain"]["mean"] == pytest.approx(6 / 9)
     assert chosen["over_gain"]["n"] == 9

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from selfie_adapters.cli import main
-from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import read_jsonl, write_jsonl
 from tiny import golden_tokenizer, tiny_network
 
 
@@ -16,9 +16,8 @@ def test_topics_train_label_and_read(family, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny_network(family).save_pretrained("model")
     golden_tokenizer().save_pretrained("model")
-    with open("topics.jsonl", "w", encoding="utf-8") as file:  # noqa: PTH123
-        for name in ("owl", "sea", "night bird", "tower", "salt", "rain", "iron", "moss"):
-            file.write(json.dumps({"name": name}) + "\n")
+    names = ("owl", "sea", "night bird", "tower", "salt", "rain", "iron", "moss")
+    write_jsonl(tmp_path / "topics.jsonl", [{"name": name} for name in names])
     (tmp_path / "train.yaml").write_text(
         """
         experiment_name: r

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from xml.etree import ElementTree
 
-SCRIPT = Path(__file__).parents[2] / "scripts/reading_figure.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("reading_figure", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import reading_figure
 
 
 def cell(layer, position, label, lens, withheld=None):
@@ -32,7 +23,7 @@ def test_labels_are_next_to_the_lens_and_silent_cells_are_dots():
             cell(12, 4, "secret", "x", "below threshold"),
         ],
     }
-    root = ElementTree.fromstring(load().picture(reading))
+    root = ElementTree.fromstring(reading_figure.picture(reading))
     texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[7:] == [
         *("owl", "owl\\x1b", "aughed", "a bird that hu…", "I"),

@@ -11,17 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import reproduce
+import reproduce_sizes
+import reproduce_steps
+import reproduce_tables
+
+from selfie_adapters.cli import app
+from selfie_adapters.evaluation.base import protocol_names
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import reproduce  # noqa: E402
-import reproduce_sizes  # noqa: E402
-import reproduce_steps  # noqa: E402
-import reproduce_tables  # noqa: E402
-
-from selfie_adapters.cli import app  # noqa: E402
-from selfie_adapters.evaluation.base import protocol_names  # noqa: E402
 
 
 def trained(folder: Path, step: reproduce_steps.Step) -> None:

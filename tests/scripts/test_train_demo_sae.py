@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from demo_sae_labels import (  # noqa: E402
+from demo_sae_labels import (
     TokenSpan,
     family,
     label_of,
@@ -25,6 +22,7 @@ from demo_sae_labels import (  # noqa: E402
     words_at,
 )
 
+ROOT = Path(__file__).parents[2]
 TEXT = "The king's crown (of gold), 12 kings"
 
 

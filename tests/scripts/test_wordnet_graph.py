@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from wordnet_graph import graph_text
 
 from selfie_adapters.sources.topics.wordnet import read_nouns
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from wordnet_graph import graph_text
 
 DATA = """  1 the licence
 00000100 05 n 01 bird 0 001 ~ 00000200 n 0000 | a feathered animal

@@ -114,7 +114,8 @@ class _PlainLines(Progress):
             return
         self._shown[task_id] = now
         (task,) = (one for one in self.tasks if one.id == task_id)
-        print(_line(task), file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(f"{_line(task)}\n")
+        sys.stderr.flush()
 
 
 def _line(task: Task) -> str:

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from selfie_adapters.commands.options import Json, options
+from selfie_adapters.commands.printing import print_json
 from selfie_adapters.config.shared import PromptSettings
 from selfie_adapters.config.types import InFile
-from selfie_adapters.output import json_line, visible
+from selfie_adapters.output import visible
 
 
 class ShownPrompt(PromptSettings):
@@ -33,8 +34,8 @@ def show(settings: ShownPrompt, *, json: Json = False) -> None:
     begins = leading(bound.ids, begin) if isinstance(begin, int) else 0
     pieces = [str(tokenizer.decode([token])) for token in bound.ids]
     if json:
-        print(  # noqa: T201
-            json_line(
+        print_json(
+            [
                 {
                     "template": prompt.template,
                     "placeholder": prompt.placeholder,
@@ -48,7 +49,7 @@ def show(settings: ShownPrompt, *, json: Json = False) -> None:
                     "template_origin": choice.template_origin,
                     "placeholder_origin": choice.placeholder_origin,
                 }
-            )
+            ]
         )
         return
     console = Console()

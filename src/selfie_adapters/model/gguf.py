@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -80,7 +79,7 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
         network.save_pretrained(building)
         tokenizer.save_pretrained(building)
         try:
-            os.replace(building, folder)  # noqa: PTH105  (a folder, atomically)
+            building.replace(folder)
         except OSError:
             if not is_complete(folder):  # else another process was first
                 raise

@@ -102,7 +102,7 @@ def _generation_step(up: Tensor, down: Tensor, head: Tensor) -> None:
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  (not a real file)
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(
                 line.split(":")[1].strip() for line in file if line.startswith("model name")
             )

@@ -25,6 +25,9 @@ from selfie_adapters.report.pieces import (
     shown_facts,
 )
 
+_OTHER_RESULTS = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError)
+"""What reading results of another form than this version's raises."""
+
 
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of an evaluation. Raises MissingFileError where it has not finished, DataError
@@ -49,16 +52,9 @@ def evaluation_section(folder: Path, name: str, table: str) -> RunSection:
     results = read_results(folder)
     try:
         return _section(folder, results, name, table)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        StopIteration,
-        OverflowError,
-    ) as error:
-        if isinstance(error, (DataError, ConfigError)):
-            raise
+    except (DataError, ConfigError):
+        raise
+    except _OTHER_RESULTS as error:
         raise DataError(
             f"{folder / 'results.json'}: not the results of this version's selfie eval "
             f"{results['protocol']} ({type(error).__name__}: {error!s:.100}). Run the evaluation "

@@ -190,7 +190,8 @@ def read_checkpoint(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
             if progress.best is not None and not math.isfinite(progress.best):
                 raise DataError(f"best is {progress.best}")
             # cloned, because safetensors hands out views of the mapped file
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     # safetensors has an error of its own; a dtype or shape that torch does not know has any.
     except Exception as error:
         raise TrainingError(

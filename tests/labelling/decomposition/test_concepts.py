@@ -68,7 +68,9 @@ def test_a_label_that_explains_too_little_of_a_rest_is_withheld_and_ends_the_vec
 
 
 def test_without_a_confidence_a_first_label_that_explains_too_little_is_withheld():
-    unknown = lambda *_: Judgement(None, None)  # noqa: E731
+    def unknown(*_):
+        return Judgement(None, None)
+
     assert read([0.9, 0.1, 0.0, -0.3], 1, unknown)[0].verdict.withheld is None
     assert read([0.3, 0.1, 0.0, -0.9], 1, unknown)[0].verdict.withheld == BELOW_THRESHOLD
 
@@ -93,6 +95,8 @@ def test_no_concept_is_followed_by_none():
 
 
 def test_a_doubted_first_label_is_followed_only_if_it_explains_its_vector():
-    doubted = lambda *_: Judgement(0.1, BELOW_THRESHOLD)  # noqa: E731
+    def doubted(*_):
+        return Judgement(0.1, BELOW_THRESHOLD)
+
     assert [one.label.text for one in read([0.8, 0.3, 0.0, 0.0], 2, doubted)] == ["owl", "bee"]
     assert len(read([0.3, 0.0, 0.1, -0.9], 2, doubted)) == 1

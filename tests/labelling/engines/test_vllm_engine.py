@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import chain
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_labels_and_scores_are_those_of_the_local_engine(llm, model_folder, adap
     other = labeller(model_folder, adapter_file)
     expected = local.label(vectors, (1.0, 3.0), max_new_tokens=7)
     found = other.label(vectors, (1.0, 3.0), max_new_tokens=7)
-    for one, two in zip(sum(expected, []), sum(found, []), strict=True):  # noqa: RUF017
+    for one, two in zip(chain(*expected), chain(*found), strict=True):
         assert (two.ids, two.ended, two.text) == (one.ids, one.ended, one.text)
         assert two.log_prob == pytest.approx(one.log_prob, abs=1e-4)
         assert two.zero_log_prob == pytest.approx(one.zero_log_prob, abs=1e-4)
