@@ -37,6 +37,19 @@ def lora(base, tmp_path):
 
 
 @pytest.fixture
+def control_sources(monkeypatch):
+    """The LoRA of each model whose states give random directions their norms."""
+    seen = []
+
+    def seen_states(model, plan):
+        seen.append(model.adapter)
+        return read_states(model, plan)
+
+    monkeypatch.setattr("selfie_adapters.reading.controls.read_states", seen_states)
+    return seen
+
+
+@pytest.fixture
 def adapter(golden_dir):
     return str(golden_dir / "adapters/scalar_affine_norm.safetensors")
 
@@ -58,7 +71,7 @@ def test_topic_vectors_are_those_of_the_fine_tune(base, lora, tmp_path):
 
 
 def test_a_reading_has_states_of_the_fine_tune_and_labels_of_the_model(
-    base, lora, adapter, tmp_path, capsys
+    base, lora, adapter, tmp_path, capsys, control_sources
 ):
     options = {"adapter": adapter, "model": base, "chat": "none", "dtype": "float32"}
     options |= {"layers": "1", "positions": "-1", "max_new_tokens": 8}
@@ -70,6 +83,7 @@ def test_a_reading_has_states_of_the_fine_tune_and_labels_of_the_model(
     (cell,) = content["cells"]
     assert (cell["label"], cell["log_prob"]) == (expected.text, pytest.approx(expected.log_prob))
     assert content["settings"]["lora"] == lora
+    assert control_sources == [lora]
     page = (tmp_path / "out/reading.html").read_text(encoding="utf-8")
     assert f"the model with the LoRA {lora}" in page
     with pytest.raises(ConfigError, match="holds a reading with lora"):
@@ -85,7 +99,7 @@ def test_other_weights_of_the_lora_are_another_reading(base, lora, adapter, tmp_
         read("an owl", lora=lora, **options)
 
 
-def test_the_web_app_reads_the_fine_tune(base, lora, adapter, monkeypatch, capsys):
+def test_the_web_app_reads_the_fine_tune(base, lora, adapter, monkeypatch, control_sources):
     served = []
 
     class Server:
@@ -111,6 +125,7 @@ def test_the_web_app_reads_the_fine_tune(base, lora, adapter, monkeypatch, capsy
         visible(expected.raw),
         pytest.approx(expected.log_prob),
     )
+    assert control_sources == [lora]
     service.worker.close()
 
 

@@ -13,6 +13,7 @@ from selfie_adapters.dataset.controls import random_vectors
 from selfie_adapters.errors import DataError
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import capture, load_model
+from selfie_adapters.reading import controls
 from selfie_adapters.reading.controls import RandomControl, control_sentence, random_control
 from selfie_adapters.reading.plan import PromptToken, ReadingPlan, plan_reading
 from selfie_adapters.reading.read import Cell, Reading
@@ -52,6 +53,23 @@ def test_the_directions_have_the_norms_of_cells_spread_over_the_reading(golden_d
     found = random_control(labeller, plan, max_new_tokens=6)
     assert found.gains == tuple(round(label.gain, 4) for (label,) in expected)
     assert found.shown == 32  # nothing is withheld without a calibration
+
+
+def test_the_norms_are_those_of_the_model_that_is_read(golden_dir, monkeypatch):
+    model = load_model(golden_dir / "model", "float32")
+    tuned = load_model(golden_dir / "model", "float32")
+    with torch.no_grad():
+        tuned.network.get_input_embeddings().weight.mul_(5)
+    labeller = Labeller(model, load_adapter(golden_dir / "adapters/scalar_affine_norm.safetensors"))
+    plan = plan_reading(model, "owl", [1], [-1], chat="none")
+    given = []
+    monkeypatch.setattr(controls, "random_vectors", lambda states: given.append(states) or states)
+    random_control(labeller, plan, max_new_tokens=6, source=tuned)
+    random_control(labeller, plan, max_new_tokens=6)
+    ids = torch.tensor([[token.id for token in plan.tokens]])
+    expected = [capture(one, ids, plan.layers)[0, :, -1] for one in (tuned, model)]
+    torch.testing.assert_close(given, expected)
+    assert expected[0].norm() > 1.2 * expected[1].norm()  # so that one is not taken for the other
 
 
 def test_the_command_ends_with_what_they_mean_and_keeps_them(run, tmp_path):

@@ -168,7 +168,7 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
             control = kept.control
         else:
             control = random_control(
-                labeller, plan, means, trust, options.max_new_tokens, decomposer
+                labeller, plan, means, trust, options.max_new_tokens, decomposer, source
             )
         reading = Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
     if json:

@@ -11,6 +11,7 @@ from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.decomposition.concepts import Decomposer
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.labelling.summary import gain_sentence
+from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading.answers import answering_of
 from selfie_adapters.reading.calibration import MAX_NEW_TOKENS
 from selfie_adapters.reading.means import ReadingMeans
@@ -39,17 +40,18 @@ def random_control(
     confidence: Confidence | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     decomposer: Decomposer | None = None,
+    source: FrozenModel | None = None,
 ) -> RandomControl:
     """Labels of up to 32 random directions, each in the place of one of the plan's cells.
 
     The cells are spread evenly over the plan, and the directions are labelled like them; of several
-    concepts the first one is taken. Other arguments: as in `read_cells`.
+    concepts the first one is taken. Other arguments, and what is raised: as in `read_cells`.
     """
     cells = plan.cells()
     count = min(_DIRECTIONS, len(cells))
     picked = [cells[i * len(cells) // count] for i in range(count)]
     vectors = {}
-    for positions, states in read_states(labeller.model, plan):
+    for positions, states in read_states(source or labeller.model, plan):
         centered = states if mean is None else states - mean.at(positions, len(plan.tokens))
         for layer, position in picked:
             if position in positions:

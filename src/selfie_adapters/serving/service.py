@@ -180,8 +180,8 @@ class Service:
                 shown = [shown_cell(cell) for cell in cells]
                 yield {"event": "cells", "reading": number, "cells": shown}
             if not _calibrated(adapters):
-                gains = random_control(adapter.labeller, plan, means).gains
-                scale = measure(None, gains)
+                control = random_control(adapter.labeller, plan, means, source=self.source)
+                scale = measure(None, control.gains)
                 yield {"event": "scale", "reading": number, "measure": scale}
         yield {"event": "done"}
 
