@@ -49,14 +49,6 @@ def push(settings: PushSettings) -> None:
             content = files[name]
             size = len(content) if isinstance(content, bytes) else content.stat().st_size
             console.print(f"{name}  {size:,} bytes", highlight=False, markup=False)
-        if local := _local_paths(adapter.record.config):
-            console.print(
-                "the adapter's header states paths of this machine, which anybody can read: "
-                f"{visible(', '.join(local))}",
-                style="yellow",
-                highlight=False,
-                markup=False,
-            )
         if not settings.upload:
             console.print(f"\n{visible(card, keep=chr(10))}", highlight=False, markup=False)
             console.print(
@@ -121,20 +113,25 @@ def _adapter_file(source: str) -> Path:
 def _files(settings: PushSettings, file: Path, folder: Path) -> dict[str, Path | bytes]:
     """The adapter and all that belongs to it, by name in the repository.
 
-    folder: for what has to be written first: a .pt adapter in the published safetensors format.
+    folder: for what has to be written first: a .pt adapter in the published safetensors format,
+    and files whose headers state paths of this machine.
     """
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import HUB_ADAPTER, mean_beside
+    from selfie_adapters.adapters.sharing import save_shared, shared_header
     from selfie_adapters.adapters.specialists import specialist_file, specialist_files
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.confidence import Confidence, confidence_file
+    from selfie_adapters.tensor_files.safetensors_file import safetensors_metadata
 
     found: dict[str, Path | bytes] = {}
 
     def add(name: str, path: Path) -> None:
         if path.suffix.lower() != ".safetensors":
-            path = load_adapter(path).save(folder / name)
-        found[name] = path
+            path = load_adapter(path).save(folder / "as_trained" / name)
+        stated = safetensors_metadata(path)
+        shared = shared_header(stated)
+        found[name] = path if shared == stated else save_shared(path, shared, folder / name)
 
     add(HUB_ADAPTER, file)
     for (layer, kind), path in specialist_files(file).items():
@@ -146,7 +143,7 @@ def _files(settings: PushSettings, file: Path, folder: Path) -> dict[str, Path |
                 f"{mean}: means are shared as .safetensors, with layer_0, layer_1, …."
             )
         mean_layers(mean)  # it is a file of means
-        found[mean_beside(HUB_ADAPTER).name] = mean
+        add(mean_beside(HUB_ADAPTER).name, mean)
     calibration = (
         confidence_file(file) if settings.confidence is None else existing_file(settings.confidence)
     )
@@ -177,11 +174,3 @@ def _run_of(file: Path) -> Any:
     folder = file.parent
     is_run = (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file()
     return read_run(folder) if is_run else None
-
-
-def _local_paths(config: dict[str, Any]) -> list[str]:
-    """Values of the training configuration that are absolute paths."""
-    from selfie_adapters.training.run_reading import flat
-
-    values = flat(config).values()
-    return [one for one in values if isinstance(one, str) and one.startswith(("/", "~/"))]
