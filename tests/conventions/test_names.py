@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/selfie_adapters"
@@ -27,25 +27,27 @@ def type_names(module: ast.Module) -> Iterator[str]:
                     yield target.id
 
 
-def used_twice(modules: Mapping[str, ast.Module]) -> dict[str, list[str]]:
-    """Names of types → the modules that define them, where there are several definitions."""
+def definitions(modules: Mapping[str, ast.Module]) -> dict[str, list[str]]:
+    """Names of types → the modules that define them, once per definition."""
     found: dict[str, list[str]] = defaultdict(list)
     for file, module in modules.items():
         for name in type_names(module):
             found[name].append(file)
+    return found
+
+
+def used_twice(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return {name: files for name, files in found.items() if len(files) > 1}
 
 
-def parsed(files: Iterable[Path]) -> dict[str, ast.Module]:
-    return {str(one.relative_to(SOURCE)): ast.parse(one.read_bytes()) for one in files}
-
-
 def test_no_two_types_have_one_name():
-    modules = parsed(SOURCE.rglob("*.py"))
-    names = {name for module in modules.values() for name in type_names(module)}
-    assert len(names) > 200
-    assert {"Condition", "Verdict", "NaturalNumber", "StepProgress"} <= names
-    assert used_twice(modules) == {}
+    files = SOURCE.rglob("*.py")
+    found = definitions(
+        {str(one.relative_to(SOURCE)): ast.parse(one.read_bytes()) for one in files}
+    )
+    assert len(found) > 200
+    assert {"Condition", "Verdict", "NaturalNumber", "StepProgress"} <= found.keys()
+    assert used_twice(found) == {}
 
 
 def test_a_name_used_twice_is_found():
@@ -55,4 +57,5 @@ def test_a_name_used_twice_is_found():
             "def f():\n    class Kind: ...\nRow = A | B\nT = TypeVar('T')\nLIMIT = 2"
         ),
     }
-    assert used_twice(modules) == {"Row": ["a.py", "b.py"], "Kind": ["a.py", "b.py"]}
+    expected = {"Row": ["a.py", "b.py"], "Kind": ["a.py", "b.py"]}
+    assert used_twice(definitions(modules)) == expected

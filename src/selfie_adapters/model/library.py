@@ -115,7 +115,7 @@ def gguf_read_once(file: Path, reader: Any) -> Iterator[None]:
     def known(path: Any, *mode: Any, **named: Any) -> Any:
         return reader if Path(path).resolve() == file.resolve() else reads(path, *mode, **named)
 
-    names = vars(gguf)  # assigned here, as `known` is no class, which a type checker asks for
+    names = gguf.__dict__  # assigned here, as `known` is no class, which a type checker asks for
     names["GGUFReader"] = known
     try:
         yield
