@@ -22,15 +22,19 @@ class Size:
     """How much of everything.
 
     train, held_out: nouns drawn from the project's 8,000: to train on, and each of val and test.
-    layers: blocks at which the shipped set is measured. nouns: test nouns per block. places, rates,
-    seeds, steps, batch: of the trainings in which kinds are compared; the rate is chosen with the
-    first seed on validation nouns. chosen_on: vectors on which an untrained scale is chosen.
+    layers: blocks at which the shipped set is measured. nouns: test nouns per block. spelled: blocks
+    at which vectors look for their names, the slowest part per block. pairs: of nouns, two in one
+    vector. places, rates, seeds, steps, batch: of the trainings in which kinds are compared; the
+    rate is chosen with the first seed on validation nouns. chosen_on: vectors on which an untrained
+    scale is chosen.
     """
 
     train: int
     held_out: int
     layers: str
     nouns: int
+    spelled: str
+    pairs: int
     places: tuple[TrainingPoint, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -51,15 +55,17 @@ STANDARD = Size(
     train=3000,
     held_out=300,
     layers="8,12,16,20,24",
-    nouns=100,
+    nouns=60,
+    spelled="16",
+    pairs=30,
     places=(TrainingPoint(12, "name"), TrainingPoint(24, "-1")),
     rates=(0.01, 0.03),
     seeds=(0, 1, 2),
     steps=20,
-    batch=64,
-    test=100,
+    batch=32,
+    test=60,
     chosen_on=40,
-    latents=20,
+    latents=12,
     conversations=4,
     conversation_tokens=40,
     windows=6,
@@ -72,6 +78,8 @@ QUICK = Size(
     held_out=24,
     layers="12",
     nouns=4,
+    spelled="12",
+    pairs=2,
     places=(TrainingPoint(12, "name"),),
     rates=(0.01, 0.03),
     seeds=(0, 1),
@@ -92,6 +100,8 @@ FULL = Size(
     held_out=800,
     layers="8,12,16,20,24,28",
     nouns=200,
+    spelled="8,12,16,20,24,28",
+    pairs=100,
     places=tuple(TrainingPoint(layer, "name") for layer in (8, 12, 16, 20, 24))
     + tuple(TrainingPoint(layer, "-1") for layer in (26,)),
     rates=(0.003, 0.01, 0.03, 0.1),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reproduce_sizes import Size, TrainingPoint
 
+from selfie_adapters.evaluation.naming.retrieval import CANDIDATES
 from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.sources.topics.reading import packaged_topics
 from selfie_adapters.training.run_reading import read_run
@@ -87,8 +88,17 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         "naming",
         "The shipped set: names of test nouns by block, with every control",
         (str(nouns), "--adapter", "demo", "--layers", size.layers),
-        ("--limit", str(size.nouns), "--retrieval", str(min(size.nouns, 60))),
+        ("--limit", str(size.nouns), "--retrieval", "0"),
     )
+    if size.nouns >= CANDIDATES:
+        yield _evaluate(
+            folder,
+            "naming",
+            "Own name among 60, and among names that begin with the same token",
+            (str(nouns), "--adapter", "demo", "--layers", size.spelled),
+            ("--limit", str(CANDIDATES), "--retrieval", str(CANDIDATES)),
+            name="spelling",
+        )
     yield _evaluate(
         folder,
         "inversion",
@@ -99,7 +109,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
         ("composition", "Two concepts in one vector: is the label complete?"),
         ("sensitivity", "Does the label follow the vector?"),
     ):
-        pairs = ("--pairs", str(size.nouns // 2))
+        pairs = ("--pairs", str(size.pairs))
         yield _evaluate(folder, name, title, (str(nouns), "--adapter", "demo"), pairs)
     for place in size.places:
         yield from _kinds(folder, size, place)
