@@ -129,13 +129,10 @@ class SoftTokenReader:
     def scores(self, vectors: Tensor, names: Sequence[str]) -> Tensor:
         """Gain of each name under each vector, nats per token: [n, names]."""
         labeller = self._labeller
-        soft = labeller.soft_tokens(vectors, self._scale)
-        zero = labeller.soft_tokens(torch.zeros_like(vectors[:1]), self._scale)
-        found, at_zero = (
-            score_candidates(labeller.model, labeller.prompt, tokens, names)
-            for tokens in (soft, zero)
-        )
-        return found.gain(at_zero)
+        # The zero vector is one more row: few names cost little more than reading the prompt.
+        soft = labeller.soft_tokens(torch.cat([vectors, torch.zeros_like(vectors[:1])]), self._scale)
+        found = score_candidates(labeller.model, labeller.prompt, soft, names)
+        return (found.log_probs[:-1] - found.log_probs[-1:]) / found.tokens
 
 
 def identity(adapter: Adapter) -> Adapter:
