@@ -81,14 +81,21 @@ def _run(folder: Path, step: Step) -> None:
     resumed = bool(step.resume) and step.begun is not None and step.begun.exists()
     command = step.resume if resumed else step.command
     _say(f"\n{step.name}\n$ selfie {shlex.join(command)}")
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), _processor_seconds()
     env = {"HF_HUB_OFFLINE": "1", **os.environ}
     subprocess.run([sys.executable, "-m", "selfie_adapters", *command], check=True, env=env)
     # A step that was killed counts the time of its last run only.
-    _record(folder, step, time.perf_counter() - started, resumed)
+    spent = _processor_seconds() - spent
+    _record(folder, step, time.perf_counter() - started, spent, resumed)
 
 
-def _record(folder: Path, step: Step, seconds: float, resumed: bool) -> None:
+def _processor_seconds() -> float:
+    """Processor time of all steps so far, which other work on the machine hardly changes."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def _record(folder: Path, step: Step, seconds: float, spent: float, resumed: bool) -> None:
     """Keep what each step ran as, how long, and where: steps may be run on different days."""
     path = folder / "steps.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -97,6 +104,7 @@ def _record(folder: Path, step: Step, seconds: float, resumed: bool) -> None:
         "makes": str(step.makes.relative_to(folder)),
         "title": step.title,
         "seconds": round(seconds),
+        "processor_seconds": round(spent),
         "resumed": resumed,
         "machine": machine(),
         "versions": versions(),

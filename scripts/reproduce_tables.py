@@ -166,12 +166,19 @@ def _failures(folder: Path) -> Iterator[str]:
 def _times(steps: Found) -> Iterator[str]:
     """Where and how long each step ran."""
     yield "### Steps\n"
-    yield f"{sum(one['seconds'] for one in steps.values()) / 60:.0f} minutes in all.\n"
+    spent = sum(one.get("processor_seconds", 0) for one in steps.values()) / 60
+    clock = sum(one["seconds"] for one in steps.values()) / 60
+    yield f"{clock:.0f} minutes by the clock, {spent:.0f} of processor time.\n"
     rows = [
-        [name, f"{one['seconds']}{' (resumed)' if one['resumed'] else ''}", one["machine"]]
+        [
+            name,
+            f"{one['seconds']}{' (resumed)' if one['resumed'] else ''}",
+            str(one.get("processor_seconds", "–")),
+            one["machine"],
+        ]
         for name, one in steps.items()
     ]
-    yield from _rows(["step", "seconds", "machine"], rows)
+    yield from _rows(["step", "seconds", "of a processor", "machine"], rows)
     yield from dict.fromkeys(_versions(one["versions"]) for one in steps.values())
 
 

@@ -96,6 +96,9 @@ def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypat
     assert recorded["command"] == "selfie train"
     assert recorded["resumed"] is True
     assert recorded["machine"]
+    assert recorded["processor_seconds"] == 0  # nothing was started
+    reproduce_tables.write_tables(tmp_path, "quick")
+    assert "| train it | 0 (resumed) | 0 |" in (tmp_path / "tables.md").read_text()
     assert reproduce.main(["--out", str(tmp_path), "--only", "trian"]) == 1
     assert 'Did you mean "train it"?' in capsys.readouterr().err
 
