@@ -130,7 +130,8 @@ class SoftTokenReader:
         """Gain of each name under each vector, nats per token: [n, names]."""
         labeller = self._labeller
         # The zero vector is one more row: few names cost little more than reading the prompt.
-        soft = labeller.soft_tokens(torch.cat([vectors, torch.zeros_like(vectors[:1])]), self._scale)
+        rows = torch.cat([vectors, torch.zeros_like(vectors[:1])])
+        soft = labeller.soft_tokens(rows, self._scale)
         found = score_candidates(labeller.model, labeller.prompt, soft, names)
         return (found.log_probs[:-1] - found.log_probs[-1:]) / found.tokens
 
