@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from selfie_adapters.adapters import create_adapter, find_adapter_file, load_adapter, locating
-from selfie_adapters.adapters.locating import find_mean_file, mean_beside, shipped, usual_adapter
+from selfie_adapters.adapters.locating import (
+    concepts_beside,
+    find_mean_file,
+    mean_beside,
+    shipped,
+    shipped_concepts,
+    usual_adapter,
+)
 from selfie_adapters.errors import MissingFileError
 
 
@@ -25,6 +32,17 @@ def test_a_shipped_adapter_goes_by_its_name(package):
     assert mean_beside(find_adapter_file("tiny")).exists()
 
 
+def test_vectors_for_a_first_look_are_its_own_or_those_of_the_set(package):
+    set_s = package / "concepts.json"
+    assert shipped_concepts() == shipped_concepts("tiny") == shipped_concepts("mine.pt") == set_s
+    own = concepts_beside(package / "tiny.safetensors")
+    own.write_text("[]", encoding="utf-8")
+    create_adapter("scale_only", 4).save(own.with_suffix(".safetensors"))
+    assert shipped_concepts("tiny") == own
+    assert shipped_concepts() == set_s
+    assert list(shipped()) == ["tiny"]  # its vectors are no adapter
+
+
 def test_its_name_wins_over_a_folder_which_is_reached_by_a_path(package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
@@ -34,8 +52,10 @@ def test_its_name_wins_over_a_folder_which_is_reached_by_a_path(package, tmp_pat
 
 
 def test_other_names_are_files(package):
-    with pytest.raises(MissingFileError, match="tinny"):
+    with pytest.raises(MissingFileError, match=r'tinny: no such file, .* Did you mean "tiny"\?'):
         find_adapter_file("tinny")
+    with pytest.raises(MissingFileError, match=r"tinny\.pt: no such file\."):
+        find_adapter_file("tinny.pt")
 
 
 def test_which_adapter_a_command_runs_with():

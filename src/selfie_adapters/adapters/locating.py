@@ -7,7 +7,13 @@ from pathlib import Path
 
 from selfie_adapters.adapters.containers import SUFFIXES, is_adapter_file
 from selfie_adapters.adapters.specialists import is_specialist
-from selfie_adapters.errors import AdapterError, ConfigError, DownloadError
+from selfie_adapters.errors import (
+    AdapterError,
+    ConfigError,
+    DownloadError,
+    MissingFileError,
+    nearest,
+)
 from selfie_adapters.files import existing_file, looks_local
 from selfie_adapters.hub import fetch_hub_file, fetch_hub_files, hub_file_names, is_repo_name
 
@@ -20,8 +26,12 @@ DEMO = "demo"
 NO_ADAPTER = "none"
 
 
-def shipped_concepts() -> Path:
-    """The training file of some held-out nouns' vectors that comes with the package."""
+def shipped_concepts(adapter: str | None = None) -> Path:
+    """The training file of some held-out nouns' vectors that comes with the package: that of the
+    shipped `adapter`, where it has one of its own, or else that of the set "demo"."""
+    own = None if adapter is None else shipped().get(adapter)
+    if own is not None and concepts_beside(own).is_file():
+        return concepts_beside(own)
     return Path(str(package_files("selfie_adapters.adapters") / "shipped" / "concepts.json"))
 
 
@@ -32,7 +42,7 @@ def shipped() -> dict[str, Path]:
         path.name.removesuffix(".safetensors"): path
         for path in sorted(folder.glob("*.safetensors"))
         if not path.name.endswith(MEAN_SUFFIX)
-        and path.stem != shipped_concepts().stem
+        and path.stem.rpartition(".")[2] != shipped_concepts().stem
         and not is_specialist(path)
     }
 
@@ -41,6 +51,12 @@ def mean_beside(adapter_file: str | Path) -> Path:
     """Where the mean vectors of an adapter are: {adapter}.mean.safetensors in the same folder."""
     path = Path(adapter_file)
     return path.with_name(f"{path.stem}{MEAN_SUFFIX}")
+
+
+def concepts_beside(adapter_file: str | Path) -> Path:
+    """Where vectors for a first look at a shipped adapter are: {adapter}.concepts.json."""
+    path = Path(adapter_file)
+    return path.with_name(f"{path.stem}.concepts.json")
 
 
 def usual_adapter(adapter: str | None, model: str) -> str | None:
@@ -99,6 +115,11 @@ def find_adapter_file(path_or_repo: str | Path) -> Path:
         return existing_file(path)
     if is_repo_name(name) and not name.lower().endswith(SUFFIXES):
         return fetch_hub_adapter(name) / HUB_ADAPTER
+    if len(parts) == 1 and not path.suffix:
+        raise MissingFileError(
+            f"{name}: no such file, and no adapter of that name comes with the package. "
+            f"{nearest(name, shipped())}"
+        )
     if not _is_hub_path(parts):
         return existing_file(path)
     return _from_hub("/".join(parts[:2]), "/".join(parts[2:]))

@@ -48,9 +48,10 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
 
     console = Console(quiet=json)
+    adapter = usual_adapter(options.adapter, options.model)
     settings = options.label_settings(
-        source=str(shipped_concepts()) if options.source == "demo" else options.source,
-        adapter=usual_adapter(options.adapter, options.model),
+        source=str(shipped_concepts(adapter)) if options.source == "demo" else options.source,
+        adapter=adapter,
         mean=find_mean_file(options.mean, None),
         confidence=None,
         engine="vllm" if options.engine == "vllm" else "local",
