@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.commands.confidence import fit
+from selfie_adapters.commands.demo_training import LAYERS
 from selfie_adapters.config.evaluation.naming import NamingSettings
 from selfie_adapters.dataset import Item, Section, load_dataset
 from selfie_adapters.dataset.document import read_raw_sections, write_document
@@ -30,36 +32,49 @@ PRECISION = 0.8
 SHOWN_CONCEPTS = 40  # test nouns whose vectors come with the package, for a first look
 
 
-def calibrate(adapter: Path, labels_file: Path, console: Console) -> None:
+def calibrate(
+    adapter: Path,
+    labels_file: Path,
+    console: Console,
+    layers: Sequence[int] = LAYERS,
+    precision: float = PRECISION,
+) -> None:
     """Fit the calibration of an adapter on val nouns, unless it is there already."""
     if confidence_file(adapter).exists():
         return
     console.print("[bold]calibrate[/]")
     fit(
-        source=str(calibration_file(labels_file)),
+        source=str(calibration_file(labels_file, layers)),
         adapter=str(adapter),
         model="demo",
-        precision=PRECISION,
+        precision=precision,
         max_new_tokens=30,
     )
 
 
-def measure(adapter: Path, labels_file: Path, out: Path, console: Console) -> dict[str, Any]:
+def measure(
+    adapter: Path, labels_file: Path, out: Path, console: Console, layers: Sequence[int] = LAYERS
+) -> dict[str, Any]:
     """The results of `selfie eval naming` on test nouns."""
     console.print("[bold]measure[/]")
-    settings = NamingSettings(
-        source=str(labels_file),
-        model="demo",
-        adapter=str(adapter),
-        limit=MEASURED_ON,
-        retrieval=0,
-    )
+    settings = naming_settings(adapter, labels_file, layers)
     return json.loads(NamingProtocol.run(settings, out).read_text("utf-8"))
 
 
-def calibration_file(labels_file: Path) -> Path:
-    """The training file with some val nouns only, each labelled with every name that is right or
-    related: confidence is the probability that a label is one of these."""
+def naming_settings(adapter: Path, labels_file: Path, layers: Sequence[int]) -> NamingSettings:
+    return NamingSettings(
+        source=str(labels_file),
+        model="demo",
+        adapter=str(adapter),
+        layers=",".join(map(str, layers)),
+        limit=MEASURED_ON,
+        retrieval=0,
+    )
+
+
+def calibration_file(labels_file: Path, layers: Sequence[int]) -> Path:
+    """The training file with some layers and val nouns only, each labelled with every name that is
+    right or related: confidence is the probability that a label is one of these."""
     sections, _ = read_raw_sections(labels_file)
     names = sorted(
         {i.labels[0] for s in sections for i in s.vectors if i.split == "val"}
@@ -68,6 +83,8 @@ def calibration_file(labels_file: Path) -> Path:
     chosen = set(random.Random(0).sample(names, min(CALIBRATED_ON, len(names))))
     document = []
     for section in sections:
+        if section.metadata["layer"] not in layers:
+            continue
         null = section.metadata["vector_type"] == "null"
         items = [
             {"index": one.index, "labels": one.labels if null else accepted(one.labels[0])}
@@ -76,7 +93,7 @@ def calibration_file(labels_file: Path) -> Path:
             if one.split == "val" and (null or one.labels[0] in chosen)
         ]
         document.append({"metadata": section.metadata, "vectors": items})
-    path = labels_file.with_name("calibration.json")
+    path = labels_file.with_name(f"calibration_{'_'.join(map(str, layers))}.json")
     write_document(path, document)
     return path
 

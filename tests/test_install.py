@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "src/selfie_adapters/adapters/shipped"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,9 @@ def test_a_wheel_of_the_source_distribution_holds_the_same(wheel, tmp_path):
         names = set(expected.namelist())
         assert set(archive.namelist()) == names
         assert "selfie_adapters/config/shipped/evaluation/bridge.yaml" in names
-        assert "selfie_adapters/adapters/shipped/demo.safetensors" in names
+        shipped = {f"selfie_adapters/adapters/shipped/{path.name}" for path in SHIPPED.iterdir()}
+        assert "selfie_adapters/adapters/shipped/demo-block24.mean.safetensors" in shipped
+        assert shipped <= names
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert "training/configs/smollm2_topics.yaml" in held

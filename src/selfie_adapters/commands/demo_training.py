@@ -58,13 +58,13 @@ def train_demo_adapter(folder: Path, console: Console, device: str | None = None
 
     model = load_model("demo", device_map=device, job="training")
     few, more = folder / "reading.json", folder / "more.json"
-    _captured(console, model, FURTHER, few)
-    general = _trained(console, model, recipe(few, folder))
-    _captured(console, model, FURTHER_OF_SPECIALISTS, more)
+    capture_nouns(console, model, FURTHER, few)
+    general = trained_by(console, model, recipe(few, folder))
+    capture_nouns(console, model, FURTHER_OF_SPECIALISTS, more)
     final = folder / "demo" / "demo.safetensors"
     made = {final: general}
     for place in SPECIALISTS:
-        trained = _trained(console, model, specialist_recipe(more, folder, place))
+        trained = trained_by(console, model, specialist_recipe(more, folder, place))
         made[specialist_file(final, *place)] = trained
     made[mean_beside(final)] = more.with_name("more_mean.safetensors")
     final.parent.mkdir(exist_ok=True)
@@ -87,8 +87,8 @@ def demo_topics(further: int = FURTHER) -> list[Topic]:
     return [replace(topic, labels=(topic.title,)) for topic in topics]
 
 
-def _captured(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
-    """The training file of the packaged nouns and `further` ones, unless it is there already."""
+def capture_nouns(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
+    """Make the training file of the packaged nouns and `further` ones, unless it is there."""
     from selfie_adapters.config.topics import TopicSettings
     from selfie_adapters.sources.topics.dataset import write_topic_dataset
 
@@ -109,7 +109,8 @@ def _captured(console: Console, model: FrozenModel, further: int, labels_file: P
         )
 
 
-def _trained(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> Path:
+def trained_by(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> Path:
+    """The final adapter of a run with this recipe, which is begun, resumed, or finished already."""
     from selfie_adapters.config import TrainConfig
     from selfie_adapters.dataset import load_dataset
     from selfie_adapters.training import resume, train
