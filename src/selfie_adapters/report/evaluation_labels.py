@@ -8,12 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters.evaluation.taboo.protocol import DESCRIPTION
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.output import EMPTY, visible
 from selfie_adapters.report.label_table import MARKS, ShownLabel, label_table
 from selfie_adapters.report.pieces import Gallery, Pair, Piece
 
 FAILURES = 24
+NEAR = 10  # the last rank that is "among the first 10"; what comes later has failed
 _LABELS, _EXAMPLES = "labels.jsonl", "examples.jsonl"
 _Rows = Iterator[dict[str, Any]]
 
@@ -51,21 +53,27 @@ def _naming_labels(_results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLa
 
 
 def _retrieval_labels(results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
-    own = _own(results)
+    own = own_conditions(results)
     for number, row in enumerate(rows):
         if row["condition"] not in own:
             continue
         rank = row["rank"]
-        verdict = "first" if rank == 1 else "among the first 10" if rank <= 10 else "later"
+        verdict = "first" if rank == 1 else "among the first 10" if rank <= NEAR else "later"
         dataset = row["condition"] if len(own) > 1 else ""
         yield ShownLabel(number, row["label"], rank, dataset, row["topic"], verdict)
 
 
-_LABEL_ROWS = {"naming": _naming_labels, "retrieval": _retrieval_labels}
+_LABEL_ROWS = {
+    "naming": _naming_labels,
+    "retrieval": _retrieval_labels,
+    "taboo": _retrieval_labels,
+}
 _LABEL_NOTES = {
     "naming": "✓ a name or synonym of the concept, ≈ related (WordNet), ✗ wrong, · no concept.",
     "retrieval": "Rank of the given topic among all by similarity with the label: ✓ first, "
     "≈ among the first 10, ✗ later.",
+    "taboo": "Rank of the given topic among all by similarity with the model's description of it, "
+    "its name taken out: ✓ first, ≈ among the first 10, ✗ later.",
 }
 
 
@@ -107,8 +115,8 @@ def _highest_losses(_results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
 
 
 def _lowest_ranks(results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
-    own = _own(results)
-    found = (row for row in rows if row["condition"] in own and row["rank"] > 1)
+    own = own_conditions(results)
+    found = (row for row in rows if row["condition"] in own and row["rank"] > NEAR)
     worst = heapq.nlargest(FAILURES, found, key=lambda row: row["rank"])
     return [
         _failed(
@@ -126,9 +134,11 @@ def _failed(given: str, generated: str, detail: str) -> Pair:
     )
 
 
-def _own(results: Mapping[str, Any]) -> set[str]:
-    """Conditions that are evaluated; the others are controls."""
+def own_conditions(results: Mapping[str, Any]) -> set[str]:
+    """Conditions of a retrieval or of taboo that are evaluated; the others are controls."""
     settings = results["settings"]
+    if results["protocol"] == "taboo":
+        return {DESCRIPTION}
     return {*(settings.get("adapters") or ()), *(settings.get("labels") or ())}
 
 
@@ -140,5 +150,6 @@ _WORST: dict[str, tuple[str, Callable[[Mapping[str, Any], _Rows], list[Pair]], s
         "Given labels with the highest loss through the adapter.",
     ),
     "retrieval": (_LABELS, _lowest_ranks, "Labels whose topic has the lowest rank."),
+    "taboo": (_LABELS, _lowest_ranks, "Descriptions whose topic has the lowest rank."),
 }
 """By protocol: the file of its rows, what takes the worst of them, and how."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.evaluation.base import find_protocol, protocol_names
 from selfie_adapters.evaluation.naming.results import position_name
+from selfie_adapters.evaluation.scoring.protocol import TITLES
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files import read_json
 from selfie_adapters.output import visible
-from selfie_adapters.report.evaluation_labels import failures, labels
+from selfie_adapters.report.evaluation_labels import failures, labels, own_conditions
 from selfie_adapters.report.pieces import (
     Estimate,
     Facts,
@@ -25,6 +27,10 @@ from selfie_adapters.report.pieces import (
     shown_facts,
 )
 
+_FOLDERS = re.compile(r"(?<!\S)/(?:[^/\s]+/)+(?=[^/\s]+/)")
+"""All of an absolute path but its last two names."""
+_TWO_LINES = re.compile(r"^(\S+)\n(\S+)–(\S+)$")
+_INSIDE_INTERVAL = re.compile(r"(?<=\d), (?=-?[\d.]+\])")
 _OTHER_RESULTS = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError)
 """What reading results of another form than this version's raises."""
 
@@ -86,23 +92,30 @@ def _report(protocol: str, results: dict[str, Any]) -> Iterator[Table | str]:
 def _table(one: Table) -> PageTable:
     """A printed table for the page: the name columns after the first are cells like the others."""
     rows = [
-        TableRow(visible(row[0]), [visible(cell) for cell in row[1:]], own=row[0] in one.bold)
+        TableRow(visible(row[0]), [_cell(text) for text in row[1:]], own=row[0] in one.bold)
         for row in one.rows
     ]
     columns = [one.columns[0] or "condition", *one.columns[1:]]
-    return PageTable(visible(one.title), columns, rows, visible(one.caption or ""))
+    return PageTable(visible(one.title) or "Conditions", columns, rows, visible(one.caption or ""))
+
+
+def _cell(text: str) -> str:
+    """A number and its interval that a terminal shows on two lines are on one here; an interval is
+    not broken inside."""
+    one_line = _TWO_LINES.sub(r"\1 [\2, \3]", text)
+    return _INSIDE_INTERVAL.sub(",\u00a0", visible(" ".join(one_line.splitlines())))
 
 
 def _facts(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:
     def plain(value: Any) -> str | None:
         if isinstance(value, Mapping):
-            found = ", ".join(
-                f"{key}: {plain(one)}" for key, one in value.items() if one is not None
-            )
-            return found or None
+            named = ((key, plain(one)) for key, one in value.items())
+            return ", ".join(f"{key}: {one}" for key, one in named if one is not None) or None
         if isinstance(value, list):
             return ", ".join(map(str, value)) or None
-        return None if value is None else str(value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return None if value is None else str(value) or None
 
     settings = {key.replace("_", " "): plain(one) for key, one in results["settings"].items()}
     versions = plain(results.get("versions"))
@@ -121,7 +134,12 @@ def _facts(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:
 
 def _of(found: Mapping[str, Any], condition: str, own: bool, meaning: str = "") -> Estimate:
     return Estimate(
-        visible(condition), found["mean"], found["low"], found["high"], own, visible(meaning)
+        visible(condition),
+        found["mean"],
+        found["low"],
+        found["high"],
+        own,
+        _FOLDERS.sub("…/", visible(meaning)),
     )
 
 
@@ -158,7 +176,7 @@ def _naming_intervals(results: Mapping[str, Any]) -> list[Piece]:
 
 
 def _recall_intervals(results: Mapping[str, Any]) -> list[Piece]:
-    own = {*results["settings"].get("adapters", ()), *results["settings"].get("labels", ())}
+    own = own_conditions(results)
     rows = [
         _of(one["recall_at"]["1"], one["condition"], one["condition"] in own, one["meaning"])
         for one in results["conditions"]
@@ -182,12 +200,19 @@ def _bridge_intervals(results: Mapping[str, Any]) -> list[Piece]:
         for one in results["conditions"]
         if (found := one["decoded"]) is not None
     ]
-    return [Intervals("Questions whose bridge is decoded", "share", rows)]
+    pieces: list[Piece] = [Intervals("Questions whose bridge is decoded", "share", rows)]
+    if places := results.get("by_part"):
+        rows = [_of(one, place, own=True) for place, one in places.items()]
+        pieces.append(Intervals(f"Where {results['lead']} names the bridge", "share", rows))
+    if blocks := results.get("by_layer"):
+        rows = [Estimate(f"block {block}", share, own=True) for block, share in blocks.items()]
+        pieces.append(Intervals(f"Blocks where {results['lead']} names the bridge", "share", rows))
+    return pieces
 
 
 def _scoring_intervals(results: Mapping[str, Any]) -> list[Piece]:
     rows = [
-        _of(found, name, name == "trained")
+        _of(found, str(TITLES.get(name, name)), name == "trained")
         for name, one in results.get("conditions", {}).items()
         if (found := one["content"]["auroc"]) is not None
     ]
@@ -201,5 +226,6 @@ _INTERVALS = {
     "taboo": _recall_intervals,
     "detection": _detection_intervals,
     "bridge": _bridge_intervals,
-    "scoring": _scoring_intervals,
+    "generation scoring": _scoring_intervals,
 }
+"""By the protocol's name in results.json."""

@@ -34,6 +34,8 @@ from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import SoftPrompt, bind, load_model
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.reading.means import read_means
+from selfie_adapters.report.evaluation_section import evaluation_section
+from selfie_adapters.report.pieces import Intervals
 from selfie_adapters.sources.twohop import Entity, TwoHopQuestion
 
 SAMPLES, TOKENS = 2, 5
@@ -200,6 +202,21 @@ def finished(model, file, adapter_file, knows, tmp_path_factory):
     path = Bridge.run(settings_for(file, adapter_file), folder, model, chat=Knows(knows))
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     return folder, json.loads(path.read_text()), {row["key"]: row for row in rows}
+
+
+def test_a_report_states_where_and_after_which_blocks_the_bridge_is_named(finished):
+    folder, results, _ = finished
+    found = evaluation_section(folder, "bridge", "labels-1").pieces
+    decoded, where, blocks = (piece for piece in found if isinstance(piece, Intervals))
+    assert [row.own for row in decoded.rows] == [
+        one["condition"] == results["lead"] for one in results["conditions"] if one["decoded"]
+    ]
+    assert {row.condition: row.low for row in where.rows} == {
+        place: one["low"] for place, one in results["by_part"].items()
+    }
+    assert {row.condition: row.mean for row in blocks.rows} == {
+        f"block {layer}": share for layer, share in results["by_layer"].items()
+    }
 
 
 def test_hits_are_those_of_a_plain_loop(model, plain, questions, finished):

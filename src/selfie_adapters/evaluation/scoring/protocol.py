@@ -203,6 +203,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
                 "",
                 ["labels", "published", "one label", best, "false", "balanced", "AUROC"],
                 rows,
+                {TITLES["trained"]},
                 caption="means and 95 % intervals over latents; published: template tokens count "
                 "too; best: chosen on half of the conversations, scored on the others; a hit is an "
                 f"activation above {settings['thresholds'][0]:g}; instrument check: the labels of "
