@@ -29,6 +29,14 @@ def golden_dir():
     return GOLDEN
 
 
+@pytest.fixture(scope="module")
+def model(golden_dir):
+    """The golden model, for each module its own, in float32."""
+    from selfie_adapters.model import load_model
+
+    return load_model(golden_dir / "model", "float32")
+
+
 @pytest.fixture(scope="session")
 def export_server():
     """An S3 server on loopback for exports of labels; `fill` says what it holds."""

@@ -9,6 +9,7 @@ library that reads the environment when it is imported, use `subprocess`.
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import runpy
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
+from typing import Any
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -67,6 +69,14 @@ def run(
             raise TimeoutExpired([*map(str, arguments)], timeout)
         written = [file.read_text(encoding="utf-8") for file in (out, err)]
     return CompletedProcess([*map(str, arguments)], process.exitcode, *written)
+
+
+def printed_json(arguments: Sequence[object], cwd: Path) -> Any:
+    """The value on the one line of JSON that `python ARGUMENTS` prints."""
+    done = run(arguments, cwd)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
 
 
 def _run(

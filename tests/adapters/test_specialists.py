@@ -10,7 +10,7 @@ from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.adapters.specialists import adapter_digest, specialist_file, specialist_files
 from selfie_adapters.errors import AdapterError
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.model import SoftPrompt, bind
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import read_cells
 
@@ -19,11 +19,6 @@ WIDTH = 16
 
 def affine(scale: float, width: int = WIDTH):
     return create_adapter("scalar_affine", width, init_scale=scale)
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", dtype="float32")
 
 
 @pytest.fixture

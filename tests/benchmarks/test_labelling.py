@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def benchmark(*arguments: object) -> dict[str, float]:
-    command = [ROOT / "benchmarks/labelling.py", "--json", *arguments]
-    done = loaded_process.run(command, ROOT)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
+    return loaded_process.printed_json(
+        [ROOT / "benchmarks/labelling.py", "--json", *arguments], ROOT
+    )
 
 
 def test_all_ways_write_the_same_texts(golden_dir):

@@ -1,25 +1,16 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import loaded_process
 
 ROOT = Path(__file__).parents[2]
 
 
 def benchmark(*arguments: object) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/scoring.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
+    return loaded_process.printed_json([ROOT / "benchmarks/scoring.py", *arguments], ROOT)
 
 
 @pytest.mark.slow

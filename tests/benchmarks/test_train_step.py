@@ -11,11 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def benchmark(*arguments: object) -> dict[str, float]:
-    command = [ROOT / "benchmarks/train_step.py", "--json", *arguments]
-    done = loaded_process.run(command, ROOT)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
+    return loaded_process.printed_json(
+        [ROOT / "benchmarks/train_step.py", "--json", *arguments], ROOT
+    )
 
 
 @pytest.mark.parametrize("options", [(), ("--no-checkpointing",)])

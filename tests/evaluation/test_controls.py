@@ -5,12 +5,6 @@ import torch
 
 from selfie_adapters.evaluation.controls import Condition, Untrained, best_scale
 from selfie_adapters.evaluation.naming.retrieval import hits_at
-from selfie_adapters.model import load_model
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 def test_the_untrained_scale_counts_mean_embedding_norms(model):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import loaded_process
+from label_jobs import run
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import (
     AdapterError,
@@ -23,7 +24,7 @@ from selfie_adapters.errors import (
 )
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.job import LabelJob, run_here, usual_shard_size
+from selfie_adapters.labelling.job import LabelJob, usual_shard_size
 from selfie_adapters.labelling.run_record import vectors_hash
 from selfie_adapters.labelling.shards import cut_into_shards
 from selfie_adapters.labelling.worker import ShardWorker
@@ -55,16 +56,6 @@ def settings(golden_dir, tmp_path):
         return LabelSettings.checked(**values)
 
     return settings
-
-
-def run(folder: Path, settings: LabelSettings) -> LabelJob:
-    source = open_source(settings)
-    job = LabelJob(folder, settings, source)
-    if job.todo():
-        worker = ShardWorker(settings, source)
-        job.begin()
-        run_here(job, worker)
-    return job
 
 
 def shards(folder: Path) -> dict[str, bytes]:

@@ -12,16 +12,11 @@ from safetensors.torch import load_file
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.errors import AdapterError, BindingError, ConfigError, DataError
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import FrozenModel, SoftPrompt, bind, load_model
+from selfie_adapters.model import FrozenModel, SoftPrompt, bind
 from tiny import golden_tokenizer, tiny_network
 
 KINDS = ("scale_only", "scalar_affine", "low_rank_only", "scalar_affine_plus_low_rank", "full_rank")
 NAMES = [f"{kind}_{form}" for kind in KINDS for form in ("norm", "raw")]
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", dtype="float32")
 
 
 @pytest.fixture(scope="module")

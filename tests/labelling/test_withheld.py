@@ -11,7 +11,6 @@ from selfie_adapters.labelling import Confidence, Labeller
 from selfie_adapters.labelling.choosing import is_no_concept, judge, no_concept_label
 from selfie_adapters.labelling.confidence import PlaceCalibration
 from selfie_adapters.labelling.label import Label
-from selfie_adapters.model import load_model
 from selfie_adapters.reading.plan import plan_reading
 from selfie_adapters.reading.read import read_cells
 
@@ -45,11 +44,6 @@ def test_a_label_is_withheld_for_one_of_two_reasons(text, calibration, withheld)
 def test_without_a_label_for_it_nothing_means_no_concept():
     assert not is_no_concept("nothing", None)
     assert judge(label("nothing"), None, None).withheld is None
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", dtype="float32")
 
 
 @pytest.fixture

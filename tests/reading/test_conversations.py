@@ -10,17 +10,11 @@ import torch
 from selfie_adapters.chat.request import Message
 from selfie_adapters.commands.read import read
 from selfie_adapters.errors import ConfigError, PromptError
-from selfie_adapters.model import load_model
 from selfie_adapters.reading.answering import answer_ids
 from selfie_adapters.reading.plan import plan_reading, prompt_ids
 from selfie_adapters.reading.read import read_states
 
 ASKED = (Message("user", "an owl?"), Message("assistant", "yes"), Message("user", "why"))
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 def test_a_conversation_is_what_the_template_writes(model):

@@ -12,7 +12,7 @@ from selfie_adapters.errors import ConfigError, DataError, ModelError, PromptErr
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.centering import mean_layers
 from selfie_adapters.labelling.confidence import Confidence, confidence_file
-from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.model import FrozenModel
 from selfie_adapters.reading import read as reading
 from selfie_adapters.reading.calibration import calibration
 from selfie_adapters.reading.means import ReadingMeans, read_means
@@ -22,11 +22,6 @@ from tiny import D_MODEL, FAMILIES, golden_tokenizer, tiny_network
 
 BEGIN = 256
 LIMIT = 5
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", dtype="float32")
 
 
 @pytest.fixture(scope="module")

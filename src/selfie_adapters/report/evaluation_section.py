@@ -200,13 +200,14 @@ def _bridge_intervals(results: Mapping[str, Any]) -> list[Piece]:
         for one in results["conditions"]
         if (found := one["decoded"]) is not None
     ]
+    lead = visible(results["lead"])
     pieces: list[Piece] = [Intervals("Questions whose bridge is decoded", "share", rows)]
     if places := results.get("by_part"):
         rows = [_of(one, place, own=True) for place, one in places.items()]
-        pieces.append(Intervals(f"Where {results['lead']} names the bridge", "share", rows))
+        pieces.append(Intervals(f"Where {lead} names the bridge", "share", rows))
     if blocks := results.get("by_layer"):
         rows = [Estimate(f"block {block}", share, own=True) for block, share in blocks.items()]
-        pieces.append(Intervals(f"Blocks where {results['lead']} names the bridge", "share", rows))
+        pieces.append(Intervals(f"Blocks where {lead} names the bridge", "share", rows))
     return pieces
 
 

@@ -31,7 +31,7 @@ from selfie_adapters.evaluation.bridge.targets import (
     Words,
 )
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.model import SoftPrompt, bind
 from selfie_adapters.model.fingerprint import mean_embedding_norm
 from selfie_adapters.reading.means import read_means
 from selfie_adapters.report.evaluation_section import evaluation_section
@@ -60,11 +60,6 @@ class Knows:
             texts.append("no idea" if request.begun in self.wrong else known)
             done(number, texts[-1])
         return texts
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module")

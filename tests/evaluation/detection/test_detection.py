@@ -9,7 +9,6 @@ from selfie_adapters.evaluation.detection.judging import read_answer
 from selfie_adapters.evaluation.detection.protocol import Detection
 from selfie_adapters.evaluation.detection.windows import read_texts
 from selfie_adapters.files.json_lines import read_jsonl
-from selfie_adapters.model import load_model
 from selfie_adapters.sources.labels.delphi import read_delphi, read_delphi_scores
 from tiny_sae import tiny_sae
 
@@ -40,11 +39,6 @@ class FakeJudge:
             answers.append("?" if None in found else ", ".join(map(str, found)) + "]")
             done(number, answers[-1])
         return answers
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,9 @@ from selfie_adapters.evaluation.detection.judging import (
     marked_words,
 )
 from selfie_adapters.evaluation.detection.windows import Window
-from selfie_adapters.model import load_model
 from selfie_adapters.model.tokens import begun_ids
 
 TEXTS = ("owls drink tea", "rain fell on\nthe old stone bridge all night", "seven kings")
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 def log_prob(model, prompt, label):

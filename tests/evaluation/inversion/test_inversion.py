@@ -15,7 +15,6 @@ from selfie_adapters.evaluation.inversion.protocol import MEASURES, Inversion
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import load_model
 from selfie_adapters.sources.topics.reading import topic_texts, topic_vectors
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import wilson
@@ -34,11 +33,6 @@ CONDITIONS = [
     "cosine",
     "ridge probe",
 ]
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module", autouse=True)

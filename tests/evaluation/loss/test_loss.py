@@ -18,17 +18,12 @@ from selfie_adapters.evaluation.baselines import untrained_readers
 from selfie_adapters.evaluation.loss import held_out
 from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.files.json_lines import read_jsonl
-from selfie_adapters.model import SoftPrompt, bind, load_model
+from selfie_adapters.model import SoftPrompt, bind
 from selfie_adapters.training import label_losses
 from tiny_folders import nudge_weight
 
 SAMPLE = Path(__file__).parents[3] / "data/sample/sample.json"
 LABELS = [["owl", "a night bird"], ["tin"], ["bee", "wasp", "hive"], ["ladder"], ["gnu", "elk"]]
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module")

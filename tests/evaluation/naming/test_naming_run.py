@@ -22,7 +22,7 @@ from selfie_adapters.evaluation.naming.protocol import NamingProtocol
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import SoftPrompt, load_model
+from selfie_adapters.model import SoftPrompt
 from selfie_adapters.statistics import wilson
 from selfie_adapters.training import label_losses
 
@@ -36,11 +36,6 @@ CONDITIONS = [
     "cosine",
     "ridge probe",
 ]
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,18 +20,12 @@ from selfie_adapters.evaluation.retrieval.protocol import Retrieval
 from selfie_adapters.evaluation.retrieval.targets import Target, gather, other_labels
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Labeller
-from selfie_adapters.model import load_model
 
 SAMPLE = Path(__file__).parents[3] / "data/sample/sample.json"
 
 
 def run(settings, folder, model):
     return Retrieval.run(settings, folder, model, embedder=LettersEmbedder())
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(golden_dir / "model", "float32")
 
 
 @pytest.fixture(scope="module")

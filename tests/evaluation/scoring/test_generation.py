@@ -11,10 +11,6 @@ from selfie_adapters.evaluation.scoring import generation as generation_scoring
 from selfie_adapters.evaluation.scoring.conversations import Writing
 from selfie_adapters.evaluation.scoring.generation import Scoring, others_of, score_labels
 from selfie_adapters.evaluation.scoring.label_groups import GivenLabels
-from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.sae.encoder import encoder_of
-from tiny import D_MODEL, golden_tokenizer, tiny_network
-from tiny_sae import tiny_sae
 
 LATENTS = [3, 9, 17, 25]
 
@@ -40,13 +36,6 @@ class Writer:
         theme = request.messages[0].content.rsplit("Theme: ", 1)[1]
         number = request.seed % 97
         return self.texts.get(theme, f" about {theme}\n[ASSISTANT] yes {number}")
-
-
-@pytest.fixture(scope="module")
-def parts():
-    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
-    sae = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=D_MODEL)
-    return model, sae, encoder_of(sae, LATENTS)
 
 
 def scoring(parts, writer, **changes):

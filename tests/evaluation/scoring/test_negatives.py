@@ -13,11 +13,8 @@ from selfie_adapters.evaluation.scoring.negatives import (
     negative_conversations,
     write_negatives,
 )
-from selfie_adapters.model import FrozenModel
-from selfie_adapters.sources.sae.encoder import encoder_of
 from selfie_adapters.sources.topics.reading import packaged_topics
-from tiny import D_MODEL, golden_tokenizer, tiny_network
-from tiny_sae import tiny_sae
+from tiny import D_MODEL
 
 LATENTS = [3, 9, 17, 25]
 NOUNS = ["owl", "tea", "king", "rain", "glue"]
@@ -43,13 +40,6 @@ class Writer:
             "" if theme in self.nothing else f" on {theme}\n[ASSISTANT] yes {one.seed % 97}"
             for theme, one in pairs
         ]
-
-
-@pytest.fixture(scope="module")
-def parts():
-    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
-    sae = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=D_MODEL)
-    return model, sae, encoder_of(sae, LATENTS)
 
 
 def scoring(parts, writer):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from label_jobs import run
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.labelling.decomposition import concepts
 from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.inputs import open_source
-from selfie_adapters.labelling.job import LabelJob, run_here
 from selfie_adapters.labelling.rows import LabelRow
 from selfie_adapters.labelling.worker import ShardWorker
 
@@ -39,16 +39,6 @@ def settings(golden_dir, tmp_path):
         return LabelSettings.checked(**{**values, **options})
 
     return settings
-
-
-def run(folder, settings):
-    source = open_source(settings)
-    job = LabelJob(folder, settings, source)
-    if job.todo():
-        worker = ShardWorker(settings, source)
-        job.begin()
-        run_here(job, worker)
-    return job
 
 
 def test_rows_state_number_and_share_and_a_run_that_lost_rows_resumes(
