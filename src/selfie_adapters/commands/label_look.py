@@ -47,7 +47,8 @@ def look_at(options: LabelOptions, json: bool) -> None:
     from selfie_adapters.adapters.locating import find_mean_file, needed_adapter
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.inference.logit_lens import check_lens
-    from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
+    from selfie_adapters.labelling.adapter_prompt import adapter_prompt
+    from selfie_adapters.labelling.labeller import Labeller
     from selfie_adapters.model import load_model
     from selfie_adapters.reading.calibration import calibration
     from selfie_adapters.reading.look import concept_plan, look, text_plan

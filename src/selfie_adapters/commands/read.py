@@ -44,8 +44,9 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.inference.logit_lens import check_lens
     from selfie_adapters.inference.microbatch import rows_per_batch
+    from selfie_adapters.labelling.adapter_prompt import adapter_prompt
     from selfie_adapters.labelling.centering import mean_layers
-    from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
+    from selfie_adapters.labelling.labeller import Labeller
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.model.fingerprint import weights_digest
     from selfie_adapters.reading.answering import answer_ids

@@ -80,8 +80,9 @@ def _listening(host: str, port: int) -> contextlib.AbstractContextManager[socket
 def _service(settings: ServeSettings, adapters: list[str], mean: str | None) -> Service:
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file
+    from selfie_adapters.labelling.adapter_prompt import adapter_prompt
     from selfie_adapters.labelling.centering import mean_layers
-    from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
+    from selfie_adapters.labelling.labeller import Labeller
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.reading.calibration import calibration
     from selfie_adapters.reading.means import read_means

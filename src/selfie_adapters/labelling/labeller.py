@@ -10,7 +10,6 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.binding import Binding
@@ -26,6 +25,7 @@ from selfie_adapters.inference.generate import (
     row_seed,
 )
 from selfie_adapters.inference.microbatch import rows_per_batch
+from selfie_adapters.labelling.adapter_prompt import adapter_prompt
 from selfie_adapters.labelling.engines.base import Engine
 from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.labelling.label import Label, check_settings
@@ -33,7 +33,6 @@ from selfie_adapters.labelling.soft_tokens import soft_tokens, soft_tokens_of_ro
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
 from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
-from selfie_adapters.model.prompt import PromptChoice, choose_prompt
 
 
 @dataclass(frozen=True)
@@ -42,25 +41,6 @@ class _Row:
     scale: float
     sample: int
     seed: int
-
-
-def adapter_prompt(
-    adapter: Adapter,
-    tokenizer: PreTrainedTokenizerBase,
-    template: str | None = None,
-    placeholder: str | None = None,
-) -> SoftPrompt:
-    """The prompt an adapter is used with: its own, or the tokenizer's where it is not bound.
-
-    template, placeholder: the user's, in place of those. Raises PromptError like `choose_prompt`.
-    """
-    base = None
-    if (bound := adapter.binding) is not None:
-        origin = "the adapter's binding"
-        base = PromptChoice(
-            SoftPrompt(bound.template, bound.placeholder, bound.end), origin, origin
-        )
-    return choose_prompt(tokenizer, template, placeholder, base).prompt
 
 
 class Labeller:

@@ -17,6 +17,7 @@ from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, LabellingError, first_line
 from selfie_adapters.inference.microbatch import rows_per_batch
+from selfie_adapters.labelling.adapter_prompt import adapter_prompt
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.labelling.choosing import Judgement, judge, no_concept_label
 from selfie_adapters.labelling.confidence import Calibration
@@ -34,7 +35,7 @@ from selfie_adapters.labelling.inputs import (
     vector_problem,
 )
 from selfie_adapters.labelling.label import Label
-from selfie_adapters.labelling.labeller import Labeller, adapter_prompt
+from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.labelling.row_making import concept_rows, ranked_rows
 from selfie_adapters.labelling.rows import FailedRow, Row
 from selfie_adapters.labelling.run_record import (
