@@ -77,7 +77,7 @@ def calibration_file(labels_file: Path, layers: Sequence[int]) -> Path:
     right or related: confidence is the probability that a label is one of these."""
     sections, _ = read_raw_sections(labels_file)
     names = sorted(
-        {i.labels[0] for s in sections for i in s.vectors if i.split == "val"}
+        {i.labels[0] for s in sections for i in s.items if i.split == "val"}
         - {str(s.metadata["no_concept"]) for s in sections}
     )
     chosen = set(random.Random(0).sample(names, min(CALIBRATED_ON, len(names))))
@@ -89,7 +89,7 @@ def calibration_file(labels_file: Path, layers: Sequence[int]) -> Path:
         items = [
             {"index": one.index, "labels": one.labels if null else accepted(one.labels[0])}
             | {"split": one.split}
-            for one in section.vectors
+            for one in section.items
             if one.split == "val" and (null or one.labels[0] in chosen)
         ]
         document.append({"metadata": section.metadata, "vectors": items})

@@ -34,8 +34,6 @@ def test_the_numbers_python_writes_are_read():
 
 def test_equal_keys():
     assert parse_json(b'{"a": 1, "a": 2}', "x") == {"a": 2}
-    with pytest.raises(DataError, match='x: the key "a" occurs twice'):
-        parse_json(b'[{"a": 1, "a": 2}]', "x", unique_keys=True)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +64,6 @@ def test_equal_keys():
 def test_anything_else_is_an_error_with_its_position(data, message):
     with pytest.raises(DataError, match=message):
         parse_json(data, "x", "Expected a list.")
-    if data != b"[1e999]":  # infinity to Python's own parser, which looks for equal keys
-        with pytest.raises(DataError, match="^x"):
-            parse_json(data, "x", unique_keys=True)
 
 
 def test_documents_that_grow_in_memory_are_refused_before_they_do():
@@ -77,6 +72,6 @@ def test_documents_that_grow_in_memory_are_refused_before_they_do():
     try:
         with pytest.raises(DataError, match="bytes of tiny values"):
             parse_json(data, "x")
-        assert tracemalloc.get_traced_memory()[1] < 2**20
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
     finally:
         tracemalloc.stop()

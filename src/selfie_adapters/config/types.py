@@ -22,6 +22,7 @@ Numbers = BeforeValidator(split_numbers)
 
 Split = Literal["train", "val", "test"]
 """What a row is for: training, choosing (validation, early stopping, calibration), reporting."""
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Chat = Literal["template", "bare", "none"]
 """A text as a turn of the tokenizer's chat template, a turn without system prompt, or as it is."""

@@ -4,83 +4,153 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
-from selfie_adapters.dataset.schema import Item, Problem, metadata_problems, problems, section_place
+from selfie_adapters.dataset.items import Items
+from selfie_adapters.dataset.schema import (
+    LARGE_ITEM,
+    Item,
+    Problem,
+    decoded,
+    metadata_problems,
+    problems,
+    section_place,
+)
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import atomic_path, read_json, read_plain
-from selfie_adapters.files.json_text import parse_json
+from selfie_adapters.files import atomic_path, read_plain
+from selfie_adapters.files.json_elements import JsonArray
+from selfie_adapters.files.json_text import MEMORY_FLOOR, mend_surrogates, parse_json
 
+_BOM = b"\xef\xbb\xbf"
+_ITEMS = "vectors"
+_LISTED = 10_000  # problems of one file
+_SECTION = 200  # bytes of an undecoded section
 _HINT = "A list of sections is expected, see docs/formats.md."
 
 
-class RawSection(msgspec.Struct):
-    """A section of a training file as it is stored; keys that are not known are skipped."""
+@dataclass(frozen=True)
+class RawSection:
+    """A section of a training file without its vectors; keys that are not known are skipped."""
 
     metadata: dict[str, Any]
-    vectors: list[Item]
+    items: Items
 
 
 def read_document(path: str | Path) -> Any:
-    """The decoded JSON; gzip is known by its first bytes, not by the name.
+    """The decoded JSON, where the items of its sections stay as they are written (a `JsonArray`,
+    see `decoded`): a file of a million short labels is not held as objects.
 
-    Raises MissingFileError, or DataError naming the file for anything that is not JSON.
+    gzip is known by its first bytes, not by the name. Raises MissingFileError, or DataError naming
+    the file for anything that is not JSON.
     """
-    return read_json(path, _HINT)
+    return _document(read_plain(path), str(path))
 
 
-def read_raw_sections(path: str | Path) -> tuple[list[RawSection], list[Problem]]:
+def read_raw_sections(
+    path: str | Path, needs_filename: bool = True
+) -> tuple[list[RawSection], list[Problem]]:
     """The sections of a training file; or none, and everything that breaks the format.
 
+    needs_filename: False for label files, which may do without the name of a vector file.
     Raises MissingFileError, or DataError naming the file for anything that is not JSON.
     """
-    data = read_plain(path)
-    sections = _sound_sections(data)
-    if sections is not None:
-        return sections, []
-    # Slower, and in more memory: every value is looked at, to state where it is.
-    document = parse_json(data, str(path), _HINT)
-    if found := list(labels_only(Path(path), document)) or list(problems(document)):
+    return raw_sections(read_plain(path), Path(path), needs_filename)
+
+
+def raw_sections(
+    data: bytes, path: Path, needs_filename: bool = True
+) -> tuple[list[RawSection], list[Problem]]:
+    """`read_raw_sections` of a file's content."""
+    if (sound := _sound_sections(data, needs_filename)) is not None:
+        return sound, []
+    # Slower: every item is looked at, to state what is wrong with it and where it is.
+    document = _document(data, str(path))
+    found = list(labels_only(path, document)) if needs_filename else []
+    if found := found or list(islice(problems(document, needs_filename), _LISTED + 1)):
+        if len(found) > _LISTED:
+            found[-1] = Problem("the file", "more of this kind", "Mend these first.")
         return [], found
-    return [
-        RawSection(
-            section["metadata"],
-            [Item(item["index"], item["labels"], item["split"]) for item in section["vectors"]],
-        )
-        for section in document
-    ], []
+    sections = [
+        RawSection(one["metadata"], Items(_item(decoded(item)) for item in one["vectors"]))
+        for one in document
+    ]
+    return sections, []
+
+
+def _item(fields: dict[str, Any]) -> Item:
+    return Item(fields["index"], fields["labels"], fields["split"])
+
+
+def _document(data: bytes, where: str) -> Any:
+    text, sections = _typed_sections(data)
+    if not sections:
+        return parse_json(data, where, _HINT)  # which has the reason
+    document = []
+    for whole, section in zip(
+        msgspec.json.decode(text, type=list[msgspec.Raw]), sections, strict=True
+    ):
+        # The keys of a section, those that are not known too.
+        fields = parse_json(bytes(whole).replace(section.vectors, b"[]", 1), where, _HINT)
+        document.append({**fields, _ITEMS: JsonArray(section.vectors)})
+    return document
 
 
 class _TypedSection(msgspec.Struct):
     metadata: msgspec.Raw
-    vectors: list[Item]
+    vectors: msgspec.Raw
 
 
 _decoder = msgspec.json.Decoder(Annotated[list[_TypedSection], msgspec.Meta(min_length=1)])
+_item_decoder = msgspec.json.Decoder(Item)
 
 
-def _sound_sections(data: bytes) -> list[RawSection] | None:
+def _typed_sections(data: bytes) -> tuple[bytes, list[_TypedSection]]:
+    """The text, and the undecoded parts of each section; none of what is no training file by its
+    form."""
+    raw = data.removeprefix(_BOM)
+    if raw.count(b'"metadata"') * _SECTION > max(MEMORY_FLOOR, len(raw)):
+        return raw, []  # sections without anything in them
+    for text in (raw, mend_surrogates(raw)):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            sections = _decoder.decode(text)
+            if all(memoryview(one.vectors)[:1] == b"[" for one in sections):
+                return text, sections
+    return raw, []
+
+
+def _sound_sections(data: bytes, needs_filename: bool) -> list[RawSection] | None:
     """The sections of a file without any problem, decoded straight into their types."""
+    sections = []
     try:
-        typed = _decoder.decode(data.removeprefix(b"\xef\xbb\xbf"))
-        sections = [
-            RawSection(parse_json(bytes(section.metadata), "metadata"), section.vectors)
-            for section in typed
-        ]
+        for typed in _typed_sections(data)[1]:
+            metadata = parse_json(bytes(typed.metadata), "metadata")
+            if next(metadata_problems("", metadata, needs_filename), None) is not None:
+                return None
+            items = _sound_items(JsonArray(typed.vectors))
+            if items is None:
+                return None
+            sections.append(RawSection(metadata, items))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DataError):
         return None
-    for section in sections:
-        sound = (
-            next(metadata_problems("", section.metadata, needs_filename=True), None) is None
-            and len({item.index for item in section.vectors}) == len(section.vectors)
-            and all(label.strip() for item in section.vectors for label in item.labels)
-        )
-        if not sound:
+    return sections or None
+
+
+def _sound_items(array: JsonArray) -> Items | None:
+    items = Items()
+    for one in array:
+        large = len(one) >= LARGE_ITEM
+        item = msgspec.convert(decoded(one), Item) if large else _item_decoder.decode(one)
+        if not all(map(str.strip, item.labels)):
             return None
-    return sections
+        items.append(item)
+    return items if len(np.unique(np.asarray(items.rows))) == len(items) else None
 
 
 def write_document(path: str | Path, document: Any) -> None:
@@ -91,8 +161,14 @@ def write_document(path: str | Path, document: Any) -> None:
 
 def document_bytes(path: str | Path, document: Any) -> bytes:
     """The file `path` of a document: the same content gives the same bytes."""
-    data = msgspec.json.encode(document)
+    data = msgspec.json.encode(document, enc_hook=_undecoded)
     return gzip.compress(data, mtime=0) if Path(path).name.endswith(".gz") else data
+
+
+def _undecoded(value: Any) -> msgspec.Raw:
+    if isinstance(value, JsonArray):
+        return value.text
+    raise NotImplementedError(f"{type(value)} in a training file")
 
 
 def labels_only(file: Path, document: Any) -> Iterator[Problem]:

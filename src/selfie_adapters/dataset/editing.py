@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from selfie_adapters.dataset.document import document_bytes, read_document, write_document
 from selfie_adapters.dataset.load import load_dataset
-from selfie_adapters.dataset.schema import problems
+from selfie_adapters.dataset.schema import Split, decoded, problems
 from selfie_adapters.dataset.splits import split_indices
 from selfie_adapters.dataset.stream import stream_rows
 from selfie_adapters.dataset.vectors import open_vectors, write_rows
@@ -75,15 +77,21 @@ def split_file(
     target = Path(out) if out is not None else existing_file(file)
     result = []
     for section in document:
-        items = {item["index"]: item for item in section["vectors"]}
+        items, tested = dict[int, Any](), set[int]()
+        for raw in section["vectors"]:
+            item = decoded(raw)
+            items[item["index"]] = raw
+            if item["split"] == "test":
+                tested.add(item["index"])
         try:
-            free = [index for index, item in items.items() if item["split"] != "test"]
-            train, val = split_indices(free, val_fraction, seed)
+            train, val = split_indices(
+                [one for one in items if one not in tested], val_fraction, seed
+            )
         except DataError as error:
             raise DataError(f"{file}, {section['metadata']['dataset_name']}: {error}") from error
-        vectors = [{**items[index], "split": "train"} for index in train]
-        vectors += [{**items[index], "split": "val"} for index in val]
-        vectors += [item for _, item in sorted(items.items()) if item["split"] == "test"]
+        vectors = [_moved(items[index], "train") for index in train]
+        vectors += [_moved(items[index], "val") for index in val]
+        vectors += [msgspec.Raw(items[index]) for index in sorted(tested)]
         metadata = section["metadata"]
         if "filename" in metadata:  # which counts from the JSON's folder
             place = _seen_from(target.parent, Path(file), metadata["filename"])
@@ -129,6 +137,10 @@ def convert_file(file: str | Path, overwrite: bool = False) -> list[Path]:
         for place, target in targets.items():
             _convert(place, written.enter_context(atomic_path(target)), target.suffix)
     return [*targets.values(), source]
+
+
+def _moved(item: Any, split: Split) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode({**decoded(item), "split": split}))
 
 
 def _seen_from(folder: Path, file: Path, filename: str) -> str:

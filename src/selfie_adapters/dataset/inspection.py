@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 
 from selfie_adapters.dataset.document import read_document
 from selfie_adapters.dataset.load import Section, read_sections
-from selfie_adapters.dataset.schema import Problem
+from selfie_adapters.dataset.schema import Problem, decoded
 from selfie_adapters.dataset.vectors import row_norms
+from selfie_adapters.errors import DataError
+from selfie_adapters.files.json_elements import JsonArray
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Spread:
     greatest: float
 
     @classmethod
-    def of(cls, numbers: Sequence[float] | torch.Tensor) -> Spread | None:
+    def of(cls, numbers: array[float] | torch.Tensor) -> Spread | None:
         values = torch.as_tensor(numbers, dtype=torch.float64)
         if not values.numel():
             return None
@@ -73,7 +76,7 @@ def inspect_file(labels_file: str | Path) -> Inspection:
     sections, problems = read_sections(labels_file)
     if sections:
         summaries = [
-            _summary(s.id, [(i.index, i.labels, i.split) for i in s.items], s) for s in sections
+            _summary(s.id, ((i.index, i.labels, i.split) for i in s.items), s) for s in sections
         ]
     else:  # broken, or labels alone: say what the labels tell
         summaries = list(_label_summaries(read_document(labels_file)))
@@ -85,41 +88,52 @@ def _label_summaries(document: Any):
         metadata, items = (
             (raw.get("metadata"), raw.get("vectors")) if isinstance(raw, dict) else (None, None)
         )
-        if not isinstance(metadata, dict) or not isinstance(items, list):
+        if not isinstance(metadata, dict) or not isinstance(items, list | JsonArray):
             continue
         name = f"{metadata.get('dataset_name', '?')}@l{metadata.get('layer', '?')}"
-        sound = [
-            item
-            for item in items
-            if isinstance(item, dict)
-            and isinstance(item.get("labels"), list)
-            and all(isinstance(label, str) for label in item["labels"])
-        ]
-        yield _summary(name, [(i.get("index"), i["labels"], i.get("split")) for i in sound], None)
+        yield _summary(name, _told(items), None)
 
 
-def _summary(name: str, items: Sequence[Any], section: Section | None) -> SectionSummary:
+def _told(items: Iterable[Any]) -> Iterator[tuple[Any, list[str], Any]]:
+    """Index, labels and split of the items that have labels."""
+    for raw in items:
+        try:
+            item = decoded(raw)
+        except DataError:
+            continue
+        labels = item.get("labels") if isinstance(item, dict) else None
+        if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+            yield item.get("index"), labels, item.get("split")
+
+
+def _summary(
+    name: str, items: Iterable[tuple[Any, list[str], Any]], section: Section | None
+) -> SectionSummary:
     """items: (index, labels, split) of each."""
-    labels = [label for _, group, _ in items for label in group]
-    counts = Counter(labels)
-    splits = Counter(split for _, _, split in items if isinstance(split, str))
+    counts, splits = Counter[str](), Counter[str]()
+    groups, lengths = array("d"), array("d")
+    for _, labels, split in items:
+        counts.update(labels)
+        splits[split if isinstance(split, str) else ""] += 1
+        groups.append(len(labels))
+        lengths.extend(map(len, labels))
     norm = None
     if section is not None:
-        inside = [item.index for item in section.items if item.index < section.vectors.shape[0]]
-        norms = row_norms(section.vectors, torch.tensor(inside, dtype=torch.int64))
+        rows = torch.tensor(section.rows)
+        norms = row_norms(section.vectors, rows[rows < section.vectors.shape[0]])
         norm = Spread.of(norms[torch.isfinite(norms)])
     return SectionSummary(
         name=name,
         rows=None if section is None else section.vectors.shape[0],
         d_model=None if section is None else section.vectors.shape[1],
-        labelled=len(items),
+        labelled=len(groups),
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
-        labels=len(labels),
+        labels=len(lengths),
         distinct_labels=len(counts),
-        labels_per_vector=Spread.of([float(len(group)) for _, group, _ in items]),
-        label_length=Spread.of([float(len(label)) for label in labels]),
+        labels_per_vector=Spread.of(groups),
+        label_length=Spread.of(lengths),
         norm=norm,
         most_repeated=[(label, n) for label, n in counts.most_common(3) if n > 1],
     )

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.document import document_bytes, read_raw_sections
+from selfie_adapters.dataset.items import Items
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import (
     DIGEST_KEY,
@@ -35,6 +37,12 @@ class Section:
     metadata: dict[str, Any]
     vectors: Tensor  # [rows, d_model], memory-mapped when it was read from a file
     items: Sequence[Item]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each item: [items], int64."""
+        known = self.items.rows if isinstance(self.items, Items) else None
+        return np.array([one.index for one in self.items] if known is None else known, np.int64)
 
     @property
     def name(self) -> str:
@@ -160,7 +168,7 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
                 Problem(f"{place}, metadata.filename", str(error), "Paths count from the JSON.")
             )
             continue
-        sections.append(Section(raw.metadata, vectors, raw.vectors))
+        sections.append(Section(raw.metadata, vectors, raw.items))
         if (stated := raw.metadata.get(DIGEST_KEY)) is not None:
             found.extend(_digest_problems(place, stated, vectors, vector_file))
         found.extend(_row_problems(place, sections[-1], vector_file))
@@ -229,22 +237,16 @@ def _digest_problems(
 
 
 def _row_problems(place: str, section: Section, vector_file: Path) -> Iterator[Problem]:
-    count = section.vectors.shape[0]
-    inside = []
-    for number, item in enumerate(section.items):
-        if item.index < count:
-            inside.append((item.index, number))
-        else:
-            yield Problem(
-                f"{place}, item {number}, index",
-                f"{item.index} is out of range, {vector_file} has {count} rows",
-                f"Use 0 to {count - 1}.",
-            )
-    numbers = dict(inside)
-    rows = torch.tensor([row for row, _ in inside], dtype=torch.int64)
-    for row, what in bad_rows(section.vectors, rows):
+    count, rows = section.vectors.shape[0], section.rows
+    for number in np.flatnonzero(rows >= count).tolist():
         yield Problem(
-            f"{place}, item {numbers[row]}, index",
+            f"{place}, item {number}, index",
+            f"{rows[number]} is out of range, {vector_file} has {count} rows",
+            f"Use 0 to {count - 1}.",
+        )
+    for row, what in bad_rows(section.vectors, torch.from_numpy(rows[rows < count])):
+        yield Problem(
+            f"{place}, item {np.flatnonzero(rows == row)[0]}, index",
             f"row {row} of {vector_file} is {what}",
             "Remove it from the labels.",
         )

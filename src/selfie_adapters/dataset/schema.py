@@ -6,18 +6,22 @@ inspects shows all.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
-from selfie_adapters.config.types import Split
-from selfie_adapters.errors import nearest
+from selfie_adapters.config.types import SPLITS, Split
+from selfie_adapters.errors import DataError, nearest
+from selfie_adapters.files.json_elements import JsonArray
+from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.files.number_types import NaturalNumber
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLITS_LISTED = '"train", "val" or "test"'
 
 
@@ -27,6 +31,8 @@ def split_counts(splits: Iterable[str]) -> str:
     return ", ".join(f"{counts[s]} {s}" for s in SPLITS if s != "test" or counts[s])
 
 
+LARGE_ITEM = 2**20
+"""Bytes of an item from which its memory is measured before it is decoded."""
 ITEM_KEYS = ("index", "labels", "split")
 METADATA_KEYS: dict[str, type] = {
     "dataset_name": str,
@@ -116,11 +122,16 @@ def metadata_problems(place: str, metadata: Any, needs_filename: bool) -> Iterat
 
 
 def _item_problems(place: str, items: Any) -> Iterator[Problem]:
-    if not isinstance(items, list):
+    if not isinstance(items, list | JsonArray):
         yield Problem(f"{place}, vectors", f"{_kind(items)}", "A list of items is expected.")
         return
-    first_with: dict[int, int] = {}
-    for number, item in enumerate(items):
+    repeated, first_with = _repeated(items), dict[int, int]()
+    for number, raw in enumerate(items):
+        try:
+            item = decoded(raw)
+        except DataError as error:
+            yield Problem(f"{place}, item {number}", str(error).rstrip("."), "Write it again.")
+            continue
         if not isinstance(item, dict):
             yield Problem(
                 f"{place}, item {number}",
@@ -140,8 +151,31 @@ def _item_problems(place: str, items: Any) -> Iterator[Problem]:
             and all(type(label) is str and label.strip() for label in labels)
         ):
             yield from _one_item_problems(f"{place}, item {number}", item, first_with)
-        if type(index) is int:
+        if type(index) is int and index in repeated:
             first_with.setdefault(index, number)
+
+
+def decoded(item: Any) -> Any:
+    """An item of `read_document`. Raises DataError like `parse_json`."""
+    if not isinstance(item, bytes):
+        return item
+    if len(item) < LARGE_ITEM:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return msgspec.json.decode(item)
+    return parse_json(item, "the item")
+
+
+def _repeated(items: Iterable[Any]) -> set[int]:
+    """Rows that more than one item names; a dict of all of them would be larger than the file."""
+    rows = array("q")
+    for item in items:
+        with suppress(DataError):
+            fields = decoded(item)
+            index = fields.get("index") if isinstance(fields, dict) else None
+            if type(index) is int and 0 <= index <= 2**62:
+                rows.append(index)
+    found, counts = np.unique(np.asarray(rows), return_counts=True)
+    return {*found[counts > 1].tolist()}
 
 
 def _one_item_problems(

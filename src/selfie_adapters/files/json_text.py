@@ -6,6 +6,8 @@ import codecs
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,29 +25,27 @@ _ESCAPE = re.compile(
     rb"|\\.",
     re.DOTALL,
 )
-_GROWTH = 8  # training files with the shortest labels take up to that
-_BYTES_PER = {b"{": 200, b"[": 72, b",": 32}  # what the decoded objects take, roughly
+MEMORY_RATIO = 4
+"""How many times its size a file above the floor may take in memory."""
+_MARKS = b'{[:,"'
+_PART = 2**18  # bytes that are looked at in one piece
+# Bytes of decoded objects, measured with tracemalloc on CPython 3.11: an object of up to five keys,
+# each further key, a list, a string without its characters, a number, and its place in a list.
+_DICT, _KEY, _LIST, _STRING, _NUMBER, _SLOT = 192, 100, 80, 56, 32, 10
 
 
-def parse_json(
-    data: bytes | str,
-    where: str,
-    hint: str = "",
-    *,
-    unique_keys: bool = False,
-    line: int | None = None,
-) -> Any:
+def parse_json(data: bytes | str, where: str, hint: str = "", *, line: int | None = None) -> Any:
     """The value of a JSON document in UTF-8, with or without a byte order mark.
 
     `where` names the source in messages, `hint` is added to them. Half of a surrogate pair (a text
     that was cut in the middle of an emoji) becomes U+FFFD, so that one label does not make the
     others unreadable and every string can be written as UTF-8. NaN and Infinity, which Python
-    writes, are read. Of equal keys in an object the last counts, unless `unique_keys`. `line` is
-    the number of the line that `data` is in a file of one document per line.
+    writes, are read. Of equal keys in an object the last counts. `line` is the number of the line
+    that `data` is in a file of one document per line.
 
     Raises DataError with line and column for anything else: another encoding, nesting too deep,
-    numbers out of range, and documents of tiny values whose objects would take many times their
-    size in memory (documents below 64 MiB of objects always pass).
+    numbers out of range, and documents of tiny values whose objects would take more than
+    MEMORY_RATIO times their size in memory (below MEMORY_FLOOR they always pass).
     """
     if line is not None:
         where = f"{where}, line {line}"
@@ -53,13 +53,30 @@ def parse_json(
     _refuse_other_encodings(raw, where)
     if not raw or raw.isspace():
         raise DataError(_sentence(f"{where}: empty; JSON is expected.", hint))
-    if _memory(raw) > max(MEMORY_FLOOR, _GROWTH * len(raw)):
-        raise DataError(
-            f"{where}: {len(raw):,} bytes of tiny values; reading them takes "
-            f"more than {_GROWTH} times that memory. Is this the right file?"
-        )
+    with _named_errors(raw, where, hint, line):
+        if not _grows(raw):
+            return _decode(raw)
+    raise DataError(
+        f"{where}: {len(raw):,} bytes of tiny values; reading them takes "
+        f"more than {MEMORY_RATIO} times that memory. Is this the right file?"
+    )
+
+
+def check_json(data: bytes, where: str, hint: str = "") -> None:
+    """Raise what `parse_json` does for text that is no JSON, without keeping any of its values."""
+    raw = data.removeprefix(_BOM)
+    with _named_errors(raw, where, hint, None):
+        reader = codecs.getincrementaldecoder("utf-8")()
+        for start in range(0, len(raw), 2**20):
+            reader.decode(raw[start : start + 2**20])
+        msgspec.json.decode(mend_surrogates(raw), type=msgspec.Raw)
+
+
+@contextmanager
+def _named_errors(raw: bytes, where: str, hint: str, line: int | None) -> Iterator[None]:
+    """What a decoder raises for `raw`, as a DataError with its position."""
     try:
-        return _decode(raw, unique_keys)
+        yield
     except RecursionError as error:
         raise DataError(_sentence(f"{where}: nested too deeply.", hint)) from error
     except UnicodeDecodeError as error:
@@ -67,10 +84,6 @@ def parse_json(
         at = _position(where, raw, offset, line)
         raise DataError(
             f"{at}: not UTF-8 text (byte 0x{raw[offset]:02x}). Save the file as UTF-8."
-        ) from error
-    except _RepeatedKey as error:
-        raise DataError(
-            f'{where}: the key "{error!s:.60}" occurs twice. Give each once.'
         ) from error
     except msgspec.ValidationError as error:
         raise DataError(_sentence(f"{where}: {_lower(str(error))}.", hint)) from error
@@ -114,30 +127,16 @@ def mend_surrogates(raw: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], raw)
 
 
-class _RepeatedKey(Exception):
-    pass
-
-
-def _decode(raw: bytes, unique_keys: bool) -> Any:
-    if not unique_keys:
-        try:
-            return msgspec.json.decode(raw)
-        except msgspec.DecodeError:
-            mended = mend_surrogates(raw)
-            if b"NaN" not in raw and b"Infinity" not in raw:
-                if mended == raw:
-                    raise
-                return msgspec.json.decode(mended)
-            raw = mended
-        return json.loads(raw.decode())  # given bytes, it would let half characters pass
-    return json.loads(mend_surrogates(raw).decode(), object_pairs_hook=_unique)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _RepeatedKey(Counter(key for key, _ in pairs).most_common(1)[0][0])
-    return found
+def _decode(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        mended = mend_surrogates(raw)
+        if b"NaN" in raw or b"Infinity" in raw:
+            return json.loads(mended.decode())  # given bytes, it would let half characters pass
+        if mended == raw:
+            raise
+        return msgspec.json.decode(mended)
 
 
 def _utf8(data: bytes | str, where: str) -> bytes:
@@ -157,8 +156,46 @@ def _refuse_other_encodings(raw: bytes, where: str) -> None:
         )
 
 
-def _memory(raw: bytes) -> int:
-    return sum(size * raw.count(mark) for mark, size in _BYTES_PER.items())
+def _grows(raw: bytes) -> bool:
+    """Whether the objects of a document would take more memory than a file may.
+
+    Raises what decoding would, before it is measured.
+    """
+    limit = max(MEMORY_FLOOR, MEMORY_RATIO * len(raw)) - len(raw)
+    if _objects({mark: raw.count(mark) for mark in _MARKS}, len(raw)) <= limit:
+        return False  # marks in strings count here too
+    if b"NaN" in raw or b"Infinity" in raw:  # which the check does not know
+        return True
+    with suppress(msgspec.ValidationError):
+        msgspec.json.decode(mend_surrogates(raw), type=msgspec.Raw)  # keeps nothing
+    return _objects(*_outside_strings(raw)) > limit
+
+
+def _outside_strings(raw: bytes) -> tuple[Counter[int], int]:
+    """How often each of _MARKS is outside of the strings of a document, and the bytes inside."""
+    # Every quote that is left begins or ends a string.
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    counts, inside, held = Counter[int](), 0, 0
+    for start in range(0, len(plain), _PART):
+        parts = plain[start : start + _PART].split(b'"')
+        outside = b"".join(parts[inside::2])
+        for mark in _MARKS:
+            counts[mark] += outside.count(mark)
+        counts[ord('"')] += len(parts) - 1
+        held += min(_PART, len(plain) - start) - len(outside)
+        inside = (inside + len(parts) - 1) % 2
+    return counts, held
+
+
+def _objects(marks: Mapping[int, int], held: int) -> int:
+    """Bytes that the objects of a document with these marks take; `held`: bytes in strings."""
+    dicts, lists, keys, commas, quotes = (marks[mark] for mark in _MARKS)
+    values = commas + dicts + lists  # the last of each has no comma after it
+    strings = max(0, quotes // 2 - keys)
+    numbers = max(0, values - strings - dicts - lists)
+    shared = max(0, keys - 5 * dicts)
+    objects = _DICT * dicts + _LIST * lists + _KEY * shared + _STRING * strings + _NUMBER * numbers
+    return objects + _SLOT * values + held
 
 
 def _first_invalid(raw: bytes) -> int:

@@ -10,7 +10,7 @@ from selfie_adapters.sources.labels.explanations import collect_labels, parse_ro
 
 
 def parsed(*rows):
-    return parse_rows("b", b"\n".join(json.dumps(one).encode() for one in rows))
+    return list(parse_rows("b", b"\n".join(json.dumps(one).encode() for one in rows)))
 
 
 def test_both_shapes_of_embedding_and_of_index():

@@ -15,8 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from selfie_adapters.config.evaluation.scoring import ConditionName, ScoringSettings
 from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
-from selfie_adapters.dataset.document import read_document
-from selfie_adapters.dataset.schema import problems
+from selfie_adapters.dataset.document import RawSection, read_raw_sections
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Published
 
@@ -220,26 +219,26 @@ def translate(published: PublishedScoring, config_file: str | Path) -> Translate
     return TranslatedScoring(published, ScoringSettings.model_validate(values), latents)
 
 
-def _section(master: str, published: PublishedScoring) -> dict[str, Any]:
+def _section(master: str, published: PublishedScoring) -> RawSection:
     """The first section with the name and layer; labels whose vectors are elsewhere are fine."""
-    document = read_document(master)
-    for problem in problems(document, needs_filename=False):
-        raise DataError(f"{master}, {problem}")
+    sections, found = read_raw_sections(master, needs_filename=False)
+    if found:
+        raise DataError(f"{master}, {found[0]}")
     wanted = (published.master_json_dataset_name, published.master_json_layer)
-    known = [(s["metadata"]["dataset_name"], s["metadata"]["layer"]) for s in document]
+    known = [(s.metadata["dataset_name"], s.metadata["layer"]) for s in sections]
     if wanted not in known:
         listed = ", ".join(f"{name} (layer {layer})" for name, layer in known[:8])
         raise ConfigError(
             f"master_json_dataset_name {wanted[0]} with master_json_layer {wanted[1]}: no such "
             f"section in {master}. It has {listed}."
         )
-    return document[known.index(wanted)]
+    return sections[known.index(wanted)]
 
 
-def _latents(master: str, section: dict[str, Any], published: PublishedScoring) -> list[int]:
+def _latents(master: str, section: RawSection, published: PublishedScoring) -> list[int]:
     """Latents of the split in file order: the chosen ones, or the first max_latents."""
     split = published.master_json_split
-    found = [item["index"] for item in section["vectors"] if split in ("all", item["split"])]
+    found = [item.index for item in section.items if split in ("all", item.split)]
     if published.specific_latent_indices is not None:
         chosen = {*published.specific_latent_indices}
         found = [latent for latent in found if latent in chosen]
@@ -255,10 +254,10 @@ def _latents(master: str, section: dict[str, Any], published: PublishedScoring) 
 
 
 def _vector_file(
-    config_file: str | Path, master: str, section: dict[str, Any], published: PublishedScoring
+    config_file: str | Path, master: str, section: RawSection, published: PublishedScoring
 ) -> str:
     """The section's vectors: its filename in data_volume_path, wherever the training file is."""
-    name = section["metadata"].get("filename")
+    name = section.metadata.get("filename")
     if name is None:
         raise DataError(
             f"{master}: section {published.master_json_dataset_name} has labels only; there is no "

@@ -5,15 +5,19 @@ Every row that does not become a label is counted in the report.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
-from selfie_adapters.sources.labels.label_set import Explainer, LabelSet
+from selfie_adapters.sources.labels.label_columns import NOBODY, Explainer, LabelColumns
+from selfie_adapters.sources.labels.label_set import LabelSet
+
+_BLOCK = 2**18  # bytes of lines that are decoded at once
 
 # What an explainer answers when it finds nothing. Newer exports put the token that excites the
 # latent most in its place, which a row does not tell from a label of one word.
@@ -41,28 +45,36 @@ class Explanation(NamedTuple):
 _decoder = msgspec.json.Decoder(ExplanationRow)
 
 
-def parse_rows(place: str, content: bytes) -> list[Explanation]:
+def parse_rows(place: str, content: bytes) -> Iterator[Explanation]:
     """Rows of a JSONL file. Raises DataError with `place`, the line, and what is wrong in it."""
-    try:
-        return [_explanation(row) for row in _decoder.decode_lines(content)]
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass  # read it again line by line, to name the line
-    explanations = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    lines, first = io.BytesIO(content), 1
+    while block := lines.readlines(_BLOCK):
         try:
-            # A text that was cut in the middle of an emoji is no reason to lose the others.
-            explanations.append(_explanation(_decoder.decode(mend_surrogates(line))))
-        except msgspec.ValidationError as error:
-            shape = _expected(place, line, number)
-            raise DataError(f"{place}, line {number}: {error}. {shape}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            parse_json(line, place, "One JSON object per line is expected.", line=number)
-            raise DataError(f"{place}, line {number}: not an explanation ({error}).") from error
-        except ValueError as error:
-            raise DataError(f"{place}, line {number}: {error}") from error
-    return explanations
+            rows = _decoder.decode_lines(b"".join(block))
+            explanations = [_explanation(row) for row in rows]
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            # read it again line by line, to name the line
+            explanations = [
+                _explanation_in(place, line, number)
+                for number, line in enumerate(block, start=first)
+                if line.strip()
+            ]
+        yield from explanations
+        first += len(block)
+
+
+def _explanation_in(place: str, line: bytes, number: int) -> Explanation:
+    try:
+        # A text that was cut in the middle of an emoji is no reason to lose the others.
+        return _explanation(_decoder.decode(mend_surrogates(line)))
+    except msgspec.ValidationError as error:
+        shape = _expected(place, line, number)
+        raise DataError(f"{place}, line {number}: {error}. {shape}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        parse_json(line, place, "One JSON object per line is expected.", line=number)
+        raise DataError(f"{place}, line {number}: not an explanation ({error}).") from error
+    except ValueError as error:
+        raise DataError(f"{place}, line {number}: {error}") from error
 
 
 def latent_number(index: str | int) -> int:
@@ -93,31 +105,26 @@ def collect_labels(
     name among equals. Raises DataError for an explainer that wrote nothing.
     """
     usable, report = _usable(explanations, source_id)
-    latents: dict[Explainer, set[int]] = defaultdict(set)
-    for one in usable:
-        latents[one.explainer].add(one.latent)
-    by_size = sorted(latents, key=lambda who: (-len(latents[who]), explainer_name(who)))
+    counts, latents = Counter[Explainer](), Counter[Explainer]()
+    for _, rows in usable.rows():
+        who_wrote = [who for _, who in rows]
+        counts.update(who_wrote)
+        latents.update({*who_wrote})
+    by_size = sorted(latents, key=lambda who: (-latents[who], explainer_name(who)))
     if all_explainers:
         rule, kept = "all explainers", set(by_size)
     elif explainer is not None:
         rule, kept = f"explainer {explainer}", _named(explainer, by_size)
     else:
         rule, kept = "the explainer that labels the most latents", set(by_size[:1])
-
-    labels: dict[int, list[str]] = {}
-    explainers: dict[int, list[Explainer]] = {}
-    # Stable: a latent's labels stay in the order of the export.
-    for one in sorted((one for one in usable if one.explainer in kept), key=lambda one: one.latent):
-        labels.setdefault(one.latent, []).append(one.text)
-        explainers.setdefault(one.latent, []).append(one.explainer)
-    counts = Counter(one.explainer for one in usable)
-    if by_size != [(None, None)]:  # rows that name no explainer leave nothing to say about them
+    labels = usable.of(kept)
+    if by_size != [NOBODY]:  # rows that name no explainer leave nothing to say about them
         for who in by_size:
             what = "kept" if who in kept else "dropped; see --explainer and --all-explainers"
-            size = f"{counts[who]} labels of {len(latents[who])} latents"
+            size = f"{counts[who]} labels of {latents[who]} latents"
             report.append(f"{explainer_name(who)}: {size}, {what}")
         report.append(f"rule: {rule}")
-        if words := sum(" " not in text for texts in labels.values() for text in texts):
+        if words := sum(" " not in text for text in labels.texts()):
             report.append(
                 f"{words} labels of one word, kept: some may be the top token, which is in "
                 "where an explanation failed; the rows do not say"
@@ -130,32 +137,35 @@ def collect_labels(
             if who in kept
         ],
     }
-    return LabelSet(labels, origin=origin, report=report, explainers=explainers)
+    return LabelSet(labels, origin=origin, report=report, explainers=labels.explainers)
 
 
 def _usable(
     explanations: Iterable[Explanation], source_id: str | None
-) -> tuple[list[Explanation], list[str]]:
-    """Rows that can be labels, and lines that count the others."""
-    usable: list[Explanation] = []
-    seen: set[tuple[int, str, Explainer]] = set()
+) -> tuple[LabelColumns, list[str]]:
+    """Rows that can be labels, each once, and lines that count the others."""
+    found = LabelColumns()
     gone: Counter[str] = Counter()
     for one in explanations:
-        key = (one.latent, one.text, one.explainer)
         if source_id and one.source_id and one.source_id != source_id:
             gone["rows of another source"] += 1
         elif not one.text:
             gone["empty descriptions"] += 1
         elif one.text.casefold().strip(" .\"'") in FAILED:
             gone[f"failed explanations ({', '.join(sorted(FAILED))})"] += 1
-        elif key in seen:
-            gone["repeated rows"] += 1
         else:
-            seen.add(key)
-            usable.append(one)
-    total = len(usable) + sum(gone.values())
-    report = [f"{total} rows, {len(usable)} labels"]
-    return usable, report + [f"{count} {what}, dropped" for what, count in gone.items()]
+            found.add(one.latent, one.text, one.explainer)
+    total = found.count + sum(gone.values())
+    usable = found
+    if next(found.repeats(), None) is not None:
+        usable = LabelColumns()
+        for latent, rows in found.rows():
+            for text, who in dict.fromkeys(rows):
+                usable.add(latent, text, who)
+    dropped = {"repeated rows": found.count - usable.count, **gone}
+    report = [f"{total} rows, {usable.count} labels"]
+    report += [f"{count} {what}, dropped" for what, count in dropped.items() if count]
+    return usable, report
 
 
 def _named(name: str, explainers: Sequence[Explainer]) -> set[Explainer]:

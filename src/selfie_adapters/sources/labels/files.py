@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.labels.delphi import is_explanations_folder, read_delphi
-from selfie_adapters.sources.labels.explanations import collect_labels, latent_number, parse_rows
+from selfie_adapters.sources.labels.explanations import collect_labels, parse_rows
+from selfie_adapters.sources.labels.label_columns import LabelColumns, SplitTable
 from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.labels.mapping import read_mapping
 
 LabelFileKind = Literal["json", "jsonl"]
 
+_LONGEST_ROW = 2**24  # bytes of one of JSON lines that is looked at, to know what a file is
 _MAPPING = re.compile(rb'\{\s*"\d+"\s*:')
 _SHAPES = (
     'Expected {"12": "label", …}, the training format, or JSON lines with index and description; '
@@ -84,7 +88,8 @@ def write_label_file(path: str | Path, labels: LabelSet) -> Path:
     if not file.name.removesuffix(".gz").endswith(".jsonl"):
         raise DataError(f"{file}: a name that ends in .jsonl or .jsonl.gz is expected.")
     lines = []
-    for latent, texts in sorted(labels.labels.items()):
+    for latent in sorted(labels.labels):
+        texts = labels.labels[latent]
         who = labels.explainers.get(latent) or [(None, None)] * len(texts)
         for text, (model, kind) in zip(texts, who, strict=True):
             row = {"index": latent, "description": text}
@@ -115,6 +120,8 @@ def _kind_of(content: bytes) -> LabelFileKind | None:
     first = content.lstrip().split(b"\n", 1)[0].rstrip()
     if first == b"{" or first.startswith(b"[") or _MAPPING.match(first):
         return "json"
+    if len(first) > _LONGEST_ROW:
+        return None
     try:  # the values stay as they are: only the keys matter
         row = msgspec.json.decode(mend_surrogates(first), type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -124,55 +131,31 @@ def _kind_of(content: bytes) -> LabelFileKind | None:
 
 def _json_lines(file: Path, content: bytes) -> LabelSet:
     found = collect_labels(parse_rows(str(file), content), all_explainers=True)
-    if any(who != (None, None) for pairs in found.explainers.values() for who in pairs):
-        return found
-    return LabelSet(found.labels, report=found.report)
+    return found if found.explainers else LabelSet(found.labels, report=found.report)
 
 
 def _json(file: Path, content: bytes, section: SectionChoice) -> LabelSet:
-    document = parse_json(content, str(file), _SHAPES, unique_keys=True)
-    if isinstance(document, dict):
-        return _mapping(file, document)
-    if isinstance(document, list):
-        return _training_format(file, document, section)
-    raise DataError(f"{file}: found {document!r:.40}. {_SHAPES}")
+    match content.lstrip()[:1]:
+        case b"{":
+            return read_mapping(str(file), content, _SHAPES)
+        case b"[":
+            return _training_format(file, content, section)
+    raise DataError(f"{file}: found {parse_json(content, str(file), _SHAPES)!r:.40}. {_SHAPES}")
 
 
-def _mapping(file: Path, document: dict[str, Any]) -> LabelSet:
-    if "metadata" in document and "vectors" in document:
-        raise DataError(f"{file}: one section where a list of sections is expected. Put it in [ ].")
-    labels: dict[int, list[str]] = {}
-    blank = 0
-    for key, text in document.items():
-        try:
-            latent = latent_number(key)
-        except ValueError as error:
-            raise DataError(f'{file}, key "{key:.40}": {error} {_SHAPES}') from error
-        if latent in labels:
-            raise DataError(f'{file}, key "{key}": latent {latent} occurs twice.')
-        if text is not None and not isinstance(text, str):
-            raise DataError(f'{file}, key "{key}": the label is {text!r:.40}; a text is expected.')
-        if text is None or not text.strip():
-            blank += 1
-        else:
-            labels[latent] = [text.strip()]
-    report = [f"{len(document)} entries, {len(labels)} labels"]
-    if blank:
-        report.append(f"{blank} empty labels, dropped")
-    return LabelSet(dict(sorted(labels.items())), report=report)
-
-
-def _training_format(file: Path, document: list[Any], choice: SectionChoice) -> LabelSet:
-    from selfie_adapters.dataset.schema import problems, split_counts
+def _training_format(file: Path, content: bytes, choice: SectionChoice) -> LabelSet:
+    from selfie_adapters.dataset.document import raw_sections  # its package loads torch
+    from selfie_adapters.dataset.schema import split_counts
 
     # Labels are read here, not trained on: the vector file need not be named, or be there.
-    for problem in problems(document, needs_filename=False):
-        raise DataError(f"{file}, {problem}")
+    document, found = raw_sections(content, file, needs_filename=False)
+    if found:
+        raise DataError(f"{file}, {found[0]}")
     if choice != ANY_SECTION:
-        document = [one for one in document if choice.chooses(one["metadata"])][:1] or document
-        if not choice.chooses(document[0]["metadata"]):
+        document = [one for one in document if choice.chooses(one.metadata)][:1] or document
+        if not choice.chooses(document[0].metadata):
             listed = ", ".join(
-                f"{one['metadata']['dataset_name']} (layer {one['metadata']['layer']})"
+                f"{one.metadata['dataset_name']} (layer {one.metadata['layer']})"
                 for one in document[:8]
             )
             raise DataError(
@@ -180,22 +163,24 @@ def _training_format(file: Path, document: list[Any], choice: SectionChoice) -> 
                 f"It has {listed}."
             )
     if len(document) != 1:
-        names = ", ".join(str(section["metadata"]["dataset_name"]) for section in document)
+        names = ", ".join(str(section.metadata["dataset_name"]) for section in document)
         raise DataError(
             f"{file}: {len(document)} sections ({names:.120}); the labels of one SAE are one "
             "section. Write it to a file of its own."
         )
     (section,) = document
-    items = sorted(section["vectors"], key=lambda item: item["index"])
-    found = LabelSet(
-        {item["index"]: item["labels"] for item in items},
-        splits={item["index"]: item["split"] for item in items},
-        origin={"labels_dataset": section["metadata"]["dataset_name"]},
-    )
-    return replace(
-        found,
+    items = section.items
+    table, splits = LabelColumns(), SplitTable(items.rows, items.splits)
+    for place in np.argsort(items.rows, kind="stable"):
+        item = items[int(place)]
+        for label in item.labels:
+            table.add(item.index, label)
+    return LabelSet(
+        table,
+        splits=splits,
+        origin={"labels_dataset": section.metadata["dataset_name"]},
         report=[
-            f"{len(items)} latents, {len(found)} labels",
-            f"splits of the file: {split_counts(found.splits.values())}",
+            f"{len(table)} latents, {table.count} labels",
+            f"splits of the file: {split_counts(splits.values())}",
         ],
     )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from selfie_adapters.sources.labels.label_columns import Explainer
+
 if TYPE_CHECKING:
     from selfie_adapters.dataset.schema import Split
-
-Explainer = tuple[str | None, str | None]
-"""Who wrote a label: (explanationModelName, typeName); None where the source does not state it."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
     """Labels by latent, with where they come from and what was dropped on the way."""
 
-    labels: dict[int, list[str]]
+    labels: Mapping[int, list[str]]
     """Latent → its labels, in the order of the source, never empty."""
-    splits: dict[int, Split] = field(default_factory=dict)
+    splits: Mapping[int, Split] = field(default_factory=dict)
     """Split of each latent; empty if the source has none."""
     origin: dict[str, Any] = field(default_factory=dict)
     """Plain JSON values for a dataset's metadata: where the labels come from and by what rule."""
     report: list[str] = field(default_factory=list)
     """Lines for the reader, with counts: what there is, what was dropped and why."""
-    explainers: dict[int, list[Explainer]] = field(default_factory=dict)
+    explainers: Mapping[int, list[Explainer]] = field(default_factory=dict)
     """Who wrote each latent's labels; empty for label files that do not state it."""
 
     def __len__(self) -> int:

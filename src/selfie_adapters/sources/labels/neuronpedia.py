@@ -80,7 +80,7 @@ def fetch_source_labels(
     report += _check_sae(source_id, record, expected_sae)
 
     def parse(file: StoredFile, content: bytes) -> list[Explanation]:
-        return parse_rows(f"{bucket.url}: {file.path}", content)
+        return list(parse_rows(f"{bucket.url}: {file.path}", content))
 
     parts = read_all(bucket, listing.batches, cache, parse, progress)
     if not bucket.local:

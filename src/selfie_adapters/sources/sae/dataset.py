@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.config.sae import SaeSettings
+from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset import Item, split_indices
 from selfie_adapters.dataset.document import document_bytes
-from selfie_adapters.dataset.schema import SPLITS, Split, problems, split_counts
+from selfie_adapters.dataset.schema import problems, split_counts
 from selfie_adapters.dataset.stream import stream_rows
 from selfie_adapters.dataset.vectors import DIGEST_KEY, vectors_digest
 from selfie_adapters.errors import ConfigError, DataError, DownloadError

@@ -16,9 +16,9 @@ from torch import Tensor
 from selfie_adapters.adapters.containers import safetensors_bytes
 from selfie_adapters.chat.messages import read_messages
 from selfie_adapters.config.topics import NO_CONCEPT
+from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset import Item, Section, save_dataset
 from selfie_adapters.dataset.controls import random_vectors
-from selfie_adapters.dataset.schema import SPLITS, Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import check_free
 from selfie_adapters.model import FrozenModel

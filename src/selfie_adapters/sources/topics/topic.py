@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from selfie_adapters.dataset.schema import SPLITS, SPLITS_LISTED, Split
+from selfie_adapters.config.types import SPLITS, Split
+from selfie_adapters.dataset.schema import SPLITS_LISTED
 from selfie_adapters.errors import DataError, nearest
 
 _FIELDS = ("name", "prompt", "labels")
