@@ -31,7 +31,7 @@ from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.files.locking import folder_lock
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training import loop, resume, run_folder, train
-from selfie_adapters.training.stopping import stop_on_signals
+from selfie_adapters.training.stopping import part_of_another_command, stop_on_signals
 from selfie_adapters.training.tracking import Tracker
 from tiny import golden_tokenizer, tiny_network
 from toy_run import config_for, rows_of
@@ -139,6 +139,21 @@ def test_checkpoints_are_pruned_to_those_to_be_kept(data, model):
     run = train(mixed(data, training__keep_last=3), model)
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == [f"step_000000{n}.safetensors" for n in ("06", "09", "12")]
+
+
+def test_a_part_of_another_command_sends_nobody_to_selfie_train(data, model, monkeypatch):
+    original = loop.backward
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "backward", signalled)
+    with part_of_another_command(), pytest.raises(TrainingStopped) as raised:
+        train(mixed(data), model)
+    assert str(raised.value).endswith("which is saved. Run the same command again.")
+    with pytest.raises(TrainingStopped, match="selfie train --resume"):
+        train(mixed(data, experiment_name="alone"), model)
 
 
 def test_resuming_a_finished_run_changes_nothing(data, model):

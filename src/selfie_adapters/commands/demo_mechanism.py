@@ -24,6 +24,7 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import train
 from selfie_adapters.training.run_reading import Run, read_run
+from selfie_adapters.training.stopping import part_of_another_command
 
 KIND = "scalar_affine"
 
@@ -68,4 +69,5 @@ def train_small_adapter(console: Console, model: FrozenModel, labels_file: Path,
             },
         }
     )
-    return read_run(train(config, model, load_dataset(labels_file), console, overwrite=True))
+    with part_of_another_command():
+        return read_run(train(config, model, load_dataset(labels_file), console, overwrite=True))

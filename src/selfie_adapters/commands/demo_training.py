@@ -114,6 +114,7 @@ def trained_by(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> 
     from selfie_adapters.config import TrainConfig
     from selfie_adapters.dataset import load_dataset
     from selfie_adapters.training import resume, train
+    from selfie_adapters.training.stopping import part_of_another_command
 
     config = TrainConfig.model_validate(recipe)
     run = Path(config.training.checkpoint_dir) / config.experiment_name
@@ -121,10 +122,11 @@ def trained_by(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> 
     if final.exists():
         return final
     console.print(f"[bold]train {config.experiment_name}[/]", highlight=False)
-    if (run / "adapter_last.safetensors").exists():
-        resume(run, model=model, console=console)
-    else:
-        train(config, model, load_dataset(config.data.labels_file), console, overwrite=True)
+    with part_of_another_command():
+        if (run / "adapter_last.safetensors").exists():
+            resume(run, model=model, console=console)
+        else:
+            train(config, model, load_dataset(config.data.labels_file), console, overwrite=True)
     return final
 
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -133,8 +134,24 @@ def no_gradient(step: int, model: str) -> TrainingError:
     )
 
 
+_part_of_another: ContextVar[bool] = ContextVar("part_of_another", default=False)
+
+
+@contextmanager
+def part_of_another_command() -> Iterator[None]:
+    """What is trained in this block is only a part of a command, which resumes it: the user is not
+    sent to `selfie train`."""
+    token = _part_of_another.set(True)
+    try:
+        yield
+    finally:
+        _part_of_another.reset(token)
+
+
 def how_to_resume(run: RunFolder) -> str:
     """The command that resumes the run, and from which step."""
+    if _part_of_another.get():
+        return "Run the same command again."
     if not (run.begun and run.config_file.exists()):
         return "Nothing was trained yet. Run the same command again."
     command = f"selfie train --resume {shlex.quote(str(run.path))}"
