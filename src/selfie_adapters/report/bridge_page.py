@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.report.figures import heat_map, heat_map_figure, write_png
 from selfie_adapters.report.page import write_page
 
@@ -17,7 +17,8 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
 
     results: results.json; rows_file: rows.jsonl in the same folder. Raises MissingExtraError.
     """
-    rows = [row for row in read_jsonl(rows_file) if row["key"].startswith(f"{results['lead']}/")]
+    lead = f"{results['lead']}/"
+    rows = [row for _, row in iter_jsonl(rows_file) if row["key"].startswith(lead)]
     rows.sort(key=lambda row: -sum(map(sum, row["hits"])))
     average = results["heat_map"]
     write_page(

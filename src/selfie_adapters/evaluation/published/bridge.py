@@ -14,7 +14,7 @@ from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
 from selfie_adapters.evaluation.base import Published
 from selfie_adapters.files import atomic_path, read_json
-from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 
 MARKS = {"selfie_method", "num_generations", "start_token_position", "dataset_path"}
 _PREFIX = "Complete the statement: "
@@ -70,7 +70,7 @@ class TranslatedBridge(Published):
         """The row of the question in a finished evaluation's folder."""
         lead = read_json(folder / "results.json")["lead"]
         key = f"{lead}/{self.published.question_id}"
-        return next(row for row in read_jsonl(folder / "rows.jsonl") if row["key"] == key)
+        return next(row for _, row in iter_jsonl(folder / "rows.jsonl") if row["key"] == key)
 
     def file(self, folder: Path, name: str) -> Path:
         """The file `name` in the folder, with the question's id in place of {}."""

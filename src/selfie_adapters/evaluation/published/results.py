@@ -12,7 +12,7 @@ import msgspec
 from selfie_adapters.evaluation.folder import EvaluationRow
 from selfie_adapters.evaluation.published.scoring import TranslatedScoring
 from selfie_adapters.files import atomic_path
-from selfie_adapters.files.json_lines import read_jsonl
+from selfie_adapters.files.json_lines import iter_jsonl
 
 _SHARD = 0  # a local run is one shard
 
@@ -23,7 +23,7 @@ def write_published_results(run: TranslatedScoring, folder: str | Path) -> list[
     folder: a finished evaluation's. Returns the files.
     """
     out = Path(folder)
-    rows = {row["key"]: row for row in read_jsonl(out / "rows.jsonl")}
+    rows = {row["key"]: row for _, row in iter_jsonl(out / "rows.jsonl")}
     published = run.published
     # Without run_id the time the evaluation began, the same each time it is resumed.
     began = time.localtime((out / "config.json").stat().st_mtime)
