@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfie_adapters.adapters import create_adapter, load_adapter
-from selfie_adapters.dataset import Section, load_dataset, save_dataset
+from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.errors import (
     BindingError,
     ConfigError,
@@ -333,9 +333,10 @@ def stopped_run(data, model, monkeypatch, writes=5):
 def test_other_data_under_the_same_name_is_refused(data, model, monkeypatch):
     run = stopped_run(data, model, monkeypatch)
     dataset = load_dataset(data)
-    for section in dataset.sections:
-        section.items[0].labels[0] += "!"
-    sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
+    sections = [
+        Section(s.metadata, s.vectors.clone(), [relabelled(s.items[0]), *s.items[1:]])
+        for s in dataset.sections
+    ]
     save_dataset(data, sections, overwrite=True)
     with pytest.raises(TrainingError, match="toy.json: the training examples are not those"):
         resume(run, model)
@@ -348,6 +349,10 @@ def test_another_model_under_the_same_name_is_refused(data, model, monkeypatch):
         resume(run, other)
 
 
+def relabelled(item):
+    return Item(item.index, [f"{item.labels[0]}!", *item.labels[1:]], item.split)
+
+
 def changed_vectors(data, split):
     dataset = load_dataset(data)
     sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
@@ -358,10 +363,13 @@ def changed_vectors(data, split):
 
 def changed_validation_label(data, _split):
     dataset = load_dataset(data)
-    held_out = next(item for item in dataset.sections[0].items if item.split == "val")
-    held_out.labels[0] += "!"
-    sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in dataset.sections]
-    save_dataset(data, sections, overwrite=True)
+    first, *others = dataset.sections
+    held_out = next(place for place, item in enumerate(first.items) if item.split == "val")
+    items = [*first.items]
+    items[held_out] = relabelled(items[held_out])
+    sections = [Section(s.metadata, s.vectors.clone(), s.items) for s in others]
+    changed = Section(first.metadata, first.vectors.clone(), items)
+    save_dataset(data, [changed, *sections], overwrite=True)
 
 
 @pytest.mark.parametrize("writes", [1, 5], ids=["before a checkpoint", "after one"])
