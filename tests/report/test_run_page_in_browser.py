@@ -49,6 +49,10 @@ def test_the_page_fits_and_axe_finds_nothing(address, width, scheme):
         opened(page, address)
         assert page.asked == [address]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # no heading of a column is cut off
+        heads = page.locator("#labels-0 [role=columnheader]")
+        assert heads.count() == 5
+        assert heads.evaluate_all("all => all.every(one => one.scrollWidth <= one.clientWidth)")
         # labels are in the first window
         assert page.locator("#labels-0 .body [role=row]").first.bounding_box()["y"] < 900
         assert page.title() != "x"
