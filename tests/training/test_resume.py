@@ -141,7 +141,7 @@ def test_checkpoints_are_pruned_to_those_to_be_kept(data, model):
     assert names == [f"step_000000{n}.safetensors" for n in ("06", "09", "12")]
 
 
-def test_a_part_of_another_command_sends_nobody_to_selfie_train(data, model, monkeypatch):
+def test_training_inside_another_command_advises_that_command(data, model, monkeypatch):
     original = loop.backward
 
     def signalled(*arguments):

@@ -1,7 +1,7 @@
 """The elements of a JSON array one after another, without decoding it as a whole.
 
-An array of a million small objects takes four to ten times its text once it is decoded, and 64
-bytes an element even undecoded.
+Small objects take many times their text once they are decoded; even a list of them undecoded
+(`msgspec.Raw`) may take more than the text.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_one_without_text_is_kept_as_an_error_and_none_with_text_is_refused(part
         ),
     ],
 )
-def test_a_row_whose_key_occurs_before_is_damaged(parts, tmp_path, row, message):
+def test_a_row_with_a_repeated_key_is_damaged(parts, tmp_path, row, message):
     rows = folder(tmp_path)
     rows.add("negative:0", row)
     with pytest.raises(DataError, match=message):

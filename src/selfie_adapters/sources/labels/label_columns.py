@@ -1,4 +1,4 @@
-"""Labels by latent in columns: a million short labels take 40 MB, where objects take 400."""
+"""Labels by latent in columns, which take a fraction of the memory of objects."""
 
 from __future__ import annotations
 

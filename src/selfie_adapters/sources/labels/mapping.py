@@ -1,6 +1,6 @@
 """Labels as one JSON object, {"<latent>": "label"}, read entry by entry.
 
-Decoded as a whole, a million short labels would take thirty times the size of their file.
+Decoded as a whole, short labels would take many times the size of their file.
 """
 
 from __future__ import annotations
