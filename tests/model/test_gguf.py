@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 
+import numpy as np
 import pytest
 import torch
 
 import loaded_process
 from selfie_adapters.errors import ModelError, StorageError
 from selfie_adapters.model import gguf, load_model
+from selfie_adapters.model.library import quick_gguf
 from tiny_gguf import save_gguf
 
 _IDS = torch.tensor([[256, 97, 98]])
@@ -55,6 +57,37 @@ def test_a_conversion_parses_the_file_once(tmp_path, monkeypatch):
     _load(tmp_path / "m.gguf")
     assert len(parsed) == 1
     assert package.GGUFReader is Counted
+
+
+def test_a_conversion_makes_the_table_of_tensor_names_once(tmp_path, monkeypatch):
+    """transformers asks for it for each module of the network, and it names every block's."""
+    import gguf as package
+
+    made = []
+
+    def counted(*arguments):
+        made.append(arguments)
+        return package.TensorNameMap(*arguments)
+
+    monkeypatch.setattr(package, "get_tensor_name_map", counted)
+    save_gguf(tmp_path / "m.gguf")
+    _load(tmp_path / "m.gguf")
+    assert len(made) == 1
+    assert package.get_tensor_name_map is counted
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16", "F32"])
+@pytest.mark.parametrize("shape", [(64,), (17, 64), (37, 4096), (3, 5, 64)])
+def test_rows_are_dequantized_to_the_same_bits_in_larger_groups(kind, shape, tmp_path):
+    import gguf as package
+
+    numbers = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    stored = package.quantize(numbers, package.GGMLQuantizationType[kind])
+    expected = package.dequantize(stored, package.GGMLQuantizationType[kind])
+    with quick_gguf(tmp_path / "m.gguf", None):
+        found = package.dequantize(stored, package.GGMLQuantizationType[kind])
+    assert found.shape == shape
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_another_dtype_and_a_changed_file_are_converted_again(tmp_path, cache):

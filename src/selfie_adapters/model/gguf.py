@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfie_adapters.errors import DataError, ModelError, StorageError
 from selfie_adapters.files import UNWRITABLE, cache_dir, os_error_behind
-from selfie_adapters.model.library import dequantize_options, gguf_read_once
+from selfie_adapters.model.library import dequantize_options, quick_gguf
 from selfie_adapters.model.weights import check_loaded
 from selfie_adapters.tensor_files.gguf_file import read_gguf
 
@@ -66,7 +66,7 @@ def dequantize(gguf: Path, folder: Path, dtype: torch.dtype) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         load: Any = AutoModelForCausalLM.from_pretrained  # its type knows no loading info
-        with gguf_read_once(gguf, reader):
+        with quick_gguf(gguf, reader):
             network, info = load(
                 gguf.parent,
                 gguf_file=gguf.name,

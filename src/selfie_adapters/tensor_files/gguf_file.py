@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def gguf_tensors(file: Path) -> FoundTensors:
 
 def read_gguf(file: Path) -> Any:
     """The gguf package's reader of `file`. Raises DataError for a damaged file, at once."""
-    from gguf import GGUFReader  # slow to import, and few files are of this kind
+    from gguf import GGUFReader, GGUFValueType  # slow to import, and few files are of this kind
 
     class Reader(GGUFReader):
         """Ends where the file does: its base reads nothing there, as often as a count claims."""
@@ -43,6 +44,24 @@ def read_gguf(file: Path) -> Any:
                 raise ValueError("more is stated than the file holds")
             return super()._get(offset, dtype, count, *order, **named)
 
+        def _get_field_parts(self, orig_offs: Any, raw_type: Any) -> Any:
+            """Arrays in one pass, of strings without their lengths: a vocabulary is some 150,000
+            elements, for each of which the base makes several arrays."""
+            head = int(orig_offs)
+            if raw_type != GGUFValueType.ARRAY or self.byte_order != "I":
+                return super()._get_field_parts(orig_offs, raw_type)
+            kind, count = self._get(head, np.uint32), self._get(head + 4, np.uint64)
+            of, number, start = GGUFValueType(kind[0]), int(count[0]), head + 12
+            if of == GGUFValueType.STRING:
+                elements, end = _strings(self.data.data, start, number)
+            elif dtype := self.gguf_scalar_to_np.get(of):
+                values = self._get(start, dtype, number)
+                elements, end = list(values.reshape(-1, 1)), start + values.nbytes
+            else:
+                return super()._get_field_parts(orig_offs, raw_type)
+            types = [GGUFValueType.ARRAY, *([of] if number else [])]
+            return end - head, [kind, count, *elements], list(range(2, 2 + number)), types
+
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy warns of sizes that overflow
             reader = Reader(file)
@@ -51,6 +70,24 @@ def read_gguf(file: Path) -> Any:
             f"{file}: cut off, or not a GGUF file ({first_line(error)}). Copy or download it again."
         ) from error
     return reader
+
+
+def _strings(data: memoryview, start: int, count: int) -> tuple[list[memoryview], int]:
+    """`count` strings, the first one's length (8 bytes) at `start`, and where the last one ends.
+
+    Raises ValueError if the data end first.
+    """
+    length = struct.Struct("=Q").unpack_from
+    found = []
+    for _ in range(count):
+        if start + 8 > len(data):
+            raise ValueError("more is stated than the file holds")
+        end = start + 8 + length(data, start)[0]
+        found.append(data[start + 8 : end])
+        start = end
+    if start > len(data):
+        raise ValueError("more is stated than the file holds")
+    return found, start
 
 
 def _tensor(data: np.ndarray, kind: str) -> torch.Tensor | Unusable:
