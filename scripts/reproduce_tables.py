@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from reproduce_sizes import SIZES, Size, TrainingPoint
 from reproduce_steps import KINDS, rate_losses
 
 from selfie_adapters.evaluation.base import find_protocol
-from selfie_adapters.evaluation.comparing import over_seeds
+from selfie_adapters.evaluation.loss.results import loss_reports
+from selfie_adapters.evaluation.retrieval.tables import merged
 from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.files import write_text
 from selfie_adapters.files.json_lines import read_jsonl
@@ -40,8 +40,7 @@ def write_tables(folder: Path, size: str) -> Path:
 def _step(folder: Path, step: Found) -> Iterator[str]:
     """What `selfie eval` prints about the step's results."""
     results = folder / step["makes"]
-    per_kind = step["title"].startswith("Every kind")  # `_kinds` shows them over seeds
-    if not step["title"] or per_kind or not results.exists():
+    if not step["title"] or not results.exists():
         return
     found = _read(results)
     protocol = step["command"].split()[2]
@@ -77,48 +76,39 @@ def _cell(text: str) -> str:
 
 def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:
     """Every kind at one place: loss and recall at 1 over seeds, with seeds as a level."""
-    losses = _by_adapter(folder / f"loss_{place.name}/examples.jsonl", "adapter")
-    ranks = _by_adapter(folder / f"retrieval_{place.name}/labels.jsonl", "condition")
-    if not losses and not ranks:
+    found = [_read_results(folder / f"{name}_{place.name}") for name in ("loss", "retrieval")]
+    if found == [None, None]:
         return
+    losses = {one.subject.name: one.loss for one in loss_reports(found[0])} if found[0] else {}
+    recalls = {one["condition"]: one["recall_at"]["1"] for one in merged(found[1] or _NOTHING)}
     seeds = len(size.seeds)
     yield f"### Every kind at {place.name.replace('_', ' ')}, position {place.position}\n"
     yield (
-        f"Test nouns, {seeds} seeds; 95 % intervals with seeds as a level, lowest and highest seed "
+        f"Test nouns, {seeds} seeds: 95 % intervals with seeds as a level, lowest and highest seed "
         "in parentheses; rates chosen on validation nouns with the first seed.\n"
     )
     heads = ["kind", "rate (validation loss)", "loss", *_CONTROLS, "recall@1, %", "shuffled, %"]
     rows = []
     for kind in KINDS:
-        names = [f"{kind}-{seed}" for seed in size.seeds]
+        loss = losses.get(kind, {})
         row = [kind, _tried(folder, size, place, kind)]
-        if all(name in losses for name in names):
-            for column in ("trained", *_CONTROLS):
-                table = np.array([[one[column] for one in losses[name]] for name in names])
-                row.append(_over(table, 2, 1, spread=column == "trained"))
-        else:
-            row += ["–"] * 4
-        for suffix in ("", ": shuffled"):
-            if all(f"{name}{suffix}" in ranks for name in names):
-                found = [[one["rank"] == 1 for one in ranks[f"{name}{suffix}"]] for name in names]
-                row.append(_over(np.array(found, dtype=float), 0, 100, spread=not suffix))
-            else:
-                row.append("–")
-        rows.append(row)
-    for name in ("untrained", "training labels"):
-        if name in ranks:
-            found = np.array([[one["rank"] == 1 for one in ranks[name]]], dtype=float)
-            rows.append([name, *["–"] * 5, _over(found, 0, 100), "–"])
+        row += [shown(loss.get(condition)) for condition in ("trained", *_CONTROLS)]
+        of_seeds = (f"{kind}{control}, {seeds} seeds" for control in ("", ": shuffled"))
+        rows.append([*row, *(shown(recalls.get(name), 0, 100) for name in of_seeds)])
+    for name in ("untrained", "ridge probe", "training labels"):
+        shared = next(iter(losses.values()), {}).get(name)
+        if name in recalls or shared is not None:
+            last = shown(recalls.get(name), 0, 100)
+            rows.append([name, "–", shown(shared), *["–"] * len(_CONTROLS), last, "–"])
     yield from _rows(heads, rows)
 
 
-def _over(table: np.ndarray, digits: int, factor: float, spread: bool = False) -> str:
-    """table: seeds × rows."""
-    text = shown(over_seeds(table).difference, digits, factor)
-    if not spread or len(table) == 1:
-        return text
-    means = factor * table.mean(axis=1)
-    return f"{text} ({means.min():.{digits}f}–{means.max():.{digits}f})"
+_NOTHING: Found = {"conditions": []}
+
+
+def _read_results(folder: Path) -> Found | None:
+    path = folder / "results.json"
+    return _read(path) if path.exists() else None
 
 
 def _tried(folder: Path, size: Size, place: TrainingPoint, kind: str) -> str:
@@ -126,14 +116,6 @@ def _tried(folder: Path, size: Size, place: TrainingPoint, kind: str) -> str:
     best = min(losses, key=lambda rate: losses[rate])
     listed = ", ".join(f"{rate:g}: {loss:.2f}" for rate, loss in losses.items())
     return f"{best:g} ({listed})"
-
-
-def _by_adapter(path: Path, key: str) -> dict[str, list[Found]]:
-    """Rows by adapter or condition, each in the order of their keys; empty without the file."""
-    found: dict[str, list[Found]] = {}
-    for row in read_jsonl(path) if path.exists() else ():
-        found.setdefault(row[key], []).append(row)
-    return {name: sorted(rows, key=lambda row: str(row["key"])) for name, rows in found.items()}
 
 
 def _failures(folder: Path) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.evaluation.recipes import recipes
+from selfie_adapters.evaluation.recipes import over_members, recipes, subjects
+from selfie_adapters.evaluation.tables import shown
 
 
 def adapter(**config):
@@ -29,3 +30,31 @@ def test_seeds_alone_may_differ():
 def test_one_seed_twice_is_no_recipe_and_names_that_share_nothing_are_joined():
     assert recipes({"x": adapter(seed=0), "y": adapter(seed=0)}) == {}
     assert recipes({"x": adapter(seed=1), "y": adapter(seed=0)}) == {"y + x": ["y", "x"]}
+
+
+def test_adapters_of_a_recipe_are_reported_together_where_the_first_is():
+    known = [
+        {"recipe": "a", "adapters": ["a-0", "a-1"]},
+        {"recipe": "gone", "adapters": ["g", "h"]},
+    ]
+    found = subjects(["x", "a-1", "g", "a-0", "x"], known)
+    assert [one.title for one in found] == ["x", "a, 2 seeds", "g"]
+    assert found[1].adapters == ("a-0", "a-1")
+
+
+def test_means_over_seeds_come_with_the_lowest_and_the_highest():
+    low, high = ({"mean": mean, "low": mean - 1, "high": mean + 1} for mean in (2.0, 3.0))
+    assert over_members([low]) == low
+    assert over_members([low, low]) == low  # what all share keeps its interval
+    assert over_members([high, low]) == {
+        "mean": 2.5,
+        "low": None,
+        "high": None,
+        "lowest": 2.0,
+        "highest": 3.0,
+    }
+    over = {"mean": 2.5, "low": 0.0, "high": 5.0}
+    assert over_members([high, low], over) == {**over, "lowest": 2.0, "highest": 3.0}
+    assert over_members([low, None]) is None
+    assert shown(over_members([high, low], over), 1) == "2.5 [0.0, 5.0] (2.0–3.0)"
+    assert shown(over_members([high, low]), 1) == "2.5 (2.0–3.0)"

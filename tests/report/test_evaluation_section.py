@@ -7,6 +7,7 @@ import json
 from run_folders import interval
 from selfie_adapters.evaluation.base import find_protocol, protocol_names
 from selfie_adapters.files.json_lines import write_jsonl
+from selfie_adapters.output import EMPTY
 from selfie_adapters.report import evaluation_section as section
 from selfie_adapters.report.pieces import Facts, Gallery, Intervals, LabelTable, PageTable
 
@@ -67,6 +68,84 @@ def test_a_scoring_run_has_intervals_and_numbers_on_one_line(tmp_path):
     (facts,) = pieces_of(tmp_path / "s", results, Facts)
     assert facts.rows["force sae"] == "no"
     assert "prefix" not in facts.rows
+
+
+def conversation(maximum, **more):
+    return {"content": [maximum, 0.0], "anywhere": [9.0, 9.0], **more}
+
+
+def test_a_scoring_run_has_the_labels_of_its_leading_condition(tmp_path):
+    results = {
+        "protocol": "generation scoring",
+        "settings": {"scales": [1.0], "thresholds": [2.0]},
+        "conditions": {"trained": scored(0.75), "training": scored(0.9)},
+    }
+    of = {
+        "zero": [{"text": "nothing", "scale": 1.0, "conversations": [conversation(0.0)]}],
+        "trained": [
+            {
+                "text": "owl",
+                "scale": 1.5,
+                "conversations": [
+                    conversation(3.0),
+                    conversation(2.0),  # not above the threshold
+                    conversation(9.0, error="cut off"),
+                    conversation(2.5),
+                ],
+            },
+            {"text": "", "scale": 3.0, "conversations": []},
+            {"text": "tin", "scale": 6.0, "conversations": [conversation(0.0, error="cut off")]},
+        ],
+        "training": [{"text": "bird", "scale": None, "conversations": [conversation(3.0)]}],
+    }
+    (tmp_path / "s").mkdir()
+    rows = [{"key": "negative:0", "noun": "muff", "conversation": conversation(0.0)}]
+    rows += [{"key": f"{name}:7", "latent": 7, "labels": labels} for name, labels in of.items()]
+    write_jsonl(tmp_path / "s/rows.jsonl", rows)
+    (table,) = pieces_of(tmp_path / "s", results, LabelTable)
+    assert table.has_given
+    assert table.measure == "score"
+    assert [(one.given, one.generated, one.detail) for one in table.first] == [
+        ("bird", "owl", "score 0.67"),
+        ("bird", EMPTY, "score 0.00"),
+        ("bird", "tin", ""),
+    ]
+
+
+def test_seeds_of_one_recipe_are_one_estimate(tmp_path):
+    conditions = [recalls(name, mean, "") for name, mean in (("a-0", 0.3), ("a-1", 0.5))]
+    conditions += [recalls(f"a-{seed}: shuffled", mean, "") for seed, mean in ((0, 0.0), (1, 0.1))]
+    over = interval(0.4) | {"low": 0.2, "high": 0.7}
+    results = {
+        "protocol": "retrieval",
+        "settings": {"adapters": {"a-0": "x", "a-1": "y"}, "labels": {}, "vectors": "v"},
+        "counts": {"topics": 90, "queries": 3},
+        "conditions": [*conditions, recalls("cosine", 0.2, "")],
+        "comparisons": [],
+        "recipes": [
+            {
+                "recipe": "a",
+                "adapters": ["a-0", "a-1"],
+                "recall_at_1": over,
+                "recall_at_10": over,
+                "mean_reciprocal_rank": over,
+                "by_seed": [0.3, 0.5],
+                "comparisons": [],
+            }
+        ],
+    }
+    (found,) = pieces_of(tmp_path / "r", results, Intervals)
+    assert [(one.condition, one.text, one.own) for one in found.rows] == [
+        ("a, 2 seeds", "0.40 [0.20, 0.70]", True),
+        ("a: shuffled, 2 seeds", "0.05", False),
+        ("cosine", "0.20 [0.10, 0.30]", False),
+    ]
+    (table, *_) = pieces_of(tmp_path / "r", results, PageTable)
+    assert [(row.name, row.cells[0], row.own) for row in table.rows] == [
+        ("a, 2 seeds", "40.0 [20.0,\u00a070.0] (30.0–50.0)", True),
+        ("a: shuffled, 2 seeds", "5.0 (0.0–10.0)", False),
+        ("cosine", "20.0 [10.0,\u00a030.0]", False),
+    ]
 
 
 def test_taboo_shows_each_description_and_the_worst(tmp_path):

@@ -109,24 +109,43 @@ def test_seeds_are_a_level_of_the_table(tmp_path):
     for step in reproduce_steps.all_steps(tmp_path, size, ["loss"]):
         if step.command[0] == "train":
             trained(tmp_path, step)
-    rows = [
-        {"adapter": f"{kind}-{seed}", "key": key, "trained": 1.0 + seed + key, "zero": 3.0}
-        | {"shuffled": 4.0, "random": 5.0}
-        for kind in reproduce_steps.KINDS
-        for seed in (0, 1)
-        for key in range(4)
-    ]
+
+    def found(mean, low, high):
+        return {"mean": mean, "low": low, "high": high, "n": 4}
+
+    kinds = list(reproduce_steps.KINDS)
+    results = {
+        "cells": [
+            {
+                "adapter": f"{kind}-{seed}",
+                "dataset": "nouns",
+                "vectors": 4,
+                "examples": 4,
+                "bias_share": None,
+                "loss": {"trained": found(2.5 + seed, 2.0, 4.0), "zero": found(4 + seed, 3, 6)}
+                | {"shuffled": found(5, 4, 6), "random": found(6, 5, 7)},
+            }
+            for kind in kinds
+            for seed in (0, 1)
+        ],
+        "recipes": [
+            {
+                "recipe": kind,
+                "dataset": "nouns",
+                "adapters": [f"{kind}-0", f"{kind}-1"],
+                "loss": found(3.0, 1.5, 4.5),
+                "comparisons": [],
+            }
+            for kind in kinds
+        ],
+    }
     (tmp_path / f"loss_{place.name}").mkdir()
-    (tmp_path / f"loss_{place.name}/examples.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows)
-    )
+    (tmp_path / f"loss_{place.name}/results.json").write_text(json.dumps(results))
     text = reproduce_tables.write_tables(tmp_path, "quick").read_text()
     table = [line for line in text.splitlines() if line.startswith("| scale_only ")]
     (line,) = table
-    # seeds 0 and 1: 1.0 + 0..3 and 2.0 + 0..3
-    assert "3.00 [" in line
-    assert "(2.50–3.50)" in line
-    assert "| 0.01 (0.01: 0.00, 0.03: 0.02) |" in line
+    assert "| 0.01 (0.01: 0.00, 0.03: 0.02) | 3.00 [1.50, 4.50] (2.50–3.50) |" in line
+    assert line.endswith("| 4.50 (4.00–5.00) | 5.00 [4.00, 6.00] | 6.00 [5.00, 7.00] | – | – |")
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from selfie_adapters.evaluation.published.labels import (
     strategy_named,
 )
 from selfie_adapters.evaluation.retrieval.embedding import SentenceEmbedder
-from selfie_adapters.evaluation.retrieval.results import report_conditions
+from selfie_adapters.evaluation.retrieval.tables import report_conditions
 from selfie_adapters.evaluation.retrieval.targets import entries_of
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.sources import open_topics
@@ -198,4 +198,4 @@ def _print(console: Console, rows: Sequence[dict[str, Any]]) -> None:
             by_file.setdefault(row["file"], []).append(row)
     for file, conditions in by_file.items():
         title = f"{Path(file).name}, index {conditions[0]['index']}"
-        print_report(console, report_conditions(title, conditions, ()))
+        print_report(console, report_conditions(title, {"conditions": conditions}, ()))

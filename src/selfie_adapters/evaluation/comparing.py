@@ -12,12 +12,13 @@ Journal of Statistics 6 (1979) 65).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.statistics import (
     RESAMPLES,
     Interval,
@@ -34,6 +35,7 @@ METHOD = (
     "the first beats the second where the difference is above 0 and p_holm is below 0.05"
 )
 """How comparisons are made, for results.json."""
+_COLUMNS = 5  # side by side; they fit 80 characters
 _EXACT = 14  # units with a difference, up to which all sign flips are tried
 _FLIPS_AT_ONCE = 4_000_000
 
@@ -166,6 +168,30 @@ def p_text(comparison: Mapping[str, Any]) -> str:
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
+
+
+def difference_cell(
+    difference: Mapping[str, Any] | None, p_holm: float | None, digits: int = 2, factor: float = 1
+) -> str:
+    """A difference with its interval, and on a line of its own the adjusted p value."""
+    lines = [shown(difference, digits, factor, "+"), p_text({"p_holm": p_holm})]
+    return "\n".join(filter(None, lines))
+
+
+def side_by_side(
+    title: str,
+    corner: str,
+    cells: Mapping[tuple[str, str], str],
+    caption: str | None = None,
+    bold: Collection[str] = (),
+) -> Iterator[Table]:
+    """(row, column) → cell as tables of a few columns each, in the order of the cells."""
+    columns = list(dict.fromkeys(column for _, column in cells))
+    for start in range(0, len(columns), _COLUMNS):
+        some = columns[start : start + _COLUMNS]
+        names = dict.fromkeys(row for row, column in cells if column in some)
+        rows = [[name, *(cells.get((name, column), "–") for column in some)] for name in names]
+        yield Table(title, [corner, *some], rows, bold, caption, narrow=True)
 
 
 def over_seeds(values: np.ndarray, weights: np.ndarray | None = None, seed: int = 0) -> Paired:

@@ -8,7 +8,8 @@ seeds of a recipe get is one result, with the seed as a level of the analysis
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -17,6 +18,55 @@ from selfie_adapters.adapters import Adapter
 # Where a run is kept and what it shows do not change the adapter.
 _ASIDE = {"seed", "experiment_name", "logging"}
 _ASIDE_OF_TRAINING = {"checkpoint_dir", "resume_from_checkpoint"}
+
+SEEDS = "; several seeds: mean over seeds (lowest–highest), its interval has seeds as a level"
+"""For the caption of a table with `over_members`."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of a report: an adapter, or those of one recipe."""
+
+    name: str
+    adapters: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        several = len(self.adapters) > 1
+        return f"{self.name}, {len(self.adapters)} seeds" if several else self.name
+
+
+def subjects(names: Iterable[str], recipes: Iterable[Mapping[str, Any]]) -> list[Subject]:
+    """What a report has rows of, in the order of `names`: those of a recipe share one.
+
+    recipes: as results.json has them; one that names anything else is skipped.
+    """
+    every = list(dict.fromkeys(names))
+    of = {}
+    for one in recipes:
+        subject = Subject(one["recipe"], tuple(one["adapters"]))
+        if {*subject.adapters} <= {*every}:
+            of |= dict.fromkeys(subject.adapters, subject)
+    return list(dict.fromkeys(of.get(name, Subject(name, (name,))) for name in every))
+
+
+def over_members(
+    members: Sequence[Mapping[str, Any] | None], found: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """What `tables.shown` shows of a subject: the interval that all its adapters have, or the mean
+    over seeds with the lowest and the highest one.
+
+    members: an interval per adapter. found: the interval over seeds, where it was computed. None
+    where an adapter has none.
+    """
+    known = [one for one in members if one is not None]
+    if not known or len(known) < len(members):
+        return None
+    if len(known) == 1 or (found is None and all(one == known[0] for one in known)):
+        return {**known[0]}
+    means = [one["mean"] for one in known]
+    interval = found or {"mean": sum(means) / len(means), "low": None, "high": None}
+    return {**interval, "lowest": min(means), "highest": max(means)}
 
 
 def recipes(adapters: Mapping[str, Adapter]) -> dict[str, list[str]]:

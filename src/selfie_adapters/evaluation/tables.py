@@ -34,9 +34,20 @@ def percent(found: Mapping[str, Any] | Interval | None, digits: int = 0, sign: s
 def shown(
     found: Mapping[str, Any] | Interval | None, digits: int = 2, factor: float = 1, sign: str = ""
 ) -> str:
-    """An interval as text: "0.41 [0.35, 0.47]"; a dash where there is none."""
+    """An interval as text: "0.41 [0.35, 0.47]"; a dash where there is none.
+
+    Without its ends the mean alone; with the lowest and the highest seed, those in parentheses.
+    """
     if found is None:
         return "–"
     one = vars(found) if isinstance(found, Interval) else found
-    mean, low, high = (f"{factor * one[k]:{sign}.{digits}f}" for k in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+
+    def text(key: str, sign: str = "") -> str:
+        return f"{factor * one[key]:{sign}.{digits}f}"
+
+    parts = [text("mean", sign)]
+    if one["low"] is not None:
+        parts.append(f"[{text('low', sign)}, {text('high', sign)}]")
+    if "lowest" in one:
+        parts.append(f"({text('lowest', sign)}–{text('highest', sign)})")
+    return " ".join(parts)

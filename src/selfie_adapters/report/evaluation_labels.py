@@ -11,7 +11,7 @@ from typing import Any
 from selfie_adapters.evaluation.taboo.protocol import DESCRIPTION
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.output import EMPTY, visible
-from selfie_adapters.report.label_table import MARKS, ShownLabel, label_table
+from selfie_adapters.report.label_table import MARKS, LabelMeasure, ShownLabel, label_table
 from selfie_adapters.report.pieces import Gallery, Pair, Piece
 
 FAILURES = 24
@@ -22,17 +22,13 @@ _Rows = Iterator[dict[str, Any]]
 
 def labels(folder: Path, results: Mapping[str, Any], table: str) -> list[Piece]:
     """The label table of an evaluation whose folder has labels. Raises like `failures`."""
-    file, protocol = folder / _LABELS, results["protocol"]
-    if protocol not in _LABEL_ROWS or not file.is_file():
+    if results["protocol"] not in _LABEL_TABLES:
         return []
-    rows = (row for _, row in iter_jsonl(file))
-    piece = label_table(
-        table,
-        "Labels",
-        _LABEL_ROWS[protocol](results, rows),
-        "rank" if protocol != "naming" else "confidence",
-        _LABEL_NOTES[protocol],
-    )
+    name, read, measure, note = _LABEL_TABLES[results["protocol"]]
+    if not (folder / name).is_file():
+        return []
+    rows = (row for _, row in iter_jsonl(folder / name))
+    piece = label_table(table, "Labels", read(results, rows), measure, note)
     return [] if piece is None else [piece]
 
 
@@ -63,18 +59,73 @@ def _retrieval_labels(results: Mapping[str, Any], rows: _Rows) -> Iterator[Shown
         yield ShownLabel(number, row["label"], rank, dataset, row["topic"], verdict)
 
 
-_LABEL_ROWS = {
-    "naming": _naming_labels,
-    "retrieval": _retrieval_labels,
-    "taboo": _retrieval_labels,
+def _scoring_labels(results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
+    """The leading condition's labels of each latent, alongside those of the label file."""
+    settings = results["settings"]
+    above = (settings.get("thresholds") or [0.0])[0]
+    by_condition: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "labels" in row:  # the others are negatives
+            by_condition.setdefault(row["key"].partition(":")[0], []).append(row)
+    lead = "trained" if "trained" in by_condition else next(iter(by_condition), "")
+    given = {
+        row["latent"]: "; ".join(dict.fromkeys(one["text"] for one in row["labels"]))
+        for row in by_condition.get("training", [])
+    }
+    for row in by_condition.get(lead, []):
+        for one in row["labels"]:
+            scale = one.get("scale")
+            yield ShownLabel(
+                row["latent"],
+                one["text"],
+                _hit_share(one, above),
+                given=given.get(row["latent"]),
+                details=() if scale is None else (("scale", f"{scale:g}"),),
+            )
+
+
+def _hit_share(label: Mapping[str, Any], above: float) -> float | None:
+    """The share of a label's conversations with a hit, as scores count them: 0 for an empty label,
+    None where no conversation was measured."""
+    sound = [one for one in label.get("conversations") or () if "error" not in one]
+    if not sound:
+        return None if label["text"] else 0.0
+    return sum(one["content"][0] > above for one in sound) / len(sound)
+
+
+_LABEL_TABLES: dict[
+    str,
+    tuple[str, Callable[[Mapping[str, Any], _Rows], Iterator[ShownLabel]], LabelMeasure, str],
+] = {
+    "naming": (
+        _LABELS,
+        _naming_labels,
+        "confidence",
+        "✓ a name or synonym of the concept, ≈ related (WordNet), ✗ wrong, · no concept.",
+    ),
+    "retrieval": (
+        _LABELS,
+        _retrieval_labels,
+        "rank",
+        "Rank of the given topic among all by similarity with the label: ✓ first, "
+        "≈ among the first 10, ✗ later.",
+    ),
+    "taboo": (
+        _LABELS,
+        _retrieval_labels,
+        "rank",
+        "Rank of the given topic among all by similarity with the model's description of it, "
+        "its name taken out: ✓ first, ≈ among the first 10, ✗ later.",
+    ),
+    "generation scoring": (
+        "rows.jsonl",
+        _scoring_labels,
+        "score",
+        "Score: the share of conversations written from the label in which its latent is active "
+        "above the first threshold. Given: the label file's own label. The number is the latent's.",
+    ),
 }
-_LABEL_NOTES = {
-    "naming": "✓ a name or synonym of the concept, ≈ related (WordNet), ✗ wrong, · no concept.",
-    "retrieval": "Rank of the given topic among all by similarity with the label: ✓ first, "
-    "≈ among the first 10, ✗ later.",
-    "taboo": "Rank of the given topic among all by similarity with the model's description of it, "
-    "its name taken out: ✓ first, ≈ among the first 10, ✗ later.",
-}
+"""By protocol: the file of its rows, what reads them, the number of each label, and a note."""
 
 
 def failures(folder: Path, results: Mapping[str, Any]) -> list[Piece]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.evaluation.base import find_protocol, protocol_names
+from selfie_adapters.evaluation.loss.results import loss_reports
 from selfie_adapters.evaluation.naming.results import position_name
+from selfie_adapters.evaluation.retrieval.tables import merged, titles_of
 from selfie_adapters.evaluation.scoring.protocol import TITLES
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files import read_json
@@ -147,12 +149,12 @@ def _loss_intervals(results: Mapping[str, Any]) -> list[Piece]:
     unit = "loss, nats per token"
     return [
         Intervals(
-            f"{visible(cell['adapter'])} on {visible(cell['dataset'])}",
+            f"{visible(one.subject.title)} on {visible(one.dataset)}",
             unit,
-            [_of(found, name, name == "trained") for name, found in cell["loss"].items()],
-            f"{cell['examples']:,} labels of {cell['vectors']:,} vectors; lower is better.",
+            [_of(found, name, name == "trained") for name, found in one.loss.items()],
+            f"{one.examples:,} labels of {one.vectors:,} vectors; lower is better.",
         )
-        for cell in results["cells"]
+        for one in loss_reports(results)
     ]
 
 
@@ -176,10 +178,11 @@ def _naming_intervals(results: Mapping[str, Any]) -> list[Piece]:
 
 
 def _recall_intervals(results: Mapping[str, Any]) -> list[Piece]:
-    own = own_conditions(results)
+    titles = titles_of(results)
+    own = {titles[name][0] for name in own_conditions(results) if name in titles}
     rows = [
         _of(one["recall_at"]["1"], one["condition"], one["condition"] in own, one["meaning"])
-        for one in results["conditions"]
+        for one in merged(results)
     ]
     return [Intervals("Recall at 1", "share of labels that find their topic", rows)]
 

@@ -17,7 +17,7 @@ ROWS_ON_A_PAGE = 200_000
 """Of a larger run the first ones are on the page; its folder has them all."""
 _PRINTED = 40  # rows that print, and that are there without JavaScript
 
-LabelMeasure = Literal["confidence", "gain", "rank"]
+LabelMeasure = Literal["confidence", "gain", "rank", "score"]
 MARKS = {
     "equal": "✓",
     "right": "✓",
@@ -120,7 +120,8 @@ def number_text(value: float | None, measure: LabelMeasure) -> str:
     """A measure's number as the page shows it."""
     if value is None:
         return ""
-    return {"confidence": f"{value:.0%}", "gain": f"{value:.2f}", "rank": f"{value:.0f}"}[measure]
+    form = {"confidence": ".0%", "gain": ".2f", "rank": ".0f", "score": ".2f"}[measure]
+    return format(value, form)
 
 
 def _printed(one: ShownLabel, measure: LabelMeasure) -> Pair:

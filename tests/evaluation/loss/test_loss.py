@@ -158,8 +158,41 @@ def test_seeds_of_one_recipe_are_one_result(files, model, tmp_path):
     assert recipe["loss"]["mean"] == pytest.approx(np.mean(means))
     assert recipe["loss"]["low"] < min(means)
     assert {pair["second"] for pair in recipe["comparisons"]} >= {"zero", "logit lens"}
-    lines = [str(line) for line in Loss.report({**found, "settings": {}})]
-    assert any("affine on own, 2 seeds" in line for line in lines)
+    losses, saved = Loss.report(found)
+    assert list(losses.columns) == ["condition", "affine, 2 seeds"]
+    assert list(saved.columns) == ["against", "affine, 2 seeds"]
+    low, high = min(means), max(means)
+    assert losses.rows[0][0] == "trained"
+    assert losses.rows[0][1].startswith(f"{np.mean(means):.2f} [")
+    assert losses.rows[0][1].endswith(f"] ({low:.2f}–{high:.2f})")
+    assert [row[0] for row in saved.rows] == [pair["second"] for pair in recipe["comparisons"]]
+    assert all("\np " in row[1] for row in saved.rows)
+
+
+def test_the_report_has_one_column_per_adapter_and_what_it_saves(finished):
+    _, results, _ = finished
+    tables = list(Loss.report(results))
+    assert [table.title.split(",")[0] for table in tables] == [
+        "Loss of held-out labels on own",
+        "Nats per token that each adapter saves on own",
+        "Loss of held-out labels on sample",
+        "Nats per token that each adapter saves on sample",
+    ]
+    losses, saved = tables[:2]
+    assert list(losses.columns) == ["condition", "plain", "full"]
+    rows = {row[0]: row[1:] for row in losses.rows}
+    for number, name in enumerate(("plain", "full")):
+        mean = cell(results, name, "own")["loss"]["shuffled"]["mean"]
+        assert rows["shuffled"][number].startswith(f"{mean:.2f} [")
+    pairs = {
+        (one["second"], one["first"]): one
+        for one in results["comparisons"]
+        if one["dataset"] == "own"
+    }
+    last = saved.rows[-1]
+    assert last[0] == "full"  # plain minus full is in the column of plain
+    assert last[1].startswith(f"{pairs['full', 'plain']['difference']['mean']:+.2f} [")
+    assert last[2] == "–"
 
 
 def test_results_of_earlier_releases_are_shown(finished):
@@ -167,8 +200,10 @@ def test_results_of_earlier_releases_are_shown(finished):
     old = {k: v for k, v in deepcopy(results).items() if k not in ("comparisons", "recipes")}
     for one in old["cells"]:
         one["loss"] = {k: v for k, v in one["loss"].items() if k in ("trained", "zero")}
-    (table,) = Loss.report(old)
-    assert list(table.columns) == ["adapter", "data set", "trained", "zero", "bias share"]
+    own, sample = Loss.report(old)
+    assert list(own.columns) == ["condition", "plain", "full"]
+    for table in (own, sample):
+        assert [row[0] for row in table.rows] == ["trained", "zero", "bias share"]
 
 
 def test_the_bias_share_is_that_of_the_means(finished):

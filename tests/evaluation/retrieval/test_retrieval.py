@@ -310,7 +310,41 @@ def test_seeds_of_one_recipe_are_one_result(model, tmp_path):
         )
         assert pair["difference"]["mean"] == pytest.approx((1 / ranks - 1 / theirs).mean())
         assert pair["p"] <= pair["p_holm"] <= 1
-    lines = [str(line) for line in Retrieval.report(found)]
-    assert any(line.startswith("affine, 2 seeds: recall@1 ") for line in lines)
+    conditions, more, *_ = Retrieval.report(found)
+    assert conditions.rows[0][0] == "affine, 2 seeds"
+    low, high = (100 * share for share in sorted(recipe["by_seed"]))
+    assert conditions.rows[0][1].endswith(f"] ({low:.1f}–{high:.1f})")
+    assert [*conditions.bold] == ["affine, 2 seeds"]
+    names = [row[0] for row in conditions.rows]
+    assert names[1] == "affine: shuffled, 2 seeds"
+    assert not {*names} & {*adapters}
+    assert list(more.columns) == [
+        "than",
+        "recall@1, points",
+        "recall@10, points",
+        "reciprocal rank",
+    ]
+    (random,) = (row for row in more.rows if row[0] == "random")
+    stated = {
+        one["measure"]: one["difference"]["mean"]
+        for one in recipe["comparisons"]
+        if one["second"] == "random"
+    }
+    assert random[1].startswith(f"{100 * stated['recall_at_1']:+.1f} [")
+    assert random[3].startswith(f"{stated['mean_reciprocal_rank']:+.3f} [")
     del found["recipes"]  # results of earlier releases
-    assert not any("seeds: recall@1" in str(line) for line in Retrieval.report(found))
+    conditions, more, *_ = Retrieval.report(found)
+    assert [row[0] for row in conditions.rows][:2] == [*adapters]
+    assert list(more.columns) == ["than", *adapters]
+
+
+def test_a_condition_of_every_adapter_is_compared_in_its_column(finished):
+    _, results, _ = finished
+    _, more, *_ = Retrieval.report(results)
+    assert list(more.columns) == ["than", "plain", "full"]
+    rows = {row[0]: row[1:] for row in more.rows}
+    pairs = {(one["first"], one["second"]): one for one in results["comparisons"]}
+    for number, name in enumerate(("plain", "full")):
+        difference = pairs[name, f"{name}: shuffled"]["difference"]["recall_at_1"]["mean"]
+        assert rows["shuffled"][number].startswith(f"{100 * difference:+.1f} [")
+    assert rows["full"][1] == "–"

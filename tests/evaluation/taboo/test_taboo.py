@@ -127,6 +127,35 @@ def test_labels_of_a_retrieval_are_compared_on_the_same_topics(tmp_path, topics,
     assert ranks["vectors"] == again
 
 
+def test_labels_of_a_recipes_seeds_are_one_row(tmp_path, topics, retrieval):
+    """The retrieval's results state which of its adapters differ in their seed alone."""
+    folder = tmp_path / "retrieval"
+    rows = [row for row in read_jsonl(folder / "labels.jsonl") if row["condition"] == "vectors"]
+    labels = ({}, {"ladder": "gnu"})  # the second seed is wrong about it
+    seeds = [
+        {**row, "condition": f"r-{seed}", "label": labels[seed].get(row["topic"], row["label"])}
+        for seed in (0, 1)
+        for row in rows
+    ]
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds))
+    results = json.loads((folder / "results.json").read_text())
+    results["settings"] |= {"adapters": {"r-0": "x", "r-1": "y"}, "labels": {}}
+    results["recipes"] = [{"recipe": "r", "adapters": ["r-0", "r-1"], "by_seed": [0.5, 0.25]}]
+    (folder / "results.json").write_text(json.dumps(results))
+    found, _ = read(
+        run(TabooSettings(topics=topics, retrieval=retrieval), tmp_path / "t", FakeChat())
+    )
+    assert found["recipes"] == [{"recipe": "r", "adapters": ["r-0", "r-1"]}]
+    conditions, minus, _ = Taboo.report(found)
+    names = [row[0] for row in conditions.rows]
+    assert names[-2:] == ["r, 2 seeds", "r, redacted, 2 seeds"]
+    assert [row[0] for row in minus.rows] == names[-2:]
+    at_1 = [one["difference"]["recall_at_1"]["mean"] for one in found["comparisons"][::2]]
+    mean, low, high = (100 * one for one in (sum(at_1) / 2, min(at_1), max(at_1)))
+    assert low < high
+    assert minus.rows[0][1] == f"{mean:+.1f} ({low:+.1f}–{high:+.1f})"
+
+
 def test_a_limit_holds_for_the_labels_too(tmp_path, topics, retrieval):
     settings = TabooSettings(topics=topics, retrieval=retrieval, limit=2)
     results, table = read(run(settings, tmp_path / "t", FakeChat()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -14,10 +14,12 @@ from selfie_adapters.evaluation.comparing import (
     Paired,
     adjusted,
     comparison,
+    difference_cell,
     over_seeds,
-    p_text,
     paired,
+    side_by_side,
 )
+from selfie_adapters.evaluation.recipes import SEEDS, Subject, over_members, subjects
 from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.statistics import Interval, bootstrap_of_means
 
@@ -26,6 +28,7 @@ Losses = Mapping[str, Sequence[Sequence[float]]]
 Cells = Mapping[tuple[str, str], Losses]
 """(adapter, data set) → losses."""
 TRAINED, IDENTITY = "trained", "identity"
+FEW = 5  # adapters, up to which the report compares them with each other
 
 
 def summary(adapter: str, dataset: str, losses: Losses, seed: int) -> dict[str, Any]:
@@ -145,44 +148,91 @@ def compare_recipes(
 
 
 def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Losses by adapter and data set, what beats what, and recipes with several seeds."""
-    controls = list(
-        dict.fromkeys(name for cell in results["cells"] for name in cell["loss"] if name != TRAINED)
-    )
-    rows = []
-    for cell in results["cells"]:
-        share, loss = cell["bias_share"], cell["loss"]
-        means = [f"{loss[name]['mean']:.2f}" if name in loss else "–" for name in controls]
-        bias = "–" if share is None else f"{share['mean']:.2f}"
-        rows.append([cell["adapter"], cell["dataset"], shown(loss[TRAINED]), *means, bias])
-    yield Table(
-        "Loss of held-out labels, nats per token (95 % intervals of controls: results.json)",
-        ["adapter", "data set", TRAINED, *controls, "bias share"],
-        rows,
-        names=2,
-    )
-    yield from _compared(results.get("comparisons", []))  # not in those of earlier releases
-    for one in results.get("recipes", []):
-        seeds = ", ".join(f"{mean:.2f}" for mean in one["by_seed"])
-        yield (
-            f"{one['recipe']} on {one['dataset']}, {len(one['adapters'])} seeds: "
-            f"{shown(one['loss'])} nats per token ({seeds})"
+    """Per data set the losses by condition and adapter, and what is saved against each control.
+
+    Adapters of one recipe are one column, with the interval over seeds.
+    """
+    every = [*loss_reports(results)]
+    for dataset in dict.fromkeys(one.dataset for one in every):
+        of = [one for one in every if one.dataset == dataset]
+        cells = {
+            (condition, one.subject.title): shown(found)
+            for condition in of[0].loss
+            for one in of
+            if (found := one.loss.get(condition)) is not None
+        }
+        cells |= {("bias share", one.subject.title): shown(one.bias_share) for one in of}
+        seeds = any(len(one.subject.adapters) > 1 for one in of)
+        yield from side_by_side(
+            f"Loss of held-out labels on {dataset}, nats per token",
+            "condition",
+            cells,
+            "95 % intervals" + (SEEDS if seeds else ""),
+            bold={TRAINED},
         )
-        yield from _compared(one["comparisons"])
+        differences = _differences(results, dataset, [one.subject for one in of])
+        yield from side_by_side(
+            f"Nats per token that each adapter saves on {dataset}",
+            "against",
+            differences,
+            "differences with 95 % intervals and Holm's p",
+        )
 
 
-def _compared(pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line per adapter and data set: what it beats, and what it does not."""
-    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
-    for pair in pairs:
-        groups.setdefault((pair["first"], pair.get("dataset")), []).append(pair)
-    for (first, dataset), several in groups.items():
-        where = "" if dataset is None else f" on {dataset}"
-        for beats, verb in ((True, "beats"), (False, "does NOT beat")):
-            found = [
-                f"{one['second']} {shown(one['difference'], sign='+')} {p_text(one)}"
-                for one in several
-                if one["first_beats_second"] == beats
-            ]
-            if found:
-                yield f"{first}{where} {verb}, nats saved per token: {'; '.join(found)}"
+@dataclass(frozen=True)
+class LossReport:
+    """A row of the report: an adapter, or a recipe's adapters, on one data set.
+
+    loss: condition → an interval, or what `recipes.over_members` makes of several.
+    """
+
+    subject: Subject
+    dataset: str
+    loss: Mapping[str, Mapping[str, Any]]
+    bias_share: Mapping[str, Any] | None
+    vectors: int
+    examples: int
+
+
+def loss_reports(results: Mapping[str, Any]) -> Iterator[LossReport]:
+    """The rows of the report."""
+    cells = {(cell["adapter"], cell["dataset"]): cell for cell in results["cells"]}
+    known = results.get("recipes", [])  # not in results of earlier releases
+    over = {(one["recipe"], one["dataset"]): one["loss"] for one in known}
+    for subject in subjects((adapter for adapter, _ in cells), known):
+        for dataset in dict.fromkeys(dataset for _, dataset in cells):
+            of = [cells[name, dataset] for name in subject.adapters if (name, dataset) in cells]
+            if len(of) < len(subject.adapters):
+                continue
+            loss = {}
+            for condition in of[0]["loss"]:
+                found = over.get((subject.name, dataset)) if condition == TRAINED else None
+                pooled = over_members([cell["loss"].get(condition) for cell in of], found)
+                if pooled is not None:
+                    loss[condition] = pooled
+            shares = over_members([cell["bias_share"] for cell in of])
+            first = of[0]
+            yield LossReport(subject, dataset, loss, shares, first["vectors"], first["examples"])
+
+
+def _differences(
+    results: Mapping[str, Any], dataset: str, of: Sequence[Subject]
+) -> dict[tuple[str, str], str]:
+    """(against, adapter) → difference: each control, then other adapters where they are few."""
+    single = {one.name for one in of if len(one.adapters) == 1}
+    few = len(of) <= FEW
+    pairs = [
+        one
+        for one in results.get("comparisons", [])
+        if one["dataset"] == dataset and one["first"] in single
+    ]
+    for one in results.get("recipes", []):
+        pairs += one["comparisons"] if one["dataset"] == dataset else []
+    adapters = {name for one in of for name in one.adapters}
+    titles = {one.name: one.title for one in of}
+    kept = [one for one in pairs if one["second"] not in adapters]
+    kept += [one for one in pairs if few and one["second"] in single]
+    return {
+        (one["second"], titles[one["first"]]): difference_cell(one["difference"], one.get("p_holm"))
+        for one in kept
+    }

@@ -46,12 +46,11 @@ from selfie_adapters.evaluation.retrieval.lookup import (
 from selfie_adapters.evaluation.retrieval.results import (
     compare_all,
     compared,
-    report_comparisons,
-    report_conditions,
     shared,
 )
-from selfie_adapters.evaluation.retrieval.seeds import compare_recipes, report_recipes
+from selfie_adapters.evaluation.retrieval.seeds import compare_recipes
 from selfie_adapters.evaluation.retrieval.spelling import ORACLES
+from selfie_adapters.evaluation.retrieval.tables import report_conditions, report_differences
 from selfie_adapters.evaluation.retrieval.targets import (
     Task,
     gather,
@@ -186,9 +185,9 @@ class Retrieval(Protocol[RetrievalSettings]):
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
         counts, settings = results["counts"], results["settings"]
-        title = f"{counts['queries']} labels among {counts['topics']} topics (95 % intervals)"
-        bold = {*settings["adapters"], *settings["labels"]}
-        yield report_conditions(title, results["conditions"], bold)
+        title = f"{counts['queries']} labels among {counts['topics']} topics"
+        yield report_conditions(title, results, {*settings["adapters"], *settings["labels"]})
+        yield from report_differences(results)
         choices = results.get("scale_choices") or {  # results of earlier releases
             "split": "train",
             "mean_reciprocal_rank": results.get("scales_chosen_on_training_vectors", {}),
@@ -197,8 +196,6 @@ class Retrieval(Protocol[RetrievalSettings]):
             listed = ", ".join(f"{scale}: {value:.3f}" for scale, value in tried.items())
             where = f"vectors of {choices['split']}"
             yield f"scale of {name}, by mean reciprocal rank on {where}: {listed}"
-        yield from report_comparisons(results["comparisons"])
-        yield from report_recipes(results.get("recipes", []))  # not in results of earlier releases
 
 
 class _Vectors:

@@ -1,17 +1,16 @@
-"""Conditions of retrieval compared in pairs, and the tables that show them."""
+"""Conditions of retrieval compared in pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 from selfie_adapters.config.evaluation.retrieval import TRAINING_LABELS
-from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, p_text, paired
+from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, paired
 from selfie_adapters.evaluation.retrieval.lookup import KS, QueryRanks, Scored
-from selfie_adapters.evaluation.retrieval.spelling import LETTERS, FirstLetters
-from selfie_adapters.evaluation.tables import Table, shown
+from selfie_adapters.evaluation.retrieval.spelling import FirstLetters
 
 
 def compared(
@@ -77,39 +76,3 @@ def compare_all(pairs: Iterable[tuple[QueryRanks, QueryRanks]], seed: int) -> li
             above = one["difference"][name]["low"] > 0
             one["first_beats_second"][name] = above and p < SIGNIFICANT
     return every
-
-
-def report_conditions(
-    title: str, conditions: Iterable[Mapping[str, Any]], bold: Collection[str]
-) -> Table:
-    """The table of recalls; `bold`: the conditions that the others are compared with."""
-    rows = []
-    for one in conditions:
-        recall = [shown(one["recall_at"][k], 1, 100) for k in ("1", "10", "100")]
-        rank = shown(one["mean_reciprocal_rank"], 3)
-        alike = one.get("same_start")  # not in results of earlier releases, nor of oracles
-        first = "–" if alike is None else shown(alike["first"], 0, 100)
-        rows.append([one["condition"], *recall, rank, f"{one['median_rank']:g}", first])
-    columns = [
-        "condition",
-        "recall@1, %",
-        "@10, %",
-        "@100, %",
-        "reciprocal rank",
-        "median rank",
-        f"first of those with the same {LETTERS} letters, %",
-    ]
-    return Table(title, columns, rows, bold)
-
-
-def report_comparisons(comparisons: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """One line per pair of conditions."""
-    for pair in comparisons:
-        found = shown(pair["difference"]["recall_at_1"], 1, 100)
-        p = p_text({"p_holm": pair.get("p_holm", {}).get("recall_at_1")})
-        higher = f"{pair['first_ranks_higher']} and {pair['second_ranks_higher']}"
-        counted = f"{higher} of {pair['queries']} ranked higher"
-        yield (
-            f"{pair['first']} minus {pair['second']}, recall@1: {found} points "
-            f"({', '.join(filter(None, [p, counted]))})"
-        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from selfie_adapters.evaluation.comparing import adjusted, comparison, over_seeds, p_text
+from selfie_adapters.evaluation.comparing import adjusted, comparison, over_seeds
 from selfie_adapters.evaluation.retrieval.lookup import QueryRanks
-from selfie_adapters.evaluation.tables import shown
 
 MEASURES: dict[str, Callable[[QueryRanks], np.ndarray]] = {
     "recall_at_1": lambda one: one.found_at(1),
@@ -65,20 +64,3 @@ def compare_recipes(
         )
     adjusted(pair for one in results for pair in one["comparisons"])
     return results
-
-
-def report_recipes(recipes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Per recipe its recall@1, and what that beats."""
-    for one in recipes:
-        seeds = ", ".join(f"{100 * share:.0f}" for share in one["by_seed"])
-        recall = shown(one["recall_at_1"], 1, 100)
-        yield f"{one['recipe']}, {len(one['adapters'])} seeds: recall@1 {recall} % ({seeds})"
-        pairs = [pair for pair in one["comparisons"] if pair["measure"] == "recall_at_1"]
-        for beats, verb in ((True, "beats"), (False, "does NOT beat")):
-            listed = [
-                f"{pair['second']} {shown(pair['difference'], 1, 100)} {p_text(pair)}"
-                for pair in pairs
-                if pair["first_beats_second"] == beats
-            ]
-            if listed:
-                yield f"{one['recipe']} {verb}, in points of recall@1: {'; '.join(listed)}"

@@ -29,11 +29,8 @@ from selfie_adapters.evaluation.retrieval.lookup import (
     TopicIndex,
 )
 from selfie_adapters.evaluation.retrieval.protocol import TABLE
-from selfie_adapters.evaluation.retrieval.results import (
-    compare_all,
-    report_comparisons,
-    report_conditions,
-)
+from selfie_adapters.evaluation.retrieval.results import compare_all
+from selfie_adapters.evaluation.retrieval.tables import report_conditions, report_minus
 from selfie_adapters.evaluation.retrieval.targets import (
     Target,
     entries_of,
@@ -117,6 +114,7 @@ class Taboo(Protocol[TabooSettings]):
             "blank_answers": sum(not text.strip() for text in written),
             "conditions": [one.summary(settings.seed) for one in [*scored, *labels]],
             "comparisons": compare_all([(one, scored[0]) for one in labels], settings.seed),
+            "recipes": self._earlier.recipes if self._earlier is not None else [],
         }
 
     def _ask(self) -> list[str]:
@@ -176,11 +174,11 @@ class Taboo(Protocol[TabooSettings]):
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
         counts = results["counts"]
-        title = f"{counts['asked']} descriptions among {counts['topics']} topics (95 % intervals)"
-        yield report_conditions(title, results["conditions"], {DESCRIPTION})
+        title = f"{counts['asked']} descriptions among {counts['topics']} topics"
+        yield report_conditions(title, results, {DESCRIPTION})
+        yield from report_minus(results, DESCRIPTION)
         with_name = results["answers_with_the_name"]
         yield f"{with_name} of {counts['asked']} answers had the name in them"
-        yield from report_comparisons(results["comparisons"])
 
 
 def _own_topics(settings: TabooSettings) -> list[int]:
@@ -199,7 +197,8 @@ class _RetrievalRow(msgspec.Struct):
 
 
 class _Retrieval:
-    """The labels of an earlier retrieval, by topic."""
+    """The labels of an earlier retrieval, by topic. recipes: which of its adapters differ in their
+    training seed alone."""
 
     def __init__(self, settings: TabooSettings, entries: Sequence[Entry]) -> None:
         folder = Path(settings.retrieval or "")
@@ -208,8 +207,13 @@ class _Retrieval:
             case {
                 "protocol": "retrieval",
                 "settings": {"adapters": dict(adapters), "labels": dict(labels), **had},
+                **rest,
             }:
                 self._names = [*adapters, *labels, UNTRAINED]
+                self.recipes = [
+                    {"recipe": one["recipe"], "adapters": one["adapters"]}
+                    for one in rest.get("recipes", [])  # not in results of earlier releases
+                ]
             case {"protocol": found} if found != "retrieval":
                 raise ConfigError(
                     f"{results}: not the results of a retrieval (protocol {found!r:.60})."
