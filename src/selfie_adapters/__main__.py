@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from selfie_adapters import interruption
+from selfie_adapters import imports, interruption
 
 
 def main() -> None:
     """Run the command line. Signals are answered from here on: a slow import may be stopped."""
     interruption.install()
+    imports.own_process()
     try:
         with interruption.installed():
             from selfie_adapters.cli import main as command
