@@ -21,8 +21,16 @@ def named(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("loaded or fetched")
 
-    for place in ("selfie_adapters.model.loading.load_model", "selfie_adapters.model.load_model"):
-        monkeypatch.setattr(place, refuse)
+    # Who imports it first, so that none of them keeps the refusal.
+    for place in (
+        "evaluation.base",
+        "evaluation.detection.protocol",
+        "labelling.worker",
+        "training.setup",
+        "model.loading",
+        "model",
+    ):
+        monkeypatch.setattr(f"selfie_adapters.{place}.load_model", refuse)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)

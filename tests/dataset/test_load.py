@@ -118,6 +118,12 @@ def test_relative_paths_count_from_the_json_and_not_from_the_current_folder(tmp_
     assert load_dataset(path).d_model == 4
 
 
+def test_a_number_in_the_metadata_that_is_not_finite_is_read_as_absent(tmp_path):
+    dataset = load_dataset(write(tmp_path, document(mean_norm=float("nan"), scale=float("-inf"))))
+    assert dataset.sections[0].metadata["mean_norm"] is None
+    assert dataset.sections[0].metadata["scale"] is None
+
+
 def test_extra_metadata_is_kept(tmp_path):
     dataset = load_dataset(write(tmp_path, document(num_features=3, saelens_release="r")))
     assert dataset.sections[0].metadata["saelens_release"] == "r"

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files.json_text import parse_json
+from selfie_adapters.files.json_text import parse_json, without_not_finite
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "ü \U0001f600 \u2028", {"a": [1, {"b": None}]}, []])
@@ -75,3 +75,24 @@ def test_documents_that_grow_in_memory_are_refused_before_they_do():
         assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
     finally:
         tracemalloc.stop()
+
+
+def test_large_documents_with_nan_are_read_or_their_error_has_its_place():
+    text = "text with NaN and Infinity in it" * 10
+    rows = ",\n".join([f'{{"a": NaN, "b": "{text}"}}'] * 70_000)
+    found = parse_json(f"[{rows}]", "x")
+    assert len(found) == 70_000
+    assert math.isnan(found[-1]["a"])
+    assert found[-1]["b"] == text
+    # Above 16 MiB the memory is measured first.
+    tiny = "[" + ",\n".join(["NaN, -Infinity"] * 1_500_000)
+    with pytest.raises(DataError, match="x, line 1500000, column 15: not JSON"):
+        parse_json(tiny, "x")
+    with pytest.raises(DataError, match="bytes of tiny values"):
+        parse_json(tiny + "]", "x")
+
+
+def test_not_finite_numbers_are_replaced_outside_of_strings_only():
+    text = rb'{"NaN": [NaN, -Infinity, "a\"NaN"], "b": Infinity}'
+    assert without_not_finite(text) == rb'{"NaN": [null, null     , "a\"NaN"], "b": null    }'
+    assert len(without_not_finite(text, b"0")) == len(text)

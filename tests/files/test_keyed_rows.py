@@ -66,3 +66,22 @@ def test_a_row_of_another_kind_is_named_with_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"n": 1, "text": "x"}\n{"n": "1"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl, line 2: n is expected"):
         opened(tmp_path / "a.jsonl")
+
+
+def test_what_is_read_is_a_copy(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = KeyedRows(
+        path, lambda row, _: (row["n"], row["found"]), lambda n, f: {"n": n, "found": f}
+    )
+    rows.add({1: [0.1, 1e300]})
+    rows[1].append(5)
+    assert rows[1] == [0.1, 1e300]
+    with pytest.raises(KeyError):
+        rows[2]
+
+
+def test_more_rows_without_content_than_fit_into_memory_are_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"n":{n},"text":""}}\n' for n in range(400_000)))
+    with pytest.raises(DataError, match=r"a\.jsonl: [\d,]+ bytes of tiny values"):
+        opened(path)

@@ -26,7 +26,8 @@ from selfie_adapters.dataset.schema import (
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, read_plain
 from selfie_adapters.files.json_elements import JsonArray
-from selfie_adapters.files.json_text import MEMORY_FLOOR, mend_surrogates, parse_json
+from selfie_adapters.files.json_text import mend_surrogates, parse_json, without_not_finite
+from selfie_adapters.files.memory import MEMORY_FLOOR
 
 _BOM = b"\xef\xbb\xbf"
 _ITEMS = "vectors"
@@ -117,8 +118,9 @@ def _typed_sections(data: bytes) -> tuple[bytes, list[_TypedSection]]:
     raw = data.removeprefix(_BOM)
     if raw.count(b'"metadata"') * _SECTION > max(MEMORY_FLOOR, len(raw)):
         return raw, []  # sections without anything in them
-    for text in (raw, mend_surrogates(raw)):
+    for mended in (lambda: raw, lambda: without_not_finite(mend_surrogates(raw))):
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            text = mended()
             sections = _decoder.decode(text)
             if all(memoryview(one.vectors)[:1] == b"[" for one in sections):
                 return text, sections

@@ -1,18 +1,18 @@
-"""The labelled rows of a section, in columns, which take a fraction of the memory of objects."""
+"""The labelled rows of a section, in columns."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
 
 from selfie_adapters.config.types import SPLITS
 from selfie_adapters.dataset.schema import Item
+from selfie_adapters.files.columns import Columns
 from selfie_adapters.files.strings import Strings
 
 
-class Items(Sequence[Item]):
-    """Items that only grow in number. What is read are copies."""
+class Items(Columns[Item]):
+    """Items that only grow in number."""
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.rows = array("q")
@@ -33,28 +33,13 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, position: int) -> Item: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[Item]: ...
-    def __getitem__(self, position: int | slice) -> Item | list[Item]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(*position.indices(len(self)))]
-        index = self.rows[position]  # raises IndexError
-        position %= len(self)
+    def _at(self, position: int) -> Item:
         start = self._ends[position - 1] if position else 0
         labels = self._labels[start : self._ends[position]]
-        return Item(index, labels, SPLITS[self.splits[position]])
+        return Item(self.rows[position], labels, SPLITS[self.splits[position]])
 
     def __iter__(self) -> Iterator[Item]:
         labels, start = iter(self._labels), 0
         for index, split, end in zip(self.rows, self.splits, self._ends, strict=True):
             yield Item(index, [next(labels) for _ in range(end - start)], SPLITS[split])
             start = end
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(
-            one == another for one, another in zip(self, other, strict=True)
-        )

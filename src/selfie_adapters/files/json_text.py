@@ -13,9 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from selfie_adapters.errors import DataError
-
-MEMORY_FLOOR = 64 * 2**20
-"""Bytes that reading any file may take, however small the file is."""
+from selfie_adapters.files.memory import MEMORY_FLOOR, MEMORY_RATIO, too_large
 
 _BOM = codecs.BOM_UTF8
 # In valid JSON a backslash occurs only in strings, so scanning escape by escape is exact.
@@ -25,8 +23,7 @@ _ESCAPE = re.compile(
     rb"|\\.",
     re.DOTALL,
 )
-MEMORY_RATIO = 4
-"""How many times its size a file above the floor may take in memory."""
+_NOT_FINITE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(NaN|-?Infinity)', re.DOTALL)
 _MARKS = b'{[:,"'
 _PART = 2**18  # bytes that are looked at in one piece
 # Bytes of decoded objects, measured with tracemalloc on CPython 3.11: an object of up to five keys,
@@ -56,10 +53,7 @@ def parse_json(data: bytes | str, where: str, hint: str = "", *, line: int | Non
     with _named_errors(raw, where, hint, line):
         if not _grows(raw):
             return _decode(raw)
-    raise DataError(
-        f"{where}: {len(raw):,} bytes of tiny values; reading them takes "
-        f"more than {MEMORY_RATIO} times that memory. Is this the right file?"
-    )
+    raise too_large(where, len(raw))
 
 
 def check_json(data: bytes, where: str, hint: str = "") -> None:
@@ -127,12 +121,33 @@ def mend_surrogates(raw: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], raw)
 
 
+def without_not_finite(raw: bytes, value: bytes = b"null") -> bytes:
+    """JSON text with `value`, filled up with blanks, in place of every NaN and Infinity."""
+    text, start = bytearray(), 0
+    for found in _not_finite(raw):
+        text += memoryview(raw)[start : found.start()]
+        text += value.ljust(found.end() - found.start())
+        start = found.end()
+    text += memoryview(raw)[start:]
+    return bytes(text)
+
+
+def _not_finite(raw: bytes) -> Iterator[re.Match[bytes]]:
+    """Where JSON text has NaN or Infinity, which only Python writes."""
+    if b"NaN" in raw or b"Infinity" in raw:
+        yield from (found for found in _NOT_FINITE.finditer(raw) if found[1])
+
+
+def _has_not_finite(raw: bytes) -> bool:
+    return next(_not_finite(raw), None) is not None
+
+
 def _decode(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError:
         mended = mend_surrogates(raw)
-        if b"NaN" in raw or b"Infinity" in raw:
+        if _has_not_finite(raw):
             return json.loads(mended.decode())  # given bytes, it would let half characters pass
         if mended == raw:
             raise
@@ -162,12 +177,14 @@ def _grows(raw: bytes) -> bool:
     Raises what decoding would, before it is measured.
     """
     limit = max(MEMORY_FLOOR, MEMORY_RATIO * len(raw)) - len(raw)
+    if not_finite := _has_not_finite(raw):  # the decoder for these takes a copy, as characters
+        limit -= ((b"\\u" in raw) + (1 if raw.isascii() else 4)) * len(raw)
     if _objects({mark: raw.count(mark) for mark in _MARKS}, len(raw)) <= limit:
         return False  # marks in strings count here too
-    if b"NaN" in raw or b"Infinity" in raw:  # which the check does not know
-        return True
     with suppress(msgspec.ValidationError):
-        msgspec.json.decode(mend_surrogates(raw), type=msgspec.Raw)  # keeps nothing
+        # Of the same length, so that positions stay.
+        sound = without_not_finite(raw, b"0") if not_finite else raw
+        msgspec.json.decode(mend_surrogates(sound), type=msgspec.Raw)  # keeps nothing
     return _objects(*_outside_strings(raw)) > limit
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
+
+from selfie_adapters.files.columns import Columns
 
 
-class Strings(Sequence[str]):
-    """Strings that only grow in number, as UTF-8 in one buffer. What is read are copies."""
+class Strings(Columns[str]):
+    """Strings that only grow in number, as UTF-8 in one buffer."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self._buffer = bytearray()
@@ -26,17 +27,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, position: int) -> str: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[str]: ...
-    def __getitem__(self, position: int | slice) -> str | list[str]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(*position.indices(len(self)))]
-        if position < 0:
-            position += len(self)
-        if not 0 <= position < len(self):
-            raise IndexError(position)
+    def _at(self, position: int) -> str:
         start = self._ends[position - 1] if position else 0
         return self._buffer[start : self._ends[position]].decode()
 

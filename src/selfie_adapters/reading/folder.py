@@ -58,6 +58,7 @@ class ReadingFolder:
             if self.whole:
                 self.finished = True
                 return
+        self._checked = True  # a new folder's settings are these
         self._rows.replace(self.cells)
         self.cells = self._rows
 

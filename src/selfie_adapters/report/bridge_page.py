@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
     results: results.json; rows_file: rows.jsonl in the same folder. Raises MissingExtraError.
     """
     lead = f"{results['lead']}/"
-    rows = [row for _, row in iter_jsonl(rows_file) if row["key"].startswith(lead)]
-    rows.sort(key=lambda row: -sum(map(sum, row["hits"])))
+    # Read twice: all rows in memory would take many times the file.
+    rows = heapq.nlargest(
+        _SHOWN, _rows_of(lead, rows_file), key=lambda row: sum(map(sum, row["hits"]))
+    )
+    left_out = sum(1 for _ in _rows_of(lead, rows_file)) - len(rows)
     average = results["heat_map"]
     write_page(
         path,
@@ -43,10 +48,14 @@ def write_bridge_page(path: Path, results: dict[str, Any], rows_file: Path) -> N
                 [str(place) for place in average["places"]],
                 "token, counted from the question's last (0)",
             ),
-            "questions": [_question(row) for row in rows[:_SHOWN]],
-            "left_out": max(0, len(rows) - _SHOWN),
+            "questions": [_question(row) for row in rows],
+            "left_out": left_out,
         },
     )
+
+
+def _rows_of(lead: str, file: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in iter_jsonl(file) if row["key"].startswith(lead))
 
 
 def write_question_heat_map(path: Path, row: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ import msgspec
 from selfie_adapters.config.yaml_reading import read_yaml
 from selfie_adapters.errors import DataError, MissingFileError
 from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.memory import MemoryLimit
 from selfie_adapters.files.number_types import NaturalNumber
 
 _STRETCHES = 10  # of training losses in a comparison
+_LOSS = 160  # bytes of a loss by its step
 
 
 class _StepRow(msgspec.Struct):
@@ -77,19 +79,20 @@ def read_run(folder: str | Path) -> Run:
     if not isinstance(config, dict):
         raise DataError(f"{path / 'config.yaml'}: sections are expected, found {config!r:.40}.")
     training, validation = {}, {}
-    for number, fields in iter_jsonl(path / "metrics.jsonl"):
+    metrics = path / "metrics.jsonl"
+    limit = MemoryLimit(str(metrics), metrics.stat().st_size)
+    for number, fields in iter_jsonl(metrics):
         event = fields.get("event")
         if not isinstance(event, str):
-            raise DataError(f"{path / 'metrics.jsonl'}, line {number}: a row without an event.")
+            raise DataError(f"{metrics}, line {number}: a row without an event.")
         kind = _KINDS.get(event)
         if kind is None:
             continue
         try:
             row = msgspec.convert(fields, kind)
         except msgspec.ValidationError as error:
-            raise DataError(
-                f"{path / 'metrics.jsonl'}, line {number}: not a row of a run ({error})."
-            ) from error
+            raise DataError(f"{metrics}, line {number}: not a row of a run ({error}).") from error
+        limit.take(_LOSS)
         if isinstance(row, _StepRow):
             training[row.step] = row.loss
         else:

@@ -234,7 +234,7 @@ def test_texts_are_lines_or_json_rows(tmp_path):
     with pytest.raises(DataError, match=r'b.jsonl, line 1: "text" is expected'):
         read_texts(tmp_path / "b.jsonl")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DataError, match="byte 3: not UTF-8"):
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
         read_texts(tmp_path / "c.txt")
 
 

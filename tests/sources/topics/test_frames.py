@@ -39,7 +39,7 @@ def test_a_file_with_a_byte_mark_and_blank_lines(tmp_path):
         (b"I saw {}.\nNothing here.\n", "line 2: 0 places for the name"),
         (b"{} and {}\n", "line 1: 2 places"),
         (b"\n \n", "no sentences"),
-        (b"caf\xe9 {}\n", "byte 3 is no UTF-8"),
+        (b"caf\xe9 {}\n", "line 1: not UTF-8 text"),
     ],
 )
 def test_sentences_that_hold_no_name(tmp_path, data, message):

@@ -12,6 +12,7 @@ from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, read_topics, topic_vectors
 from selfie_adapters.sources.topics import reading as topics_module
 from selfie_adapters.sources.topics.reading import open_topics, packaged_topics, topic_texts
+from selfie_adapters.sources.topics.topic import Topics
 from tiny import D_MODEL, LAYERS, golden_tokenizer, tiny_network
 
 OWL = Topic(("owl", "a night bird"), name="owl")
@@ -291,3 +292,18 @@ def test_published_titles_and_topic_rows_are_topics(tmp_path):
         ("a bird",),
         "val",
     )
+
+
+def test_topics_in_columns_are_the_topics_that_went_in():
+    topics = [
+        Topic(("owl",), name="owl"),
+        Topic(("a bird", "owl"), name="owl", split="test"),
+        Topic(("owl", "a bird"), prompt="Hoot!", split="train"),
+        Topic((), prompt="Hoot!"),
+        Topic(("Ümlaut",), name="Ümlaut", prompt="Ü?", split="val"),
+        Topic((), name="bee"),
+    ]
+    columns = Topics(topics)
+    assert [*columns] == topics
+    assert columns == topics
+    assert columns[-2:] == topics[-2:]

@@ -18,6 +18,7 @@ TITLES = ["Barn owl", "Éclair", "2+2"]
         ("t.jsonl", "\n".join(json.dumps(t) for t in TITLES)),
         ("t.txt", "Barn  owl \r\n\n Éclair\n2+2\nBarn owl\n"),
         ("t", "\ufeffBarn owl\nÉclair\n2+2"),
+        ("t.json", '{"x": NaN, "titles": ["Barn owl", "\\u00c9clair", "2+2", "\\u00c9clair"]}'),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
@@ -40,9 +41,23 @@ def test_every_form(tmp_path, name, text, packed):
         ("t.txt", b"\xff\xfe", "not UTF-8"),
         ("t.txt", b"\n \n", "no titles"),
         ("t.json", b"[]", "no titles"),
+        ("t.json", b'{"titles": ["a", ["b"]]}', "title 2: \\['b'\\]"),
+        ("t.json", b'["a", "b"', "line 1, column 10: not JSON"),
+        ("t.json", b'{"titles": {"a": "b"}}', "A list of titles"),
     ],
 )
 def test_files_that_hold_no_titles(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=words):
         read_titles(tmp_path / name)
+
+
+def test_titles_that_occur_again_are_left_out_where_the_first_stays(tmp_path):
+    names = [f"n{number % 700}" for number in range(1000)] + ["once"]
+    (tmp_path / "t.txt").write_text("\n".join(names))
+    assert [*read_titles(tmp_path / "t.txt")] == [*dict.fromkeys(names)]
+
+
+def test_a_title_with_half_of_a_character_is_read(tmp_path):
+    (tmp_path / "t.json").write_text('["owl \\ud83e", "bee"]')
+    assert [*read_titles(tmp_path / "t.json")] == ["owl \ufffd", "bee"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.files import existing_file
 from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.text_lines import read_lines
 from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.tokens import begun_ids, plain_begin
@@ -89,17 +92,16 @@ def read_texts(path: str | Path) -> list[str]:
     """
     file = existing_file(path)
     if file.suffix == ".txt":
-        try:
-            lines = read_plain(file).decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file}, byte {error.start}: not UTF-8. Convert the file.") from error
-        found = [line for line in lines if line.strip()]
+        found = [line for _, line in read_lines(file)]
     else:
-        found = []
+        found, limit = [], MemoryLimit(str(file), file.stat().st_size)
         for number, row in iter_jsonl(file):
-            if not isinstance(row.get("text"), str):
+            text = row.get("text")
+            if not isinstance(text, str):
                 raise DataError(f'{file}, line {number}: "text" is expected, found {row!r:.60}.')
-            found += [row["text"]] if row["text"].strip() else []
+            if text.strip():
+                limit.take(sys.getsizeof(text) + 8)
+                found.append(text)
     if not found:
         raise DataError(f"{file}: no documents.")
     return found

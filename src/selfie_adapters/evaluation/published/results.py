@@ -23,7 +23,9 @@ def write_published_results(run: TranslatedScoring, folder: str | Path) -> list[
     folder: a finished evaluation's. Returns the files.
     """
     out = Path(folder)
-    rows = {row["key"]: row for _, row in iter_jsonl(out / "rows.jsonl")}
+    keys = {f"{run.condition}:{latent}": latent for latent in run.latents}
+    rows = (row for _, row in iter_jsonl(out / "rows.jsonl"))
+    of = {keys[row["key"]]: row["labels"] for row in rows if row["key"] in keys}
     published = run.published
     # Without run_id the time the evaluation began, the same each time it is resumed.
     began = time.localtime((out / "config.json").stat().st_mtime)
@@ -34,7 +36,6 @@ def write_published_results(run: TranslatedScoring, folder: str | Path) -> list[
         "shard_id": _SHARD,
         "config": {key: v for key, v in echo.items() if not key.startswith("master_json_")},
     }
-    of = {latent: rows[f"{run.condition}:{latent}"]["labels"] for latent in run.latents}
     files: list[Path] = []
     if published.evaluation_mode != "label_dataset":
         written = list(_written(run, of))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.controls import reported_split, sample
 from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.retrieval.lookup import Entry
+from selfie_adapters.files import existing_file
 from selfie_adapters.files.json_lines import iter_jsonl
+from selfie_adapters.files.memory import MemoryLimit
 from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources import open_topics
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.words import plain
+
+_PLACE = 240  # bytes of a label's place in a mapping, with its rank
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ def given_labels(
 
 def _read_labels(path: Path) -> dict[str, str]:
     found: dict[str, tuple[int, str]] = {}
+    limit = None if path.is_dir() else MemoryLimit(str(path), existing_file(path).stat().st_size)
     for number, fields in _run_rows(path) if path.is_dir() else iter_jsonl(path):
         label = "" if "error" in fields else fields.get("label")
         name = fields.get("topic", fields.get("index"))
@@ -145,6 +151,8 @@ def _read_labels(path: Path) -> dict[str, str]:
             )
         key = f"{fields['dataset']}/{name}" if "dataset" in fields else str(name)
         if key not in found or rank < found[key][0]:
+            if limit is not None:
+                limit.take(sys.getsizeof(key) + sys.getsizeof(label) + _PLACE)
             found[key] = rank, label
     return {key: label for key, (_, label) in found.items()}
 

@@ -42,6 +42,7 @@ from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.evaluation.taboo.redaction import BLANK, redact
 from selfie_adapters.files import existing_file, read_json, sha256
 from selfie_adapters.files.json_lines import iter_jsonl, write_jsonl
+from selfie_adapters.files.memory import MemoryLimit
 from selfie_adapters.files.number_types import NaturalNumber
 from selfie_adapters.sources import open_topics
 
@@ -50,6 +51,7 @@ QUESTION = (
     "its name, nor any word of its name."
 )
 DESCRIPTION = "description"
+_ROW = 320  # bytes of a row of a retrieval without its texts
 
 
 class TabooRow(msgspec.Struct):
@@ -226,8 +228,13 @@ class _Retrieval:
                     f"{folder} was made with {key} {had.get(key)!r}; here it is "
                     f"{getattr(settings, key)!r}. Both need the same to be compared."
                 )
-        rows = [self._row(folder / TABLE, *numbered) for numbered in iter_jsonl(folder / TABLE)]
-        self._rows = [row for row in rows if row.condition in self._names]
+        table = existing_file(folder / TABLE)
+        rows = (self._row(table, *numbered) for numbered in iter_jsonl(table))
+        limit, self._rows = MemoryLimit(str(table), table.stat().st_size), list[_RetrievalRow]()
+        for row in rows:
+            if row.condition in self._names:
+                limit.take(_ROW + len(row.label) + len(row.topic))
+                self._rows.append(row)
         for row in self._rows:
             number = row.topic_number
             if number >= len(entries) or entries[number].title != row.topic:

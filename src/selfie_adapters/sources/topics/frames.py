@@ -12,7 +12,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.files import existing_file
+from selfie_adapters.files.text_lines import read_lines
 from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import Chat, UserText
 
@@ -61,13 +62,7 @@ def read_frames(path: str | Path | None = None) -> Frames:
         text = (package_files("selfie_adapters.sources.topics") / "frames.txt").read_text("utf-8")
         return Frames.of(text.splitlines())
     file = existing_file(path)
-    try:
-        lines = read_plain(file).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: byte {error.start} is no UTF-8. Write sentences as UTF-8 text, one per line."
-        ) from error
-    sentences = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    sentences = [(number, line.strip()) for number, line in read_lines(file)]
     for number, sentence in sentences:
         if sentence.count("{}") != 1:
             raise DataError(

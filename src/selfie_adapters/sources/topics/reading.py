@@ -17,6 +17,7 @@ from selfie_adapters.chat.request import Message
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
+from selfie_adapters.files.memory import MemoryLimit
 from selfie_adapters.files.table_rows import csv_rows
 from selfie_adapters.hub import hub_rows, is_hub_name
 from selfie_adapters.model import FrozenModel, SharedPrefix, capture
@@ -25,12 +26,13 @@ from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText
 from selfie_adapters.sources.topics.titles import read_titles
-from selfie_adapters.sources.topics.topic import Topic, topic_of_row
+from selfie_adapters.sources.topics.topic import Topic, Topics, topic_of_row
 
 _BATCH_TOKENS = 2048
+_TOPIC, _PLACE = 32, 10  # bytes of a topic in columns, and of a label beside its text
 
 
-def open_topics(source: str) -> list[Topic]:
+def open_topics(source: str) -> Sequence[Topic]:
     """The topics that `source` names: one of the project's lists, a file, or a hub data set.
 
     The lists are "concepts" and "more-concepts" (`packaged_topics`, `more_topics`). A file wins
@@ -45,7 +47,7 @@ def open_topics(source: str) -> list[Topic]:
     return read_topics(source)
 
 
-def read_topics(path: str | Path) -> list[Topic]:
+def read_topics(path: str | Path) -> Sequence[Topic]:
     """Topics from JSONL (.gz too) or CSV with a header; fields name or prompt, labels, split; or
     from a titles file, {"titles": […]}.
 
@@ -54,7 +56,7 @@ def read_topics(path: str | Path) -> list[Topic]:
     """
     file = existing_file(path)
     if _is_titles(file):
-        return [Topic((title,), name=title) for title in read_titles(file)]
+        return Topics(Topic((title,), name=title) for title in read_titles(file))
     suffix = file.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     data = read_plain(file)
     if suffix == "csv":
@@ -63,7 +65,12 @@ def read_topics(path: str | Path) -> list[Topic]:
         rows = jsonl_values(
             str(file), data, "One JSON object per line; a table must be called .csv."
         )
-    topics = [topic_of_row(f"{file}, line {number}", row) for number, row in rows]
+    # The file, and its strings once more.
+    limit, topics = MemoryLimit(str(file), len(data), held=2 * len(data)), Topics()
+    for number, row in rows:
+        topic = topic_of_row(f"{file}, line {number}", row)
+        limit.take(_TOPIC + _PLACE * len(topic.labels))
+        topics.append(topic)
     if not topics:
         raise DataError(
             f'{file}: no topics. Expected rows such as {{"name": "owl", "labels": […]}}.'
@@ -207,12 +214,12 @@ def topic_vectors(
     return result
 
 
-def hub_topics(repo: str) -> list[Topic]:
+def hub_topics(repo: str) -> Sequence[Topic]:
     """The topics of data set `repo`: columns original_title, labels, and perhaps prompt, split.
 
     Raises DataError naming file and row, and what `hub_rows` raises.
     """
-    topics = []
+    topics = Topics()
     for place, row in hub_rows(repo):
         if "original_title" not in row:
             raise DataError(

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.files.json_elements import JsonArray
 from selfie_adapters.files.json_lines import jsonl_values
-from selfie_adapters.files.json_text import parse_json
+from selfie_adapters.files.json_text import check_json, parse_json, parse_json_as
+from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.strings import Strings
+from selfie_adapters.files.text_lines import text_lines
 
 _EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'
 _KEYS = ("title", "name", "original_title")
+_PLACE = 32  # bytes that a title takes beside its own, until the repeated ones are out
 LONGEST_TITLE = 300  # characters; the longest article titles have some 250
 
 
-def read_titles(path: str | Path) -> list[str]:
+class _Titles(msgspec.Struct):
+    titles: msgspec.Raw
+
+
+def read_titles(path: str | Path) -> Sequence[str]:
     """Titles in the file's order, each once, with single spaces between words and none around them.
 
     JSON: a list of strings or {"titles": […]}; JSONL: strings, or objects with title (or name); any
@@ -25,30 +39,58 @@ def read_titles(path: str | Path) -> list[str]:
     data = read_plain(file)
     kind = file.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind == "json":
-        whole = parse_json(data, str(file), _EXPECTED)
-        values = whole.get("titles") if isinstance(whole, dict) else whole
-        if not isinstance(values, list):
-            raise DataError(f"{file}: {_EXPECTED}")
+        values = _elements(file, data)
     elif kind == "jsonl":
-        values = [value for _, value in jsonl_values(str(file), data)]
+        values = (value for _, value in jsonl_values(str(file), data))
     else:
-        values = _lines(file, data)
-    titles = dict.fromkeys(_title(f"{file}, title {i}", v) for i, v in enumerate(values, start=1))
+        values = (line for _, line in text_lines(file, data))
+    limit, titles = MemoryLimit(str(file), len(data), held=len(data)), Strings()
+    for number, value in enumerate(values, start=1):
+        title = _title(f"{file}, title {number}", value)
+        limit.take(len(title.encode()) + _PLACE)
+        titles.append(title)
     if not titles:
         raise DataError(f"{file}: no titles.")
-    return list(titles)
+    return _each_once(titles)
 
 
-def _lines(file: Path, data: bytes) -> list[str]:
-    lines = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+def _elements(file: Path, data: bytes) -> Iterator[Any]:
+    """The elements of the list in a JSON file, decoded one by one."""
+    listed = _list_of(file, data)
+    if listed is None:
+        check_json(data, str(file), _EXPECTED)  # which has the reason, where it is no JSON
+        raise DataError(f"{file}: {_EXPECTED}")
+    for number, element in enumerate(JsonArray(listed), start=1):
+        yield parse_json(element, f"{file}, title {number}")
+
+
+def _list_of(file: Path, data: bytes) -> msgspec.Raw | None:
+    for kind in (_Titles, msgspec.Raw):
         try:
-            lines.append(line.decode())
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{file}, line {number}: not UTF-8 text ({error.reason}). Save it as UTF-8."
-            ) from error
-    return [line for line in lines if line.strip()]
+            found = parse_json_as(data, str(file), kind)
+        except DataError:
+            continue
+        listed = found.titles if isinstance(found, _Titles) else found
+        if bytes(memoryview(listed)[:1]) == b"[":
+            return listed
+    return None
+
+
+def _each_once(titles: Strings) -> Strings:
+    """The titles without those that occurred before."""
+    hashes = np.frombuffer(array("q", map(hash, titles)), np.int64)
+    ordered = np.sort(hashes)
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not repeated:
+        return titles
+    once, known = Strings(), set[str]()
+    for title in titles:
+        if hash(title) in repeated:
+            if title in known:
+                continue
+            known.add(title)
+        once.append(title)
+    return once
 
 
 def _title(place: str, value: Any) -> str:

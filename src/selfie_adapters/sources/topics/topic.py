@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset.schema import SPLITS_LISTED
 from selfie_adapters.errors import DataError, nearest
+from selfie_adapters.files.columns import Columns
+from selfie_adapters.files.strings import Strings
 
 _FIELDS = ("name", "prompt", "labels")
 _LIKE_LABELS = ("label", "labels", "lables")
+_NAMED, _APART, _PROMPTED = 1, 2, 4  # has a name; which is not its first label; has a prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Topic:
     """Something to have a vector of: the text that evokes it, and its labels.
 
@@ -30,6 +35,40 @@ class Topic:
     def title(self) -> str:
         """What to call it: its name, or without one its first label."""
         return self.name or self.labels[0]
+
+
+class Topics(Columns[Topic]):
+    """Topics that only grow in number."""
+
+    def __init__(self, topics: Iterable[Topic] = ()) -> None:
+        # Of each its labels, its name where that is not the first of them, and its prompt.
+        self._strings, self._ends = Strings(), array("q")
+        self._kinds = bytearray()
+        for topic in topics:
+            self.append(topic)
+
+    def append(self, topic: Topic) -> None:
+        named = topic.name is not None
+        apart = named and topic.name != (topic.labels[0] if topic.labels else None)
+        self._strings.extend(topic.labels)
+        self._strings.extend([topic.name] if apart and topic.name is not None else [])
+        self._strings.extend([] if topic.prompt is None else [topic.prompt])
+        self._ends.append(len(self._strings))
+        split = 0 if topic.split is None else 1 + SPLITS.index(topic.split)
+        self._kinds.append(
+            split << 3 | _PROMPTED * (topic.prompt is not None) | _APART * apart | _NAMED * named
+        )
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def _at(self, position: int) -> Topic:
+        start, kind = self._ends[position - 1] if position else 0, self._kinds[position]
+        strings = self._strings[start : self._ends[position]]
+        prompt = strings.pop() if kind & _PROMPTED else None
+        name = strings.pop() if kind & _APART else strings[0] if kind & _NAMED else None
+        split = SPLITS[(kind >> 3) - 1] if kind >> 3 else None
+        return Topic(tuple(strings), name, prompt, split)
 
 
 def topic_of_row(place: str, row: Any) -> Topic:

@@ -204,7 +204,7 @@ def _asked(
     return chat.answer(requests, one_more)
 
 
-def _drawn(titles: list[str], limit: int | None, seed: int) -> list[str]:
+def _drawn(titles: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:
     """A sample of the titles, in the file's order."""
     if limit is None or limit >= len(titles):
         return titles

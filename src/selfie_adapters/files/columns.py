@@ -1,0 +1,35 @@
+"""Many small values in columns, which take a fraction of the memory of objects."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+Value = TypeVar("Value")
+
+
+class Columns(Sequence[Value]):
+    """A sequence whose values are made when they are read: what is read are copies."""
+
+    @abstractmethod
+    def _at(self, position: int) -> Value:
+        """The value at a position from 0 to len - 1."""
+
+    @overload
+    def __getitem__(self, position: int) -> Value: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Value]: ...
+    def __getitem__(self, position: int | slice) -> Value | list[Value]:
+        if isinstance(position, slice):
+            return [self._at(one) for one in range(*position.indices(len(self)))]
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        return self._at(position % len(self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(
+            one == another for one, another in zip(self, other, strict=True)
+        )

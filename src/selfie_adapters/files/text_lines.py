@@ -1,0 +1,43 @@
+"""Lines of a text file, one at a time."""
+
+from __future__ import annotations
+
+import io
+import sys
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from pathlib import Path
+
+from selfie_adapters.errors import DataError
+from selfie_adapters.files.existing import read_plain
+from selfie_adapters.files.memory import MemoryLimit
+
+_PLACE = 120  # bytes of a line's number and places
+
+
+def text_lines(file: Path, data: bytes) -> Iterator[tuple[int, str]]:
+    """Lines of `data` that are not blank, with their numbers (from 1) and without their ends.
+
+    UTF-8 with or without a byte order mark; lines end with \\n or \\r\\n. Raises DataError naming
+    `file` and the line that is not UTF-8.
+    """
+    for number, line in enumerate(io.BytesIO(data.removeprefix(BOM_UTF8)), start=1):
+        try:
+            text = line.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{file}, line {number}: not UTF-8 text ({error.reason}). Save it as UTF-8."
+            ) from error
+        if text.strip():
+            yield number, text
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """`text_lines` of a file, gzip or not. Raises like `text_lines` and `read_plain`, and DataError
+    for more short lines than fit into memory."""
+    data = read_plain(file)
+    limit, lines = MemoryLimit(str(file), len(data), held=len(data)), []
+    for number, line in text_lines(file, data):
+        limit.take(sys.getsizeof(line) + _PLACE)
+        lines.append((number, line))
+    return lines
