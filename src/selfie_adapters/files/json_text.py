@@ -122,7 +122,7 @@ def mend_surrogates(raw: bytes) -> bytes:
 
 
 def without_not_finite(raw: bytes, value: bytes = b"null") -> bytes:
-    """JSON text with `value`, filled up with blanks, in place of every NaN and Infinity."""
+    """JSON text with `value`, padded with spaces, in place of every NaN and Infinity."""
     text, start = bytearray(), 0
     for found in _not_finite(raw):
         text += memoryview(raw)[start : found.start()]

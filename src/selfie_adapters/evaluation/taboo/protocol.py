@@ -51,7 +51,7 @@ QUESTION = (
     "its name, nor any word of its name."
 )
 DESCRIPTION = "description"
-_ROW = 320  # bytes of a row of a retrieval without its texts
+_ROW = 320  # bytes of a row of a retrieval without its strings
 
 
 class TabooRow(msgspec.Struct):

@@ -21,7 +21,7 @@ from selfie_adapters.files.text_lines import text_lines
 
 _EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'
 _KEYS = ("title", "name", "original_title")
-_PLACE = 32  # bytes that a title takes beside its own, until the repeated ones are out
+_PLACE = 32  # bytes of a title without its text, until the repeated ones are out
 LONGEST_TITLE = 300  # characters; the longest article titles have some 250
 
 
