@@ -224,7 +224,8 @@ def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[Step]:
         for seed, step in zip(size.seeds, chosen, strict=True):
             adapters[f"{kind}-{seed}"] = step.makes
     named = [one for name, path in adapters.items() for one in ("--adapters", f"{name}={path}")]
-    where = f"{place.name}, {'the noun’s own token' if place.position == 'name' else 'last token'}"
+    at = "the noun’s own token" if place.position == "name" else "last token"
+    where = f"block {place.layer}, {at}"
     yield _evaluate(
         folder,
         "loss",
