@@ -46,32 +46,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     name = "quick" if given.quick else "full" if given.full else "standard"
     try:
-        run_steps(given.out, SIZES[name], given.only)
+        failed = run_steps(given.out, SIZES[name], given.only)
         files = write_tables(given.out, name), draw_figure(given.out)
     except SelfieError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except subprocess.CalledProcessError as error:
-        sys.stderr.write(f"the step ended with status {error.returncode}; run again to resume.\n")
-        return 1
     _say("\n".join(f"written: {file}" for file in files if file is not None))
-    return 0
+    for step, status in failed.items():
+        sys.stderr.write(f"{step} ended with status {status}; run again to resume.\n")
+    return 1 if failed else 0
 
 
-def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> None:
-    """Run the steps that are not done. Raises ConfigError for a name that no step begins with."""
+def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> dict[str, int]:
+    """Run the steps that are not done; returns those that failed, with their status.
+
+    A step that fails does not stop the others. Raises ConfigError for a name that no step begins
+    with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / TOPICS).exists():
         write_topics(folder, size)
     names, found = [], False
+    failed: dict[str, int] = {}
     for step in all_steps(folder, size, protocol_names()):
         names.append(step.name)
         wanted = not only or any(step.name.startswith(start) for start in only)
         found |= wanted
-        if wanted:
+        if not wanted:
+            continue
+        try:
             _run(folder, step)
+        except subprocess.CalledProcessError as error:
+            failed[step.name] = error.returncode
     if not found:
         raise ConfigError(f"--only {' '.join(only)}: no such step. {nearest(only[0], names)}")
+    return failed
 
 
 def _run(folder: Path, step: Step) -> None:

@@ -103,6 +103,22 @@ def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypat
     assert 'Did you mean "train it"?' in capsys.readouterr().err
 
 
+def test_a_step_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def run(command, **_named):
+        if command[-1] == "fails":
+            raise subprocess.CalledProcessError(3, command)
+
+    steps = [
+        reproduce_steps.Step(f"{name} it", (name,), tmp_path / name) for name in ("fails", "works")
+    ]
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    monkeypatch.setattr(reproduce, "all_steps", lambda *_: steps)
+    assert reproduce.main(["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "fails it ended with status 3; run again to resume.\n"
+    assert [*json.loads((tmp_path / "steps.json").read_text())] == ["works it"]
+    assert (tmp_path / "tables.md").exists()
+
+
 def test_seeds_are_a_level_of_the_table(tmp_path):
     size = replace(reproduce_sizes.QUICK, seeds=(0, 1))
     place = size.places[0]
