@@ -15,7 +15,7 @@ from reproduce_steps import KINDS, rate_losses
 from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.evaluation.loss.results import loss_reports
 from selfie_adapters.evaluation.retrieval.tables import merged
-from selfie_adapters.evaluation.tables import Table, shown
+from selfie_adapters.evaluation.tables import Table, one_line, shown
 from selfie_adapters.files import write_text
 from selfie_adapters.files.json_lines import read_jsonl
 
@@ -71,7 +71,7 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     """A table's cell holds neither a line end nor the mark that ends it."""
-    return " ".join(text.replace("|", "/").split())
+    return one_line(text.replace("|", "/"))
 
 
 def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:

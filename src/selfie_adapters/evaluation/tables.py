@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selfie_adapters.statistics import Interval
+
+_TWO_LINES = re.compile(r"^(\S+)\n(\S+)–(\S+)$")
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,9 @@ def shown(
     if "lowest" in one:
         parts.append(f"({text('lowest', sign)}–{text('highest', sign)})")
     return " ".join(parts)
+
+
+def one_line(cell: str) -> str:
+    """A cell that a terminal shows on several lines; an interval on a line of its own in brackets:
+    "0.41 [0.35, 0.47]"."""
+    return " ".join(_TWO_LINES.sub(r"\1 [\2, \3]", cell).split())

@@ -13,7 +13,7 @@ from selfie_adapters.evaluation.loss.results import loss_reports
 from selfie_adapters.evaluation.naming.results import position_name
 from selfie_adapters.evaluation.retrieval.tables import merged, titles_of
 from selfie_adapters.evaluation.scoring.protocol import TITLES
-from selfie_adapters.evaluation.tables import Table
+from selfie_adapters.evaluation.tables import Table, one_line
 from selfie_adapters.files import read_json
 from selfie_adapters.output import visible
 from selfie_adapters.report.evaluation_labels import failures, labels, own_conditions
@@ -31,8 +31,7 @@ from selfie_adapters.report.pieces import (
 
 _FOLDERS = re.compile(r"(?<!\S)/(?:[^/\s]+/)+(?=[^/\s]+/)")
 """All of an absolute path but its last two names."""
-_TWO_LINES = re.compile(r"^(\S+)\n(\S+)–(\S+)$")
-_INSIDE_INTERVAL = re.compile(r"(?<=\d), (?=-?[\d.]+\])")
+_INSIDE_INTERVAL = re.compile(r"(?<=\d), (?=[-+]?[\d.]+\])")
 _OTHER_RESULTS = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError)
 """What reading results of another form than this version's raises."""
 
@@ -102,10 +101,8 @@ def _table(one: Table) -> PageTable:
 
 
 def _cell(text: str) -> str:
-    """A number and its interval that a terminal shows on two lines are on one here; an interval is
-    not broken inside."""
-    one_line = _TWO_LINES.sub(r"\1 [\2, \3]", text)
-    return _INSIDE_INTERVAL.sub(",\u00a0", visible(" ".join(one_line.splitlines())))
+    """A cell on one line; an interval is not broken inside."""
+    return _INSIDE_INTERVAL.sub(",\u00a0", visible(one_line(text)))
 
 
 def _facts(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:
