@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,170 +26,103 @@ app = App(
 app.register_install_completion_command()
 
 
-def _group(name: str, help: str) -> App:
-    group = App(name=name, help=help)
-    app.command(group)
-    return group
+_GROUPS = {
+    "eval": "Measure labels by a protocol, alongside controls.",
+    "data": "Look at and check training files; fetch the published ones.",
+    "prepare": "Make training files.",
+    "adapter": "Look at adapter files; share them on the hub.",
+    "confidence": "When to believe a label.",
+    "prompt": "Look at soft prompts.",
+}
+"""Commands that are named by two words, and what those of one first word are for."""
 
 
-app.command(
-    f"{COMMANDS}.demo:demo",
-    name="demo",
-    help="Read a sentence, name unseen concepts, compare with controls, train a little, report.",
-)
-app.command(
-    f"{COMMANDS}.train:train", name="train", help="Train an adapter through a frozen model."
-)
-app.command(f"{COMMANDS}.label:label", name="label", help="Label vectors with a trained adapter.")
-app.command(f"{COMMANDS}.read:read", name="read", help="Label every layer and token of a prompt.")
-app.command(
-    f"{COMMANDS}.serve:serve", name="serve", help="The same in the browser, on this machine."
-)
-app.command(
-    f"{COMMANDS}.report:report",
-    name="report",
-    help="One page for runs of label, train and eval: labels, controls, curves, failures.",
-)
-app.command(
-    f"{COMMANDS}.export:export",
-    name="export",
-    help="A labelling run for spreadsheets, training, Neuronpedia or other programs.",
-)
-app.command(
-    f"{COMMANDS}.configs:configs",
-    name="configs",
-    help="List the configurations that come with the package, or print one.",
-)
-app.command(
-    f"{COMMANDS}.doctor:doctor",
-    name="doctor",
-    help="Check the installation, and prove that soft tokens work with your model.",
-)
-_eval = _group("eval", "Measure labels by a protocol, alongside controls.")
+def _protocols() -> Iterator[tuple[str, tuple[str, str]]]:
+    """`selfie eval NAME` for each file of settings, which is not imported: its first paragraph."""
+    for file in sorted((Path(__file__).parent / "config/evaluation").glob("[!_]*.py")):
+        kinds = (one for one in ast.parse(file.read_bytes()).body if isinstance(one, ast.ClassDef))
+        kind = next(one for one in kinds if one.name.endswith("Settings"))
+        summary = (ast.get_docstring(kind) or "").partition("\n\n")[0]
+        yield f"eval {file.stem}", (f"eval:{file.stem}", summary)
 
 
-def _summary(file: Path) -> str:
-    """First paragraph of the docstring of the settings class in `file`, which is not imported."""
-    kinds = (one for one in ast.parse(file.read_bytes()).body if isinstance(one, ast.ClassDef))
-    kind = next(one for one in kinds if one.name.endswith("Settings"))
-    return (ast.get_docstring(kind) or "").partition("\n\n")[0]
+_COMMANDS = {
+    "demo": (
+        "demo:demo",
+        "Read a sentence, name unseen concepts, compare with controls, train a little, report.",
+    ),
+    "train": ("train:train", "Train an adapter through a frozen model."),
+    "label": ("label:label", "Label vectors with a trained adapter."),
+    "read": ("read:read", "Label every layer and token of a prompt."),
+    "serve": ("serve:serve", "The same in the browser, on this machine."),
+    "report": (
+        "report:report",
+        "One page for runs of label, train and eval: labels, controls, curves, failures.",
+    ),
+    "export": (
+        "export:export",
+        "A labelling run for spreadsheets, training, Neuronpedia or other programs.",
+    ),
+    "configs": (
+        "configs:configs",
+        "List the configurations that come with the package, or print one.",
+    ),
+    "doctor": (
+        "doctor:doctor",
+        "Check the installation, and prove that soft tokens work with your model.",
+    ),
+    **dict(_protocols()),
+    "eval published": (
+        "eval_published:published",
+        "Scores of published result files (hit rates) and label files (retrieval).",
+    ),
+    "data inspect": (
+        "data:inspect",
+        "Sections, splits, labels, norms, and everything that is wrong.",
+    ),
+    "data fetch": ("data:fetch", "Fetch a published data file, checked."),
+    "data check": ("data:check", "Will it train? Exit code 1 and what is wrong if not."),
+    "data merge": ("data:merge", "Several training files into one."),
+    "data split": ("data:split", "Choose the validation rows again."),
+    "data convert": ("data:convert", "Vector files between .pt and .safetensors."),
+    "prepare sae": ("prepare:sae", "Decoder vectors of an SAE with their labels."),
+    "prepare list": ("prepare_list:list_saes", "Search SAELens' registry of published SAEs."),
+    "prepare topics": (
+        "prepare:topics",
+        "Topic vectors from prompts or names, with their labels.",
+    ),
+    "prepare difference": (
+        "prepare_difference:difference",
+        "States of a fine-tune minus those of its base.",
+    ),
+    "prepare labels": ("prepare:labels", "The labels of a Neuronpedia source, as JSON lines."),
+    "prepare dataset": (
+        "prepare:dataset",
+        "Prompts and labels for titles, written by a chat model.",
+    ),
+    "adapter show": (
+        "adapter:show",
+        "Kind, size, scale, singular values, training record, binding.",
+    ),
+    "adapter push": (
+        "adapter_sharing:push",
+        "Share an adapter on the hub, with means, calibration and a model card.",
+    ),
+    "adapter pull": ("adapter_sharing:pull", "Copy a shared adapter from the hub."),
+    "confidence fit": (
+        "confidence:fit",
+        "Calibrate on held-out labelled vectors; choose when to abstain.",
+    ),
+    "runs": ("runs:runs", "List training runs, compare two of them."),
+    "prompt show": ("prompt:show", "The prompt's tokens with the sites marked."),
+}
+"""The words of each command, in the order of help: where it is, and what it does."""
 
-
-for _protocol in sorted((Path(__file__).parent / "config/evaluation").glob("[!_]*.py")):
-    _eval.command(
-        f"{COMMANDS}.eval:{_protocol.stem}", name=_protocol.stem, help=_summary(_protocol)
-    )
-
-_eval.command(
-    f"{COMMANDS}.eval_published:published",
-    name="published",
-    help="Scores of published result files (hit rates) and label files (retrieval).",
-)
-
-
-_data = _group("data", "Look at and check training files; fetch the published ones.")
-_data.command(
-    f"{COMMANDS}.data:inspect",
-    name="inspect",
-    help="Sections, splits, labels, norms, and everything that is wrong.",
-)
-
-_data.command(f"{COMMANDS}.data:fetch", name="fetch", help="Fetch a published data file, checked.")
-
-for _name, _help in {
-    "check": "Will it train? Exit code 1 and what is wrong if not.",
-    "merge": "Several training files into one.",
-    "split": "Choose the validation rows again.",
-    "convert": "Vector files between .pt and .safetensors.",
-}.items():
-    _data.command(f"{COMMANDS}.data_edit:{_name}", name=_name, help=_help)
-
-_prepare = _group("prepare", "Make training files.")
-_prepare.command(
-    f"{COMMANDS}.prepare:sae",
-    name="sae",
-    help="Decoder vectors of an SAE with their labels.",
-)
-_prepare.command(
-    f"{COMMANDS}.prepare_list:list_saes",
-    name="list",
-    help="Search SAELens' registry of published SAEs.",
-)
-_prepare.command(
-    f"{COMMANDS}.prepare:topics",
-    name="topics",
-    help="Topic vectors from prompts or names, with their labels.",
-)
-
-_prepare.command(
-    f"{COMMANDS}.prepare_difference:difference",
-    name="difference",
-    help="States of a fine-tune minus those of its base.",
-)
-
-_prepare.command(
-    f"{COMMANDS}.prepare:labels",
-    name="labels",
-    help="The labels of a Neuronpedia source, as JSON lines.",
-)
-
-_prepare.command(
-    f"{COMMANDS}.prepare:dataset",
-    name="dataset",
-    help="Prompts and labels for titles, written by a chat model.",
-)
-
-_adapter = _group("adapter", "Look at adapter files; share them on the hub.")
-_adapter.command(
-    f"{COMMANDS}.adapter:show",
-    name="show",
-    help="Kind, size, scale, singular values, training record, binding.",
-)
-_adapter.command(
-    f"{COMMANDS}.adapter_sharing:push",
-    name="push",
-    help="Share an adapter on the hub, with means, calibration and a model card.",
-)
-_adapter.command(
-    f"{COMMANDS}.adapter_sharing:pull", name="pull", help="Copy a shared adapter from the hub."
-)
-
-_confidence = _group("confidence", "When to believe a label.")
-_confidence.command(
-    f"{COMMANDS}.confidence:fit",
-    name="fit",
-    help="Calibrate on held-out labelled vectors; choose when to abstain.",
-)
-
-
-_runs = _group("runs", "List training runs, compare two of them.")
-_runs.command(
-    f"{COMMANDS}.runs:compare",
-    name="compare",
-    help="Where two runs differ: configuration, validation losses, training losses.",
-)
-
-
-@_runs.default
-def _list_runs(folder: str = "runs", /, *, json: bool = False) -> None:
-    """List the runs in a folder, lowest validation loss first.
-
-    Parameters
-    ----------
-    folder
-        Where run folders are (training.checkpoint_dir).
-    json
-        Print one JSON object a line instead of a table.
-    """
-    from selfie_adapters.commands.runs import runs
-
-    runs(folder, json=json)
-
-
-_prompt = _group("prompt", "Look at soft prompts.")
-_prompt.command(
-    f"{COMMANDS}.prompt:show", name="show", help="The prompt's tokens with the sites marked."
-)
+for _words, (_where, _help) in _COMMANDS.items():
+    _group, _, _name = _words.rpartition(" ")
+    if _group and _group not in app:
+        app.command(App(name=_group, help=_GROUPS[_group]))
+    (app[_group] if _group else app).command(f"{COMMANDS}.{_where}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from selfie_adapters.commands.data_edit import check, convert, merge, split
+from selfie_adapters.commands.data import check, convert, merge, split
 from selfie_adapters.dataset import load_dataset
 
 META = {"dataset_name": "toy", "filename": "v.pt", "layer": 3, "source": "t", "vector_type": "x"}

@@ -32,24 +32,23 @@ EVERY = dict(commands())
 def own(function: Any) -> list[inspect.Parameter]:
     """Parameters that the command declares itself."""
     parameters = inspect.signature(function, eval_str=True).parameters
-    return [parameters[name] for name in getattr(function, "own", parameters)]
+    return [parameters[name] for name in function.own]
 
 
 def test_the_table_is_walked():
     assert {"selfie train", "selfie label", "selfie eval loss", "selfie prepare sae"} <= {*EVERY}
 
 
+def test_every_command_takes_its_options_from_a_class_of_settings():
+    for command, function in EVERY.items():
+        assert function.settings.__module__.startswith("selfie_adapters.config."), command
+
+
 def test_no_command_declares_what_its_settings_have():
-    fields = {
-        flag.name
-        for function in EVERY.values()
-        if hasattr(function, "settings")
-        for flag in walk(function.settings)
-    }
+    fields = {flag.name for function in EVERY.values() for flag in walk(function.settings)}
     twice = [
         f"{command}: {parameter.name}"
         for command, function in EVERY.items()
-        if hasattr(function, "settings")
         for parameter in own(function)
         if parameter.name in fields
     ]
@@ -58,8 +57,6 @@ def test_no_command_declares_what_its_settings_have():
 
 def test_options_of_several_commands_are_one():
     for command, function in EVERY.items():
-        if function.__module__ == "selfie_adapters.cli":  # it imports no settings, for speed
-            continue
         for parameter in own(function):
             if parameter.name in SHARED:
                 assert str(SHARED[parameter.name])[:-1] in str(parameter.annotation), command
@@ -67,8 +64,6 @@ def test_options_of_several_commands_are_one():
 
 def test_every_option_has_a_help_text_and_a_name_of_its_own():
     for command, function in EVERY.items():
-        if not hasattr(function, "settings"):
-            continue
         flags = [*walk(function.settings)]
         assert len({flag.flag for flag in flags}) == len(flags), command
         for flag in flags:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import Json
+from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, rich_table
+from selfie_adapters.config.commands import AdapterFileSettings
 
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter
@@ -31,18 +32,12 @@ MAIN_CONFIG_KEYS = (
 )
 
 
-def show(file: str, *, json: Json = False) -> None:
-    """Print what is in an adapter file.
-
-    Parameters
-    ----------
-    file
-        An adapter file (.safetensors or .pt), a folder that holds exactly one, or a hub path
-        owner/repo/file.safetensors.
-    """
+@options(AdapterFileSettings)
+def show(settings: AdapterFileSettings, *, json: Json = False) -> None:
+    """Print what is in an adapter file."""
     from selfie_adapters.adapters import find_adapter_file, load_adapter
 
-    path = find_adapter_file(file)
+    path = find_adapter_file(settings.file)
     facts = describe(load_adapter(path), path)
     if json:
         print_json([facts])

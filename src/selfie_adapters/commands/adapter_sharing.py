@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from selfie_adapters.commands.options import Overwrite, options
-from selfie_adapters.config.sharing import PullSettings, PushSettings
+from selfie_adapters.config.commands import PullSettings, PushSettings
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.files import atomic_path, check_free, existing_file
 from selfie_adapters.output import visible

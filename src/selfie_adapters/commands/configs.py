@@ -5,22 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from selfie_adapters.commands.options import Json
+from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
+from selfie_adapters.config.commands import ConfigsSettings
 from selfie_adapters.config.files import find_config, shipped_configs
 from selfie_adapters.files import existing_file
 
 
-def configs(name: str | None = None, /, *, json: Json = False) -> None:
-    """List the configurations of the package, or print one, for --config NAME.
-
-    Parameters
-    ----------
-    name
-        The one to print, such as smollm2_topics.
-    """
-    if name is not None:
-        sys.stdout.write(existing_file(find_config(name)).read_text(encoding="utf-8"))
+@options(ConfigsSettings)
+def configs(settings: ConfigsSettings, *, json: Json = False) -> None:
+    """List the configurations of the package, or print one, for --config NAME."""
+    if settings.name is not None:
+        sys.stdout.write(existing_file(find_config(settings.name)).read_text(encoding="utf-8"))
         return
     rows = [{"name": name, "about": _about(file)} for name, file in shipped_configs().items()]
     if json:

@@ -1,14 +1,22 @@
-"""`selfie data …`: look at training files, fetch the published ones."""
+"""`selfie data …`: training files as wholes; the published ones."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from selfie_adapters.commands.options import Json
+from selfie_adapters.commands.options import Json, Overwrite, options
 from selfie_adapters.commands.printing import print_json, print_line, rich_table
+from selfie_adapters.config.commands import (
+    ConvertSettings,
+    DataFileSettings,
+    FetchSettings,
+    MergeSettings,
+    SplitFileSettings,
+)
 
 if TYPE_CHECKING:
     from selfie_adapters.dataset.inspection import Inspection, SectionSummary, Spread
@@ -16,19 +24,15 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def inspect(file: str, *, json: Json = False) -> None:
+@options(DataFileSettings)
+def inspect(settings: DataFileSettings, *, json: Json = False) -> None:
     """Show what a training file holds and everything that is wrong with it.
 
     Exit code 1 if something is wrong.
-
-    Parameters
-    ----------
-    file
-        Training file (.json or .json.gz).
     """
     from selfie_adapters.dataset.inspection import inspect_file
 
-    found = inspect_file(file)
+    found = inspect_file(settings.file)
     if json:
         print_json([found.as_dict()])
     else:
@@ -37,21 +41,86 @@ def inspect(file: str, *, json: Json = False) -> None:
         sys.exit(1)
 
 
-def fetch(name: str, *, out: str = ".") -> None:
+@options(FetchSettings)
+def fetch(settings: FetchSettings, *, out: str = ".") -> None:
     """Fetch a published data file and check its SHA-256.
 
     Parameters
     ----------
-    name
-        goodfire-8b-labels or vital-articles.
     out
         Folder to put it in.
     """
     from selfie_adapters.sources.published import fetch_published
 
-    path, fetched = fetch_published(name, out)
+    path, fetched = fetch_published(settings.name, out)
     what = "fetched" if fetched else "already there"
     print_line(f"{what}, SHA-256 as expected: {path}")
+
+
+@options(DataFileSettings)
+def check(settings: DataFileSettings) -> None:
+    """Say whether a training file will train; exit code 1, and what is wrong, if not."""
+    from selfie_adapters.dataset.inspection import inspect_file
+
+    file = settings.file
+    found = inspect_file(file)
+    wrong = [str(problem) for problem in found.problems]
+    if not wrong:
+        for split, count in (
+            ("train", sum(section.train for section in found.sections)),
+            ("val", sum(section.val for section in found.sections)),
+        ):
+            if not count:
+                wrong.append(f'no vector has the split "{split}". Try: selfie data split {file}')
+    console = Console(stderr=bool(wrong))
+    if not wrong:
+        labels = sum(section.labels for section in found.sections)
+        width = found.sections[0].d_model
+        print_line(f"will train: {labels} labels, vectors of width {width}", console)
+        return
+    _print_problems(wrong, console)
+    print_line(f"will not train: {len(wrong)} problems in {file}", console)
+    sys.exit(1)
+
+
+@options(MergeSettings)
+def merge(settings: MergeSettings, *, out: Path, overwrite: Overwrite = False) -> None:
+    """Put the sections of several training files into one; vector files stay where they are.
+
+    Parameters
+    ----------
+    out
+        Training file to write.
+    """
+    from selfie_adapters.dataset.editing import merge_files
+
+    print_line(str(merge_files(settings.files, out, overwrite)))
+
+
+@options(SplitFileSettings)
+def split(
+    settings: SplitFileSettings, *, out: Path | None = None, overwrite: Overwrite = False
+) -> None:
+    """Choose the validation rows of a training or label file again; test rows stay.
+
+    Parameters
+    ----------
+    out
+        File to write; default: the file itself.
+    """
+    from selfie_adapters.dataset.editing import split_file
+
+    path = split_file(settings.file, settings.val_fraction, settings.seed, out, overwrite)
+    print_line(str(path))
+
+
+@options(ConvertSettings)
+def convert(settings: ConvertSettings, *, overwrite: Overwrite = False) -> None:
+    """Write vectors as .safetensors if they are .pt, else as .pt; old vector files stay."""
+    from selfie_adapters.dataset.editing import convert_file
+
+    for path in convert_file(settings.file, overwrite):
+        print_line(str(path))
 
 
 def _print(found: Inspection) -> None:
@@ -74,12 +143,17 @@ def _print(found: Inspection) -> None:
             ),
         ]
         console.print(rich_table(("", ""), rows, section.name, show_header=False))
-    for problem in found.problems[:_SHOWN]:
-        print_line(f"✗ {problem}", console, "red")
-    if len(found.problems) > _SHOWN:
-        print_line(f"… and {len(found.problems) - _SHOWN} more", console, "red")
+    _print_problems([f"✗ {problem}" for problem in found.problems], console, "red")
     if not found.problems:
         print_line("✓ nothing is wrong", console, "green")
+
+
+def _print_problems(problems: list[str], console: Console, style: str | None = None) -> None:
+    """The first few, and how many more there are."""
+    for problem in problems[:_SHOWN]:
+        print_line(problem, console, style)
+    if len(problems) > _SHOWN:
+        print_line(f"… and {len(problems) - _SHOWN} more", console, style)
 
 
 def _splits(section: SectionSummary) -> str:

@@ -6,9 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 
 from selfie_adapters.commands.demo_settings import (
@@ -19,18 +17,15 @@ from selfie_adapters.commands.demo_settings import (
     SENTENCE,
     Size,
 )
+from selfie_adapters.commands.options import options
 from selfie_adapters.commands.progress import progress_bars, steps_shown
+from selfie_adapters.config.commands import DemoSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 
 
-def demo(
-    *,
-    out: str = "demo",
-    quick: bool = False,
-    train: Annotated[bool, Parameter(negative=())] = False,
-    device: str | None = None,
-) -> None:
+@options(DemoSettings)
+def demo(settings: DemoSettings, *, out: str = "demo") -> None:
     """Read a sentence and label test concepts with the shipped adapter, compare it with controls,
     train a small adapter, and write a report.
 
@@ -38,31 +33,24 @@ def demo(
     ----------
     out
         Folder for everything that is made; what an earlier demo left there is replaced.
-    quick
-        Fewer concepts and steps: shows the steps, proves nothing.
-    train
-        Make the shipped adapter again instead, from its vectors on: an hour or more. Stopped and
-        run again, it resumes.
-    device
-        Where the model goes: cpu, cuda, cuda:1, mps, auto; default: the first GPU, else the CPU.
     """
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.files.locking import folder_lock
 
     require_extra("report", "selfie demo")
-    check_inputs(device=device)
+    check_inputs(device=settings.device)
     console = Console()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; --out must name a folder.")
     with folder_lock(folder):
-        if train:
+        if settings.train:
             from selfie_adapters.commands.demo_training import train_demo_adapter
 
-            made = train_demo_adapter(folder, console, device)
+            made = train_demo_adapter(folder, console, settings.device)
             console.print(f"adapter: {made}", highlight=False, markup=False)
         else:
-            _run(console, folder, QUICK if quick else FULL, device)
+            _run(console, folder, QUICK if settings.quick else FULL, settings.device)
 
 
 def _run(console: Console, folder: Path, size: Size, device: str | None) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from selfie_adapters.commands.doctor_checks import Check, installation
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json
-from selfie_adapters.config.doctor import DoctorSettings
+from selfie_adapters.config.commands import DoctorSettings
 from selfie_adapters.errors import SelfieError, first_line
 from selfie_adapters.output import visible
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from selfie_adapters.commands.eval_running import print_report
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
-from selfie_adapters.config.published import PublishedSettings
+from selfie_adapters.config.commands import PublishedSettings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.published.hit_rates import (
     ResultFile,
@@ -44,15 +44,9 @@ _SEED = 0
 
 
 @options(PublishedSettings)
-def published(settings: PublishedSettings, *files: str, json: Json = False) -> None:
-    """Scores of published result files (hit rates) and label files (retrieval).
-
-    Parameters
-    ----------
-    files
-        Result files of generation scoring (merged, or shards, which are merged), labels files
-        with or without metadata, retrieval summaries and per-label files.
-    """
+def published(settings: PublishedSettings, *, json: Json = False) -> None:
+    """Scores of published result files (hit rates) and label files (retrieval)."""
+    files = settings.files
     if not files:
         raise ConfigError("selfie eval published: give at least one file.")
     kinds = {file: kind_of(file) for file in files}

@@ -76,6 +76,9 @@ def _parameter(
     shown: Any = option.default
     if shown is None:
         shown = _shown(default)
+    if option.positional and several:  # as many words as there are, none included
+        words = Annotated[str, Parameter(help=_escaped(_description(kind, name)))]
+        return inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL, annotation=words)
     annotation = Annotated[
         plain if field.is_required() else plain | None,
         Parameter(

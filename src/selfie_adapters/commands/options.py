@@ -86,7 +86,6 @@ def options(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())
         own = own[2 if config and not lazy else 1 :]
-        many = next((one.name for one in own if one.kind is one.VAR_POSITIONAL), None)
         shared = [one.parameter for one in flags.values()]
         if config:
             shared = [_optional(one) for one in shared]
@@ -104,7 +103,7 @@ def options(
             file = None if file is None else find_config(file)
             given = Given(kind, values, file, changes or (), read, called)
             first = [given] if lazy else [given.settings(), file] if config else [given.settings()]
-            command(*first, *(words.pop(many, ()) if many else ()), **words)
+            command(*first, **words)
 
         made: Any = run
         made.__signature__ = signature

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 
-from selfie_adapters.commands.options import Json
+from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
+from selfie_adapters.config.commands import SaeSearch
 
 if TYPE_CHECKING:
     from selfie_adapters.sources.sae.registry import RegisteredSae
@@ -16,26 +16,12 @@ if TYPE_CHECKING:
 _SHOWN = 40  # single SAEs; more are counted by release
 
 
-def list_saes(
-    *words: str,
-    model: str | None = None,
-    labelled: Annotated[bool, Parameter(negative=())] = False,
-    json: Json = False,
-) -> None:
-    """Search SAELens' registry of published SAEs.
-
-    Parameters
-    ----------
-    words
-        All of them must occur in release, id, repository, model or Neuronpedia source.
-    model
-        Part of the model's name.
-    labelled
-        Only SAEs with labels on Neuronpedia.
-    """
+@options(SaeSearch)
+def list_saes(settings: SaeSearch, *, json: Json = False) -> None:
+    """Search SAELens' registry of published SAEs."""
     from selfie_adapters.sources.sae.registry import search_registry
 
-    found = search_registry(words, model, labelled)
+    found = search_registry(settings.words, settings.model, settings.labelled)
     if json:
         print_json(_row(entry) for entry in found)
         return

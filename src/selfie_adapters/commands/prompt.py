@@ -7,16 +7,8 @@ from rich.markup import escape
 
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json
-from selfie_adapters.config.shared import PromptSettings
-from selfie_adapters.config.types import InFile
+from selfie_adapters.config.commands import ShownPrompt
 from selfie_adapters.output import visible
-
-
-class ShownPrompt(PromptSettings):
-    """What `selfie prompt show` takes."""
-
-    model: InFile
-    """Hub id, local folder, .gguf file, or demo; only its tokenizer is loaded."""
 
 
 @options(ShownPrompt)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from selfie_adapters.commands.options import options
 from selfie_adapters.commands.printing import print_line
+from selfie_adapters.config.commands import ReportSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import user_path
 
 
-def report(*runs: Path, out: str | None = None) -> None:
+@options(ReportSettings)
+def report(settings: ReportSettings, *, out: str | None = None) -> None:
     """One page for runs of selfie label, train and eval: labels, controls, curves, failures.
 
     The page needs no other file and no network. Several evaluations are compared with each other.
 
     Parameters
     ----------
-    runs
-        Folders of runs (--out of selfie label and selfie eval; of selfie train, its run folder).
     out
         HTML file to write, in place of an existing one; default: report.html in the first folder.
     """
     require_extra("report", "selfie report")
+    runs = settings.runs
     if not runs:
         raise ConfigError("selfie report: give the folder of at least one run.")
     from selfie_adapters.report.run_page import write_run_page

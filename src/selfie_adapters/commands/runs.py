@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfie_adapters.commands.options import Json
+from cyclopts import App
+
+from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_table
+from selfie_adapters.config.commands import CompareSettings, RunsSettings
+
+runs = App(name="runs")
+runs.command(
+    f"{__name__}:compare",
+    name="compare",
+    help="Where two runs differ: configuration, validation losses, training losses.",
+)
 
 
-def runs(folder: str = "runs", /, *, json: Json = False) -> None:
-    """List the runs in a folder, lowest validation loss first.
-
-    Parameters
-    ----------
-    folder
-        Where run folders are (training.checkpoint_dir).
-    """
+@runs.default
+@options(RunsSettings)
+def list_runs(settings: RunsSettings, *, json: Json = False) -> None:
+    """List the runs in a folder, lowest validation loss first."""
     from selfie_adapters.training.run_reading import find_runs
 
-    found = [run.as_dict() for run in find_runs(folder)]
+    found = [run.as_dict() for run in find_runs(settings.folder)]
     if json:
         print_json(found)
         return
@@ -35,21 +41,15 @@ def runs(folder: str = "runs", /, *, json: Json = False) -> None:
         for run in found
     ]
     titles = ("run", "adapter", "steps", "best loss", "at step", "model", "data")
-    print_table(titles, rows, f"{len(rows)} runs in {folder}")
+    print_table(titles, rows, f"{len(rows)} runs in {settings.folder}")
 
 
-def compare(a: str, b: str, /, *, json: Json = False) -> None:
-    """Show where two runs differ: configuration, validation losses, training losses.
-
-    Parameters
-    ----------
-    a
-        One run folder.
-    b
-        The other.
-    """
+@options(CompareSettings)
+def compare(settings: CompareSettings, *, json: Json = False) -> None:
+    """Show where two runs differ: configuration, validation losses, training losses."""
     from selfie_adapters.training.run_reading import compare_runs, read_run
 
+    a, b = settings.a, settings.b
     found = compare_runs(read_run(a), read_run(b))
     if json:
         print_json([found.as_dict()])

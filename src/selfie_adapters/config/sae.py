@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from selfie_adapters.config.reading import Settings
-from selfie_adapters.config.splitting import SplitSettings
+from selfie_adapters.config.shared import SplitSettings
 from selfie_adapters.config.types import Option
 
 

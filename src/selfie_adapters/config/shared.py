@@ -61,6 +61,15 @@ class PairSettings(ModelSettings):
     """Seed of everything that is drawn."""
 
 
+class SplitSettings(Settings):
+    """How rows are held out."""
+
+    val_fraction: float = 0.1
+    """Share of the vectors that is held out for validation, where they do not come with a split."""
+    seed: int = 42
+    """Seed of the split."""
+
+
 class LoraSettings(Settings):
     lora: InFile | None = None
     """Folder or hub id of a LoRA (extra peft): states are taken from the model with it merged.

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from selfie_adapters.config.lists import numbers_of
-from selfie_adapters.config.shared import LoraSettings, ModelSettings
-from selfie_adapters.config.splitting import SplitSettings
+from selfie_adapters.config.shared import LoraSettings, ModelSettings, SplitSettings
 from selfie_adapters.config.types import Chat, InFile, Numbers, Option
 from selfie_adapters.errors import DataError, nearest
 
