@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from selfie_adapters.adapters import TrainingRecord
 from selfie_adapters.config import TrainConfig
@@ -27,7 +24,7 @@ from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup, set_up
 from selfie_adapters.training.start import Start, check_same_run, first_state, input_digests
-from selfie_adapters.training.step import LossNotFiniteError, backward
+from selfie_adapters.training.step import NotFiniteError, backward
 from selfie_adapters.training.stopping import (
     StopRequest,
     failures_explained,
@@ -112,11 +109,8 @@ class _Trainer:
             check_validation_cost(setup, self.validator)
         self.optimizer = make_optimizer(self.adapter, config.training)
         self.checkpoints = Checkpoints(run.checkpoints, config.training.keep_last)
-        self.tracker = Tracker(
-            run.metrics if ranks.writes else None,
-            console if ranks.writes else None,
-            config.logging.log_every_n_steps,
-        )
+        shown = (run.metrics, console) if ranks.writes else (None, None)
+        self.tracker = Tracker(*shown, config.logging.log_every_n_steps)
         self.stop = StopRequest()
         self.step = 0
         self.best: float | None = None
@@ -213,26 +207,24 @@ class _Trainer:
     def _one_step(self, examples: StepExamples) -> bool:
         """One update of the adapter, and its row. Returns whether training is asked to stop."""
         started = time.perf_counter()
-        settings = self.config.training
-        rates = set_rates(self.optimizer, settings, self.step, self.order.total_steps)
+        total = self.order.total_steps
+        rates = set_rates(self.optimizer, self.config.training, self.step, total)
         try:
             result = backward(self.setup, self.ranks, examples, bool(self.stop))
-            parameters = list(self.adapter.parameters())
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip_norm))
-            self._check_gradient(norm, examples)
-        except LossNotFiniteError as error:
-            self._checkpoint()
-            raise self._not_finite("loss", error.examples) from None
-        except Exception:
+            if not self._gradient_seen and result.gradient_norm == 0:
+                raise no_gradient(self.step, self.setup.model.name)
+        except Exception as error:
             # Nothing has moved yet: what is saved is the state after the last step.
             self._checkpoint()
+            if isinstance(error, NotFiniteError):
+                raise self._not_finite(error) from None
             raise
+        self._gradient_seen = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.validated = False
         seconds = time.perf_counter() - started
-        count = examples.rows.numel()
         self.tracker.step(
             {
                 "step": self.step,
@@ -240,29 +232,21 @@ class _Trainer:
                 "loss": sum(result.batch_losses) / len(result.batch_losses),
                 "batch_losses": result.batch_losses,
                 "learning_rates": rates,
-                "gradient_norm": norm,
+                "gradient_norm": result.gradient_norm,
                 "clamped_tokens": result.clamped,
                 "target_tokens": result.tokens,
-                "examples": count,
+                "examples": examples.rows.numel(),
                 "seconds": round(seconds, 4),
-                "examples_per_second": round(count / seconds, 2),
+                "examples_per_second": round(examples.rows.numel() / seconds, 2),
             }
         )
         return result.stop or (self.ranks.size == 1 and bool(self.stop))
 
-    def _check_gradient(self, norm: float, examples: StepExamples) -> None:
-        """Raise TrainingError for a gradient that cannot be used."""
-        if not math.isfinite(norm):
-            raise self._not_finite("gradient", examples.rows)
-        if not self._gradient_seen and norm == 0:
-            raise no_gradient(self.step, self.setup.model.name)
-        self._gradient_seen = True
-
-    def _not_finite(self, what: str, examples: Tensor) -> TrainingError:
+    def _not_finite(self, error: NotFiniteError) -> TrainingError:
         """The adapter still has its last finite parameters."""
-        rows = [self.setup.train.describe(i) for i in examples.tolist()]
+        rows = [self.setup.train.describe(i) for i in error.examples.tolist()]
         first = not self._gradient_seen
-        return not_finite(self.run, self.config, self.step, what, rows, first)
+        return not_finite(self.run, self.config, self.step, error.what, rows, first)
 
     # Validation and saving
 
@@ -299,8 +283,8 @@ class _Trainer:
 
     def _save_adapter(self, which: str) -> None:
         if self.ranks.writes:
-            config = self.config.model_dump(mode="json")
-            self.adapter.record = TrainingRecord(config, self.step, self.best)
+            settings = self.config.model_dump(mode="json")
+            self.adapter.record = TrainingRecord(settings, self.step, self.best)
             self.adapter.save(self.run.adapter(which))
 
     def _stopped(self) -> NoReturn:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfie_adapters.training.epochs import StepExamples
 from selfie_adapters.training.ranks import Ranks
@@ -14,28 +15,29 @@ from selfie_adapters.training.setup import Setup
 
 @dataclass(frozen=True)
 class StepResult:
-    """Sums over all processes. `stop`: one of them was asked to stop."""
+    """Sums over all processes. gradient_norm: before clipping. stop: one was asked to stop."""
 
     batch_losses: list[float]
     clamped: int
     tokens: int
+    gradient_norm: float
     stop: bool
 
 
-class LossNotFiniteError(Exception):
-    """A loss is NaN or infinite; `examples` are those it was the mean of."""
+class NotFiniteError(Exception):
+    """what: "loss" or "gradient", which is NaN or infinite; examples: those it was the mean of."""
 
-    def __init__(self, examples: Tensor) -> None:
+    def __init__(self, what: str, examples: Tensor) -> None:
         super().__init__()
-        self.examples = examples
+        self.what, self.examples = what, examples
 
 
 def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> StepResult:
     """Put the step's gradient into the adapter: that of the mean over batches of each batch's
-    mean loss over its examples. Every process ends with the same gradient.
+    mean loss over its examples, clipped. Every process ends with the same gradient.
 
     stop: whether this process is asked to stop; all are told.
-    Raises LossNotFiniteError; TrainingError if another process is gone.
+    Raises NotFiniteError; TrainingError if another process is gone.
     """
     weight = 1 / len(examples.batches)
     objective, split, adapter = setup.objective, setup.train, setup.adapter
@@ -63,7 +65,7 @@ def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> 
     found = torch.stack(losses).cpu().double() if losses else torch.zeros(0, dtype=torch.float64)
     bad = (~found.isfinite()).nonzero().flatten().tolist()
     if bad:
-        raise LossNotFiniteError(torch.cat([rows[i] for i in bad]))
+        raise NotFiniteError("loss", torch.cat([rows[i] for i in bad]))
     gradients = []
     for parameter in adapter.parameters():
         if parameter.grad is None:  # no example of this step was this process's
@@ -75,4 +77,9 @@ def backward(setup: Setup, ranks: Ranks, examples: StepExamples, stop: bool) -> 
     counts = torch.tensor([clamped_here, tokens, stop], dtype=torch.float64)
     ranks.add_up(gradients)
     ranks.add_up([sums, counts])
-    return StepResult(sums.tolist(), int(counts[0]), int(counts[1]), bool(counts[2]))
+    limit = setup.config.training.gradient_clip_norm
+    norm = float(nn.utils.clip_grad_norm_(list(adapter.parameters()), limit))
+    if not math.isfinite(norm):
+        raise NotFiniteError("gradient", examples.rows)
+    clamped_there, tokens_there, stop_there = counts.tolist()
+    return StepResult(sums.tolist(), int(clamped_there), int(tokens_there), norm, bool(stop_there))
