@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,8 @@ training:
             "shuffled": vectors.roll(1, dims=0),
         }.items():
             gained = bootstrap_mean(losses(rows) - given)
-            print(  # noqa: T201
+            sys.stdout.write(
                 f"loss {given.mean():.3f} nats per token; {control} {gained.mean:+.3f} "
-                f"[{gained.low:.3f}, {gained.high:.3f}]"
+                f"[{gained.low:.3f}, {gained.high:.3f}]\n"
             )
             assert gained.low > 0

@@ -9,7 +9,6 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # SAELens' own libraries warn as they are imported
-    import sae_lens  # noqa: F401
     from sae_lens.registry import get_sae_class
     from sae_lens.saes.sae import SAEMetadata
 

@@ -69,7 +69,7 @@ def prepared() -> Iterator[None]:
         stream.reconfigure(errors=_ESCAPED)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the command
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     width = shutil.get_terminal_size().columns  # of the terminal, where COLUMNS is 0 or no number
     if width < LEAST_COLUMNS or (columns is not None and columns != str(width)):
         os.environ["COLUMNS"] = str(max(width, LEAST_COLUMNS))

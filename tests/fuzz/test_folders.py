@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
-import pyarrow.parquet  # noqa: F401  (its memory is not the inputs')
 import torch
 from safetensors.torch import save_file
 
@@ -31,6 +31,8 @@ from selfie_adapters.reading.plan import PromptToken, ReadingPlan
 from selfie_adapters.reading.read import Cell
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.run_reading import compare_runs, find_runs
+
+importlib.import_module("pyarrow.parquet")  # its memory is not the inputs'
 
 ROW = {
     "label": "größer 🦉",
