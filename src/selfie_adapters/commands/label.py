@@ -9,8 +9,7 @@ import msgspec
 from rich.console import Console
 
 from selfie_adapters.commands.label_look import check_look, look_at
-from selfie_adapters.commands.label_reasons import show_why
-from selfie_adapters.commands.label_tables import show_controls, show_labels
+from selfie_adapters.commands.label_tables import show_controls, show_labels, show_why
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.config.labelling import LabelOptions, LabelSettings

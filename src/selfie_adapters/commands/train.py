@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import yaml
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -15,13 +17,16 @@ from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.options import Given, Json, Overwrite, options
 from selfie_adapters.commands.printing import print_json, print_line, rich_table
 from selfie_adapters.config import TrainConfig, load_config
-from selfie_adapters.config.commented import commented
+from selfie_adapters.config.reading import Settings, own_section
 from selfie_adapters.errors import ConfigError, MissingExtraError
 from selfie_adapters.files import check_free, user_path, write_text
 from selfie_adapters.interruption import advice
 
 if TYPE_CHECKING:
     from selfie_adapters.training import Validation
+
+
+_COMMENT_WIDTH = 98
 
 
 def _read(
@@ -85,7 +90,7 @@ def train(
 
 def _write_config(given: Given, to: str, overwrite: bool) -> None:
     example = {"model": {"name": "demo"}, "data": {"labels_file": "data/sample/sample.json"}}
-    text = commented(given.settings(**example))
+    text = _commented(given.settings(**example))
     if to == "-":
         sys.stdout.write(text)
         return
@@ -145,3 +150,25 @@ def _print_losses(found: Validation, what: str, json: bool) -> None:
     Console().print(rich_table(("condition", "loss, nats per token"), rows, title, names=1))
     if (share := found.bias_share) is not None:
         print_line(f"the bias alone explains {share:.1%} of the improvement over the identity")
+
+
+def _commented(settings: Settings) -> str:
+    """YAML with every key of `settings` and what it means, which reads back to equal settings."""
+    return "\n".join(_lines(type(settings), settings.model_dump(mode="json"), "")) + "\n"
+
+
+def _lines(kind: type[Settings], values: dict[str, Any], indent: str) -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        text = " ".join((field.description or "").split())
+        yield from textwrap.wrap(
+            text, _COMMENT_WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        section, value = own_section(field.annotation), values[name]
+        if section is not None and isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _lines(section, value, indent + "  ")
+            if not indent:
+                yield ""
+            continue
+        dumped = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True)
+        yield from (indent + line for line in dumped.splitlines())

@@ -7,7 +7,7 @@ import io
 import msgspec
 from rich.console import Console
 
-from selfie_adapters.commands.label_reasons import show_why
+from selfie_adapters.commands.label_tables import show_why
 from selfie_adapters.files.json_lines import append_jsonl
 from selfie_adapters.labelling.rows import LabelRow, row_fields
 
