@@ -21,19 +21,39 @@ from typing import Any
 
 import numpy as np
 from held_out import held_out
+from torch import Tensor
 
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.label import label
 from selfie_adapters.dataset import Section, save_dataset
 from selfie_adapters.dataset.schema import SPLITS
-from selfie_adapters.evaluation.baselines import untrained_readers
+from selfie_adapters.evaluation.baselines import TokenBaseline, untrained_readers
 from selfie_adapters.evaluation.comparing import paired
 from selfie_adapters.labelling.decomposition.reconstruction import Reconstructor, explained
 from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import LabelRow
-from selfie_adapters.model import load_model
+from selfie_adapters.model import FrozenModel, load_model
 from selfie_adapters.statistics import quality, wilson
 from selfie_adapters.words import plain
+
+_SPARE = 8
+"""Tokens looked at for each different word: " owl", "owl" and " Owl" are one word."""
+
+
+def top_words(
+    model: FrozenModel, reader: TokenBaseline, vectors: Tensor, count: int
+) -> list[list[str]]:
+    """The best words of each vector, best first, `count` or fewer: whitespace and equal ones
+    (case aside) are omitted."""
+    asked = min(_SPARE * count, model.vocab_size, len(model.tokenizer))
+    found = []
+    for row in reader.tokens(vectors, asked).tolist():
+        words: dict[str, str] = {}
+        for token in row:
+            if word := str(model.tokenizer.decode([token])).strip():
+                words.setdefault(plain(word), word)
+        found.append([*words.values()][:count])
+    return found
 
 
 def by_readers(
@@ -48,7 +68,7 @@ def by_readers(
     own = [{plain(one) for one in item.labels} for item in section.items]
     vectors = section.vectors.float()
     for reader in untrained_readers(model, known.vectors.float(), names):
-        words = reader.top_words(vectors, best_of)
+        words = top_words(model, reader, vectors, best_of)
         every = list(dict.fromkeys(word for some in words for word in some))
         spans = dict(zip(every, reconstructor.spans(every, place), strict=True))
         best = [

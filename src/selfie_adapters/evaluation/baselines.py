@@ -27,14 +27,11 @@ from selfie_adapters.training.closed_form import (
     label_embeddings,
     word_tokens,
 )
-from selfie_adapters.words import plain
 
 LENS_WORDS = 3
 """Words in a label by the logit lens."""
 _TOKENS_AT_ONCE = 8192
 _TIE_BREAK = 1e-6
-_SPARE = 8
-"""Tokens looked at for each different word: " owl", "owl" and " Owl" are one word."""
 
 
 class Baseline(Protocol):
@@ -71,20 +68,8 @@ class TokenBaseline(ABC):
 
     def words(self, vectors: Tensor) -> list[str]:
         """The best token of each vector, decoded, without whitespace around it."""
-        return [self._word(token) for token in self.tokens(vectors)[:, 0].tolist()]
-
-    def top_words(self, vectors: Tensor, count: int) -> list[list[str]]:
-        """The best words of each vector, best first, `count` or fewer: whitespace and equal ones
-        (case aside) are omitted."""
-        asked = min(_SPARE * count, self._model.vocab_size, len(self._model.tokenizer))
-        found = []
-        for row in self.tokens(vectors, asked).tolist():
-            words: dict[str, str] = {}
-            for word in map(self._word, row):
-                if word:
-                    words.setdefault(plain(word), word)
-            found.append([*words.values()][:count])
-        return found
+        best = self.tokens(vectors)[:, 0].tolist()
+        return [str(self._model.tokenizer.decode([token])).strip() for token in best]
 
     @torch.no_grad()
     def soft_tokens(self, vectors: Tensor) -> Tensor:
@@ -92,9 +77,6 @@ class TokenBaseline(ABC):
         d_model], float32 on the CPU."""
         ids = self.tokens(vectors).to(self._model.device)
         return self._model.embedding(ids)[:, 0].float().cpu()
-
-    def _word(self, token: int) -> str:
-        return str(self._model.tokenizer.decode([token])).strip()
 
 
 def lens_labels(model: FrozenModel, vectors: Tensor) -> list[str]:

@@ -107,7 +107,7 @@ class ShardFile:
 
     def __init__(self, shard: Shard, source: LabelSource, group: int, rows_per_vector: int) -> None:
         """Raises DataError for a part or a finished file that holds something else."""
-        self._shard, self._source, self._rows_per_vector = shard, source, rows_per_vector
+        self._shard, self._source = shard, source
         part = shard.path.with_name(shard.path.name + ".part")
         positions = range(shard.start, shard.stop)
         self._groups = [positions[i : i + group] for i in range(0, len(shard), group)]

@@ -192,12 +192,12 @@ def write_png(path: Path, figure: Figure) -> None:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
-def _figure(width: float, height: float, columns: int = 1, rows: int = 1):
+def _figure(width: float, height: float, rows: int = 1):
     with extra("report", "Drawing figures"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns)
-    for one in [axes] if rows * columns == 1 else axes:
+    axes = figure.subplots(rows)
+    for one in [axes] if rows == 1 else axes:
         _plain(one)
     return figure, axes
 
