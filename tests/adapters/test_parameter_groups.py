@@ -9,7 +9,7 @@ from torch import nn
 from selfie_adapters.adapters import KINDS, Adapter, create_adapter
 from selfie_adapters.config import ADAPTER_KINDS, ProjectionSection, TrainingSection
 from selfie_adapters.errors import AdapterError
-from selfie_adapters.training.optimizer import make_optimizer, set_rates
+from selfie_adapters.training.step import make_optimizer, set_rates
 
 SETTINGS = TrainingSection(
     scale_learning_rate=0.1,

@@ -39,7 +39,7 @@ from selfie_adapters.training.checkpoints import (
     TrainingState,
     checkpoint_tensors,
 )
-from selfie_adapters.training.optimizer import make_optimizer
+from selfie_adapters.training.step import make_optimizer
 
 VECTORS = torch.arange(1.0, 13.0).reshape(4, 3)
 

@@ -18,7 +18,7 @@ from selfie_adapters.training.checkpoints import (
     read_checkpoint,
     restore_tensors,
 )
-from selfie_adapters.training.optimizer import make_optimizer
+from selfie_adapters.training.step import make_optimizer
 
 PROGRESS = TrainingState(
     step=1, total_steps=10, best=1.5, validated=True, metrics_bytes=10, examples="ab"

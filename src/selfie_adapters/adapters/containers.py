@@ -1,4 +1,5 @@
-"""The two containers an adapter file comes in, read without trust: `.safetensors` and `.pt`.
+"""The two containers an adapter file comes in, read without trust: `.safetensors` and `.pt`; and
+their headers as others get them, without the folders of the machine that wrote them.
 
 Both give the same pair: a header of named values and the tensors by name. What the header means
 is `checkpoint`'s business; here it is only decided whether a file is an adapter file at all.
@@ -9,20 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from selfie_adapters.errors import AdapterError, DataError, first_line
+from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.tensor_files import load_torch_file
 from selfie_adapters.tensor_files.tensors import Unusable, plain, refuse_pointer
 
 SUFFIXES = (".safetensors", ".pt")
 _MOST_VALUES = 100_000  # of a header; published ones hold some 60
+_FILES = frozenset({"labels_file", "checkpoint_dir"})  # of a training configuration: always paths
 Header = dict[str, Any]
 Tensors = dict[str, Tensor]
 
@@ -179,3 +183,38 @@ def _usable(path: Path, name: str, tensor: Tensor) -> Tensor:
     if isinstance(found, Unusable):
         raise AdapterError(f"{path}: {name} {found.reason}.")
     return found.clone()
+
+
+def without_folders(value: Any, key: str = "") -> Any:
+    """A JSON value in which each path of this machine is its last name.
+
+    Such paths are absolute (/… or ~…) wherever they are, and relative too in the fields of a
+    training configuration that name files. Other strings stay: a hub's owner/name is no path.
+    """
+    if isinstance(value, dict):
+        return {name: without_folders(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_folders(one, key) for one in value]
+    if isinstance(value, str) and (key in _FILES or value.startswith(("/", "~"))):
+        return Path(value).name or value
+    return value
+
+
+def shared_header(header: Mapping[str, str]) -> dict[str, str]:
+    """A safetensors header (of an adapter or of means) as it may be shown to anybody."""
+    return {name: _shared_entry(name, text) for name, text in header.items()}
+
+
+def save_shared(source: Path, header: Mapping[str, str], target: Path) -> Path:
+    """Write the tensors of the safetensors file `source` to `target`, atomically, with `header`."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(safetensors_bytes(load_file(source), dict(header)))
+    return target
+
+
+def _shared_entry(name: str, text: str) -> str:
+    if not name.endswith("_json"):
+        return without_folders(text, name)
+    stated = parse_json(text, name)
+    shared = without_folders(stated)
+    return text if shared == stated else json.dumps(shared)

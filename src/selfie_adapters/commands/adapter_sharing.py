@@ -117,8 +117,8 @@ def _files(settings: PushSettings, file: Path, folder: Path) -> dict[str, Path |
     and files whose headers state paths of this machine.
     """
     from selfie_adapters.adapters import load_adapter
+    from selfie_adapters.adapters.containers import save_shared, shared_header
     from selfie_adapters.adapters.locating import HUB_ADAPTER, mean_beside
-    from selfie_adapters.adapters.sharing import save_shared, shared_header
     from selfie_adapters.adapters.specialists import specialist_file, specialist_files
     from selfie_adapters.labelling.centering import mean_layers
     from selfie_adapters.labelling.confidence import Confidence, confidence_file

@@ -19,12 +19,11 @@ from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.checkpoints import Checkpoints, TrainingState, checkpoint_tensors
 from selfie_adapters.training.epochs import StepExamples
 from selfie_adapters.training.mirrors import open_mirrors
-from selfie_adapters.training.optimizer import make_optimizer, set_rates
 from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup, set_up
 from selfie_adapters.training.start import Start, check_same_run, first_state, input_digests
-from selfie_adapters.training.step import NotFiniteError, backward
+from selfie_adapters.training.step import NotFiniteError, backward, make_optimizer, set_rates
 from selfie_adapters.training.stopping import (
     StopRequest,
     failures_explained,

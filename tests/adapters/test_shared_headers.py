@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from selfie_adapters.adapters import Binding, TrainingRecord, create_adapter, load_adapter
-from selfie_adapters.adapters.sharing import save_shared, shared_header, without_folders
+from selfie_adapters.adapters.containers import save_shared, shared_header, without_folders
 from selfie_adapters.tensor_files.safetensors_file import safetensors_metadata
 
 
