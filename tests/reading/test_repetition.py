@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.reading.plan import PromptToken
-from selfie_adapters.reading.repetition import TextSoFar
+from selfie_adapters.reading.plan import PromptToken, TextSoFar
 
 TEXTS = [
     "<|user|>",

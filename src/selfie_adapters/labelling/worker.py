@@ -36,8 +36,7 @@ from selfie_adapters.labelling.inputs import (
 )
 from selfie_adapters.labelling.label import Label
 from selfie_adapters.labelling.labeller import Labeller
-from selfie_adapters.labelling.row_making import concept_rows, ranked_rows
-from selfie_adapters.labelling.rows import FailedRow, Row
+from selfie_adapters.labelling.rows import FailedRow, Row, concept_rows, ranked_rows
 from selfie_adapters.labelling.run_record import (
     RunBinding,
     read_binding,

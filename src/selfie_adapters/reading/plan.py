@@ -16,6 +16,7 @@ from selfie_adapters.model.blocks import blocks_with_text, check_layer
 from selfie_adapters.model.limits import check_ids
 from selfie_adapters.model.tokens import begun_ids
 from selfie_adapters.model.user_text import Chat, UserText, usual_chat
+from selfie_adapters.words import word_spans, words_of
 
 
 @dataclass(frozen=True)
@@ -183,3 +184,35 @@ def _whole_character(
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+class TextSoFar:
+    """The words of a prompt, by token: whether a label only repeats those read so far.
+
+    Attention carries earlier words to later tokens, so that a label made of them reveals little
+    about the state it was read from. tokens: how many the prompt has.
+
+    Special tokens hold no words; a character over several tokens belongs to the first of them.
+    """
+
+    def __init__(self, tokens: Sequence[PromptToken]) -> None:
+        self.tokens = len(tokens)
+        self._starts: list[int] = []
+        text = ""
+        for token in tokens:
+            self._starts.append(len(text))
+            if token.special:
+                text += " "
+            elif token.part is None or token.part.startswith("1/"):
+                text += token.text
+        self._starts.append(len(text))
+        self._words = list(word_spans(text))
+
+    def repeats(self, label: str, position: int) -> bool:
+        """Whether every word of `label` is in the text before the word of token `position`, which
+        does not count."""
+        first, last = self._starts[position], self._starts[position + 1]
+        own = {word for start, end, word in self._words if start < last and end > first}
+        before = {word for _, end, word in self._words if end <= first} - own
+        words = set(words_of(label))
+        return bool(words) and words <= before

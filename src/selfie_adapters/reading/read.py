@@ -31,8 +31,7 @@ from selfie_adapters.reading.answers import Answer, FurtherConcept, answering_of
 from selfie_adapters.reading.calibration import MAX_NEW_TOKENS, calibration
 from selfie_adapters.reading.display import reading_table
 from selfie_adapters.reading.means import ReadingMeans, read_means
-from selfie_adapters.reading.plan import ReadingPlan, plan_reading
-from selfie_adapters.reading.repetition import TextSoFar
+from selfie_adapters.reading.plan import ReadingPlan, TextSoFar, plan_reading
 
 if TYPE_CHECKING:
     from selfie_adapters.reading.controls import RandomControl
@@ -51,7 +50,7 @@ class Cell:
     the label than the zero vector does, in nats per token. confidence: the calibrated probability
     that the label is right, 0 to 1; None without a calibration and for the answer "no concept".
     withheld: why the label is not shown; None where it is (labelling/choosing.py). repeats: the
-    label holds only words of the text before this token (reading/repetition.py). lens: the logit
+    label holds only words of the text before this token (`TextSoFar`). lens: the logit
     lens's word for the same state, where it was asked for. explained, further: where concepts are
     read (`read_cells`), the share of the state's squared length that the label explains, and the
     concepts after the first one; else None and none.
