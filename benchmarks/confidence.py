@@ -10,12 +10,11 @@ and zero vectors that are shown as a concept, and the reliability in ten bins. G
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 import numpy as np
 import torch
-from train_step import machine
+from train_step import machine, show
 
 from selfie_adapters.config.labelling import LabelSettings
 from selfie_adapters.dataset.controls import random_vectors
@@ -90,11 +89,7 @@ def main() -> None:
         "vectors": len(everyone),
         "machine": machine(),
     }
-    if options.json:
-        print(json.dumps(result))
-        return
-    for key, value in result.items():
-        print(f"{key:20s} {value}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ are printed, and how many labels are the same.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from functools import partial
 import torch
 import transformers
 from torch import Tensor
-from train_step import machine, wait_for
+from train_step import machine, show, wait_for
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.dataset import read_label_source
@@ -161,11 +160,7 @@ def main() -> None:
     result = measure(model, labeller, vectors, *size, other)
     if other is not None:
         other.close()
-    if options.json:
-        print(json.dumps(result))
-        return
-    for key, value in result.items():
-        print(f"{key:34s} {value}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -347,6 +347,15 @@ def wait_for(model: FrozenModel) -> None:
         torch.cuda.synchronize()
 
 
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """Print every figure: one per line, or all of them as one line of JSON."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:34s} {value}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="demo")
@@ -373,11 +382,7 @@ def main() -> None:
         not options.no_checkpointing,
         time.process_time if options.processor_time else time.perf_counter,
     )
-    if options.json:
-        print(json.dumps(result))
-        return
-    for key, value in result.items():
-        print(f"{key:34s} {value}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from golden_cases import GOLDEN_ADAPTERS
 from selfie_adapters.adapters import load_adapter
 
-CASES = [
-    f"{kind}_{form}"
-    for kind in (
-        "scale_only",
-        "scalar_affine",
-        "low_rank_only",
-        "scalar_affine_plus_low_rank",
-        "full_rank",
-    )
-    for form in ("norm", "raw")
-]
-FILES = [f"{case}.safetensors" for case in CASES] + [
-    f"{case}.pt" for case in CASES if case.endswith("norm")
+FILES = [f"{case}.safetensors" for case in GOLDEN_ADAPTERS] + [
+    f"{case}.pt" for case in GOLDEN_ADAPTERS if case.endswith("norm")
 ]
 # d = 48 and r = 3, counted by hand
 PARAMETERS = {
@@ -61,7 +51,7 @@ def by_hand(kind: str, normalize: bool, tensors: dict[str, np.ndarray], x: np.nd
 
 
 def test_every_golden_case_is_covered(cases):
-    assert sorted(cases) == sorted(CASES)
+    assert sorted(cases) == sorted(GOLDEN_ADAPTERS)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -77,7 +67,7 @@ def test_soft_tokens_and_parameter_count_equal_the_published_ones(file, cases, v
     assert (adapter.kind, adapter.dim) == (kind, 48)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOLDEN_ADAPTERS)
 def test_whole_soft_tokens_equal_the_formula_worked_by_hand(case, vectors, golden_dir):
     path = golden_dir / "adapters" / f"{case}.safetensors"
     kind, form = case.rsplit("_", 1)
@@ -86,7 +76,7 @@ def test_whole_soft_tokens_equal_the_formula_worked_by_hand(case, vectors, golde
     np.testing.assert_allclose(soft, expected, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOLDEN_ADAPTERS)
 def test_state_dict_is_exactly_the_published_tensors(case, golden_dir):
     path = golden_dir / "adapters" / f"{case}.safetensors"
     state = load_adapter(path).state_dict()
@@ -97,7 +87,7 @@ def test_state_dict_is_exactly_the_published_tensors(case, golden_dir):
         np.testing.assert_array_equal(state[name].numpy(), tensor)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOLDEN_ADAPTERS)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_written_file_has_the_published_layout_and_the_same_numbers(
     case, suffix, golden_dir, tmp_path

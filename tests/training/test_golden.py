@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_cases import GOLDEN_ADAPTERS
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import load_dataset
@@ -13,18 +14,6 @@ from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.model import SoftPrompt, load_model
 from selfie_adapters.training import Objective, label_losses, train
-
-ADAPTERS = [
-    f"{kind}_{form}"
-    for kind in (
-        "scale_only",
-        "scalar_affine",
-        "low_rank_only",
-        "scalar_affine_plus_low_rank",
-        "full_rank",
-    )
-    for form in ("norm", "raw")
-]
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +33,10 @@ def cases(golden):
 
 
 def test_every_published_case_is_tested(cases):
-    assert sorted(cases) == sorted(ADAPTERS)
+    assert sorted(cases) == sorted(GOLDEN_ADAPTERS)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", GOLDEN_ADAPTERS)
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_losses_and_gradients(name, which, cases, model, vectors, golden, golden_dir):
     expected = cases[name]["losses"][which]
@@ -75,7 +64,7 @@ def test_losses_and_gradients(name, which, cases, model, vectors, golden, golden
         torch.testing.assert_close(value.grad.flatten()[: head.numel()], head, rtol=1e-3, atol=2e-7)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", GOLDEN_ADAPTERS)
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_clamped_and_target_tokens(name, which, cases, model, vectors, golden, golden_dir):
     expected = cases[name]["losses"][which]

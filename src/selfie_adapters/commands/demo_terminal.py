@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfie_adapters.commands.demo_measuring import Measured
+from selfie_adapters.commands.printing import print_note
 from selfie_adapters.evaluation.naming.verdicts import Named, Verdict
 from selfie_adapters.output import SILENT, visible
 from selfie_adapters.reading.display import token_text
@@ -59,7 +60,9 @@ def print_reading(console: Console, reading: Reading) -> None:
             row.append(Text(visible(cell.lens or "")))
         table.add_row(*row)
     console.print(table)
-    _note(console, f"{SILENT} silent: no concept, or not sure enough. lens: the logit lens's word")
+    print_note(
+        console, f"{SILENT} silent: no concept, or not sure enough. lens: the logit lens's word"
+    )
 
 
 def print_pairs(console: Console, named: Named, count: int) -> None:
@@ -77,7 +80,7 @@ def print_pairs(console: Console, named: Named, count: int) -> None:
         console.print(Text(sentence))
     for one in MARKS:
         if one in named.verdicts[:count]:
-            _note(console, f"{MARKS[one]} {MEANINGS[one]}")
+            print_note(console, f"{MARKS[one]} {MEANINGS[one]}")
 
 
 def pair_sentences(named: Named, count: int) -> list[str]:
@@ -136,7 +139,7 @@ def print_conditions(console: Console, places: Sequence[Measured]) -> None:
     console.print(table)
     for place in places:
         console.print(comparison_sentence(place), highlight=False, markup=False)
-    _note(console, DIFFERENCES)
+    print_note(console, DIFFERENCES)
 
 
 def comparison_sentence(measured: Measured) -> str:
@@ -170,7 +173,3 @@ def percent(found: Interval, sign: str = "") -> str:
     """Such as: 41 [34, 49]."""
     mean, low, high = (f"{100 * one:{sign}.0f}" for one in (found.mean, found.low, found.high))
     return f"{mean} [{low}, {high}]"
-
-
-def _note(console: Console, text: str) -> None:
-    console.print(text, style="dim", highlight=False, markup=False)

@@ -69,3 +69,8 @@ def rich_table(
         style = "bold" if bold and row[0] in bold else ""
         table.add_row(*(Text(visible(str(cell), keep="\n")) for cell in row), style=style)
     return table
+
+
+def print_note(console: Console, text: str) -> None:
+    """A dim line that explains what was printed above it."""
+    console.print(text, style="dim", highlight=False, markup=False)

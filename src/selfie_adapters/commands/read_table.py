@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from selfie_adapters.commands.printing import print_note
 from selfie_adapters.output import EMPTY, REPEATS, SILENT, visible
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def show_reading(
     if len(plan.positions) > _ROWS:
         notes.append(f"{_ROWS} of {len(plan.positions)} tokens")
     if notes:
-        _note(console, f"shown: {', '.join(notes)}")
+        print_note(console, f"shown: {', '.join(notes)}")
     for line in _legend(reading, show_withheld):
-        _note(console, line)
+        print_note(console, line)
     if (sentence := control_sentence(reading)) is not None:
         console.print(sentence, highlight=False, markup=False)
     if find:
@@ -106,7 +107,3 @@ def _legend(reading: Reading, show_withheld: bool) -> list[str]:
 
 def _how(show_withheld: bool) -> str:
     return "" if show_withheld else "; --show-withheld shows them"
-
-
-def _note(console: Console, text: str) -> None:
-    console.print(text, style="dim", highlight=False, markup=False)

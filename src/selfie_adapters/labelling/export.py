@@ -25,10 +25,10 @@ from selfie_adapters.labelling.inputs import open_source
 from selfie_adapters.labelling.rows import (
     COLUMNS,
     LabelRow,
-    Name,
     row_fields,
 )
 from selfie_adapters.labelling.run_record import read_binding, vectors_hash
+from selfie_adapters.labelling.shards import source_name
 
 VAL_FRACTION, SPLIT_SEED = 0.1, 42
 
@@ -101,7 +101,7 @@ def with_vectors(run: FinishedRun, layer: int | None = None) -> Iterator[Labelle
     """
     source = open_source(run.settings)
     _check_vectors(run, source)
-    positions = {_name(source, position): position for position in range(len(source))}
+    positions = {source_name(source, position): position for position in range(len(source))}
     known = (layer, run.settings.layer, _bound_layer(run))
     stated = next((number for number in known if number is not None), None)
     means: dict[tuple[int, str | None], Tensor] = {}
@@ -119,11 +119,6 @@ def with_vectors(run: FinishedRun, layer: int | None = None) -> Iterator[Labelle
                     means[key] = load_mean(run.settings.mean, own, source.d_model, key[1])
                 vector = vector - means[key]
             yield Labelled(row, vector, own)
-
-
-def _name(source: LabelSource, position: int) -> Name:
-    identity = source.identity(position)
-    return identity.get("dataset"), identity["index"]
 
 
 def to_training(run: FinishedRun, out: str | Path, layer: int | None = None) -> int:

@@ -9,18 +9,12 @@ import selfie_adapters.evaluation.sensitivity.style as module
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.sensitivity.style import chat_form, style_direction
-from selfie_adapters.model import load_model
 from selfie_adapters.model.user_text import as_chat
 from selfie_adapters.sources.topics.frames import read_frames
 from selfie_adapters.sources.topics.topic import Topic
 
 TOPICS = [Topic((name,), name=name) for name in ("owl", "bee")]
 BARE = Captured(chat="bare", question="What is {}?")
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(str(golden_dir / "model"), "float32", "cpu")
 
 
 def state(model, text, from_end):

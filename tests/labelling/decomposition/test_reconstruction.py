@@ -15,14 +15,8 @@ from selfie_adapters.labelling.decomposition.reconstruction import (
     orthonormal,
     without,
 )
-from selfie_adapters.model import load_model
 from selfie_adapters.model.user_text import UserText, usual_chat
 from selfie_adapters.sources.topics.reading import topic_vectors
-
-
-@pytest.fixture(scope="module")
-def model(golden_dir):
-    return load_model(str(golden_dir / "model"), "float32", "cpu")
 
 
 @pytest.fixture
