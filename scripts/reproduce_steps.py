@@ -117,7 +117,7 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
     yield _evaluate(
         folder,
         "taboo",
-        f"What the model knows without the vector (nouns of {first.name})",
+        f"What the model knows without the vector (nouns of block {first.layer})",
         ("--topics", "concepts", "--retrieval", str(folder / f"retrieval_{first.name}")),
         ("--chat-model", "demo", "--max-tokens", "60"),
     )

@@ -52,7 +52,8 @@ def shown(
     if one["low"] is not None:
         parts.append(f"[{text('low', sign)}, {text('high', sign)}]")
     if "lowest" in one:
-        parts.append(f"({text('lowest', sign)}–{text('highest', sign)})")
+        to = " to " if sign or one["lowest"] < 0 else "–"
+        parts.append(f"({text('lowest', sign)}{to}{text('highest', sign)})")
     return " ".join(parts)
 
 

@@ -153,7 +153,7 @@ def test_labels_of_a_recipes_seeds_are_one_row(tmp_path, topics, retrieval):
     at_1 = [one["difference"]["recall_at_1"]["mean"] for one in found["comparisons"][::2]]
     mean, low, high = (100 * one for one in (sum(at_1) / 2, min(at_1), max(at_1)))
     assert low < high
-    assert minus.rows[0][1] == f"{mean:+.1f} ({low:+.1f}–{high:+.1f})"
+    assert minus.rows[0][1] == f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def test_a_limit_holds_for_the_labels_too(tmp_path, topics, retrieval):
