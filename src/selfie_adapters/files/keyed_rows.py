@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from selfie_adapters.files.atomic import make_folder
 from selfie_adapters.files.existing import exists
 from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.files.json_text import parse_json
-from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.memory import MemoryLimit, size_of
 from selfie_adapters.files.strings import Strings
 
 Key = TypeVar("Key")
@@ -54,7 +53,7 @@ class KeyedRows(Mapping[Key, Value]):
         limit = MemoryLimit(str(self.path), self.path.stat().st_size)
         for number, row in iter_jsonl(self.path):
             if (found := parse(row, f"{self.path}, line {number}")) is not None:
-                limit.take(sys.getsizeof(found[0]) + _PLACE + self._keep(*found, number))
+                limit.take(size_of(found[0]) + _PLACE + self._keep(*found, number))
 
     def _forget(self) -> None:
         self._places: dict[Key, int] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from selfie_adapters.errors import DataError
 
 MEMORY_FLOOR = 64 * 2**20
@@ -24,6 +27,11 @@ class MemoryLimit:
         self._left -= count
         if self._left < 0:
             raise too_large(self._where, self._size)
+
+
+def size_of(value: Any) -> int:
+    """Bytes that a string or number takes in memory, which is given out in pieces of 16."""
+    return -(-sys.getsizeof(value) // 16) * 16
 
 
 def too_large(where: str, size: int) -> DataError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.existing import read_plain
-from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.memory import MemoryLimit, size_of
 
-_PLACE = 120  # bytes of a line's number and places
+_PLACE = 130  # bytes of a line's number and places
 
 
 def text_lines(file: Path, data: bytes) -> Iterator[tuple[int, str]]:
@@ -38,6 +37,6 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     data = read_plain(file)
     limit, lines = MemoryLimit(str(file), len(data), held=len(data)), []
     for number, line in text_lines(file, data):
-        limit.take(sys.getsizeof(line) + _PLACE)
+        limit.take(size_of(line) + _PLACE)
         lines.append((number, line))
     return lines

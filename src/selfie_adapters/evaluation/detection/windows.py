@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +15,7 @@ from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.memory import MemoryLimit, size_of
 from selfie_adapters.files.text_lines import read_lines
 from selfie_adapters.inference.generate import row_seed
 from selfie_adapters.model import FrozenModel, capture
@@ -27,6 +26,7 @@ from selfie_adapters.sources.sae.encoder import LatentEncoder
 MARK = "<<{}>>"
 RESERVED_PART = 3  # one of three activating windows is reserved
 TOP_TOKENS = 3
+_PLACE = 9  # bytes of a place in a list
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def read_texts(path: str | Path) -> list[str]:
             if not isinstance(text, str):
                 raise DataError(f'{file}, line {number}: "text" is expected, found {row!r:.60}.')
             if text.strip():
-                limit.take(sys.getsizeof(text) + 8)
+                limit.take(size_of(text) + _PLACE)
                 found.append(text)
     if not found:
         raise DataError(f"{file}: no documents.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from selfie_adapters.evaluation.folder import dataset_hash
 from selfie_adapters.evaluation.retrieval.lookup import Entry
 from selfie_adapters.files import existing_file
 from selfie_adapters.files.json_lines import iter_jsonl
-from selfie_adapters.files.memory import MemoryLimit
+from selfie_adapters.files.memory import MemoryLimit, size_of
 from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.rows import row_fields
 from selfie_adapters.sources import open_topics
@@ -152,7 +151,7 @@ def _read_labels(path: Path) -> dict[str, str]:
         key = f"{fields['dataset']}/{name}" if "dataset" in fields else str(name)
         if key not in found or rank < found[key][0]:
             if limit is not None:
-                limit.take(sys.getsizeof(key) + sys.getsizeof(label) + _PLACE)
+                limit.take(size_of(key) + size_of(label) + _PLACE)
             found[key] = rank, label
     return {key: label for key, (_, label) in found.items()}
 

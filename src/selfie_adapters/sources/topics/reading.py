@@ -29,7 +29,7 @@ from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.sources.topics.topic import Topic, Topics, topic_of_row
 
 _BATCH_TOKENS = 2048
-_TOPIC, _PLACE = 32, 10  # bytes of a topic in columns, and of a label without its text
+_TOPIC, _PLACE = 12, 10  # bytes of a topic in columns, and of a label without its text
 
 
 def open_topics(source: str) -> Sequence[Topic]:

@@ -78,18 +78,19 @@ def _list_of(file: Path, data: bytes) -> msgspec.Raw | None:
 
 def _each_once(titles: Strings) -> Strings:
     """The titles without those that occurred before."""
+    # Equal titles have equal hashes; a set of the titles would take several times their size.
     hashes = np.frombuffer(array("q", map(hash, titles)), np.int64)
-    ordered = np.sort(hashes)
-    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not repeated:
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    if len(begins) == len(titles):
         return titles
-    once, known = Strings(), set[str]()
-    for title in titles:
-        if hash(title) in repeated:
-            if title in known:
-                continue
-            known.add(title)
-        once.append(title)
+    first = np.empty(len(titles), np.int64)  # of each, the first with its hash
+    first[order] = np.repeat(order[begins], np.diff(begins, append=len(titles)))
+    once = Strings()
+    for number, (title, before) in enumerate(zip(titles, first, strict=True)):
+        if before == number or titles[int(before)] != title:
+            once.append(title)
     return once
 
 
