@@ -51,6 +51,7 @@ def read_titles(path: str | Path) -> Sequence[str]:
         titles.append(title)
     if not titles:
         raise DataError(f"{file}: no titles.")
+    del data, values  # what follows needs their memory
     return _each_once(titles)
 
 
