@@ -76,6 +76,22 @@ def test_a_conversion_makes_the_table_of_tensor_names_once(tmp_path, monkeypatch
     assert package.get_tensor_name_map is counted
 
 
+def test_a_vocabulary_is_read_as_it_is_written(tmp_path):
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    from selfie_adapters.tensor_files.gguf_file import read_gguf
+
+    save_gguf(tmp_path / "m.gguf")
+    reader = read_gguf(tmp_path / "m.gguf")
+    slowly = reading.load_gguf_checkpoint(str(tmp_path / "m.gguf"))
+    parse = reading._gguf_parse_value
+    with quick_gguf(tmp_path / "m.gguf", reader):
+        assert reading._gguf_parse_value is not parse
+        assert reading.load_gguf_checkpoint(str(tmp_path / "m.gguf")) == slowly
+    assert reading._gguf_parse_value is parse
+    assert "<|eot_id|>" in slowly["tokenizer"]["tokens"]
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16", "F32"])
 @pytest.mark.parametrize("shape", [(64,), (17, 64), (37, 4096), (3, 5, 64)])
 def test_rows_are_dequantized_to_the_same_bits_in_larger_groups(kind, shape, tmp_path):

@@ -27,6 +27,7 @@ from selfie_adapters.errors import ModelError
 # third in state-space models.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
+_PARSE = "_gguf_parse_value"
 _GROUP = 1 << 17  # bytes; their float32 values, and what is computed on the way, stay in the cache
 
 
@@ -110,11 +111,12 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
     """Inside, transformers reads the GGUF file `file` in a fraction of the time, to the same bits.
 
     It takes `reader`, the gguf package's of `file`, where it would parse the file for the
-    configuration, the weights and the tokenizer; it makes the table of tensor names once, not once
-    per module of the network; and it dequantizes more than 16 rows at a time. A version that does
-    these things in another way is not concerned.
+    configuration, the weights and the tokenizer; it decodes a token of the vocabulary in one step;
+    it makes the table of tensor names once, not once per module of the network; and it dequantizes
+    more than 16 rows at a time. A version that does these things in another way is not concerned.
     """
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
     names = gguf.__dict__  # assigned here, as `known` is no class, which a type checker asks for
     before = {name: names[name] for name in ("GGUFReader", "dequantize", "get_tensor_name_map")}
@@ -128,6 +130,14 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
         found = before["dequantize"](blocks.reshape(_long_rows(blocks.shape), -1), kind)
         return found.reshape(*blocks.shape[:-1], -1)
 
+    def parsed(value: Any, types: list[int]) -> Any:
+        if len(types) == 2 and types[1] == gguf.GGUFValueType.STRING:  # an element of an array
+            return bytes(value).decode()
+        return parse(value, types)
+
+    parse: Any = getattr(reading, _PARSE, None)
+    if parse is not None:
+        setattr(reading, _PARSE, parsed)
     names["GGUFReader"] = known
     names["dequantize"] = dequantize
     names["get_tensor_name_map"] = functools.cache(before["get_tensor_name_map"])
@@ -135,6 +145,8 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
         yield
     finally:
         names.update(before)
+        if parse is not None:
+            setattr(reading, _PARSE, parse)
 
 
 def _long_rows(shape: tuple[int, ...]) -> int:
