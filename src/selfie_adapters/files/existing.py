@@ -132,7 +132,7 @@ def read_plain(path: str | Path) -> bytes:
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
-        size = _unpacked_size(data, max(_GZIP_FLOOR, _GZIP_RATIO * len(data)))
+        size = _unpacked_size(data, packed_limit(len(data)))
         if size is None:
             raise DataError(
                 f"{file}: the gzip data unpacks to more than {_GZIP_RATIO} times the file's size. "
@@ -145,6 +145,11 @@ def read_plain(path: str | Path) -> bytes:
         raise DataError(
             f"{file}: the gzip data ends early or is damaged ({error}). Fetch the file again."
         ) from error
+
+
+def packed_limit(size: int) -> int:
+    """Bytes that packed text or tables of `size` bytes may unpack to."""
+    return max(_GZIP_FLOOR, _GZIP_RATIO * size)
 
 
 def _unpacked_size(data: bytes, limit: int) -> int | None:

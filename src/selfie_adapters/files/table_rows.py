@@ -10,7 +10,7 @@ from typing import Any
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.files.existing import read_plain
+from selfie_adapters.files.existing import packed_limit, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.json_text import parse_json
 
@@ -58,7 +58,13 @@ def _parquet_rows(
         if missing := [column for column in columns or () if column not in there]:
             listed = ", ".join(there[:12])
             raise DataError(f"{name}: no column {missing[0]}; it has {listed}.")
-        for batch in table.iter_batches(4096, columns=columns and list(columns)):
+        room = packed_limit(file.stat().st_size)
+        for batch in table.iter_batches(1024, columns=columns and list(columns)):
+            room -= batch.nbytes
+            if room < 0:
+                raise DataError(
+                    f"{name}, after row {number}: its rows unpack to far more than the file's size."
+                )
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
