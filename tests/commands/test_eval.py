@@ -63,7 +63,7 @@ def test_retrieval_then_taboo_by_settings_files(run, golden_dir, tmp_path, capsy
     )
     assert results["counts"] == {"topics": len(names), "queries": 6}
     shown = capsys.readouterr().out
-    for text in ("plain: zero vector", "recall@1", "plain minus untrained", "results.json"):
+    for text in ("plain: zero vector", "recall@1", "Holm's p", "results.json"):
         assert text in shown
     assert list((tmp_path / "cache/embeddings").glob("letters-1*.sqlite"))
 

@@ -18,3 +18,5 @@ def test_texts_are_what_went_in():
         with pytest.raises(IndexError):
             texts[outside]
     assert [*Strings()] == []
+    assert texts[:2] + Strings(["b"]) == [*given[:2], "b"]
+    assert Strings(["b"]) + texts[:1] == ["b", given[0]]

@@ -27,6 +27,13 @@ class Columns(Sequence[Value]):
             raise IndexError(position)
         return self._at(position % len(self))
 
+    def __add__(self, other: Sequence[Value]) -> list[Value]:
+        """A list, as of two lists."""
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[Value]) -> list[Value]:
+        return [*other, *self]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
