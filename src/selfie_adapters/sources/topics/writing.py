@@ -209,7 +209,7 @@ def _drawn(titles: Sequence[str], limit: int | None, seed: int) -> Sequence[str]
     if limit is None or limit >= len(titles):
         return titles
     chosen = np.random.default_rng(seed).permutation(len(titles))[:limit]
-    return [titles[i] for i in sorted(chosen.tolist())]
+    return [titles[int(i)] for i in sorted(chosen)]
 
 
 def _shared_labels(candidates: Iterable[Candidates]) -> set[str]:
