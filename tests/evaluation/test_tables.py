@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.evaluation.comparing import difference_cell, side_by_side
+from selfie_adapters.evaluation.comparing import (
+    MeasureColumn,
+    difference_cell,
+    difference_tables,
+    side_by_side,
+)
 from selfie_adapters.evaluation.tables import one_line, shown
 
 
@@ -36,3 +41,46 @@ def test_many_columns_become_several_tables_and_a_missing_cell_a_dash():
     assert list(second.columns) == ["against", "a5", "a6"]
     assert second.rows == [["zero", "5", "6"]]
     assert not list(side_by_side("Saved", "against", {}))
+
+
+def _compared(first, second, measure, mean, p):
+    difference = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+    return {"first": first, "second": second, "measure": measure} | {
+        "difference": difference,
+        "p_holm": p,
+    }
+
+
+MEASURES = {"hits": MeasureColumn("hits, points", 0), "area": MeasureColumn("area", 2, 1)}
+
+
+def test_what_one_condition_is_compared_with_are_rows_and_measures_are_columns():
+    found = [
+        _compared("mine", "zero", "hits", 0.2, 0.02),
+        _compared("mine", "mine: shuffled", "hits", 0.3, 0.0001),
+        _compared("mine", "zero", "area", -0.25, 0.5),
+        _compared("mine", "zero", "not shown", 9.0, 0.5),
+    ]
+    (table,) = difference_tables(found, MEASURES, names={"zero": "zero vector"})
+    assert list(table.columns) == ["mine minus", "hits, points", "area"]
+    assert table.rows == [
+        ["zero vector", "+20 [+10, +30]\np 0.020", "-0.25 [-0.35, -0.15]\np 0.50"],
+        ["shuffled", "+30 [+20, +40]\np < 0.001", "–"],
+    ]
+
+
+def test_several_first_conditions_are_columns_of_a_table_per_measure():
+    found = [
+        _compared("a", "a: shuffled", "hits", 0.2, 0.02),
+        _compared("a", "b", "hits", 0.0, 1.0),
+        _compared("b", "b: shuffled", "hits", 0.1, 0.3),
+        _compared("b", "b: shuffled", "area", 0.1, 0.3),
+    ]
+    hits, area = difference_tables(found, MEASURES, "Block 3")
+    assert (hits.title, list(hits.columns)) == ("Block 3: hits, points", ["minus", "a", "b"])
+    assert hits.rows == [
+        ["shuffled", "+20 [+10, +30]\np 0.020", "+10 [+0, +20]\np 0.30"],
+        ["b", "+0 [-10, +10]\np 1.00", "–"],
+    ]
+    assert (area.title, list(area.columns)) == ("Block 3: area", ["minus", "b"])
+    assert not list(difference_tables([], MEASURES))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ METHOD = (
     "the first beats the second where the difference is above 0 and p_holm is below 0.05"
 )
 """How comparisons are made, for results.json."""
+_DIFFERENCES = "differences with 95 % intervals and Holm's p"
 _COLUMNS = 5  # side by side; they fit 80 characters
 _EXACT = 14  # units with a difference, up to which all sign flips are tried
 _FLIPS_AT_ONCE = 4_000_000
@@ -192,6 +194,54 @@ def side_by_side(
         names = dict.fromkeys(row for row, column in cells if column in some)
         rows = [[name, *(cells.get((name, column), "–") for column in some)] for name in names]
         yield Table(title, [corner, *some], rows, bold, caption, narrow=True)
+
+
+@dataclass(frozen=True)
+class MeasureColumn:
+    """How tables show the differences of one measure; the usual factor makes points of shares."""
+
+    heading: str
+    digits: int = 1
+    factor: float = 100
+
+
+def difference_tables(
+    comparisons: Iterable[Mapping[str, Any]],
+    measures: Mapping[str, MeasureColumn],
+    title: str | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Table]:
+    """Comparisons as `adjusted` completes them, one row for each second condition.
+
+    The columns are the measures; where several conditions come first, there is a table for each
+    measure, with a column for each of them. measures: those that are shown; comparisons by others
+    are omitted. title: for what all of it is about; names: of conditions, where they are shown
+    under another one. A control of one condition, "name: control", is shown as the control.
+    """
+    shown_ones = [one for one in comparisons if one["measure"] in measures]
+    firsts = list(dict.fromkeys(one["first"] for one in shown_ones))
+
+    def row(one: Mapping[str, Any]) -> str:
+        second: str = one["second"]
+        return names.get(second, second.removeprefix(f"{one['first']}: "))
+
+    def cell(one: Mapping[str, Any]) -> str:
+        of = measures[one["measure"]]
+        return difference_cell(one["difference"], one.get("p_holm"), of.digits, of.factor)
+
+    if len(firsts) == 1:
+        corner = f"{names.get(firsts[0], firsts[0])} minus"
+        cells = {(row(one), measures[one["measure"]].heading): cell(one) for one in shown_ones}
+        yield from side_by_side(title or "Differences", corner, cells, _DIFFERENCES)
+        return
+    for measure, column in measures.items():
+        cells = {
+            (row(one), names.get(one["first"], one["first"])): cell(one)
+            for one in shown_ones
+            if one["measure"] == measure
+        }
+        heading = ": ".join(filter(None, (title, column.heading)))
+        yield from side_by_side(heading, "minus", cells, _DIFFERENCES)
 
 
 def over_seeds(values: np.ndarray, weights: np.ndarray | None = None, seed: int = 0) -> Paired:
