@@ -24,7 +24,7 @@ def read(path):
     "label file": "from selfie_adapters.sources import read_label_file as read",
     "titles": "from selfie_adapters.sources.topics.titles import read_titles as read",
     "topics": "from selfie_adapters.sources import read_topics as read",
-    "prompts": "from selfie_adapters.files.prompts import read_prompts as read",
+    "prompts": "from selfie_adapters.files.text_lines import read_prompts as read",
     "sentences": "from selfie_adapters.sources.topics.frames import read_frames as read",
     "documents": "from selfie_adapters.evaluation.detection.windows import read_texts as read",
     "rows": """

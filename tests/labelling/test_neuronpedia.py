@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from label_runs import NASTY, row
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
-from selfie_adapters.files.prompts import read_prompts
+from selfie_adapters.files.text_lines import read_prompts
 from selfie_adapters.labelling.finished_run import open_run
 from selfie_adapters.labelling.neuronpedia import (
     to_neuronpedia,

@@ -88,7 +88,7 @@ def _writer(settings: ExportSettings, run: FinishedRun, console: Console) -> Cal
 def _upload(settings: ExportSettings, run: FinishedRun, out: Path, console: Console) -> int:
     require_extra("sae", "selfie export --format neuronpedia-upload")
     from selfie_adapters.commands.progress import progress_bars
-    from selfie_adapters.files.prompts import read_prompts
+    from selfie_adapters.files.text_lines import read_prompts
     from selfie_adapters.labelling.neuronpedia_upload import (
         sae_of,
         to_neuronpedia_upload,

@@ -31,7 +31,7 @@ def difference(settings: DifferenceSettings, *, out: str, overwrite: Overwrite =
     """
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
-    from selfie_adapters.files.prompts import read_prompts
+    from selfie_adapters.files.text_lines import read_prompts
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.model.loading import load_tokenizer
     from selfie_adapters.sources.topics.difference import (

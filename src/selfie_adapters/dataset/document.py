@@ -1,9 +1,10 @@
-"""Read and write the JSON of a training file, gzip or not."""
+"""Read and write the JSON of a training file, gzip or not, with its labelled rows in columns."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from selfie_adapters.dataset.items import Items
+from selfie_adapters.config.types import SPLITS
 from selfie_adapters.dataset.schema import (
     LARGE_ITEM,
     Item,
@@ -25,6 +26,7 @@ from selfie_adapters.dataset.schema import (
 )
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, read_plain
+from selfie_adapters.files.columns import Columns, Strings
 from selfie_adapters.files.json_elements import JsonArray
 from selfie_adapters.files.json_text import mend_surrogates, parse_json, without_not_finite
 from selfie_adapters.files.memory import MEMORY_FLOOR
@@ -34,6 +36,40 @@ _ITEMS = "vectors"
 _LISTED = 10_000  # problems of one file
 _SECTION = 200  # bytes of an undecoded section
 _HINT = "A list of sections is expected, see docs/formats.md."
+
+
+class Items(Columns[Item]):
+    """The labelled rows of a section: items that only grow in number."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self.rows = array("q")
+        """Row of each item."""
+        self.splits = bytearray()
+        """Place of each item's split in SPLITS."""
+        self._labels = Strings()
+        self._ends = array("q")  # of each item's labels
+        for item in items:
+            self.append(item)
+
+    def append(self, item: Item) -> None:
+        self.rows.append(item.index)
+        self.splits.append(SPLITS.index(item.split))
+        self._labels.extend(item.labels)
+        self._ends.append(len(self._labels))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _at(self, position: int) -> Item:
+        start = self._ends[position - 1] if position else 0
+        labels = self._labels[start : self._ends[position]]
+        return Item(self.rows[position], labels, SPLITS[self.splits[position]])
+
+    def __iter__(self) -> Iterator[Item]:
+        labels, start = iter(self._labels), 0
+        for index, split, end in zip(self.rows, self.splits, self._ends, strict=True):
+            yield Item(index, [next(labels) for _ in range(end - start)], SPLITS[split])
+            start = end
 
 
 @dataclass(frozen=True)

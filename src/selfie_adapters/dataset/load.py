@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.dataset.document import document_bytes, read_raw_sections
-from selfie_adapters.dataset.items import Items
+from selfie_adapters.dataset.document import Items, document_bytes, read_raw_sections
 from selfie_adapters.dataset.schema import Item, Problem, Split, problems, section_place
 from selfie_adapters.dataset.vectors import (
     DIGEST_KEY,

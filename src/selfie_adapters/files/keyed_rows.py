@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selfie_adapters.files.atomic import make_folder
+from selfie_adapters.files.columns import Strings
 from selfie_adapters.files.existing import exists
 from selfie_adapters.files.json_lines import append_jsonl, iter_jsonl, write_jsonl
 from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.files.memory import MemoryLimit, size_of
-from selfie_adapters.files.strings import Strings
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

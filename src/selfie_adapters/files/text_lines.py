@@ -1,4 +1,4 @@
-"""Lines of a text file, one at a time."""
+"""Lines of a text file, and prompts from one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selfie_adapters.errors import DataError
-from selfie_adapters.files.existing import read_plain
+from selfie_adapters.files.existing import existing_file, read_plain
 from selfie_adapters.files.memory import MemoryLimit, size_of
 
 _PLACE = 130  # bytes of a line's number and places
@@ -40,3 +40,12 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
         limit.take(size_of(line) + _PLACE)
         lines.append((number, line))
     return lines
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """One prompt per line, blank lines dropped. Raises MissingFileError, DataError."""
+    file = existing_file(path)
+    prompts = [line for _, line in read_lines(file)]
+    if not prompts:
+        raise DataError(f"{file}: no prompt; one per line is expected.")
+    return prompts

@@ -20,9 +20,9 @@ from selfie_adapters.adapters import Adapter, create_adapter, find_adapter_file,
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.controls import shuffle_order
-from selfie_adapters.dataset.mixing import epoch_of
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.model import FrozenModel
+from selfie_adapters.training.epochs import epoch_of
 from selfie_adapters.training.ranks import Ranks, joined_ranks
 from selfie_adapters.training.run_folder import RunFolder
 from selfie_adapters.training.setup import Setup, set_up

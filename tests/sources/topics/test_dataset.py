@@ -16,7 +16,7 @@ from selfie_adapters.model.tokens import encode
 from selfie_adapters.sources import Topic, topic_vectors
 from selfie_adapters.sources.topics.dataset import write_topic_dataset
 from selfie_adapters.sources.topics.reading import topic_texts
-from selfie_adapters.sources.topics.splits import split_topics
+from selfie_adapters.sources.topics.topic import split_topics
 from tiny import D_MODEL, golden_tokenizer, tiny_network
 
 NAMES = "owl bee fog saw drum soup lemon otter bread violin choir frost".split()

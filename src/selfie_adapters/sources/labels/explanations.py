@@ -14,8 +14,7 @@ import msgspec
 
 from selfie_adapters.errors import DataError, nearest
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
-from selfie_adapters.sources.labels.label_columns import NOBODY, Explainer, LabelColumns
-from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.labels.label_set import NOBODY, Explainer, LabelColumns, LabelSet
 
 _BLOCK = 2**18  # bytes of lines that are decoded at once
 

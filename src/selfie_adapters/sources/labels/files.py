@@ -16,8 +16,7 @@ from selfie_adapters.files import atomic_path, existing_file, read_plain, sha256
 from selfie_adapters.files.json_text import mend_surrogates, parse_json
 from selfie_adapters.sources.labels.delphi import is_explanations_folder, read_delphi
 from selfie_adapters.sources.labels.explanations import collect_labels, parse_rows
-from selfie_adapters.sources.labels.label_columns import LabelColumns, SplitTable
-from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.labels.label_set import LabelColumns, LabelSet, SplitTable
 from selfie_adapters.sources.labels.mapping import read_mapping
 
 LabelFileKind = Literal["json", "jsonl"]

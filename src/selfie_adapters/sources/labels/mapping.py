@@ -14,8 +14,7 @@ import msgspec
 from selfie_adapters.errors import DataError
 from selfie_adapters.files.json_text import check_json, mend_surrogates
 from selfie_adapters.sources.labels.explanations import latent_number
-from selfie_adapters.sources.labels.label_columns import LabelColumns
-from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.labels.label_set import LabelColumns, LabelSet
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _START = re.compile(rb"\s*\{\s*")

@@ -30,8 +30,7 @@ from selfie_adapters.sources.topics.sites import (
     null_sites,
     topic_sites,
 )
-from selfie_adapters.sources.topics.splits import split_topics
-from selfie_adapters.sources.topics.topic import Topic
+from selfie_adapters.sources.topics.topic import Topic, split_topics
 
 _ROUNDING = 1e-5  # a centered vector relatively shorter than this is rounding
 _RANDOM = 0.2  # of the vectors without a concept: random directions

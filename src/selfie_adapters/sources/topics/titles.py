@@ -12,11 +12,11 @@ import numpy as np
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file, read_plain
+from selfie_adapters.files.columns import Strings
 from selfie_adapters.files.json_elements import JsonArray
 from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.json_text import check_json, parse_json, parse_json_as
 from selfie_adapters.files.memory import MemoryLimit
-from selfie_adapters.files.strings import Strings
 from selfie_adapters.files.text_lines import text_lines
 
 _EXPECTED = 'A list of titles, or {"titles": […]}, is expected.'

@@ -1,17 +1,18 @@
-"""What a topic is, and how it is written in a row of a file."""
+"""What a topic is, how it is written in a row of a file, and which topics are held out."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selfie_adapters.config.types import SPLITS, Split
+from selfie_adapters.dataset import split_indices
 from selfie_adapters.dataset.schema import SPLITS_LISTED
 from selfie_adapters.errors import DataError, nearest
-from selfie_adapters.files.columns import Columns
-from selfie_adapters.files.strings import Strings
+from selfie_adapters.files.columns import Columns, Strings
+from selfie_adapters.words import plain
 
 _FIELDS = ("name", "prompt", "labels")
 _LIKE_LABELS = ("label", "labels", "lables")
@@ -108,3 +109,52 @@ def topic_of_row(place: str, row: Any) -> Topic:
     if split is not None and split not in SPLITS:
         raise DataError(f"{place}: split is {split!r:.60}; {SPLITS_LISTED} is expected.")
     return Topic(tuple(labels), texts["name"], texts["prompt"], split)
+
+
+def split_topics(topics: Sequence[Topic], val_fraction: float, seed: int) -> list[Split]:
+    """The split of each topic.
+
+    A topic that occurs more than once (the same name, or the same prompt) is in one of them only.
+    Raises DataError where some topics state a split and others do not, where the same topic states
+    two, and where nothing is left to train on.
+    """
+    first = _first_of_each(topics)
+    stated = [topic.split for topic in topics if topic.split is not None]
+    if not stated:
+        _, val = split_indices(set(first), val_fraction, seed)
+        held_out = set(val)
+        return ["val" if one in held_out else "train" for one in first]
+    splits: list[Split] = []
+    for topic, one in zip(topics, first, strict=True):
+        if topic.split is None:
+            raise DataError(
+                f'the topic "{topic.title}" has no split and {len(stated)} others have one. Give '
+                "all of them one, or none."
+            )
+        if topic.split != topics[one].split:
+            raise DataError(
+                f'the topic "{topic.title}" is in more than one split, so that what is held '
+                "out is trained on. Give its rows one split."
+            )
+        splits.append(topic.split)
+    if "train" not in splits:
+        raise DataError('no topic has the split "train".')
+    return splits
+
+
+def _first_of_each(topics: Sequence[Topic]) -> list[int]:
+    """For each topic, the first that is the same: by name (case and whitespace aside) or prompt."""
+    first = list(range(len(topics)))
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    seen: dict[tuple[str, str], int] = {}
+    for i, topic in enumerate(topics):
+        for kind, text in (("name", topic.name), ("prompt", topic.prompt)):
+            if text:
+                one, other = sorted((root(seen.setdefault((kind, plain(text)), i)), root(i)))
+                first[other] = one
+    return [root(i) for i in range(len(topics))]

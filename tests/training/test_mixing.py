@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from selfie_adapters.dataset.mixing import epoch_of, make_groups, matching
 from selfie_adapters.errors import DataError
+from selfie_adapters.training.epochs import epoch_of, make_groups, matching
 
 
 def counts_of_epoch(case, seed=0):

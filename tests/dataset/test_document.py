@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.dataset.items import Items
+from selfie_adapters.dataset.document import Items
 from selfie_adapters.dataset.schema import Item
 
 GIVEN = [Item(7, ["owl", "bird"], "train"), Item(0, ["é"], "test"), Item(2**62, ["x"], "val")]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfie_adapters.files.strings import Strings
+from selfie_adapters.files.columns import Strings
 
 
 def test_texts_are_what_went_in():
