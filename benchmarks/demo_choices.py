@@ -22,7 +22,7 @@ from rich.console import Console
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.demo_settings import LAYER, LEARNING_RATE, TEMPLATE
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.config.topics import TopicSettings
+from selfie_adapters.config.prepare import TopicSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import ConfigError, nearest

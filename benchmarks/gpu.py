@@ -50,7 +50,7 @@ from train_step import (
 )
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference import label_loss, slot_rows
 from selfie_adapters.inference.generate import generate
 from selfie_adapters.inference.label_loss import Objective

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.commands.demo_settings import LAYER, PLACEHOLDER, TEMPLATE
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.config.topics import TopicSettings
+from selfie_adapters.config.prepare import TopicSettings
 from selfie_adapters.dataset import VectorLabelDataset, load_dataset
 from selfie_adapters.files import write_json
 from selfie_adapters.files.json_lines import read_jsonl

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfie_adapters.adapters import Adapter, create_adapter, load_adapter
     from selfie_adapters.config import TrainConfig
-    from selfie_adapters.config.sampling import Sampling
+    from selfie_adapters.config.shared import Sampling
     from selfie_adapters.dataset import (
         Item,
         Section,
@@ -32,7 +32,7 @@ _MODULES = {
     "config": ("TrainConfig",),
     "dataset": ("Item", "Section", "VectorLabelDataset", "load_dataset", "save_dataset"),
     "errors": ("SelfieError",),
-    "config.sampling": ("Sampling",),
+    "config.shared": ("Sampling",),
     "labelling": ("Label", "Labeller"),
     "reading": ("Reading", "read_prompt"),
     "model": ("FrozenModel", "SoftPrompt", "capture", "load_model"),

@@ -3,7 +3,7 @@ import torch
 
 from selfie_adapters.chat import AnswerCache, ChatRequest, Message
 from selfie_adapters.chat.in_process import InProcessChat
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.generate import next_tokens, row_uniforms
 from selfie_adapters.model import FrozenModel

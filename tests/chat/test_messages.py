@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from selfie_adapters.chat.messages import read_messages
-from selfie_adapters.chat.request import Message
+from selfie_adapters.chat.request import Message, read_messages
 from selfie_adapters.errors import DataError, MissingFileError
 
 TURNS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from selfie_adapters.config import TrainConfig
 from selfie_adapters.config.evaluation.loss import LossSettings
 from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
-from selfie_adapters.config.topics import TopicSettings
+from selfie_adapters.config.prepare import TopicSettings
 from selfie_adapters.errors import ModelError
 from selfie_adapters.evaluation.loss.protocol import Loss
 from selfie_adapters.evaluation.retrieval.embedding import packaged_folder

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference.generate import next_tokens, penalized, row_seed, row_uniforms
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference import slot_rows as module
 from selfie_adapters.inference.generate import generate_labels, quote_tokens
 from selfie_adapters.inference.label_scores import score_candidates

@@ -1,15 +1,20 @@
-"""Answers on disk: what was asked once is not asked again, not even by a run that was killed."""
+"""Chat models whose answers stay on disk: what was asked once is not asked again, not even after a
+kill."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfie_adapters.chat.request import ChatModel, ChatRequest
-from selfie_adapters.errors import DataError
+from selfie_adapters.config.shared import ChatSettings
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.files.keyed_rows import KeyedRows
 from selfie_adapters.files.resumable_folder import ResumableFolder
+
+if TYPE_CHECKING:
+    from selfie_adapters.model import FrozenModel
 
 
 class AnswerCache:
@@ -74,3 +79,42 @@ def _parsed(row: dict[str, Any], where: str) -> tuple[str, str]:
 
 def _row(digest: str, answer: str) -> dict[str, str]:
     return {"digest": digest, "answer": answer}
+
+
+def open_chat(
+    settings: ChatSettings,
+    folder: str | Path,
+    model: FrozenModel | None = None,
+    device: str | None = None,
+) -> AnswerCache:
+    """The chat model that `settings` name; its answers are kept in `folder`.
+
+    model: answers where the settings name none, such as the model under evaluation. device: where
+    another model in this process goes.
+
+    Raises ConfigError for an address that is none, or where no model is named and none is given;
+    ModelError for a model that cannot be loaded; DataError for damaged files in `folder`.
+    """
+    return AnswerCache(_named(settings, folder, model, device), folder)
+
+
+def _named(
+    settings: ChatSettings, folder: str | Path, model: FrozenModel | None, device: str | None
+) -> ChatModel:
+    if settings.url is not None and settings.model is not None:
+        if settings.protocol == "anthropic_batches":
+            from selfie_adapters.chat.anthropic import AnthropicBatches
+
+            return AnthropicBatches(settings.url, settings.model, settings.api_key_env, folder)
+        from selfie_adapters.chat.openai import OpenAIChat
+
+        return OpenAIChat(settings.url, settings.model, settings.api_key_env, settings.concurrency)
+    from selfie_adapters.chat.in_process import InProcessChat
+
+    if settings.model is not None:
+        from selfie_adapters.model import load_model
+
+        model = load_model(settings.model, device_map=device)
+    if model is None:
+        raise ConfigError("no chat model is named: give its model, and its url for a server.")
+    return InProcessChat(model, settings.batch_size)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.chat.request import ChatRequest
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.continuation import Continuation, padded_left
 from selfie_adapters.inference.generate import answer_text, generate

@@ -27,7 +27,7 @@ from selfie_adapters.commands.demo_settings import (
 from selfie_adapters.commands.demo_vectors import CHAT
 from selfie_adapters.commands.progress import progress_bars
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.config.topics import QUESTION
+from selfie_adapters.config.prepare import QUESTION
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.topics.topic import Topic
@@ -109,7 +109,7 @@ def demo_topics(further: int = FURTHER) -> list[Topic]:
 
 def capture_nouns(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
     """Make the training file of the packaged nouns and `further` ones, unless it is there."""
-    from selfie_adapters.config.topics import TopicSettings
+    from selfie_adapters.config.prepare import TopicSettings
     from selfie_adapters.sources.topics.dataset import write_topic_dataset
 
     if labels_file.exists():  # it is written last, when all it needs is there

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from selfie_adapters.commands.demo_settings import CapturePoint, Size
-from selfie_adapters.config.topics import TopicSettings
+from selfie_adapters.config.prepare import TopicSettings
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.labelling.centering import load_mean
 from selfie_adapters.model import FrozenModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from selfie_adapters.commands.options import Overwrite, options
-from selfie_adapters.config.export import ExportSettings
+from selfie_adapters.config.commands import ExportSettings
 from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:

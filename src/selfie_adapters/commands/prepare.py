@@ -10,14 +10,17 @@ from rich.console import Console
 
 from selfie_adapters.commands.options import Json, Overwrite, options
 from selfie_adapters.commands.printing import print_json, print_line
-from selfie_adapters.config.commands import SaeSearch
-from selfie_adapters.config.sae import LabelFileSettings, SaeSettings
-from selfie_adapters.config.topics import TopicOptions
-from selfie_adapters.config.writing import TopicWritingSettings
+from selfie_adapters.config.prepare import (
+    LabelFileSettings,
+    SaeSearch,
+    SaeSettings,
+    TopicOptions,
+    TopicWritingSettings,
+)
 
 if TYPE_CHECKING:
-    from selfie_adapters.chat.costs import Cost
-    from selfie_adapters.config.writing import WriterSettings
+    from selfie_adapters.chat.request import Cost
+    from selfie_adapters.config.prepare import WriterSettings
     from selfie_adapters.sources.sae.registry import RegisteredSae
 
 
@@ -52,7 +55,7 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     out
         Training file to write (.json or .json.gz); vectors and mean go to the same folder.
     """
-    from selfie_adapters.chat.messages import read_messages
+    from selfie_adapters.chat.request import read_messages
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.model import load_model, with_lora

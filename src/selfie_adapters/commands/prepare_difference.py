@@ -9,7 +9,7 @@ from rich.console import Console
 
 from selfie_adapters.commands.options import Overwrite, options
 from selfie_adapters.commands.printing import print_line, print_table
-from selfie_adapters.config.topics import DifferenceSettings
+from selfie_adapters.config.prepare import DifferenceSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -37,7 +37,7 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file, needed_adapter
     from selfie_adapters.adapters.specialists import adapter_digest
-    from selfie_adapters.chat.messages import read_messages
+    from selfie_adapters.chat.request import read_messages
     from selfie_adapters.commands.checking import check_inputs
     from selfie_adapters.commands.progress import progress_bars
     from selfie_adapters.files import sha256

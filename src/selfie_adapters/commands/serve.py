@@ -16,7 +16,7 @@ from rich.console import Console
 from selfie_adapters.adapters.locating import needed_adapter
 from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.options import options
-from selfie_adapters.config.serve import ServeSettings
+from selfie_adapters.config.commands import ServeSettings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import read_plain

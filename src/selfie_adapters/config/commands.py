@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from selfie_adapters.config.reading import Settings
 from selfie_adapters.config.shared import (
+    DEVICE_DEFAULT,
+    BindingSettings,
     DeviceSettings,
+    DisplaySettings,
+    LoraSettings,
     ModelSettings,
     PromptSettings,
     SplitSettings,
 )
 from selfie_adapters.config.types import InFile, Numbers, Option
+
+ExportFormat = Literal[
+    "csv",
+    "parquet",
+    "training",
+    "neuronpedia",
+    "neuronpedia-upload",
+    "neuronpedia-vectors",
+    "neuronpedia-admin",
+    "delphi",
+    "saebench",
+    "nla",
+]
 
 
 class DemoSettings(DeviceSettings):
@@ -25,11 +44,81 @@ class DemoSettings(DeviceSettings):
     again, it resumes."""
 
 
+class ServeSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings):
+    """What `selfie serve` takes."""
+
+    model: InFile = "demo"
+    adapter: Annotated[tuple[InFile, ...], Option(default="demo, for the model demo")] = ()
+    """Adapter file; give it twice to compare two."""
+    mean: Annotated[
+        InFile | None, Option(default="the file in the first adapter's folder, if any")
+    ] = None
+    """File of mean vectors (layer_12, or layer_12_at_-1 and layer_12_at_name), subtracted from a
+    prompt's states."""
+    host: str = "127.0.0.1"
+    """Address to listen on; from any but this machine's own, a token is asked for."""
+    port: int = 8321
+    """Port; 0 takes a free one."""
+    token: Annotated[
+        str | None, Option(default="$SELFIE_TOKEN, else none on 127.0.0.1, elsewhere a new one")
+    ] = None
+    """What a client must know. Other users of this machine can see an option, but not a variable
+    or a file."""
+    token_file: str | None = None
+    """File with the token, instead of the token itself."""
+
+
 class ReportSettings(Settings):
     """What `selfie report` takes."""
 
     runs: Annotated[tuple[Path, ...], Option(positional=True)] = ()
     """Folders of runs (--out of selfie label and selfie eval; of selfie train, its run folder)."""
+
+
+class ExportSettings(Settings):
+    """What `selfie export` takes."""
+
+    run: Annotated[InFile, Option(positional=True)]
+    """Folder that selfie label wrote."""
+    format: ExportFormat
+    """csv and parquet hold every row, the others the best label of each vector, without blank ones
+    and "no concept": training (a file for selfie train), neuronpedia (rows for its importer),
+    neuronpedia-upload (features with activations, for its client), neuronpedia-vectors (labeled
+    directions), neuronpedia-admin (its administrators' list), delphi (a folder), saebench
+    (explanations_override), nla (Parquet with a sidecar)."""
+    model_id: str | None = None
+    """neuronpedia: its name of the model, such as llama3.1-8b."""
+    source_id: str | None = None
+    """neuronpedia: its name of the SAE, such as 19-llamascope-res-32k."""
+    author_id: str | None = None
+    """neuronpedia: the id of the user there whose labels they are."""
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """Zero-based block the vectors are from, where the run does not state it."""
+    sae: Annotated[str | None, Option(default="the one the run labelled")] = None
+    """neuronpedia-upload: SAE of the latents: release:id, a SAELens folder, or demo."""
+    prompts: str | None = None
+    """neuronpedia-upload: file with one prompt per line, to look for activations in."""
+    device: Annotated[str | None, Option(default=DEVICE_DEFAULT)] = None
+    """neuronpedia-upload: where the model goes: cpu, cuda, cuda:1, mps, or auto."""
+
+    @model_validator(mode="after")
+    def _names_for_neuronpedia(self) -> ExportSettings:
+        if not self.format.startswith("neuronpedia"):
+            return self
+        needs_source = self.format != "neuronpedia-vectors"
+        if self.model_id is None or (needs_source and self.source_id is None):
+            names = "--model-id and --source-id" if needs_source else "--model-id"
+            raise ValueError(
+                f"the format {self.format} needs {names}, Neuronpedia's names of the model and the "
+                "SAE, such as llama3.1-8b and 19-llamascope-res-32k"
+            )
+        if self.format == "neuronpedia-admin" and self.author_id is None:
+            raise ValueError("the format neuronpedia-admin needs --author-id")
+        if self.format == "neuronpedia-upload" and self.prompts is None:
+            raise ValueError(
+                "the format neuronpedia-upload needs --prompts: each feature comes with activations"
+            )
+        return self
 
 
 class ConfigsSettings(Settings):
@@ -104,17 +193,6 @@ class ConvertSettings(Settings):
 
     file: Annotated[Path, Option(positional=True)]
     """Vector file, or training file: then all its vector files, and filename in it."""
-
-
-class SaeSearch(Settings):
-    """What `selfie prepare list` takes."""
-
-    words: Annotated[tuple[str, ...], Option(positional=True)] = ()
-    """All of them must occur in release, id, repository, model or Neuronpedia source."""
-    model: str | None = None
-    """Part of the model's name."""
-    labelled: bool = False
-    """Only SAEs with labels on Neuronpedia."""
 
 
 class AdapterFileSettings(Settings):

@@ -1,13 +1,13 @@
-"""Settings that several commands share, each written once: model, prompt, mean, sampling."""
+"""Settings that several commands share, each written once: model, prompt, sampling, chat model."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selfie_adapters.config.reading import Settings
-from selfie_adapters.config.sampling import Sampling
 from selfie_adapters.config.types import (
     Count,
     Dtype,
@@ -90,6 +90,21 @@ class BindingSettings(PromptSettings):
     """Continue although the adapter was trained with another model or prompt."""
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is generated. temperature 0 is greedy; seeds are given per row.
+
+    top_p: the nucleus, in (0, 1]. repetition_penalty: 1 changes nothing. max_new_tokens: per
+    answer. stop_at_quote: whether a closing quote ends an answer, or only the end token does.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 30
+    stop_at_quote: bool = True
+
+
 class SamplingSettings(Settings):
     """How labels are generated."""
 
@@ -111,3 +126,36 @@ class DisplaySettings(Settings):
     show_withheld: bool = False
     """Show labels too that are withheld: those for "no concept", and those below the confidence's
     threshold. Files always have them."""
+
+
+class ChatSettings(Settings):
+    """A model in this process, or one of a server."""
+
+    model: str | None = None
+    """The model's name at `url`; without url a hub id or folder. null: the evaluated model."""
+
+    url: str | None = None
+    """Address that the protocol's paths are appended to, such as http://localhost:8000/v1."""
+
+    protocol: Literal["openai", "anthropic_batches"] = "openai"
+    """openai: POST url/chat/completions. anthropic_batches: all requests are submitted to
+    url/messages/batches at once, and the answers are fetched within a day, at half the price."""
+
+    api_key_env: str | None = None
+    """Environment variable with the server's key; null sends none."""
+
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    """Requests open at a time, where there is a url."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Conversations written at a time, in this process."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> ChatSettings:
+        if self.url is not None and self.model is None:
+            raise ValueError("url needs the model's name there (model)")
+        if self.url is None and self.api_key_env is not None:
+            raise ValueError("api_key_env needs a server (url)")
+        if self.protocol == "anthropic_batches" and self.url is None:
+            raise ValueError("anthropic_batches needs url, such as https://api.anthropic.com/v1")
+        return self

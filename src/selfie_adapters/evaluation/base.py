@@ -22,7 +22,7 @@ from torch import Tensor
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatSettings, open_chat
 from selfie_adapters.config.reading import Settings, read_config
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import ConfigError, DataError, nearest
 from selfie_adapters.evaluation.folder import EvaluationFolder

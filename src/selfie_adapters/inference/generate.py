@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.inference.slot_rows import after_prompt

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import ConfigError
 
 

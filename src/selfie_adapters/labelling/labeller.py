@@ -14,7 +14,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.vectors import as_vectors
 from selfie_adapters.errors import AdapterError, ConfigError, DataError
 from selfie_adapters.inference.generate import (

@@ -8,7 +8,7 @@ import torch
 
 from selfie_adapters.chat.in_process import end_tokens
 from selfie_adapters.chat.request import Message
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import PromptError
 from selfie_adapters.inference.continuation import Continuation
 from selfie_adapters.inference.generate import generate

@@ -10,7 +10,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
 from selfie_adapters.config.read import ReadSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.captured import NAME
 from selfie_adapters.files.number_types import Proportion
 from selfie_adapters.labelling.choosing import Judgement, Withheld, judge, no_concept_label

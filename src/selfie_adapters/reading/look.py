@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfie_adapters.config.topics import QUESTION
+from selfie_adapters.config.prepare import QUESTION
 from selfie_adapters.errors import PromptError
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.labeller import Labeller

@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.files.json_lines import append_jsonl
 from selfie_adapters.inference.generate import answer_text, generate_labels, label_in, quote_tokens
 from selfie_adapters.model import SharedPrefix

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.labelling.choosing import BELOW_THRESHOLD, NO_CONCEPT, Judgement
 from selfie_adapters.labelling.decomposition.concepts import SAMPLES, Decomposer
 from selfie_adapters.labelling.label import Label

@@ -8,7 +8,7 @@ import torch
 
 from selfie_adapters.adapters import create_adapter, load_adapter
 from selfie_adapters.adapters.specialists import specialist_file
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.labelling.choosing import Judgement
 from selfie_adapters.labelling.decomposition.concepts import Decomposer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from export_bucket import packed, row, source_record
-from selfie_adapters.config.sae import SaeSettings
+from selfie_adapters.config.prepare import SaeSettings
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, MissingExtraError
 from selfie_adapters.sources.sae import files as sae_files

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from selfie_adapters.chat.request import Message
-from selfie_adapters.config.topics import TopicSettings, read_positions
+from selfie_adapters.config.prepare import TopicSettings, read_positions
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfie_adapters.config.topics import TopicSettings, read_positions
+from selfie_adapters.config.prepare import TopicSettings, read_positions
 from selfie_adapters.dataset import load_dataset, split_indices
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.dataset.vectors import vectors_digest

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from chat_server import Reply, chat_server, says
-from selfie_adapters.chat.costs import Cost
-from selfie_adapters.config.writing import TopicWritingSettings
+from selfie_adapters.chat.request import Cost
+from selfie_adapters.config.prepare import TopicWritingSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
 from selfie_adapters.files.json_lines import read_jsonl

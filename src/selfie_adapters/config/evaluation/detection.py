@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config.chat import ChatSettings
-from selfie_adapters.config.shared import ModelSettings
+from selfie_adapters.config.shared import ChatSettings, ModelSettings
 from selfie_adapters.config.types import Count, InFile, NotNegative, Numbers, Seed
 
 RESERVED = ("windows", "calibration", "lens words", "top tokens")

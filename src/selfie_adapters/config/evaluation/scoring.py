@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config.chat import ChatSettings
 from selfie_adapters.config.labelling import UNTRAINED_SCALES
-from selfie_adapters.config.shared import ModelSettings
+from selfie_adapters.config.shared import ChatSettings, ModelSettings
 from selfie_adapters.config.types import InFile, Numbers, Seed
 from selfie_adapters.errors import ConfigError
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from selfie_adapters.config.chat import ChatSettings
 from selfie_adapters.config.evaluation.retrieval import PACKAGED_EMBEDDER, Strategy
-from selfie_adapters.config.shared import DeviceSettings
+from selfie_adapters.config.shared import ChatSettings, DeviceSettings
 from selfie_adapters.config.types import Count, InFile, NotNegative, Seed, Split
 
 

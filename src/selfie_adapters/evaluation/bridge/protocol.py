@@ -16,7 +16,7 @@ from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.bridge.questions import (

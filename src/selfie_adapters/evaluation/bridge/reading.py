@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.errors import ConfigError, PromptError
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.config.evaluation.composition import CompositionSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.evaluation.naming.judging import judge as judge_label
 from selfie_adapters.evaluation.pairs import PairsProtocol
 from selfie_adapters.evaluation.tables import Table, percent

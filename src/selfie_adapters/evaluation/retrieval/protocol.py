@@ -21,7 +21,7 @@ from selfie_adapters.config.evaluation.retrieval import (
     UNTRAINED,
     RetrievalSettings,
 )
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import LabelsRow, Protocol

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.config.evaluation.scoring import Cut, ScoringSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.evaluation.baselines import lens_labels
 from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE

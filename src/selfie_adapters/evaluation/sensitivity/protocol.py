@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from selfie_adapters.config.evaluation.sensitivity import SensitivitySettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.captured import Captured
 from selfie_adapters.evaluation.base import LabelsRow
 from selfie_adapters.evaluation.comparing import METHOD, p_text

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.config.topics import QUESTION
+from selfie_adapters.config.prepare import QUESTION
 from selfie_adapters.dataset.captured import NAME, Captured
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel

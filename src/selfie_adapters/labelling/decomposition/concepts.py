@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.labelling.choosing import (
     BELOW_THRESHOLD,
     NO_CONCEPT,

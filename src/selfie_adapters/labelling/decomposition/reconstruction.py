@@ -18,7 +18,7 @@ from torch import Tensor
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.locating import find_mean_file
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.topics import QUESTION
+from selfie_adapters.config.prepare import QUESTION
 from selfie_adapters.dataset.captured import NAME, Captured
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.labelling.centering import load_mean

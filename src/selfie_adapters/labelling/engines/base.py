@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference.generate import Generated
 
 

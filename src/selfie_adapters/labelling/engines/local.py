@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selfie_adapters.config.labelling import LabelSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.inference.generate import Generated, generate_labels, quote_tokens
 from selfie_adapters.inference.label_scores import Prefilled, prefill, score_generated
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix

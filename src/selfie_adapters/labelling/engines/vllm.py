@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.config.labelling import LabelSettings
-from selfie_adapters.config.sampling import Sampling
+from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import ConfigError, LabellingError, ModelError, first_line
 from selfie_adapters.extras import extra
 from selfie_adapters.inference.generate import Generated, quote_tokens

@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from selfie_adapters.config.sae import SaeSettings
+from selfie_adapters.config.prepare import SaeSettings
 from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset import Item, split_indices
 from selfie_adapters.dataset.document import document_bytes

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.containers import safetensors_bytes
-from selfie_adapters.chat.messages import read_messages
-from selfie_adapters.config.topics import NO_CONCEPT
+from selfie_adapters.chat.request import read_messages
+from selfie_adapters.config.prepare import NO_CONCEPT
 from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset import Item, Section, save_dataset
 from selfie_adapters.dataset.controls import random_vectors

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from selfie_adapters.chat.messages import read_messages
-from selfie_adapters.config.topics import NO_CONCEPT, Position, TopicSettings
+from selfie_adapters.chat.request import read_messages
+from selfie_adapters.config.prepare import NO_CONCEPT, Position, TopicSettings
 from selfie_adapters.dataset.schema import Split
 from selfie_adapters.errors import DataError
 from selfie_adapters.model import FrozenModel

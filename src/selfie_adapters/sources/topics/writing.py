@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatRequest, ChatSettings, open_chat
-from selfie_adapters.chat.costs import Cost, cost_of
-from selfie_adapters.config.writing import TopicWritingSettings
+from selfie_adapters.chat.request import Cost, cost_of
+from selfie_adapters.config.prepare import TopicWritingSettings
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import write_json

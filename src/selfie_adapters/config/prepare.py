@@ -1,14 +1,32 @@
-"""Which states of topics become a training file, and what `selfie prepare topics` takes."""
+"""What decides a training file, and what the commands of `selfie prepare` take: states of topics,
+differences of models, SAEs and their labels, and data sets that a chat model writes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from selfie_adapters.config.lists import numbers_of
-from selfie_adapters.config.shared import LoraSettings, ModelSettings, SplitSettings
-from selfie_adapters.config.types import Chat, InFile, Numbers, Option
+from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.shared import (
+    ChatSettings,
+    DeviceSettings,
+    LoraSettings,
+    ModelSettings,
+    SplitSettings,
+)
+from selfie_adapters.config.types import (
+    Chat,
+    Count,
+    InFile,
+    NotNegative,
+    Numbers,
+    Option,
+    Seed,
+    Share,
+)
 from selfie_adapters.errors import DataError, nearest
 
 QUESTION = "Tell me about {}."
@@ -125,7 +143,8 @@ class TopicOptions(TopicSettings, ModelSettings, LoraSettings):
 
 
 class DifferenceSettings(ModelSettings, LoraSettings):
-    """States of a model minus those of another one, at the same tokens of the same prompts."""
+    """What `selfie prepare difference` takes: states of a model minus those of another one, at the
+    same tokens of the same prompts."""
 
     prompts: Annotated[InFile, Option(positional=True)]
     """File with one prompt per line."""
@@ -154,3 +173,114 @@ class DifferenceSettings(ModelSettings, LoraSettings):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} {list(values)}: give each once")
         return self
+
+
+class SaeSearch(Settings):
+    """What `selfie prepare list` takes."""
+
+    words: Annotated[tuple[str, ...], Option(positional=True)] = ()
+    """All of them must occur in release, id, repository, model or Neuronpedia source."""
+    model: str | None = None
+    """Part of the model's name."""
+    labelled: bool = False
+    """Only SAEs with labels on Neuronpedia."""
+
+
+class LabelSourceSettings(Settings):
+    """Where labels are fetched from, and which of them are kept."""
+
+    labels_url: str | None = None
+    """Copy of Neuronpedia's export bucket: a folder, or an address that answers S3's listing."""
+    explainer: Annotated[str | None, Option(default="the one that labels the most latents")] = None
+    """Keep the labels of this model, or model/type."""
+    all_explainers: bool = False
+    """Keep the labels of all of them."""
+
+
+class SaeSettings(LabelSourceSettings, SplitSettings):
+    """What `selfie prepare sae` takes: which SAE, which labels, and how to split them."""
+
+    output_name: str
+    """Name of both files: {output-name}.pt and {output-name}_labels.json."""
+    output_dir: Path = Path("data")
+    """Folder to write them to."""
+    release: str | None = None
+    """Release in SAELens' registry, or its hub repository; see selfie prepare list."""
+    sae_id: str | None = None
+    """SAE of the release."""
+    sae_path: Path | None = None
+    """SAE on disk: a folder, or a file with a decoder. With --release: its weights' file."""
+    layer: int | None = None
+    """Block whose output the vectors are directions of, zero-based; where nothing else states
+    it."""
+    neuronpedia_id: str | None = None
+    """Source of the labels, model/source, where the registry does not know it."""
+    labels_json: Path | None = None
+    """Labels from a file: {"12": "label", …}, the training format, or JSON lines with index and
+    description; .gz too."""
+    labels_jsonl: Path | None = None
+    """The same; a file whose content leaves it open is read as JSON lines."""
+    one_label: bool = False
+    """Keep a latent's first label only."""
+    force_new_split: bool = False
+    """Split again even if the label file has splits."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Dtype of the vectors; bfloat16 and float16 halve the file."""
+    device: str = "cpu"
+    """Where SAELens loads what it alone can read; all else is copying and needs no GPU."""
+
+
+class LabelFileSettings(LabelSourceSettings):
+    """What `selfie prepare labels` takes: which labels of a Neuronpedia source are written."""
+
+    source: Annotated[str, Option(positional=True)]
+    """model/source, such as llama3.1-8b/19-llamascope-res-32k."""
+
+
+class WriterSettings(ChatSettings):
+    """A chat model and what it costs."""
+
+    input_price: NotNegative | None = None
+    """Price of a million tokens that are sent; null leaves the costs in tokens."""
+    output_price: NotNegative | None = None
+    """Price of a million tokens that are received."""
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> WriterSettings:
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give both input_price and output_price, or neither")
+        return self
+
+
+class TopicWritingSettings(DeviceSettings):
+    """What `selfie prepare dataset` takes: everything that decides what is written from titles."""
+
+    titles: InFile
+    """JSON ({"titles": […]} or a list), JSONL, or one title a line; .gz too."""
+    limit: Count | None = None
+    """Take N titles, drawn at random; null takes all."""
+    earlier: tuple[InFile, ...] = ()
+    """candidates.jsonl of earlier runs, merged with this one's."""
+    writer: WriterSettings
+    judge: WriterSettings | None = None
+    """Who chooses prompts and rates labels; default: the writer."""
+    judged: bool = True
+    """false keeps everything: the first prompt, all labels."""
+    prompts: Count = 3
+    """Prompts of every title, of which one is chosen."""
+    labels: Count = 8
+    """Labels of every title and run."""
+    runs: Count = 1
+    """How many times every title is asked about."""
+    temperature: NotNegative = 0.8
+    """Sampling temperature; 0 is greedy."""
+    max_tokens: Count = 800
+    """Longest answer, in tokens."""
+    least_mark: Share = 0.6
+    """Labels with a lower rating are dropped."""
+    least_labels: Count = 3
+    """Topics with fewer remaining labels are dropped."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the topics that is held out."""
+    seed: Seed = 42
+    """Seed of the titles that are taken, of the answers, and of the split."""
