@@ -58,7 +58,7 @@ def _run(console: Console, folder: Path, size: Size, device: str | None) -> None
 
     from selfie_adapters.adapters import load_adapter
     from selfie_adapters.adapters.locating import DEMO, find_adapter_file, mean_beside
-    from selfie_adapters.commands.demo_measuring import Measuring, read_sentence
+    from selfie_adapters.commands.demo_measuring import Concepts, Measuring, captured, read_sentence
     from selfie_adapters.commands.demo_report import Results, write_results
     from selfie_adapters.commands.demo_terminal import (
         print_conditions,
@@ -67,7 +67,6 @@ def _run(console: Console, folder: Path, size: Size, device: str | None) -> None
         print_training,
     )
     from selfie_adapters.commands.demo_training import train_small_adapter, write_training_file
-    from selfie_adapters.commands.demo_vectors import Concepts, captured
     from selfie_adapters.model import load_model
     from selfie_adapters.reading.calibration import calibration
 

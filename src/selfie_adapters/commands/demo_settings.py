@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from selfie_adapters.config.types import Chat
+
 SENTENCE = "The capital of France is Paris, but the Eiffel Tower was built by an engineer."
 READ_AT = (12, 20)
 """Blocks at which the sentence is read."""
@@ -20,6 +22,8 @@ class CapturePoint:
 
 
 OWN_TOKEN, LAST_TOKEN = CapturePoint(12, "name"), CapturePoint(24, -1)
+CHAT: Chat = "bare"
+"""The chat format that the shipped adapter's vectors were captured in."""
 
 # The adapter that is trained here, on vectors of LAST_TOKEN. Chosen by measurement:
 # docs/reproduce.md states what was tried.

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from selfie_adapters.commands.demo_settings import (
     BATCH,
+    CHAT,
     LAST_TOKEN,
     LEARNING_RATE,
     PLACEHOLDER,
     TEMPLATE,
     Size,
 )
-from selfie_adapters.commands.demo_vectors import CHAT
 from selfie_adapters.commands.progress import progress_bars
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.config.prepare import QUESTION
