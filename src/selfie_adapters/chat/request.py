@@ -116,13 +116,6 @@ class Cost:
     input_tokens: int
     output_tokens: int
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.requests + other.requests,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
-
     def price(self, input_price: float, output_price: float) -> float:
         """In whatever money the prices, each for a million tokens, are in."""
         return (self.input_tokens * input_price + self.output_tokens * output_price) / 1e6

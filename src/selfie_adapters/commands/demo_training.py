@@ -8,14 +8,17 @@ more often, and training learns faster. Stopped and run again, it resumes.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
+from selfie_adapters.adapters.locating import mean_beside
+from selfie_adapters.adapters.specialists import specialist_file
 from selfie_adapters.commands.demo_settings import (
     BATCH,
     CHAT,
@@ -27,18 +30,16 @@ from selfie_adapters.commands.demo_settings import (
 )
 from selfie_adapters.commands.progress import progress_bars
 from selfie_adapters.config import TrainConfig
-from selfie_adapters.config.prepare import QUESTION
+from selfie_adapters.config.prepare import QUESTION, TopicSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
-from selfie_adapters.model import FrozenModel
+from selfie_adapters.files import atomic_path
+from selfie_adapters.model import FrozenModel, load_model
+from selfie_adapters.sources.topics.dataset import write_topic_dataset
+from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
 from selfie_adapters.sources.topics.topic import Topic
-from selfie_adapters.training import train
+from selfie_adapters.training import resume, train
 from selfie_adapters.training.run_reading import Run, read_run
 from selfie_adapters.training.stopping import part_of_another_command
-
-if TYPE_CHECKING:
-    from selfie_adapters.model import FrozenModel
-    from selfie_adapters.sources import Topic
-
 
 LAYERS = (8, 12, 16, 20, 24, 28)
 FURTHER = 3000  # nouns in addition to the 8,000 that have a split: to train on
@@ -71,11 +72,6 @@ def train_demo_adapter(folder: Path, console: Console, device: str | None = None
     Two hours and a half on one core of a Xeon with AMX. Raises TrainingStopped if it is stopped;
     calling it again resumes.
     """
-    from selfie_adapters.adapters.locating import mean_beside
-    from selfie_adapters.adapters.specialists import specialist_file
-    from selfie_adapters.files import atomic_path
-    from selfie_adapters.model import load_model
-
     model = load_model("demo", device_map=device, job="training")
     few, more = folder / "reading.json", folder / "more.json"
     capture_nouns(console, model, FURTHER, few)
@@ -96,10 +92,6 @@ def train_demo_adapter(folder: Path, console: Console, device: str | None = None
 
 def demo_topics(further: int = FURTHER) -> list[Topic]:
     """The packaged nouns with their splits, and further ones to train on, drawn at random."""
-    import random
-
-    from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
-
     more = more_topics()
     random.Random(SEED).shuffle(more)
     topics = [*packaged_topics(), *more[:further]]
@@ -109,9 +101,6 @@ def demo_topics(further: int = FURTHER) -> list[Topic]:
 
 def capture_nouns(console: Console, model: FrozenModel, further: int, labels_file: Path) -> None:
     """Make the training file of the packaged nouns and `further` ones, unless it is there."""
-    from selfie_adapters.config.prepare import TopicSettings
-    from selfie_adapters.sources.topics.dataset import write_topic_dataset
-
     if labels_file.exists():  # it is written last, when all it needs is there
         return
     topics = demo_topics(further)
@@ -131,11 +120,6 @@ def capture_nouns(console: Console, model: FrozenModel, further: int, labels_fil
 
 def trained_by(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> Path:
     """The final adapter of a run with this recipe, which is begun, resumed, or finished already."""
-    from selfie_adapters.config import TrainConfig
-    from selfie_adapters.dataset import load_dataset
-    from selfie_adapters.training import resume, train
-    from selfie_adapters.training.stopping import part_of_another_command
-
     config = TrainConfig.model_validate(recipe)
     run = Path(config.training.checkpoint_dir) / config.experiment_name
     final = run / "adapter_final.safetensors"
@@ -194,9 +178,6 @@ def specialist_recipe(labels_file: Path, folder: Path, place: tuple[int, str]) -
     }
 
 
-KIND = "scalar_affine"
-
-
 def write_training_file(
     model: FrozenModel, folder: Path, topics: Sequence[Topic], vectors: Tensor
 ) -> Path:
@@ -226,7 +207,7 @@ def train_small_adapter(console: Console, model: FrozenModel, labels_file: Path,
             "experiment_name": "run",
             "model": {"name": "demo"},
             "data": {"labels_file": str(labels_file), "batch_size": BATCH},
-            "projection": {"type": KIND, "init_scale": 5.0, "init": "closed_form"},
+            "projection": {"type": "scalar_affine", "init_scale": 5.0, "init": "closed_form"},
             "soft_prompt": {"template": TEMPLATE, "reserved_token": PLACEHOLDER},
             "training": {
                 "learning_rate": LEARNING_RATE,
