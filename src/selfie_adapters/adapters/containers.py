@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -22,7 +21,8 @@ from selfie_adapters.errors import AdapterError, DataError, first_line
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
 from selfie_adapters.tensor_files import load_torch_file
-from selfie_adapters.tensor_files.tensors import Unusable, plain, refuse_pointer
+from selfie_adapters.tensor_files.safetensors_file import opened_safetensors, safetensors_metadata
+from selfie_adapters.tensor_files.tensors import Unusable, plain
 
 SUFFIXES = (".safetensors", ".pt")
 _MOST_VALUES = 100_000  # of a header; published ones hold some 60
@@ -74,22 +74,20 @@ def is_adapter_file(path: Path) -> bool:
     # Any failure of the readers means "no"; a damaged file is reported when it is loaded.
     with contextlib.suppress(Exception):
         if path.suffix.lower() == ".safetensors":
-            with safe_open(str(path), framework="pt") as file:
-                return _has_adapter_header(file.metadata())
+            return _has_adapter_header(safetensors_metadata(path))
         if path.suffix.lower() == ".pt":
             content = load_torch_file(path)  # mapped: a large vector file is not read
             return isinstance(content, dict) and "projection_state" in content
     return False
 
 
-def _has_adapter_header(metadata: dict[str, str] | None) -> bool:
-    return bool(metadata) and ("config_json" in metadata or "projection_type" in metadata)
+def _has_adapter_header(metadata: dict[str, str]) -> bool:
+    return "config_json" in metadata or "projection_type" in metadata
 
 
 def _read_safetensors(path: Path) -> tuple[Header, Tensors]:
     try:
-        refuse_pointer(path)
-        with safe_open(str(path), framework="pt") as file:
+        with opened_safetensors(path) as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             # before any tensor is read: the file may be a shard of many gigabytes
             if not _has_adapter_header(metadata):
@@ -97,16 +95,8 @@ def _read_safetensors(path: Path) -> tuple[Header, Tensors]:
             return dict(metadata), {
                 name: _usable(path, name, file.get_tensor(name)) for name in names
             }
-    except AdapterError:
-        raise
     except DataError as error:
         raise AdapterError(str(error)) from error
-    # safetensors has an error of its own; a dtype or shape that torch does not know has any.
-    except Exception as error:
-        raise AdapterError(
-            f"{path}: cut off, or not a safetensors file ({first_line(error)}). "
-            "Copy or download it again."
-        ) from error
 
 
 def _likeness(names: list[str]) -> str:

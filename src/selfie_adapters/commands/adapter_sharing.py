@@ -30,13 +30,10 @@ def push(settings: PushSettings) -> None:
     adapter go with it.
     """
     from selfie_adapters.adapters import load_adapter
-    from selfie_adapters.hub import is_repo_name, upload_to_hub
+    from selfie_adapters.hub import upload_to_hub
     from selfie_adapters.report.model_card import model_card
 
-    if not is_repo_name(settings.repo):
-        raise ConfigError(
-            f'"{settings.repo:.200}": the name of a repository, owner/name, is expected.'
-        )
+    _check_name(settings.repo)
     file = _adapter_file(settings.source)
     adapter = load_adapter(file)
     console = Console(soft_wrap=True)
@@ -74,12 +71,8 @@ def pull(settings: PullSettings, *, out: str, overwrite: Overwrite = False) -> N
         Folder to write to.
     """
     from selfie_adapters.adapters.locating import fetch_hub_adapter
-    from selfie_adapters.hub import is_repo_name
 
-    if not is_repo_name(settings.repo):
-        raise ConfigError(
-            f'"{settings.repo:.200}": the name of a repository, owner/name, is expected.'
-        )
+    _check_name(settings.repo)
     fetched = fetch_hub_adapter(settings.repo, (CARD,))
     files = sorted(
         path for path in fetched.iterdir() if path.name == CARD or path.name.startswith("adapter.")
@@ -92,6 +85,14 @@ def pull(settings: PullSettings, *, out: str, overwrite: Overwrite = False) -> N
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
         console.print(visible(str(target)), highlight=False, markup=False)
+
+
+def _check_name(repo: str) -> None:
+    """Raise ConfigError for what is no name of a repository."""
+    from selfie_adapters.hub import is_repo_name
+
+    if not is_repo_name(repo):
+        raise ConfigError(f'"{repo:.200}": the name of a repository, owner/name, is expected.')
 
 
 def _adapter_file(source: str) -> Path:

@@ -35,7 +35,7 @@ def fit(settings: ConfidenceSettings, *, out: str | None = None, json: Json = Fa
         require_extra("report", "selfie confidence fit --figure", "matplotlib")
     from selfie_adapters.adapters import find_adapter_file
     from selfie_adapters.commands.checking import check_inputs
-    from selfie_adapters.commands.progress import progress_bars
+    from selfie_adapters.commands.progress import count_shown
     from selfie_adapters.labelling.calibration import calibrate, first_of_each_section
     from selfie_adapters.labelling.confidence import confidence_file
     from selfie_adapters.labelling.inputs import open_source
@@ -45,8 +45,7 @@ def fit(settings: ConfidenceSettings, *, out: str | None = None, json: Json = Fa
     check_inputs(model=run.model, device=run.device, adapters=[run.adapter])
     source = open_source(run)
     console = Console(quiet=json)
-    with progress_bars(console) as progress:
-        task = progress.add_task("vectors", total=None)
+    with count_shown(console, "vectors") as progress:
         worker = ShardWorker(run, source)
         fitted = calibrate(
             worker,
@@ -54,7 +53,7 @@ def fit(settings: ConfidenceSettings, *, out: str | None = None, json: Json = Fa
             settings.precision,
             settings.control_rate,
             settings.controls,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            progress,
         )
     path = confidence_file(find_adapter_file(settings.adapter)) if out is None else Path(out)
     fitted.save(path)

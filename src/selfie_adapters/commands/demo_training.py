@@ -28,7 +28,7 @@ from selfie_adapters.commands.demo_settings import (
     TEMPLATE,
     Size,
 )
-from selfie_adapters.commands.progress import progress_bars
+from selfie_adapters.commands.progress import count_shown
 from selfie_adapters.config import TrainConfig
 from selfie_adapters.config.prepare import QUESTION, TopicSettings
 from selfie_adapters.dataset import Item, Section, load_dataset, save_dataset
@@ -106,16 +106,8 @@ def capture_nouns(console: Console, model: FrozenModel, further: int, labels_fil
     topics = demo_topics(further)
     console.print(f"[bold]capture the states of {len(topics)} nouns[/]", highlight=False)
     settings = TopicSettings(layers=LAYERS, chat="bare", positions=(-1, "name"), seed=SEED)
-    with progress_bars(console) as progress:
-        task = progress.add_task("vectors", total=None)
-        write_topic_dataset(
-            model,
-            topics,
-            settings,
-            labels_file,
-            lambda done, total: progress.update(task, completed=done, total=total),
-            overwrite=True,
-        )
+    with count_shown(console, "vectors") as progress:
+        write_topic_dataset(model, topics, settings, labels_file, progress, overwrite=True)
 
 
 def trained_by(console: Console, model: FrozenModel, recipe: dict[str, Any]) -> Path:

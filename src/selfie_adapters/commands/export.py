@@ -87,7 +87,7 @@ def _writer(settings: ExportSettings, run: FinishedRun, console: Console) -> Cal
 
 def _upload(settings: ExportSettings, run: FinishedRun, out: Path, console: Console) -> int:
     require_extra("sae", "selfie export --format neuronpedia-upload")
-    from selfie_adapters.commands.progress import progress_bars
+    from selfie_adapters.commands.progress import count_shown
     from selfie_adapters.files.text_lines import read_prompts
     from selfie_adapters.labelling.neuronpedia_upload import (
         sae_of,
@@ -97,8 +97,7 @@ def _upload(settings: ExportSettings, run: FinishedRun, out: Path, console: Cons
 
     sae = sae_of(run, settings.sae)
     prompts = read_prompts(settings.prompts or "")
-    with progress_bars(console) as progress:
-        task = progress.add_task("prompts", total=len(prompts))
+    with count_shown(console, "prompts") as progress:
         count, silent = to_neuronpedia_upload(
             run,
             out,
@@ -107,7 +106,7 @@ def _upload(settings: ExportSettings, run: FinishedRun, out: Path, console: Cons
             load_model(run.settings.model, run.settings.dtype, settings.device),
             sae,
             prompts,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            progress,
         )
     if silent:
         console.print(

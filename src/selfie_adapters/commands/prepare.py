@@ -57,7 +57,7 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     """
     from selfie_adapters.chat.request import read_messages
     from selfie_adapters.commands.checking import check_inputs
-    from selfie_adapters.commands.progress import progress_bars
+    from selfie_adapters.commands.progress import count_shown
     from selfie_adapters.model import load_model, with_lora
     from selfie_adapters.sources import open_topics
     from selfie_adapters.sources.topics.dataset import topic_files, write_topic_dataset
@@ -74,16 +74,8 @@ def topics(settings: TopicOptions, *, out: str, overwrite: Overwrite = False) ->
     loaded = load_model(settings.model, settings.dtype, settings.device)
     if settings.lora is not None:
         loaded = with_lora(loaded, settings.lora)
-    with progress_bars(console) as progress:
-        task = progress.add_task("vectors", total=None)
-        path = write_topic_dataset(
-            loaded,
-            rows,
-            settings,
-            out,
-            lambda done, total: progress.update(task, completed=done, total=total),
-            overwrite,
-        )
+    with count_shown(console, "vectors") as progress:
+        path = write_topic_dataset(loaded, rows, settings, out, progress, overwrite)
     console.print(f"{len(rows)} topics: {path}", highlight=False, markup=False)
 
 
@@ -96,14 +88,14 @@ def labels(settings: LabelFileSettings, *, out: str, overwrite: Overwrite = Fals
     out
         File to write (.jsonl or .jsonl.gz): index, description, explanationModelName, typeName.
     """
-    from selfie_adapters.commands.progress import files_fetched
+    from selfie_adapters.commands.progress import count_shown
     from selfie_adapters.files import check_free, user_path
     from selfie_adapters.sources.labels.files import write_label_file
     from selfie_adapters.sources.labels.neuronpedia import fetch_source_labels
 
     check_free(user_path(out), overwrite)
     console = Console()
-    with files_fetched(console) as progress:
+    with count_shown(console, "label batches") as progress:
         found = fetch_source_labels(
             settings.source,
             explainer=settings.explainer,

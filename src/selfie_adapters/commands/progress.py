@@ -53,10 +53,10 @@ def progress_bars(console: Console) -> Iterator[Progress]:
 
 
 @contextmanager
-def files_fetched(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yield what is to be called with the number of files done and of files in all."""
+def count_shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is to be called with how many are done, and how many there are in all."""
     with progress_bars(console) as bars:
-        task = bars.add_task("label batches", total=None)
+        task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.errors import DataError
 from selfie_adapters.tensor_files.safetensors_file import MOST_TENSORS
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, read_as
 
 _FLOATS = {"F64", "F32", "F16"}
 
@@ -62,14 +62,9 @@ def read_gguf(file: Path) -> Any:
             types = [GGUFValueType.ARRAY, *([of] if number else [])]
             return end - head, [kind, count, *elements], list(range(2, 2 + number)), types
 
-    try:
-        with warnings.catch_warnings(action="ignore"):  # numpy warns of sizes that overflow
-            reader = Reader(file)
-    except Exception as error:  # the reader checks little: numpy's errors, and Python's
-        raise DataError(
-            f"{file}: cut off, or not a GGUF file ({first_line(error)}). Copy or download it again."
-        ) from error
-    return reader
+    # numpy warns of sizes that overflow.
+    with read_as(file, "a GGUF file"), warnings.catch_warnings(action="ignore"):
+        return Reader(file)
 
 
 def _strings(data: memoryview, start: int, count: int) -> tuple[list[memoryview], int]:

@@ -13,8 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, first_line
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, unpack_limit
+from selfie_adapters.errors import DataError
+from selfie_adapters.tensor_files.tensors import (
+    FoundTensors,
+    Unusable,
+    plain,
+    read_as,
+    unpack_limit,
+)
 
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -24,14 +30,8 @@ _HEADER_READERS = {
 
 def npy_tensors(file: Path) -> FoundTensors:
     """The array of a `.npy` file, mapped. Raises DataError if the file is damaged."""
-    try:
-        with file.open("rb") as opened:
-            return {"array": _array(file, opened, 0, file.stat().st_size)}
-    except DataError:
-        raise
-    # numpy's header parser is Python's own, with all its errors.
-    except Exception as error:
-        raise DataError(f"{file}: not a plain .npy array ({first_line(error)}).") from error
+    with read_as(file, "a plain .npy array"), file.open("rb") as opened:
+        return {"array": _array(file, opened, 0, file.stat().st_size)}
 
 
 def npz_tensors(file: Path) -> FoundTensors:
@@ -40,27 +40,25 @@ def npz_tensors(file: Path) -> FoundTensors:
     numpy maps single arrays only, but the members of an archive that is not compressed are stored
     as they are, so each can be mapped at its place. Raises DataError if the archive is damaged.
     """
-    try:
-        with zipfile.ZipFile(file) as archive, file.open("rb") as opened:
-            members = archive.infolist()
-            packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
-            if sum(one.file_size for one in packed) > unpack_limit(file):
-                raise DataError(f"{file}: its arrays unpack to far more than the file's size.")
-            found = {}
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if member in packed:
-                    with archive.open(member) as stream:
-                        found[name] = _unpacked(stream, member.file_size)
-                else:
-                    start = payload_offset(opened, member)
-                    found[name] = _array(file, opened, start, start + member.file_size)
-            return found
-    except DataError:
-        raise
-    # zipfile has several errors of its own, and the arrays' headers any (see `npy_tensors`).
-    except Exception as error:
-        raise DataError(f"{file}: not a plain .npz archive ({first_line(error)}).") from error
+    with (
+        read_as(file, "a plain .npz archive"),
+        zipfile.ZipFile(file) as archive,
+        file.open("rb") as opened,
+    ):
+        members = archive.infolist()
+        packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
+        if sum(one.file_size for one in packed) > unpack_limit(file):
+            raise DataError(f"{file}: its arrays unpack to far more than the file's size.")
+        found = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if member in packed:
+                with archive.open(member) as stream:
+                    found[name] = _unpacked(stream, member.file_size)
+            else:
+                start = payload_offset(opened, member)
+                found[name] = _array(file, opened, start, start + member.file_size)
+        return found
 
 
 def payload_offset(opened: BinaryIO, member: zipfile.ZipInfo) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, unpack_limit
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, read_as, unpack_limit
 
 _ROWS_AT_ONCE = 1024
 
@@ -24,22 +24,13 @@ def parquet_tensors(file: Path) -> FoundTensors:
     with extra("export", "Reading Parquet"):
         import pyarrow
         from pyarrow import parquet
-    try:
-        with parquet.ParquetFile(file) as opened:
-            names = [
-                one.name
-                for one in opened.schema_arrow
-                if _is_list(pyarrow, one.type) and pyarrow.types.is_floating(one.type.value_type)
-            ]
-            return {name: _column(file, opened, name) for name in names}
-    except DataError:
-        raise
-    # Arrow has an error of its own for most damage, and Python's for some.
-    except Exception as error:
-        raise DataError(
-            f"{file}: cut off, or not a Parquet file ({first_line(error)}). "
-            "Copy or download it again."
-        ) from error
+    with read_as(file, "a Parquet file"), parquet.ParquetFile(file) as opened:
+        names = [
+            one.name
+            for one in opened.schema_arrow
+            if _is_list(pyarrow, one.type) and pyarrow.types.is_floating(one.type.value_type)
+        ]
+        return {name: _column(file, opened, name) for name in names}
 
 
 def _column(file: Path, opened: Any, name: str) -> torch.Tensor | Unusable:

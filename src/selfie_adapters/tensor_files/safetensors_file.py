@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, first_line
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, refuse_pointer
+from selfie_adapters.tensor_files.tensors import (
+    FoundTensors,
+    Unusable,
+    plain,
+    read_as,
+    refuse_pointer,
+)
 
 MOST_TENSORS = 256
 
@@ -18,7 +24,7 @@ MOST_TENSORS = 256
 def safetensors_tensors(file: Path) -> FoundTensors:
     """The tensors of a file by name, mapped. Raises DataError for a damaged file and for one of so
     many tensors that it must be a model."""
-    with _opened(file) as opened:
+    with opened_safetensors(file) as opened:
         names = list(opened.keys())
         # Counted first, so that a wrong file of many tensors is not read to be refused.
         if len(names) > MOST_TENSORS:
@@ -28,21 +34,16 @@ def safetensors_tensors(file: Path) -> FoundTensors:
 
 def safetensors_metadata(file: Path) -> dict[str, str]:
     """The metadata in a file's header; no tensor is read. Raises DataError for a damaged file."""
-    with _opened(file) as opened:
+    with opened_safetensors(file) as opened:
         return dict(opened.metadata() or {})
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[safe_open]:
+def opened_safetensors(file: Path) -> Iterator[safe_open]:
+    """The library's reader of `file`. Raises DataError for a damaged file and a Git LFS pointer."""
     refuse_pointer(file)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{file}: cut off, or not a safetensors file ({first_line(error)}). "
-            "Copy or download it again."
-        ) from error
+    with read_as(file, "a safetensors file"), safe_open(file, framework="pt") as opened:
+        yield opened
 
 
 def _tensor(opened: safe_open, name: str) -> Tensor | Unusable:
