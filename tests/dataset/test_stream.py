@@ -7,10 +7,16 @@ import zipfile
 import pytest
 import torch
 
-from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.dataset.stream import stream_rows
 from selfie_adapters.dataset.vectors import open_vectors
+from selfie_adapters.files import atomic_path
 
 ROWS = torch.arange(35.0).reshape(7, 5) / 3
+
+
+def stream_vectors(path, *vectors):
+    with atomic_path(path) as temporary:
+        stream_rows(temporary, *vectors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -60,12 +66,14 @@ def test_a_failing_block_leaves_the_old_file(tmp_path):
 
 STALLED = """
 import sys, time, torch
-from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.dataset.stream import stream_rows
+from selfie_adapters.files import atomic_path
 def blocks():
     yield torch.ones(3, 5)
     print("writing", flush=True)
     time.sleep(60)
-stream_vectors(sys.argv[1], (7, 5), torch.float32, blocks())
+with atomic_path(sys.argv[1]) as temporary:
+    stream_rows(temporary, (7, 5), torch.float32, blocks())
 """
 
 

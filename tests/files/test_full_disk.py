@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.dataset.stream import stream_vectors
+from selfie_adapters.dataset.stream import stream_rows
 from selfie_adapters.dataset.vectors import save_vectors
 from selfie_adapters.errors import StorageError
 from selfie_adapters.files import atomic_path, write_json
@@ -53,12 +53,17 @@ def _figure(path):
         figure.savefig(temporary, format="png")
 
 
+def _stream(path):
+    with atomic_path(path) as temporary:
+        stream_rows(temporary, (500, 48), torch.float32, [VECTORS])
+
+
 WRITERS = {
     "x.json": lambda path: write_json(path, ROWS),
     "x.jsonl": lambda path: write_jsonl(path, ROWS),
     "v.safetensors": lambda path: save_vectors(path, VECTORS),
     "v.pt": lambda path: save_vectors(path, VECTORS),
-    "s.pt": lambda path: stream_vectors(path, (500, 48), torch.float32, [VECTORS]),
+    "s.pt": _stream,
     "a.safetensors": ADAPTER.save,
     "a.pt": ADAPTER.save,
     "x.parquet": _parquet,

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from selfie_adapters.config.types import Chat
 from selfie_adapters.errors import BindingError
 
 NORM_TOLERANCE = 0.01
@@ -55,7 +56,7 @@ class Binding(BaseModel):
     mean_embedding_norm: float = Field(ge=0)
     versions: dict[str, str] = Field(default_factory=dict)
     fingerprint: tuple[float, ...] = ()
-    chat: Literal["template", "bare", "none"] | None = None
+    chat: Chat | None = None
     question: str | None = None
     position: int | Literal["name"] | None = None
     no_concept: str | None = None

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from selfie_adapters.adapters import Binding
+from selfie_adapters.config.types import Chat
 from selfie_adapters.dataset.load import Section
 from selfie_adapters.files import existing_file
 from selfie_adapters.tensor_files.safetensors_file import safetensors_metadata
 
-_CHATS = ("template", "bare", "none")
+_CHATS = get_args(Chat)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Captured:
     token whose state was taken, from the end when negative, or "name". no_concept: the label of
     vectors that hold none."""
 
-    chat: Literal["template", "bare", "none"] | None = None
+    chat: Chat | None = None
     question: str | None = None
     position: int | Literal["name"] | None = None
     no_concept: str | None = None

@@ -26,7 +26,7 @@ from selfie_adapters.dataset.schema import (
 )
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import atomic_path, read_plain
-from selfie_adapters.files.columns import Columns, Strings
+from selfie_adapters.files.columns import Columns, StringLists
 from selfie_adapters.files.json_elements import JsonArray
 from selfie_adapters.files.json_text import mend_surrogates, parse_json, without_not_finite
 from selfie_adapters.files.memory import MEMORY_FLOOR
@@ -46,30 +46,24 @@ class Items(Columns[Item]):
         """Row of each item."""
         self.splits = bytearray()
         """Place of each item's split in SPLITS."""
-        self._labels = Strings()
-        self._ends = array("q")  # of each item's labels
+        self._labels = StringLists()
         for item in items:
             self.append(item)
 
     def append(self, item: Item) -> None:
         self.rows.append(item.index)
         self.splits.append(SPLITS.index(item.split))
-        self._labels.extend(item.labels)
-        self._ends.append(len(self._labels))
+        self._labels.append(item.labels)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def _at(self, position: int) -> Item:
-        start = self._ends[position - 1] if position else 0
-        labels = self._labels[start : self._ends[position]]
-        return Item(self.rows[position], labels, SPLITS[self.splits[position]])
+        return Item(self.rows[position], self._labels[position], SPLITS[self.splits[position]])
 
     def __iter__(self) -> Iterator[Item]:
-        labels, start = iter(self._labels), 0
-        for index, split, end in zip(self.rows, self.splits, self._ends, strict=True):
-            yield Item(index, [next(labels) for _ in range(end - start)], SPLITS[split])
-            start = end
+        for index, labels, split in zip(self.rows, self._labels, self.splits, strict=True):
+            yield Item(index, labels, SPLITS[split])
 
 
 @dataclass(frozen=True)

@@ -12,27 +12,18 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from selfie_adapters.files import atomic_path
 from selfie_adapters.tensor_files.numpy_file import payload_offset
-
-
-def stream_vectors(
-    path: str | Path, shape: tuple[int, int], dtype: torch.dtype, blocks: Iterable[Tensor]
-) -> None:
-    """Write the rows of `blocks` as one tensor in a `.pt` that `torch.load` reads and maps.
-
-    blocks: [n, d_model] each, together of `shape`; converted to `dtype`. The file appears whole or
-    not at all; what a killed writer of the same file left behind is removed. Memory: one block.
-    Raises ValueError if the blocks hold fewer or more rows.
-    """
-    with atomic_path(path) as temporary:
-        stream_rows(temporary, shape, dtype, blocks)
 
 
 def stream_rows(
     path: Path, shape: tuple[int, int], dtype: torch.dtype, blocks: Iterable[Tensor]
 ) -> None:
-    """As `stream_vectors`, into a temporary file that the caller gives its name."""
+    """Write the rows of `blocks` as one tensor in a `.pt` that `torch.load` reads and maps.
+
+    path: a temporary file that the caller gives its name. blocks: [n, d_model] each, together of
+    `shape`; converted to `dtype`. Memory: one block. Raises ValueError if the blocks hold fewer or
+    more rows.
+    """
     with path.open("wb+") as file:
         with torch.serialization.skip_data():  # the archive with room for the numbers
             # Never touched, so it takes no memory.

@@ -71,3 +71,27 @@ class Strings(Columns[str]):
         for end in self._ends:
             yield self._buffer[start:end].decode()
             start = end
+
+
+class StringLists(Columns[list[str]]):
+    """Lists of strings that only grow in number."""
+
+    def __init__(self) -> None:
+        self._strings, self._ends = Strings(), array("q")
+
+    def append(self, strings: Iterable[str]) -> None:
+        self._strings.extend(strings)
+        self._ends.append(len(self._strings))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def _at(self, position: int) -> list[str]:
+        start = self._ends[position - 1] if position else 0
+        return self._strings[start : self._ends[position]]
+
+    def __iter__(self) -> Iterator[list[str]]:
+        strings, start = iter(self._strings), 0
+        for end in self._ends:
+            yield [next(strings) for _ in range(end - start)]
+            start = end

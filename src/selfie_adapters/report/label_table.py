@@ -7,7 +7,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from selfie_adapters.output import EMPTY, SILENT, visible
@@ -52,25 +52,12 @@ class ShownLabel:
     details: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
-class _Codes:
-    """Few different strings as numbers."""
-
-    names: list[str] = field(default_factory=list)
-    _known: dict[str, int] = field(default_factory=dict)
-
-    def of(self, name: str) -> int:
-        if name not in self._known:
-            self._known[name] = len(self.names)
-            self.names.append(name)
-        return self._known[name]
-
-
 def label_table(
     name: str, title: str, labels: Iterable[ShownLabel], measure: LabelMeasure, note: str = ""
 ) -> LabelTable | None:
     """The piece for `labels`, in their order; None if there are none. name: unique on the page."""
-    datasets, verdicts = _Codes(), _Codes()
+    datasets: dict[str, int] = {}  # few different ones, which rows hold as numbers
+    verdicts: dict[str, int] = {}
     columns: dict[str, list[Any]] = {
         key: [] for key in ("dataset", "index", "given", "label", "value", "verdict", "withheld")
     }
@@ -82,12 +69,12 @@ def label_table(
         total += 1
         if total > ROWS_ON_A_PAGE:
             continue
-        columns["dataset"].append(datasets.of(visible(one.dataset)))
+        columns["dataset"].append(datasets.setdefault(visible(one.dataset), len(datasets)))
         columns["index"].append(one.index)
         columns["given"].append(None if one.given is None else visible(one.given))
         columns["label"].append(visible(one.label))
         columns["value"].append(_rounded(one.value))
-        columns["verdict"].append(verdicts.of(one.verdict))
+        columns["verdict"].append(verdicts.setdefault(one.verdict, len(verdicts)))
         columns["withheld"].append(int(one.withheld))
         gains.append(_rounded(one.gain))
         details.append([[name, visible(text)] for name, text in one.details])
@@ -107,9 +94,9 @@ def label_table(
         note = f"{note} {more}".strip()
     content = {
         "measure": measure,
-        "datasets": datasets.names,
-        "verdicts": verdicts.names,
-        "marks": [MARKS.get(one, "") for one in verdicts.names],
+        "datasets": [*datasets],
+        "verdicts": [*verdicts],
+        "marks": [MARKS.get(one, "") for one in verdicts],
         "columns": columns,
     }
     rows = min(total, ROWS_ON_A_PAGE)

@@ -52,12 +52,12 @@ def labelling_section(folder: Path, name: str, table: str) -> RunSection:
     """
     run = open_run(folder)
     counts = LabelCounts()
-    measured = _RightByConfidence()
+    measured = _RightByConfidence(run.settings.confidence is not None)
     piece = label_table(
         table,
         "Labels",
         _shown(run, counts, measured),
-        measured.measure_of(run),
+        measured.measure,
         "✓ equal to the given label (letter case and whitespace aside), ✗ different, · withheld. "
         "Choose a row for its details.",
     )
@@ -86,16 +86,11 @@ def labelling_section(folder: Path, name: str, table: str) -> RunSection:
 class _RightByConfidence:
     """What is gathered while the labels go by: failures, and confidence against truth."""
 
-    def __init__(self) -> None:
-        self.measure: LabelMeasure = "gain"
+    def __init__(self, calibrated: bool) -> None:
+        self.measure: LabelMeasure = "confidence" if calibrated else "gain"
         self.confidences: list[float] = []
         self.right: list[bool] = []
         self._failures: list[tuple[float, int, Pair]] = []
-
-    def measure_of(self, run: FinishedRun) -> LabelMeasure:
-        """Confidence where the run has one, else the gain."""
-        self.measure = "gain" if run.settings.confidence is None else "confidence"
-        return self.measure
 
     def add(self, row: LabelRow, shown: ShownLabel) -> None:
         if not isinstance(row.equal, bool):
@@ -130,7 +125,7 @@ class _RightByConfidence:
 def _shown(
     run: FinishedRun, counts: LabelCounts, measured: _RightByConfidence
 ) -> Iterator[ShownLabel]:
-    sure = measured.measure_of(run) == "confidence"
+    sure = measured.measure == "confidence"
     for row, details in _leading(run):
         counts.add(row)
         withheld = isinstance(row.withheld, str)

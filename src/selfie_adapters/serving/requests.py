@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from selfie_adapters.config.types import Chat
 from selfie_adapters.config.yaml_reading import shortened
 from selfie_adapters.dataset.vectors import as_vectors
 from selfie_adapters.errors import DataError, SelfieError, nearest
 from selfie_adapters.files.json_text import parse_json
-from selfie_adapters.model.user_text import Chat
 from selfie_adapters.tensor_files import open_tensors
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from selfie_adapters.config.types import Chat
 from selfie_adapters.labelling.choosing import judge, no_concept_label
 from selfie_adapters.labelling.confidence import Confidence
 from selfie_adapters.labelling.label import Label
 from selfie_adapters.labelling.labeller import Labeller
 from selfie_adapters.model import FrozenModel
-from selfie_adapters.model.user_text import Chat
 from selfie_adapters.output import visible
 from selfie_adapters.reading.controls import random_control
 from selfie_adapters.reading.means import read_means

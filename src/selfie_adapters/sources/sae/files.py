@@ -48,7 +48,7 @@ def open_registered(
     names = (entry.neuronpedia_id or "", entry.sae_id, entry.repo, entry.path)
     if layout is None:
         w_dec = load_w_dec(entry, device)
-        facts = with_guesses(read_facts(None, entry.overrides), _residual(), names)
+        facts = with_guesses(read_facts(None, entry.overrides), LAYOUTS["goodfire"], names)
         note = f"the layout {entry.layout} was read by SAELens"
         return SaeVectors(Decoder(lambda: w_dec, False), facts, [note])
     config = layout.config_file(entry.path)
@@ -201,10 +201,6 @@ def _width_notes(entry: RegisteredSae, d_sae: int) -> list[str]:
     if words and not near & {int(word) for word in words}:
         return [f"{entry.neuronpedia_id} sounds like {words[-1]}k latents; the file has {d_sae}"]
     return []
-
-
-def _residual() -> SaeLayout:
-    return LAYOUTS["goodfire"]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from selfie_adapters.config.types import Chat
 from selfie_adapters.errors import DataError
 from selfie_adapters.files import existing_file
 from selfie_adapters.files.text_lines import read_lines
 from selfie_adapters.model.tokens import begun_ids, encode
-from selfie_adapters.model.user_text import Chat, UserText
+from selfie_adapters.model.user_text import UserText
 
 _HELD_OUT_EVERY = 5  # this sentence of each five is kept for held-out topics
 

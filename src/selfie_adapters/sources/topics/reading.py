@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.chat.request import Message
+from selfie_adapters.config.types import Chat
 from selfie_adapters.errors import DataError, PromptError
 from selfie_adapters.files import existing_file, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
@@ -24,7 +25,7 @@ from selfie_adapters.model import FrozenModel, SharedPrefix, capture
 from selfie_adapters.model.limits import check_texts
 from selfie_adapters.model.prefix import common_length
 from selfie_adapters.model.tokens import begun_ids
-from selfie_adapters.model.user_text import Chat, UserText
+from selfie_adapters.model.user_text import UserText
 from selfie_adapters.sources.topics.titles import read_titles
 from selfie_adapters.sources.topics.topic import Topic, Topics, topic_of_row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from selfie_adapters.config.types import SPLITS, Split
 from selfie_adapters.dataset import split_indices
 from selfie_adapters.dataset.schema import SPLITS_LISTED
 from selfie_adapters.errors import DataError, nearest
-from selfie_adapters.files.columns import Columns, Strings
+from selfie_adapters.files.columns import Columns, StringLists
 from selfie_adapters.words import plain
 
 _FIELDS = ("name", "prompt", "labels")
@@ -43,7 +42,7 @@ class Topics(Columns[Topic]):
 
     def __init__(self, topics: Iterable[Topic] = ()) -> None:
         # Of each its labels, its name where that is not the first of them, and its prompt.
-        self._strings, self._ends = Strings(), array("q")
+        self._strings = StringLists()
         self._kinds = bytearray()
         for topic in topics:
             self.append(topic)
@@ -51,21 +50,18 @@ class Topics(Columns[Topic]):
     def append(self, topic: Topic) -> None:
         named = topic.name is not None
         apart = named and topic.name != (topic.labels[0] if topic.labels else None)
-        self._strings.extend(topic.labels)
-        self._strings.extend([topic.name] if apart and topic.name is not None else [])
-        self._strings.extend([] if topic.prompt is None else [topic.prompt])
-        self._ends.append(len(self._strings))
+        further = (topic.name if apart else None, topic.prompt)
+        self._strings.append([*topic.labels, *(one for one in further if one is not None)])
         split = 0 if topic.split is None else 1 + SPLITS.index(topic.split)
         self._kinds.append(
             split << 3 | _PROMPTED * (topic.prompt is not None) | _APART * apart | _NAMED * named
         )
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._kinds)
 
     def _at(self, position: int) -> Topic:
-        start, kind = self._ends[position - 1] if position else 0, self._kinds[position]
-        strings = self._strings[start : self._ends[position]]
+        strings, kind = self._strings[position], self._kinds[position]
         prompt = strings.pop() if kind & _PROMPTED else None
         name = strings.pop() if kind & _APART else strings[0] if kind & _NAMED else None
         split = SPLITS[(kind >> 3) - 1] if kind >> 3 else None
