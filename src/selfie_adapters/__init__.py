@@ -68,7 +68,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from selfie_adapters.installed import own_version
+        from selfie_adapters.extras import own_version
 
         return own_version()
     if module := _MODULE_OF.get(name):

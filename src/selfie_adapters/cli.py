@@ -12,7 +12,7 @@ from cyclopts import App
 
 from selfie_adapters import interruption, output
 from selfie_adapters.errors import SelfieError
-from selfie_adapters.installed import own_version
+from selfie_adapters.extras import own_version
 
 COMMANDS = "selfie_adapters.commands"
 

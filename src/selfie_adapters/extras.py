@@ -1,4 +1,4 @@
-"""Optional dependencies: what each extra brings, and the one way to ask for it.
+"""Which packages are there: their versions, what each extra brings, the one way to ask for it.
 
 A command calls `require_extra` first, before any work; the import itself is inside `extra`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 from selfie_adapters.errors import MissingExtraError, first_line
@@ -75,3 +76,35 @@ def extra(name: str, purpose: str) -> Iterator[None]:
             raise MissingExtraError(packages[missing], name, purpose) from error
         either = " or ".join(packages.values())
         raise MissingExtraError(either, name, purpose, broken=first_line(error)) from error
+
+
+PACKAGE = "selfie-adapters"
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None where there is no metadata for it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def own_version() -> str:
+    """This project's version: of the installed package, else of the source tree it runs from."""
+    if found := installed_version(PACKAGE):
+        return found
+    import tomllib
+
+    try:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, ValueError, KeyError):  # neither installed nor in a source tree
+        return "unknown"
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those of `packages` that are there; this project is always there."""
+    found = {name: installed_version(name) for name in packages}
+    if PACKAGE in found:
+        found[PACKAGE] = own_version()
+    return {name: version for name, version in found.items() if version is not None}

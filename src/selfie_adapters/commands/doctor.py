@@ -20,8 +20,7 @@ from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json
 from selfie_adapters.config.commands import DoctorSettings
 from selfie_adapters.errors import SelfieError, first_line
-from selfie_adapters.extras import EXTRAS, is_installed
-from selfie_adapters.installed import PACKAGE, installed_version, own_version
+from selfie_adapters.extras import EXTRAS, PACKAGE, installed_version, is_installed, own_version
 from selfie_adapters.output import visible
 
 Status = Literal["ok", "failed", "warning", "absent"]

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from pydantic_core import to_jsonable_python
 
-from selfie_adapters import installed
+from selfie_adapters import extras
 from selfie_adapters.config.reading import Settings
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.source import LabelSource
@@ -39,7 +39,7 @@ _PACKAGES = ("selfie-adapters", "torch", "transformers", "sae-lens", "sentence-t
 
 def versions() -> dict[str, str]:
     """Installed versions of what a result depends on; packages that are absent are omitted."""
-    return {"python": platform.python_version(), **installed.versions(_PACKAGES)}
+    return {"python": platform.python_version(), **extras.versions(_PACKAGES)}
 
 
 class _AnyRow(msgspec.Struct):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters.binding import Binding
-from selfie_adapters.installed import versions
+from selfie_adapters.extras import versions
 from selfie_adapters.model.capture import capture
 from selfie_adapters.model.embedding_only import files_digest
 from selfie_adapters.model.loading import FrozenModel

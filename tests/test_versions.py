@@ -3,7 +3,7 @@ from importlib import metadata
 import pytest
 
 import selfie_adapters
-from selfie_adapters import installed
+from selfie_adapters import extras
 from selfie_adapters.cli import main
 
 
@@ -17,15 +17,15 @@ def test_the_version_is_the_package_metadata():
 
 def test_a_source_tree_that_is_not_installed_has_a_version_too(monkeypatch, capsys):
     version = selfie_adapters.__version__
-    monkeypatch.setattr(installed.metadata, "version", absent)
+    monkeypatch.setattr(extras.metadata, "version", absent)
     assert selfie_adapters.__version__ == version
-    assert installed.versions(("selfie-adapters", "torch")) == {"selfie-adapters": version}
+    assert extras.versions(("selfie-adapters", "torch")) == {"selfie-adapters": version}
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out.strip() == version
 
 
 def test_without_a_project_file_the_version_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(installed.metadata, "version", absent)
-    monkeypatch.setattr(installed, "__file__", str(tmp_path / "a/b/installed.py"))
+    monkeypatch.setattr(extras.metadata, "version", absent)
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "a/b/extras.py"))
     assert selfie_adapters.__version__ == "unknown"
