@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -40,12 +41,16 @@ def test_tables_figure_and_rows(command, tmp_path, capsys):
     for text in (
         "last token of the prompt, 6 topics",
         "the concept's own token, 6 topics",
-        "adapter does NOT beat, in points right or related: zero vector +0 [",
+        "last token of the prompt, all blocks, compared",
         "vectors without a concept that show a label: 100 [68, 100] % of 8",
-        "100 [61, 100] % shown",
         "results/naming/results.json",
     ):
         assert text in shown
+    rows = [
+        [cell.strip() for cell in re.split(r"\s{2,}", line.strip())] for line in shown.split("\n")
+    ]
+    assert ["shown", "100 [61, 100]"] in rows
+    assert ["zero vector", "+0 [-39, +39]", "+0 [-39, +39]"] in rows
     folder = tmp_path / "results/naming"
     assert (folder / "naming.svg").read_text().startswith("<svg")
     rows = read_jsonl(folder / "labels.jsonl")

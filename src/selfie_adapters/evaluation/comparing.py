@@ -33,10 +33,11 @@ SIGNIFICANT = 0.05
 METHOD = (
     "differences: paired over units, 95 % (Newcombe's method 10 for 0/1 outcomes, else bootstrap); "
     "p: sign-flip test over units (McNemar's exact test for 0/1), p_holm: Holm within a measure; "
+    "of several seeds: bootstrap over units and seeds; "
     "the first beats the second where the difference is above 0 and p_holm is below 0.05"
 )
 """How comparisons are made, for results.json."""
-_DIFFERENCES = "differences with 95 % intervals and Holm's p"
+DIFFERENCES = "differences with 95 % intervals and Holm's p"
 _COLUMNS = 5  # side by side; they fit 80 characters
 _EXACT = 14  # units with a difference, up to which all sign flips are tried
 _FLIPS_AT_ONCE = 4_000_000
@@ -64,7 +65,7 @@ def paired(
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != two.shape or not one.size:
         raise ValueError(f"rows {one.shape} and {two.shape} cannot be paired")
-    sums, counts = _by_unit(one - two, units)
+    sums, counts = by_unit(one - two, units)
     values = sums / counts if each == "unit" else sums
     outcomes = np.concatenate([one, two])
     binary = bool(np.isin(outcomes, (0.0, 1.0)).all())
@@ -80,7 +81,7 @@ def paired(
     return Paired(interval, sign_flip_p(values, seed))
 
 
-def _by_unit(
+def by_unit(
     values: np.ndarray, units: Sequence[Hashable] | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the rows of each unit: [units], [units]."""
@@ -232,7 +233,7 @@ def difference_tables(
     if len(firsts) == 1:
         corner = f"{names.get(firsts[0], firsts[0])} minus"
         cells = {(row(one), measures[one["measure"]].heading): cell(one) for one in shown_ones}
-        yield from side_by_side(title or "Differences", corner, cells, _DIFFERENCES)
+        yield from side_by_side(title or "Differences", corner, cells, DIFFERENCES)
         return
     for measure, column in measures.items():
         cells = {
@@ -241,35 +242,50 @@ def difference_tables(
             if one["measure"] == measure
         }
         heading = ": ".join(filter(None, (title, column.heading)))
-        yield from side_by_side(heading, "minus", cells, _DIFFERENCES)
+        yield from side_by_side(heading, "minus", cells, DIFFERENCES)
 
 
-def over_seeds(values: np.ndarray, weights: np.ndarray | None = None, seed: int = 0) -> Paired:
+def over_seeds(
+    values: np.ndarray,
+    weights: np.ndarray | None = None,
+    seed: int = 0,
+    minus: np.ndarray | None = None,
+) -> Paired:
     """Mean over adapters that differ in their training seed alone, with seeds as a level.
 
     values: [seeds, units], what each adapter gets at each unit (a sum over its rows, where weights
-    state how many rows those are), or differences of two conditions; weights: [units].
-    The bootstrap resamples seeds and units, each on its own, since all seeds are measured on the
-    same units (A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007) 386). p
-    is the share of resamples on the other side of 0, times 2. Few seeds make an interval that is
-    too narrow rather than too wide. Raises ValueError for no values.
+    state how many rows those are), or differences of two conditions; weights: [units]. minus:
+    [other seeds, units], what the adapters of another recipe get: the result is the difference.
+    The bootstrap resamples seeds (those of each recipe on their own) and units, since all seeds
+    are measured on the same units (A. Owen, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1 (2007) 386). p is the share of resamples on the other side of 0, times 2. Few
+    seeds make an interval that is too narrow rather than too wide. Raises ValueError for no values.
     """
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ValueError(f"seeds × units are expected, found {table.shape}")
-    seeds, units = table.shape
+    tables = [np.asarray(one, dtype=np.float64) for one in (values, minus) if one is not None]
+    if any(table.ndim != 2 or not table.size for table in tables):
+        raise ValueError(f"seeds × units are expected, found {[table.shape for table in tables]}")
+    units = tables[0].shape[1]
     of = np.ones(units) if weights is None else np.asarray(weights, dtype=np.float64)
     generator = np.random.default_rng(seed)
+
+    def resampled(among: int, count: int) -> np.ndarray:
+        """How often each of `among` is drawn in each of `count` resamples."""
+        return generator.multinomial(among, np.full(among, 1 / among), size=count)
+
     found = np.empty(RESAMPLES)
     at_once = max(1, _FLIPS_AT_ONCE // units)
     for start in range(0, RESAMPLES, at_once):
         count = min(at_once, RESAMPLES - start)
-        by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-        by_unit = generator.multinomial(units, np.full(units, 1 / units), size=count)
-        means = np.einsum("rs,su,ru->r", by_seed, table, by_unit, optimize=True)
-        found[start : start + count] = means / (by_unit @ of)
+        by_seed = [resampled(len(table), count) / len(table) for table in tables]
+        drawn = resampled(units, count)
+        means = [
+            np.einsum("rs,su,ru->r", some, table, drawn, optimize=True)
+            for some, table in zip(by_seed, tables, strict=True)
+        ]
+        found[start : start + count] = (means[0] - sum(means[1:])) / (drawn @ of)
     low, high = np.percentile(found, [2.5, 97.5])
-    mean = float(table.mean(axis=0).sum() / of.sum())
+    totals = [table.mean(axis=0).sum() for table in tables]
+    mean = float((totals[0] - sum(totals[1:])) / of.sum())
     beyond = min((found <= 0).sum(), (found >= 0).sum())
     p = min(1.0, 2 * (float(beyond) + 1) / (RESAMPLES + 1))
     return Paired(Interval(mean, float(low), float(high), units), p)

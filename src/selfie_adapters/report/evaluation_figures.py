@@ -10,6 +10,7 @@ from typing import Any
 
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.errors import ConfigError, DataError, nearest
+from selfie_adapters.evaluation.naming.results import adapters_of
 from selfie_adapters.files import read_json, sha256
 
 _FINISHED = "Give the folder of a finished selfie eval loss, naming or retrieval."
@@ -79,14 +80,20 @@ def _loss(results: Mapping[str, Any], names: set[str]) -> Iterator[Figure]:
             yield of.figure("loss (nats per token)", interval)
 
 
-def _naming(results: Mapping[str, Any], _names: set[str]) -> Iterator[Figure]:
+def _naming(results: Mapping[str, Any], names: set[str]) -> Iterator[Figure]:
     dataset = _base_name(results["settings"]["source"])
+    adapters = {*adapters_of(results)}
+    own = names & adapters or adapters  # the only adapter has no name
+    others = adapters - own
+    controls = tuple(f"{one}: " for one in others)
     for place in results["positions"]:
         layers = ", ".join(str(int(layer)) for layer in place["layers"])
         at = f" at {place['position']}" if place["position"] else ""
         for one in place["conditions"]:
             name, where = one["condition"], f"{dataset}, layers {layers}{at}"
-            of = _Of(results, where, one["vectors"], name, name == "adapter")
+            if name in others or name.startswith(controls):
+                continue
+            of = _Of(results, where, one["vectors"], name, name in own)
             for measure in ("right", "right or related"):
                 yield of.figure(f"labels that are {measure} (share)", one["share"][measure])
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from selfie_adapters.evaluation.naming.results import adapters_of
 from selfie_adapters.evaluation.taboo.protocol import DESCRIPTION
 from selfie_adapters.files.json_lines import iter_jsonl
 from selfie_adapters.output import EMPTY, visible
@@ -32,16 +33,18 @@ def labels(folder: Path, results: Mapping[str, Any], table: str) -> list[Piece]:
     return [] if piece is None else [piece]
 
 
-def _naming_labels(_results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
+def _naming_labels(results: Mapping[str, Any], rows: _Rows) -> Iterator[ShownLabel]:
+    own = own_conditions(results)
     for row in rows:
-        if row["condition"] != "adapter":
+        if row["condition"] not in own:
             continue
         verdict = row.get("verdict") or "no concept"
+        adapter = f"{row['condition']}: " if len(own) > 1 else ""
         yield ShownLabel(
             row["index"],
             row["generated"],
             None,
-            row["dataset"],
+            f"{adapter}{row['dataset']}",
             row["name"],
             verdict,
             not row["shown"],
@@ -141,11 +144,12 @@ def failures(folder: Path, results: Mapping[str, Any]) -> list[Piece]:
     return [Gallery("Failures", pairs, note)] if pairs else []
 
 
-def _wrong_names(_results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
+def _wrong_names(results: Mapping[str, Any], rows: _Rows) -> list[Pair]:
+    own = own_conditions(results)
     wrong = (
         row
         for row in rows
-        if row["condition"] == "adapter" and row["shown"] and row.get("verdict") == "wrong"
+        if row["condition"] in own and row["shown"] and row.get("verdict") == "wrong"
     )
     return [
         _failed(row["name"], row["generated"], f"block {row['layer']}")
@@ -186,8 +190,10 @@ def _failed(given: str, generated: str, detail: str) -> Pair:
 
 
 def own_conditions(results: Mapping[str, Any]) -> set[str]:
-    """Conditions of a retrieval or of taboo that are evaluated; the others are controls."""
+    """Conditions of naming, retrieval or taboo that are evaluated; the others are controls."""
     settings = results["settings"]
+    if results["protocol"] == "naming":
+        return {*adapters_of(results)}
     if results["protocol"] == "taboo":
         return {DESCRIPTION}
     return {*(settings.get("adapters") or ()), *(settings.get("labels") or ())}

@@ -10,8 +10,10 @@ from typing import Any
 from selfie_adapters.errors import ConfigError, DataError, MissingFileError
 from selfie_adapters.evaluation.base import find_protocol, protocol_names
 from selfie_adapters.evaluation.loss.results import loss_reports
-from selfie_adapters.evaluation.naming.results import position_name
-from selfie_adapters.evaluation.retrieval.tables import merged, titles_of
+from selfie_adapters.evaluation.naming.results import merged as merged_names
+from selfie_adapters.evaluation.naming.results import own_titles, position_name
+from selfie_adapters.evaluation.recipes import titles_of
+from selfie_adapters.evaluation.retrieval.tables import merged
 from selfie_adapters.evaluation.scoring.protocol import TITLES
 from selfie_adapters.evaluation.tables import Table, one_line
 from selfie_adapters.files import read_json
@@ -164,10 +166,10 @@ def _naming_intervals(results: Mapping[str, Any]) -> list[Piece]:
                 _of(
                     one["share"]["right or related"],
                     one["condition"],
-                    one["condition"] == "adapter",
+                    one["condition"] in own_titles(results, place),
                     one.get("meaning", ""),
                 )
-                for one in place["conditions"]
+                for one in merged_names(place)
             ],
         )
         for place in results["positions"]

@@ -158,6 +158,8 @@ _STYLES = {
     "ridge probe": {"color": "#5a6570", "marker": "^", "linestyle": "-."},
     "untrained": {"color": CONTROL, "marker": "x", "linestyle": ":"},
 }
+_SEVERAL = {"marker": "o", "linewidth": 2.2}
+"""Each of several adapters, in a color of its own."""
 
 
 def naming_by_block(panels: Sequence[Panel]) -> str:
@@ -171,9 +173,10 @@ def naming_by_block(panels: Sequence[Panel]) -> str:
     for axes, panel in zip(every, panels, strict=True):
         for name, points in panel.lines.items():
             layers, shares, lows, highs = zip(*points, strict=True)
-            style: Any = {"markersize": 4, **_STYLES[name]}
-            axes.plot(layers, shares, label=name, **style)
-            axes.fill_between(layers, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
+            style: Any = {"markersize": 4, **_STYLES.get(name, _SEVERAL)}
+            (line,) = axes.plot(layers, shares, label=name, **style)
+            color = line.get_color()
+            axes.fill_between(layers, lows, highs, color=color, alpha=0.15, linewidth=0)
         axes.set_title(panel.title, fontsize=9, loc="left")
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])

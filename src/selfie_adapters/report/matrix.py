@@ -100,13 +100,18 @@ def _loss(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:
 
 def _naming(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:
     settings, inputs = results["settings"], results["inputs"]
-    own = str(settings["adapter"]), str(inputs.get("adapter", ""))
     source = str(settings["source"]).rpartition("/")[2]
+    digest = str(inputs.get("training_file", ""))
+    own = {
+        name: (name, str(inputs.get(f"adapter {name}", "")))
+        for name in settings.get("adapters") or ()
+    } or {"adapter": (str(settings["adapter"]), str(inputs.get("adapter_file", "")))}
     for place in results["positions"]:
-        data = f"{source}, {position_name(place['position'])}", str(inputs.get("source", ""))
+        data = f"{source}, {position_name(place['position'])}", digest
         for one in place["conditions"]:
-            name = own if one["condition"] == "adapter" else (one["condition"], "")
-            yield _found(name, data, one["share"]["right or related"], name is not own)
+            control = one["condition"] not in own
+            name = own.get(one["condition"], (one["condition"], ""))
+            yield _found(name, data, one["share"]["right or related"], control)
 
 
 def _retrieval(_run: str, results: Mapping[str, Any]) -> Iterator[_MatrixResults]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_seeds_of_one_recipe_are_one_result(files, model, tmp_path):
     found = json.loads(
         Loss.run(settings_for((adapters, datasets)), tmp_path / "r", model).read_text()
     )
+    assert found["comparisons"] == []  # two seeds of one recipe are no comparison
     (recipe,) = found["recipes"]
     assert (recipe["recipe"], recipe["adapters"]) == ("affine", [*adapters])
     means = [cell(found, name, "own")["loss"]["trained"]["mean"] for name in adapters]
@@ -167,6 +169,61 @@ def test_seeds_of_one_recipe_are_one_result(files, model, tmp_path):
     assert losses.rows[0][1].endswith(f"] ({low:.2f}–{high:.2f})")
     assert [row[0] for row in saved.rows] == [pair["second"] for pair in recipe["comparisons"]]
     assert all("\np " in row[1] for row in saved.rows)
+
+
+def test_recipes_and_lone_adapters_are_one_family_without_pairs_of_seeds(files, model, tmp_path):
+    adapters = {"full": files[0]["full"]}
+    for kind in ("scale_only", "scalar_affine"):
+        for seed in (0, 1, 2):
+            adapter = create_adapter(kind, 48, normalize_input=True, init_scale=2.0)
+            for parameter in adapter.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+            adapter.record = replace(adapter.record, config={"seed": seed, "kind": kind})
+            name = f"{kind}-{seed}"
+            adapters[name] = str(adapter.save(tmp_path / f"{name}.safetensors"))
+    settings = settings_for((adapters, files[1]), limit=3)
+    found = json.loads(Loss.run(settings, tmp_path / "r", model).read_text())
+    pairs = found["comparisons"] + [p for one in found["recipes"] for p in one["comparisons"]]
+    subjects = ["full", "scale_only", "scalar_affine"]
+    for data in files[1]:
+        between = {
+            (one["first"], one["second"])
+            for one in pairs
+            if one["dataset"] == data and one["second"] in subjects
+        }
+        assert between == {*combinations(subjects, 2)}
+    assert {one["first"] for one in pairs} == {*subjects}
+    assert not {one["second"] for one in pairs} & ({*adapters} - {"full"})
+    expected = 0.0
+    for rank, one in enumerate(sorted(pairs, key=lambda one: one["p"])):
+        expected = max(expected, min(1.0, (len(pairs) - rank) * one["p"]))
+        assert one["p_holm"] == pytest.approx(expected)
+    saved = [*Loss.report(found)][1]
+    assert list(saved.columns) == [
+        "against",
+        "full",
+        "scale_only, 3 seeds",
+        "scalar_affine, 3 seeds",
+    ]
+    assert [row[0] for row in saved.rows][-2:] == ["scale_only, 3 seeds", "scalar_affine, 3 seeds"]
+    means = {
+        name: np.mean(
+            [cell(found, f"{name}-{seed}", "own")["loss"]["trained"]["mean"] for seed in range(3)]
+        )
+        for name in subjects[1:]
+    }
+    (pair,) = (
+        one
+        for one in pairs
+        if (one["first"], one["second"], one["dataset"]) == ("scale_only", "scalar_affine", "own")
+    )
+    assert pair["difference"]["mean"] == pytest.approx(means["scalar_affine"] - means["scale_only"])
+
+
+def test_one_adapter_under_two_names_is_refused(files, model, tmp_path):
+    twice = {"a": files[0]["plain"], "b": files[0]["plain"]}
+    with pytest.raises(ConfigError, match="adapters a and b are the same file"):
+        Loss.run(settings_for((twice, files[1])), tmp_path / "r", model)
 
 
 def test_the_report_has_one_column_per_adapter_and_what_it_saves(finished):

@@ -64,8 +64,8 @@ def test_conditions_are_compared_pair_by_pair():
     first = judged(["owl", "bee", "tin"])
     second = judged(["tin", "bee", "ship"], condition="logit lens")
     expected = PairedTable(both=1, first=1, second=1, neither=0).difference()
-    assert first.minus(second, "exact").difference == expected
     found = comparisons(first, [second])
+    assert found[0]["difference"] == vars(expected)
     assert [one["measure"] for one in found] == ["exact", "right", "right or related"]
     assert found[0]["difference"]["mean"] == 0
     assert not found[0]["first_beats_second"]

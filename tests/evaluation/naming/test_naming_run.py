@@ -178,7 +178,13 @@ def test_retrieval_is_by_gain_and_by_each_baselines_score(finished, settings, mo
     assert plain["first"]["zero vector"]["mean"] == pytest.approx(1 / 3)
     assert {*plain["first"]} == {*CONDITIONS}
     assert {*spelled["first"]} == {*CONDITIONS} - {"shuffled", "random"}
-    assert plain["adapter_minus"]["random"]["n"] == 6
+    minus = {one["second"]: one for one in plain["comparisons"]}
+    assert {*minus} == {*CONDITIONS} - {"adapter"}
+    for name, one in minus.items():
+        difference = plain["first"]["adapter"]["mean"] - plain["first"][name]["mean"]
+        assert one["difference"]["mean"] == pytest.approx(difference)
+        assert one["difference"]["n"] == 6
+        assert one["p"] <= one["p_holm"] <= 1
 
 
 def test_positions_pool_their_blocks_and_topics_count_once(finished):

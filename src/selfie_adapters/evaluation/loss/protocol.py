@@ -34,14 +34,8 @@ from selfie_adapters.evaluation.controls import (
 )
 from selfie_adapters.evaluation.folder import dataset_hash, file_hashes
 from selfie_adapters.evaluation.loss.held_out import HeldOut, LossMeter
-from selfie_adapters.evaluation.loss.results import (
-    compare_cells,
-    compare_recipes,
-    matrix,
-    report,
-    summary,
-)
-from selfie_adapters.evaluation.recipes import recipes
+from selfie_adapters.evaluation.loss.results import compare_losses, matrix, report, summary
+from selfie_adapters.evaluation.recipes import refuse_copies, subjects_of
 from selfie_adapters.evaluation.retrieval.targets import gather, key_of
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import write_jsonl
@@ -78,7 +72,8 @@ class Loss(Protocol[LossSettings]):
     job = "training"
 
     def inputs(self) -> dict[str, str]:
-        """Raises DataError for a data set with fewer than two vectors in the split."""
+        """Raises DataError for a data set with fewer than two vectors in the split, ConfigError for
+        one adapter under two names."""
         settings = self.settings
         loaded = {name: load_dataset(path) for name, path in settings.datasets.items()}
         present = {item.split for one in loaded.values() for item in one.labelled()}
@@ -86,8 +81,10 @@ class Loss(Protocol[LossSettings]):
         self.settings = settings = settings.model_copy(update={"split": split})
         self._split: Split = split
         self._held_out = {name: self._read(name, one) for name, one in loaded.items()}
-        files = {f"adapter {n}": find_adapter_file(path) for n, path in settings.adapters.items()}
-        hashes = file_hashes(files)
+        files = {name: find_adapter_file(path) for name, path in settings.adapters.items()}
+        digests = file_hashes(files)
+        refuse_copies(digests)
+        hashes = {f"adapter {name}": digest for name, digest in digests.items()}
         for name, data in self._held_out.items():
             stated = [(data.key(i), data.labels(i)) for i in range(len(data))]
             digest = hashlib.sha256(json.dumps(stated).encode())
@@ -148,6 +145,7 @@ class Loss(Protocol[LossSettings]):
             self.folder.folder / TABLE,
             (row for pair in pairs for row in self._example_rows(*pair, table[pair])),
         )
+        alone, over = compare_losses(table, subjects_of(self._adapters), settings.seed)
         return {
             "interval": "95 %, bootstrap over vectors; " + METHOD,
             "unit": "nats per token, mean over examples; a difference is what the first saves",
@@ -157,8 +155,8 @@ class Loss(Protocol[LossSettings]):
                 if tried
             },
             "cells": cells,
-            "comparisons": compare_cells(table, settings.seed),
-            "recipes": compare_recipes(table, recipes(self._adapters), settings.seed),
+            "comparisons": alone,
+            "recipes": over,
             "matrix": matrix(settings, cells),
         }
 

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from selfie_adapters.config.evaluation.loss import LossSettings
-from selfie_adapters.evaluation.comparing import (
-    Paired,
-    adjusted,
-    comparison,
-    difference_cell,
-    over_seeds,
-    paired,
-    side_by_side,
-)
+from selfie_adapters.evaluation.comparing import adjusted, difference_cell, side_by_side
+from selfie_adapters.evaluation.outcomes import AdapterOutcomes
 from selfie_adapters.evaluation.recipes import SEEDS, Subject, over_members, subjects
 from selfie_adapters.evaluation.tables import Table, shown
 from selfie_adapters.statistics import Interval, bootstrap_of_means
@@ -86,65 +78,45 @@ def matrix(settings: LossSettings, cells: Sequence[Mapping[str, Any]]) -> dict[s
     return {"rows": [*rows], "columns": [*settings.datasets], "loss": [*rows.values()]}
 
 
-def compare_cells(cells: Cells, seed: int) -> list[dict[str, Any]]:
-    """What each adapter saves against each control, and against the other adapters; nats per token.
+def compare_losses(
+    cells: Cells, of: Sequence[Subject], seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What adapters without a recipe save against their controls and each other, nats per token;
+    and recipe by data set the mean loss over its seeds, and what it saves.
 
-    Vectors are the units, and every label counts once. The family of the p values is all of them.
+    Vectors are the units, and every label counts once. All comparisons are one family; two seeds of
+    a recipe are none.
     """
-    found = []
-    for (adapter, dataset), losses in cells.items():
-        for control in losses:
-            if control != TRAINED and losses[control] != losses[TRAINED]:
-                saved = _saved(losses[TRAINED], losses[control], seed)
-                found.append(comparison(adapter, control, "loss", saved, dataset=dataset))
+    alone, over = [], []
     for dataset in dict.fromkeys(dataset for _, dataset in cells):
-        names = [adapter for adapter, of in cells if of == dataset]
-        for one, two in combinations(names, 2):
-            saved = _saved(cells[one, dataset][TRAINED], cells[two, dataset][TRAINED], seed)
-            found.append(comparison(one, two, "loss", saved, dataset=dataset))
-    return adjusted(found)
-
-
-def _saved(
-    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], seed: int
-) -> Paired:
-    units = np.repeat(np.arange(len(first)), [len(labels) for labels in first])
-    flat = [np.concatenate([np.asarray(labels) for labels in one]) for one in (second, first)]
-    return paired(flat[0], flat[1], units, each="row", seed=seed)
-
-
-def compare_recipes(
-    cells: Cells, recipes: Mapping[str, Sequence[str]], seed: int
-) -> list[dict[str, Any]]:
-    """Recipe by data set: the mean loss over its seeds, and what it saves against each control."""
-    results = []
-    for dataset in dict.fromkeys(dataset for _, dataset in cells):
-        for recipe, names in recipes.items():
-            of = [cells[name, dataset] for name in names]
-            counts = np.array([len(labels) for labels in of[0][TRAINED]], dtype=np.float64)
-            sums = {
-                control: np.array([[sum(labels) for labels in one[control]] for one in of])
-                for control in of[0]
-                if all(control in one for one in of)
+        losses = {adapter: one for (adapter, data), one in cells.items() if data == dataset}
+        outcomes = _outcomes(losses, seed)
+        found = outcomes.by_subject(of, dataset=dataset)
+        alone += found["comparisons"]
+        for recipe in found["recipes"]:
+            recipe |= {
+                "dataset": dataset,
+                "loss": recipe.pop("mean")["loss"],
+                "by_seed": recipe["by_seed"]["loss"],
             }
-            loss = over_seeds(sums[TRAINED], counts, seed).difference
-            pairs = [
-                comparison(recipe, control, "loss", over_seeds(table - sums[TRAINED], counts, seed))
-                for control, table in sums.items()
-                if control != TRAINED
-            ]
-            results.append(
-                {
-                    "recipe": recipe,
-                    "dataset": dataset,
-                    "adapters": [*names],
-                    "loss": asdict(loss),
-                    "by_seed": [float(one.sum() / counts.sum()) for one in sums[TRAINED]],
-                    "comparisons": pairs,
-                }
-            )
-    adjusted(pair for one in results for pair in one["comparisons"])
-    return results
+            over.append(recipe)
+    adjusted([*alone, *(pair for one in over for pair in one["comparisons"])])
+    return alone, over
+
+
+def _outcomes(of: Mapping[str, Losses], seed: int) -> AdapterOutcomes:
+    """The losses by example; a control that is the adapter itself is omitted."""
+    labels = [len(one) for one in next(iter(of.values()))[TRAINED]]
+    values = {
+        adapter: {
+            condition: {"loss": np.concatenate([np.asarray(one) for one in rows])}
+            for condition, rows in losses.items()
+            if condition == TRAINED or rows != losses[TRAINED]
+        }
+        for adapter, losses in of.items()
+    }
+    units = np.repeat(np.arange(len(labels)), labels)
+    return AdapterOutcomes(values, TRAINED, units, each="row", lower_is_better=True, seed=seed)
 
 
 def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
@@ -220,7 +192,7 @@ def _differences(
 ) -> dict[tuple[str, str], str]:
     """(against, adapter) → difference: each control, then other adapters where they are few."""
     single = {one.name for one in of if len(one.adapters) == 1}
-    few = len(of) <= FEW
+    titles = {one.name: one.title for one in of}
     pairs = [
         one
         for one in results.get("comparisons", [])
@@ -228,11 +200,13 @@ def _differences(
     ]
     for one in results.get("recipes", []):
         pairs += one["comparisons"] if one["dataset"] == dataset else []
-    adapters = {name for one in of for name in one.adapters}
-    titles = {one.name: one.title for one in of}
+    adapters = {name for one in of for name in (one.name, *one.adapters)}
     kept = [one for one in pairs if one["second"] not in adapters]
-    kept += [one for one in pairs if few and one["second"] in single]
-    return {
-        (one["second"], titles[one["first"]]): difference_cell(one["difference"], one.get("p_holm"))
-        for one in kept
-    }
+    # Results of earlier releases compare with each seed of a recipe; those are no subjects.
+    kept += [one for one in pairs if len(of) <= FEW and one["second"] in titles]
+    cells = {}
+    for one in kept:
+        second: str = one["second"]
+        key = titles.get(second, second), titles[one["first"]]
+        cells[key] = difference_cell(one["difference"], one.get("p_holm"))
+    return cells

@@ -32,7 +32,7 @@ from selfie_adapters.evaluation.controls import (
     other_topics,
     random_directions,
 )
-from selfie_adapters.evaluation.naming.verdicts import Named
+from selfie_adapters.evaluation.naming.verdicts import ADAPTER, Named
 from selfie_adapters.inference.label_batches import checked_labels
 from selfie_adapters.labelling import Label, Labeller
 from selfie_adapters.labelling.choosing import judge, no_concept_label
@@ -42,8 +42,7 @@ from selfie_adapters.progress import StepProgress, silent
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.training import Objective
 
-ADAPTER, ZERO, SHUFFLED, RANDOM, UNTRAINED = (
-    "adapter",
+ZERO, SHUFFLED, RANDOM, UNTRAINED = (
     "zero vector",
     "shuffled",
     "random",
@@ -75,16 +74,18 @@ class Known:
 
 @dataclass(frozen=True)
 class Readers:
-    """What reads the vectors of one section. untrained_scales: losses at the scales tried."""
+    """What reads the vectors of one section: the adapter, and what does without it.
+
+    untrained_scales: losses at the scales tried.
+    """
 
     adapter: SoftTokenReader
-    untrained: SoftTokenReader
-    baselines: Sequence[Baseline]
+    others: Sequence[Baseline]
     untrained_scales: dict[float, float]
 
     @property
     def all(self) -> list[Baseline]:
-        return [self.adapter, self.untrained, *self.baselines]
+        return [self.adapter, *self.others]
 
 
 class Naming:
@@ -99,19 +100,28 @@ class Naming:
         seed: int = 0,
         keep: Keep = made_now,
         progress: StepProgress = silent,
+        name: str = ADAPTER,
     ) -> None:
         """prompt: None takes the adapter's own. no_concept: the label that states that there is
-        none; None takes the adapter's. keep: what keeps finished work. Raises like `Labeller`.
+        none; None takes the adapter's. keep: what keeps finished work. name: what the adapter is
+        called, where there are several; its controls are "{name}: {control}". Raises like
+        `Labeller`.
         """
         self.model, self.seed, self.keep, self.progress = model, seed, keep, progress
+        self.adapter_name = name
         self._labeller = Labeller(model, adapter, prompt)
         self._unit_input = adapter.normalize_input
         self.no_concept = no_concept or no_concept_label(adapter)
         self._untrained = Untrained(model)
         self._plain = self._untrained.labeller(self._labeller.prompt.prompt)
 
+    def own(self, control: str) -> str:
+        """What a control of this adapter is called."""
+        return control if self.adapter_name == ADAPTER else f"{self.adapter_name}: {control}"
+
     def _reader(self, place: Place) -> SoftTokenReader:
-        return SoftTokenReader(ADAPTER, "greedy label by the adapter", self._labeller, 1.0, place)
+        meaning = "greedy label by the adapter"
+        return SoftTokenReader(self.adapter_name, meaning, self._labeller, 1.0, place)
 
     def readers(
         self, training: Known, choosing: Known, where: str = "", place: Place = NOWHERE
@@ -127,13 +137,17 @@ class Naming:
         meaning = self._untrained.meaning(scale)
         baselines = untrained_readers(self.model, training.vectors, training.names, self.seed)
         untrained = SoftTokenReader(UNTRAINED, meaning, self._plain, scale)
-        return Readers(self._reader(place), untrained, baselines, tried)
+        return Readers(self._reader(place), [untrained, *baselines], tried)
+
+    def alone(self, place: Place = NOWHERE) -> Readers:
+        """The adapter without the others, which are the same for all adapters of this prompt."""
+        return Readers(self._reader(place), (), {})
 
     def labels(self, where: str, vectors: Tensor, place: Place = NOWHERE) -> list[Label]:
         """The adapter's label of each vector [n, d_model]; where: of which vectors."""
         reader = self._reader(place)
         found = self._in_batches(
-            f"{where}: {ADAPTER}",
+            f"{where}: {self.adapter_name}",
             vectors,
             lambda some: [_kept(label) for label in reader.labels(some)],
         )
@@ -161,10 +175,13 @@ class Naming:
         order = other_topics(np.array([topic.title for topic in topics]), self.seed)
         zero = self.labels(self._of(place, "zero vector"), torch.zeros_like(vectors[:1]), place)
         meant = {
-            ADAPTER: (readers.adapter.meaning, own),
-            ZERO: ("the adapter without a vector: one label", zero * len(own)),
-            SHUFFLED: ("the adapter's label of another topic's vector", [own[i] for i in order]),
-            RANDOM: (
+            self.adapter_name: (readers.adapter.meaning, own),
+            self.own(ZERO): ("the adapter without a vector: one label", zero * len(own)),
+            self.own(SHUFFLED): (
+                "the adapter's label of another topic's vector",
+                [own[i] for i in order],
+            ),
+            self.own(RANDOM): (
                 "the adapter on random directions",
                 self._random_labels(where, vectors, place),
             ),
@@ -180,7 +197,7 @@ class Naming:
             )
             for condition, (meaning, labels) in meant.items()
         ]
-        for reader in (readers.untrained, *readers.baselines):
+        for reader in readers.others:
             words = self._in_batches(f"{where}: {reader.name}", vectors, reader.words)
             found.append(Named.judged(reader.name, reader.meaning, words, topics, self.no_concept))
         return found

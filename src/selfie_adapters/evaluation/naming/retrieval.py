@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,17 @@ from transformers import PreTrainedTokenizerBase
 from selfie_adapters.dataset.controls import shuffle_order
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.baselines import Baseline
+from selfie_adapters.evaluation.comparing import Paired, sign_flip_p
 from selfie_adapters.evaluation.controls import random_directions
 from selfie_adapters.evaluation.naming.conditions import (
-    ADAPTER,
     RANDOM,
     SHUFFLED,
     ZERO,
     Naming,
     Readers,
 )
+from selfie_adapters.evaluation.outcomes import AdapterOutcomes, by_adapter
+from selfie_adapters.evaluation.recipes import Subject
 from selfie_adapters.inference.label_batches import tokenize_labels
 from selfie_adapters.sources.topics.noun_forms import noun_forms
 from selfie_adapters.sources.topics.reading import more_topics, packaged_topics
@@ -37,6 +39,7 @@ from selfie_adapters.sources.topics.wordnet import packaged_nouns
 from selfie_adapters.statistics import PairedTable, wilson
 
 CANDIDATES = 60
+_OWN = ""
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,35 @@ class Found:
     candidates: float
     hits: dict[str, np.ndarray]
 
-    def summary(self) -> dict[str, Any]:
-        """What results.json holds: shares with Wilson intervals, the adapter compared in pairs."""
-        first = self.hits[ADAPTER]
-        units = np.arange(len(first))
+    @property
+    def measure(self) -> str:
+        """What comparisons of it are by."""
+        return "own name first" + (", same first token" if self.control == "spelling" else "")
+
+    def joined(self, other: Found) -> Found:
+        """With the conditions of another adapter, on the same vectors and candidates."""
+        return replace(self, hits={**self.hits, **other.hits})
+
+    def summary(self, adapters: Sequence[str], of: Sequence[Subject]) -> dict[str, Any]:
+        """What results.json holds: shares with Wilson intervals, and the adapters compared.
+
+        adapters: their names among the conditions; of: themselves and their recipes.
+        """
+        found = ((name, {self.measure: hits}) for name, hits in self.hits.items())
+        outcomes = AdapterOutcomes(by_adapter(found, adapters, _OWN), _OWN, pair=_paired_chances)
         return {
             "control": self.control,
-            "vectors": len(first),
+            "vectors": len(next(iter(self.hits.values()))),
             "candidates": self.candidates,
             "first": {name: asdict(wilson(one.sum(), len(one))) for name, one in self.hits.items()},
-            "adapter_minus": {
-                name: asdict(PairedTable.of(first, one, units).difference())
-                for name, one in self.hits.items()
-                if name != ADAPTER
-            },
+            **outcomes.by_subject(of),
         }
+
+
+def _paired_chances(first: np.ndarray, second: np.ndarray, *_about: Any) -> Paired:
+    """The difference of two chances per vector; it has an interval where all are 0 or 1 too."""
+    difference = PairedTable.of(first, second, np.arange(len(first))).difference()
+    return Paired(difference, sign_flip_p(first - second))
 
 
 def sampled_groups(names: Sequence[str], count: int, seed: int) -> list[list[int]]:
@@ -108,17 +125,18 @@ def retrieve(
         naming.progress(unit, number, len(groups))
         both = np.array(naming.keep(unit, 2 * len(group), hits))
         parts.setdefault(condition, []).append(both[: len(group)])
-        if condition == ADAPTER:
-            parts.setdefault(SHUFFLED, []).append(both[len(group) :])
+        if condition == naming.adapter_name:
+            parts.setdefault(naming.own(SHUFFLED), []).append(both[len(group) :])
 
     for number, group in enumerate(groups):
         own = vectors[list(group)]
         drawn = random_directions(len(group), own.shape[1], naming.seed)
         for reader in readers.all:
             found(reader, reader.name, number, own)
-        found(readers.adapter, RANDOM, number, drawn * own.norm(dim=-1, keepdim=True))
+        random_vectors = drawn * own.norm(dim=-1, keepdim=True)
+        found(readers.adapter, naming.own(RANDOM), number, random_vectors)
         # The gain of the zero vector is 0 for every name.
-        parts.setdefault(ZERO, []).append(np.full(len(group), 1 / len(group)))
+        parts.setdefault(naming.own(ZERO), []).append(np.full(len(group), 1 / len(group)))
     return Found("none", CANDIDATES, {name: np.concatenate(hits) for name, hits in parts.items()})
 
 
@@ -151,7 +169,7 @@ def retrieve_spelled(
 
             hits += naming.keep(f"{unit}/{row}", 1, first)
         found[reader.name] = np.array(hits)
-    found[ZERO] = np.array([1 / len(some) for _, some in candidates])
+    found[naming.own(ZERO)] = np.array([1 / len(some) for _, some in candidates])
     return Found("spelling", sum(len(some) for _, some in candidates) / len(candidates), found)
 
 

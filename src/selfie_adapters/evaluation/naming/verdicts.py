@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from selfie_adapters.evaluation.comparing import Paired, adjusted, comparison, paired
+from selfie_adapters.evaluation.comparing import adjusted
 from selfie_adapters.evaluation.naming.judging import is_exact, judge, shares_first_letter
+from selfie_adapters.evaluation.outcomes import AdapterOutcomes, by_adapter
+from selfie_adapters.evaluation.recipes import Subject
 from selfie_adapters.labelling.choosing import is_no_concept
 from selfie_adapters.sources.topics.topic import Topic
 from selfie_adapters.statistics import Interval, unit_weights, wilson
@@ -39,6 +41,9 @@ _COUNTED: dict[Measure, tuple[Verdict, ...]] = {
 }
 COMPARED: tuple[Measure, ...] = ("exact", "right", "right or related")
 """What conditions are compared by."""
+ADAPTER = "adapter"
+"""The condition of the one adapter that is measured; of several each has its name."""
+_OWN = ""
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,6 @@ class Named:
             },
         }
 
-    def minus(self, other: Named, measure: Measure) -> Paired:
-        """Share of this condition minus that of another one on the same vectors, over topics."""
-        return paired(self.outcomes(measure), other.outcomes(measure), self.units)
-
     def rows(self) -> list[dict[str, Any]]:
         """One row per vector: the name that is given, the label that was generated, the verdict."""
         return [
@@ -162,13 +163,24 @@ class Named:
         ]
 
 
-def comparisons(first: Named, others: Sequence[Named]) -> list[dict[str, Any]]:
-    """`first` minus each of the others, by each of `COMPARED`; p values are adjusted within them.
+def by_subject(
+    named: Sequence[Named], adapters: Sequence[str], of: Sequence[Subject]
+) -> dict[str, Any]:
+    """Adapters and recipes compared with their controls and each other, by each of `COMPARED`.
 
-    Where several lists are one family, `comparing.adjusted` of all of them replaces that.
+    named: all conditions, those of `adapters` under their names (`outcomes.by_adapter`). Of recipes
+    also the mean of each measure over seeds and topics (`share`). p values are not adjusted yet.
     """
-    return adjusted(
-        comparison(first.condition, other.condition, measure, first.minus(other, measure))
-        for other in others
-        for measure in COMPARED
-    )
+    found = ((one.condition, {m: one.outcomes(m) for m in MEASURES}) for one in named)
+    values = by_adapter(found, adapters, _OWN)
+    results = AdapterOutcomes(values, _OWN, named[0].units, measures=COMPARED).by_subject(of)
+    for recipe in results["recipes"]:
+        recipe["share"] = recipe.pop("mean")
+    return results
+
+
+def comparisons(first: Named, others: Sequence[Named]) -> list[dict[str, Any]]:
+    """`first` minus each of the others, by each of `COMPARED`, with adjusted p values."""
+    name = first.condition
+    found = by_subject([first, *others], [name], [Subject(name, (name,))])
+    return adjusted(found["comparisons"])

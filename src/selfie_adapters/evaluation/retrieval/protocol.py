@@ -35,7 +35,7 @@ from selfie_adapters.evaluation.controls import (
     sample,
 )
 from selfie_adapters.evaluation.folder import digest_of, file_hashes
-from selfie_adapters.evaluation.recipes import recipes
+from selfie_adapters.evaluation.recipes import refuse_copies, subjects_of
 from selfie_adapters.evaluation.retrieval.embedding import open_embedder, require_embedder
 from selfie_adapters.evaluation.retrieval.lookup import (
     Query,
@@ -91,11 +91,14 @@ class Retrieval(Protocol[RetrievalSettings]):
             require_embedder(self.settings.embedder, "selfie eval retrieval")
 
     def inputs(self) -> dict[str, str]:
-        """Raises DataError for a vector without a topic, and for fewer than two targets."""
+        """Raises DataError for a vector without a topic, and for fewer than two targets;
+        ConfigError for one adapter under two names."""
         self._task, self.settings = task, settings = read_task(self.settings)
         hashes = {"topics_and_vectors": task.digest(chooses_scales=bool(settings.adapters))}
-        files = {f"adapter {n}": find_adapter_file(path) for n, path in settings.adapters.items()}
-        hashes |= file_hashes(files)
+        files = {name: find_adapter_file(path) for name, path in settings.adapters.items()}
+        digests = file_hashes(files)
+        refuse_copies(digests)
+        hashes |= {f"adapter {name}": digest for name, digest in digests.items()}
         for name, path in settings.labels.items():
             hashes[f"labels {name}"] = digest_of(given_labels(path, task.targets, task.entries))
         self._embedder = self._embedder or open_embedder(settings.embedder, settings.device)
@@ -123,6 +126,9 @@ class Retrieval(Protocol[RetrievalSettings]):
         )
         seed, names = settings.seed, [*settings.adapters, *settings.labels]
         oracles = [self.index.first_letters(scored[0].queries, count) for count in ORACLES]
+        found = {one.condition: one for one in scored}
+        of = subjects_of(self._adapters, settings.labels)
+        over = compare_recipes(found, of, shared(names, scored, oracles), seed)
         return {
             "counts": {"topics": len(task.entries), "queries": len(task.targets)},
             "interval": "95 %, over queries; recall: Wilson, reciprocal rank: bootstrap; " + METHOD,
@@ -135,13 +141,12 @@ class Retrieval(Protocol[RetrievalSettings]):
                 *(one.summary(seed) for one in scored),
                 *(summary_of(one, seed) for one in oracles),
             ],
-            "comparisons": compare_all(compared(names, scored, oracles), seed),
-            "recipes": compare_recipes(
-                {one.condition: one for one in scored},
-                recipes(self._adapters),
-                shared(names, scored, oracles),
+            "comparisons": compare_all(
+                compared(of, scored, oracles),
                 seed,
+                (pair for one in over for pair in one["comparisons"]),
             ),
+            "recipes": over,
         }
 
     def _conditions(self) -> Iterator[LabelledTopics]:

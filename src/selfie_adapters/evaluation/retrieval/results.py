@@ -8,19 +8,24 @@ from itertools import combinations
 from typing import Any
 
 from selfie_adapters.config.evaluation.retrieval import TRAINING_LABELS
-from selfie_adapters.evaluation.comparing import SIGNIFICANT, holm, paired
+from selfie_adapters.evaluation.comparing import adjusted, paired
+from selfie_adapters.evaluation.recipes import Subject
 from selfie_adapters.evaluation.retrieval.lookup import KS, QueryRanks, Scored
 from selfie_adapters.evaluation.retrieval.spelling import FirstLetters
 
 
 def compared(
-    names: Sequence[str], scored: Sequence[Scored], oracles: Sequence[FirstLetters]
+    of: Sequence[Subject],
+    scored: Sequence[Scored],
+    oracles: Sequence[FirstLetters],
 ) -> Iterator[tuple[Scored, QueryRanks]]:
-    """Pairs: what is under evaluation (`names`) with one another, with its own controls, and with
-    what all share."""
+    """Pairs: what is under evaluation and of no recipe with one another, with its own controls, and
+    with what all share."""
     found = {one.condition: one for one in scored}
-    yield from combinations([found[name] for name in names], 2)
-    for name in names:
+    names = [name for one in of for name in one.adapters]
+    alone = [one.name for one in of if len(one.adapters) == 1]
+    yield from combinations([found[name] for name in alone], 2)
+    for name in alone:
         own = [one for one in scored if one.condition.startswith(f"{name}: ")]
         for other in (*own, *shared(names, scored, oracles)):
             yield found[name], other
@@ -65,14 +70,25 @@ def compare(first: QueryRanks, second: QueryRanks, seed: int) -> dict[str, Any]:
     }
 
 
-def compare_all(pairs: Iterable[tuple[QueryRanks, QueryRanks]], seed: int) -> list[dict[str, Any]]:
-    """`compare` of every pair, with p values adjusted within each measure (Holm)."""
+def compare_all(
+    pairs: Iterable[tuple[QueryRanks, QueryRanks]],
+    seed: int,
+    more: Iterable[dict[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """`compare` of every pair, with p values adjusted within each measure (Holm).
+
+    more: comparisons of recipes, of the same families; they are completed too.
+    """
     every = [compare(first, second, seed) for first, second in pairs]
-    for one in every:
-        one |= {"p_holm": {}, "first_beats_second": {}}
-    for name in every[0]["p"] if every else ():
-        for one, p in zip(every, holm([one["p"][name] for one in every]), strict=True):
-            one["p_holm"][name] = p
-            above = one["difference"][name]["low"] > 0
-            one["first_beats_second"][name] = above and p < SIGNIFICANT
+    flat = [
+        [
+            {"measure": name, "p": p, "difference": one["difference"][name]}
+            for name, p in one["p"].items()
+        ]
+        for one in every
+    ]
+    adjusted([*(row for rows in flat for row in rows), *more])
+    for one, rows in zip(every, flat, strict=True):
+        for key in ("p_holm", "first_beats_second"):
+            one[key] = {row["measure"]: row[key] for row in rows}
     return every

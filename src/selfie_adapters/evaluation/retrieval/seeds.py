@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from selfie_adapters.evaluation.comparing import adjusted, comparison, over_seeds
+from selfie_adapters.evaluation.outcomes import AdapterOutcomes, Values, by_adapter
+from selfie_adapters.evaluation.recipes import Subject
 from selfie_adapters.evaluation.retrieval.lookup import QueryRanks
 
 MEASURES: dict[str, Callable[[QueryRanks], np.ndarray]] = {
@@ -16,51 +17,47 @@ MEASURES: dict[str, Callable[[QueryRanks], np.ndarray]] = {
     "recall_at_10": lambda one: one.found_at(10),
     "mean_reciprocal_rank": lambda one: one.reciprocal(),
 }
+_OWN = ""
 
 
 def compare_recipes(
     found: Mapping[str, QueryRanks],
-    recipes: Mapping[str, Sequence[str]],
+    of: Sequence[Subject],
     common: Iterable[QueryRanks],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """What the adapters of each recipe find on average, and how much more than their controls.
+    """What the adapters of each recipe find on average, and how much more than their controls, the
+    other recipes and what is in none.
 
-    found: conditions by name; each adapter's own controls are called "{adapter}: {control}".
-    recipes: names of adapters by recipe (evaluation/recipes.py). common: conditions that all
-    adapters share. All on the same queries. Intervals and p values: `comparing.over_seeds`.
+    found: conditions by name; each adapter's own controls are called "{adapter}: {control}". of:
+    what is under evaluation. common: conditions that all share. All on the same queries. p values
+    are not adjusted yet.
     """
+    names = [name for one in of for name in one.adapters]
+    own = [one for name, one in found.items() if name.startswith((*(f"{n}: " for n in names),))]
+    conditions = [*(found[name] for name in names), *own, *common]
+    values = by_adapter(((one.condition, _values(one)) for one in conditions), names, _OWN)
+    outcomes = AdapterOutcomes(values, _OWN, seed=seed)
+    several = [one for one in of if len(one.adapters) > 1]
+    compared = [pair for one in several for pair in outcomes.with_controls(one)]
+    for one, two in combinations(of, 2):
+        if one in several or two in several:
+            first, second = (one, two) if one in several else (two, one)
+            compared += outcomes.between(first, second)
     results = []
-    for recipe, names in recipes.items():
-        against: dict[str, list[QueryRanks]] = {one.condition: [one] * len(names) for one in common}
-        for condition in found:
-            name, colon, control = condition.partition(": ")
-            if colon and name == names[0]:
-                against[control] = [found[f"{one}: {control}"] for one in names]
-        tables = {
-            measure: np.stack([of(found[name]) for name in names])
-            for measure, of in MEASURES.items()
-        }
+    for subject in several:
+        recipe = outcomes.recipe(subject)
         results.append(
             {
-                "recipe": recipe,
-                "adapters": [*names],
-                **{
-                    measure: asdict(over_seeds(table, seed=seed).difference)
-                    for measure, table in tables.items()
-                },
-                "by_seed": tables["recall_at_1"].mean(axis=1).tolist(),
-                "comparisons": [
-                    comparison(
-                        recipe,
-                        other,
-                        measure,
-                        over_seeds(tables[measure] - np.stack([of(one) for one in its]), seed=seed),
-                    )
-                    for other, its in against.items()
-                    for measure, of in MEASURES.items()
-                ],
+                "recipe": subject.name,
+                "adapters": recipe["adapters"],
+                **recipe["mean"],
+                "by_seed": recipe["by_seed"]["recall_at_1"],
+                "comparisons": [one for one in compared if one["first"] == subject.name],
             }
         )
-    adjusted(pair for one in results for pair in one["comparisons"])
     return results
+
+
+def _values(one: QueryRanks) -> Values:
+    return {measure: of(one) for measure, of in MEASURES.items()}

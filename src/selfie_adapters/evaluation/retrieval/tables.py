@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from selfie_adapters.evaluation.comparing import difference_cell, side_by_side
-from selfie_adapters.evaluation.recipes import SEEDS, over_members, subjects
+from selfie_adapters.evaluation.recipes import SEEDS, over_members, subjects, titles_of
 from selfie_adapters.evaluation.retrieval.spelling import LETTERS
 from selfie_adapters.evaluation.tables import Table, shown
 
@@ -40,28 +40,6 @@ def merged(results: RetrievalResults) -> list[dict[str, Any]]:
 
 def _recipes(results: RetrievalResults) -> list[RetrievalResults]:
     return results.get("recipes", [])  # not in results of earlier releases
-
-
-def titles_of(results: RetrievalResults) -> dict[str, tuple[str, tuple[str, ...], str]]:
-    """Condition → its title in the report, the conditions that share it, the recipe it is of.
-
-    The recipe is "" for a recipe's controls and for what belongs to none.
-    """
-    conditions = [one["condition"] for one in results["conditions"]]
-    found: dict[str, tuple[str, tuple[str, ...], str]] = {
-        one: (one, (one,), "") for one in conditions
-    }
-    for recipe in _recipes(results):
-        adapters = recipe["adapters"]
-        for condition in conditions:
-            control = condition.removeprefix(adapters[0])
-            names = tuple(f"{name}{control}" for name in adapters)
-            own = condition == adapters[0] or control.startswith((": ", ", "))
-            if own and condition.startswith(adapters[0]) and {*names} <= {*conditions}:
-                title = f"{recipe['recipe']}{control}, {len(names)} seeds"
-                shared = title, names, "" if control else recipe["recipe"]
-                found |= dict.fromkeys(names, shared)
-    return found
 
 
 def _merged(title: str, of: Sequence[RetrievalResults], over: RetrievalResults) -> dict[str, Any]:
@@ -119,7 +97,7 @@ def report_differences(results: RetrievalResults) -> Iterator[Table]:
     settings, recipes = results["settings"], _recipes(results)
     of = subjects([*settings["adapters"], *settings["labels"]], recipes)
     single = {one.name for one in of if len(one.adapters) == 1}
-    adapters = {name for one in of for name in one.adapters}
+    adapters = {name for one in of for name in (one.name, *one.adapters)}
     titles = {one.name: one.title for one in of}
     rows = [
         (pair["first"], pair["second"], measure, difference, pair.get("p_holm", {}).get(measure))
@@ -138,9 +116,10 @@ def report_differences(results: RetrievalResults) -> Iterator[Table]:
             continue
         heading, digits, factor = _MEASURES[measure]
         among = second in adapters
-        if among and (second not in single or len(of) > FEW):
+        if among and (second not in titles or len(of) > FEW):
             continue
-        key = second.removeprefix(f"{first}: "), heading if alone else titles[first]
+        second = titles.get(second, second.removeprefix(f"{first}: "))
+        key = second, heading if alone else titles[first]
         (between if among else cells)[key] = difference_cell(difference, p, digits, factor)
     title = (
         f"{of[0].title}: finds more than" if alone else "Points of recall@1 that each finds more"
