@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from selfie_adapters.config.yaml_reading import read_yaml, shortened
 from selfie_adapters.errors import DataError
@@ -137,6 +139,9 @@ def layer_in(names: Iterable[str]) -> int | None:
     return None
 
 
+_POSITIVE = Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)]
+_IS_POSITIVE = "a finite number above zero"
+_TEXT = Annotated[str, msgspec.Meta(pattern=r"\S")]
 _PARTS = ("metadata", "trainer", "llm", "sae")  # mappings inside that hold what is asked for
 
 
@@ -150,18 +155,12 @@ class SaeConfig:
 
     def whole(self, *keys: str, least: int = 1) -> int | None:
         """The first of `keys` that is present: a whole number of at least `least`."""
-        found = self._first(keys)
-        if found is None:
-            return None
-        key, value = found
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-            raise self._wrong(key, f"a whole number of at least {least}", value)
-        return value
+        kind = Annotated[int, msgspec.Meta(ge=least, lt=2**31)]
+        return self._first(keys, kind, f"a whole number of at least {least}")
 
     def positive(self, *keys: str) -> float | None:
         """The first of `keys` that is present: a finite number above zero."""
-        found = self._first(keys)
-        return None if found is None else self._positive(*found)
+        return self._first(keys, _POSITIVE, _IS_POSITIVE)
 
     def product(self, width: int, factor: float) -> int:
         """The number of latents, where the file has only their ratio to the width."""
@@ -171,44 +170,30 @@ class SaeConfig:
 
     def text(self, *keys: str) -> str | None:
         """The first of `keys` that is present: text that is not empty."""
-        found = self._first(keys)
-        if found is None:
-            return None
-        key, value = found
-        if not isinstance(value, str) or not value.strip():
-            raise self._wrong(key, "text", value)
-        return value
+        return self._first(keys, _TEXT, "text")
 
     def flag_or_text(self, key: str) -> bool | str | None:
         """true, false or text."""
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, (bool, str)):
-            raise self._wrong(key, "true, false or text", value)
-        return value
+        return self._first((key,), bool | str, "true, false or text")
 
     def positive_in(self, key: str, inner: str) -> float | None:
         """A finite number above zero under `inner` of the mapping `key`."""
-        part = self.values.get(key)
-        if part is None:
-            return None
-        if not isinstance(part, dict):
-            raise self._wrong(key, f"a mapping with the key {inner}", part)
+        part = self._first((key,), dict[str, Any], f"a mapping with the key {inner}") or {}
         value = part.get(inner)
-        return None if value is None else self._positive(f"{key}.{inner}", value)
+        where = f"{key}.{inner}"
+        return None if value is None else self._checked(where, value, _POSITIVE, _IS_POSITIVE)
 
-    def _first(self, keys: tuple[str, ...]) -> tuple[str, Any] | None:
-        return next(((k, v) for k in keys if (v := self.values.get(k)) is not None), None)
+    def _first(self, keys: tuple[str, ...], kind: Any, expected: str) -> Any:
+        for key in keys:
+            if (value := self.values.get(key)) is not None:
+                return self._checked(key, value, kind, expected)
+        return None
 
-    def _positive(self, key: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self._wrong(key, "a number above zero", value)
+    def _checked(self, key: str, value: Any, kind: Any, expected: str) -> Any:
         try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not 0 < number < math.inf:
-            raise self._wrong(key, "a finite number above zero", value)
-        return number
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            raise self._wrong(key, expected, value) from None
 
     def _wrong(self, key: str, expected: str, value: Any) -> DataError:
         kind = {bool: "a flag", str: "text", dict: "a mapping", list: "a list"}.get(type(value))
