@@ -1,4 +1,4 @@
-"""The training format: read, checked, written, split and mixed."""
+"""The training format: read, checked, written and split."""
 
 from selfie_adapters.dataset.load import (
     Examples,
