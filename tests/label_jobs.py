@@ -14,7 +14,7 @@ def run(folder: Path, settings: LabelSettings) -> LabelJob:
     """Begin or resume the run in `folder`."""
     source = open_source(settings)
     job = LabelJob(folder, settings, source)
-    if job.todo():
+    if not job.complete:
         worker = ShardWorker(settings, source)
         job.begin()
         run_here(job, worker)

@@ -24,8 +24,10 @@ from selfie_adapters.errors import (
     MissingExtraError,
     ModelError,
 )
+from selfie_adapters.files import read_json
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.labelling import Confidence, Labeller
+from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.model import load_model
 from selfie_adapters.sources.sae.registry import find_sae
 
@@ -68,6 +70,34 @@ def test_rows_say_what_was_labelled_and_how(run, capsys):
     assert "12 vectors labelled" in shown
     for control in ("zero", "random", "shuffled"):
         assert control in shown
+
+
+def test_labels_are_shown_before_the_controls_and_a_run_stopped_between_measures_them(
+    run, tmp_path, capsys, monkeypatch
+):
+    measure = ShardWorker.controls
+
+    def stopped(_worker):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ShardWorker, "controls", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(split="val")
+    shown = capsys.readouterr().out
+    assert "Labels" in shown
+    assert "Controls" not in shown
+    assert len(read_jsonl(tmp_path / "labels/labels-00000.jsonl")) == 12
+    assert not (tmp_path / "labels/controls.json").exists()
+
+    monkeypatch.setattr(ShardWorker, "controls", measure)
+    run(split="val")
+    shown = capsys.readouterr().out
+    assert shown.index("Labels") < shown.index("Controls") < shown.index("random directions")
+    assert {row["kind"] for row in read_json(tmp_path / "labels/controls.json")} >= {"zero"}
+
+    monkeypatch.setattr(ShardWorker, "controls", stopped)  # they are measured once
+    run(split="val")
+    assert capsys.readouterr().out == shown
 
 
 def test_json_is_one_line_per_vector_and_nothing_else(run, capsys):

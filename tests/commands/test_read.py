@@ -86,6 +86,20 @@ def test_a_finished_reading_is_not_read_again(run, monkeypatch, tmp_path):
     assert '"find": "owl"' in (tmp_path / "out/reading.html").read_text(encoding="utf-8")
 
 
+def test_labels_are_shown_before_the_random_directions_are_labelled(run, monkeypatch, capsys):
+    def stopped(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfie_adapters.reading.controls.random_control", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert "layer 0" in capsys.readouterr().out
+    monkeypatch.undo()
+    run()
+    shown = capsys.readouterr().out
+    assert shown.index("layer 0") < shown.index("random directions")
+
+
 def test_the_layers_of_the_mean_are_the_default(run, tmp_path):
     mean = tmp_path / "mean.safetensors"
     save_file({"layer_2": torch.ones(48), "layer_0": torch.ones(48)}, mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -73,15 +74,9 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
         if options.shard is not None:
             job.take_part(options.shard)
         _run(console, job, options)
-    if settings.explain:
-        show_why(console, next(one.path for one in job.shards if one.path.exists()))
-    if job.todo():
-        show_controls(console, job.folder)
     done = job.progress
     if done.labelled and json:
         print_json(msgspec.to_builtins(row) for row in open_run(job.folder).leading())
-    elif done.labelled:
-        show_labels(console, job, options.show_withheld)
     if done.failed:
         raise LabellingError(
             f"{done.failed} of {done.vectors} vectors failed and are marked in {job.folder}, the "
@@ -110,21 +105,42 @@ def _with_confidence(console: Console, settings: LabelSettings, path: str | None
 
 
 def _run(console: Console, job: LabelJob, options: LabelOptions) -> None:
+    """Label what is left and show it: labels as soon as they are there, then the controls."""
+
+    def show() -> None:
+        if job.settings.explain:
+            show_why(console, next(one.path for one in job.shards if one.path.exists()))
+        if job.progress.labelled:
+            show_labels(console, job, options.show_withheld)
+
+    if job.complete:
+        show()
+    else:
+        _work(console, job, options, show)
+    show_controls(console, job.folder)
+
+
+def _work(
+    console: Console, job: LabelJob, options: LabelOptions, labelled: Callable[[], None]
+) -> None:
     from selfie_adapters.commands.progress import progress_bars
 
-    if not job.todo():
-        return
     with progress_bars(console) as progress:
 
         def advance(vectors: int) -> None:
             progress.advance(task, vectors)
 
-        if options.engine == "ray":
+        def no_shard_left() -> None:
+            labelled()
+            progress.update(task, description="controls", total=None)
+
+        if options.engine == "ray" and job.todo():
             from selfie_adapters.labelling.engines.ray import run_with_ray
 
             with job.begun():
                 task = progress.add_task("vectors", total=sum(map(len, job.todo())))
                 run_with_ray(job, options.workers, options.ray_address, advance)
+            labelled()
             return
         from selfie_adapters.labelling.job import run_here
         from selfie_adapters.labelling.worker import ShardWorker
@@ -132,4 +148,4 @@ def _run(console: Console, job: LabelJob, options: LabelOptions) -> None:
         worker = ShardWorker(job.settings, job.source)  # before the folder: it may refuse
         with closing(worker), job.begun():
             task = progress.add_task("vectors", total=sum(map(len, job.todo())))
-            run_here(job, worker, advance)
+            run_here(job, worker, advance, no_shard_left)

@@ -24,13 +24,13 @@ _NAME = 20  # characters of a dataset's name
 
 
 def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) -> None:
-    """The first labels with the given ones, how many are equal, and what the controls
-    mean for this run. show_withheld: labels that are withheld too.
+    """The first labels with the given ones, and how many are equal. show_withheld: labels that are
+    withheld too.
 
     Raises DataError for a file of labels that was damaged since it was written.
     """
     from selfie_adapters.labelling.finished_run import open_run
-    from selfie_adapters.labelling.summary import LabelCounts, controls_sentence
+    from selfie_adapters.labelling.summary import LabelCounts
 
     dataset = job.source.dataset
     sections = [] if dataset is None else dataset.sections
@@ -43,7 +43,7 @@ def show_labels(console: Console, job: LabelJob, show_withheld: bool = False) ->
             further = [one for one in others if isinstance(one.concept_number, int)]
             first += [row, *(one for one in further if show_withheld or one.concept is True)]
     console.print(_label_table(first, len(sections) > 1, show_withheld))
-    for line in (counts.sentence(), nothing.silence(), controls_sentence(job.folder)):
+    for line in (counts.sentence(), nothing.silence()):
         if line is not None:
             console.print(line, highlight=False, markup=False)
 
@@ -87,8 +87,10 @@ def _cut(dataset: object) -> str:
 
 
 def show_controls(console: Console, folder: Path) -> None:
-    """How the run's own vectors and the controls scored; nothing if that is not known."""
+    """How the run's own vectors and the controls scored, and what that means for this run; nothing
+    if it is not known."""
     from selfie_adapters.labelling.run_record import read_controls
+    from selfie_adapters.labelling.summary import controls_sentence
 
     rows = read_controls(folder)
     if rows is None:
@@ -108,6 +110,8 @@ def show_controls(console: Console, folder: Path) -> None:
             cells.append("" if row.concepts is None else f"{row.concepts} of {row.vectors}")
         table.add_row(*cells, _shown(row.example))
     console.print(table)
+    if (sentence := controls_sentence(folder)) is not None:
+        console.print(sentence, highlight=False, markup=False)
 
 
 def _shown(text: str) -> str:

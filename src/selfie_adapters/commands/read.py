@@ -52,7 +52,7 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
     from selfie_adapters.reading.answering import answer_ids
     from selfie_adapters.reading.answers import decomposer_of
     from selfie_adapters.reading.calibration import calibration
-    from selfie_adapters.reading.controls import random_control
+    from selfie_adapters.reading.controls import control_sentence, random_control
     from selfie_adapters.reading.folder import ReadingFolder
     from selfie_adapters.reading.means import read_means
     from selfie_adapters.reading.plan import plan_reading
@@ -165,17 +165,22 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
                 kept.append(cells)
             found += cells
             progress.advance(task, len(cells))
+        labelled = tuple(found) if kept is None else kept.in_order()
+        # The labels are seen before the control is made, which takes as long as many of them.
+        show_reading(console, Reading(plan, labelled), options.find, options.show_withheld)
+        progress.update(task, description="random directions", total=None)
         if kept is not None and kept.finished:
             control = kept.control
         else:
             control = random_control(
                 labeller, plan, means, trust, options.max_new_tokens, decomposer, source
             )
-        reading = Reading(plan, tuple(found), control) if kept is None else kept.finish(control)
+        reading = Reading(plan, labelled, control) if kept is None else kept.finish(control)
+    if (sentence := control_sentence(reading)) is not None:
+        console.print(sentence, highlight=False, markup=False)
     if json:
         settings = record if kept is None else kept.settings
         print_json([{"settings": settings, **reading.as_dict()}])
-    show_reading(console, reading, options.find, options.show_withheld)
     if out is None:
         console.print("--out FOLDER keeps the reading, with a page", style="dim", highlight=False)
         return

@@ -22,9 +22,9 @@ def show_reading(
 ) -> None:
     """The labels, the logit lens's words under them where there are some, and what the marks mean.
 
-    find: a word; labels that name it are marked. show_withheld: labels of silent cells too.
+    reading: its control is not read, and may be missing. find: a word; labels that name it are
+    marked. show_withheld: labels of silent cells too.
     """
-    from selfie_adapters.reading.controls import control_sentence
     from selfie_adapters.reading.display import token_text
     from selfie_adapters.report.reading_page import names_word
 
@@ -51,8 +51,6 @@ def show_reading(
         print_note(console, f"shown: {', '.join(notes)}")
     for line in _legend(reading, show_withheld):
         print_note(console, line)
-    if (sentence := control_sentence(reading)) is not None:
-        console.print(sentence, highlight=False, markup=False)
     if find:
         found = sum(
             names_word(cell.label, find)

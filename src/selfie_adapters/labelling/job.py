@@ -22,7 +22,7 @@ from selfie_adapters.files import exists, write_json
 from selfie_adapters.files.locking import LOCK_NAME
 from selfie_adapters.files.resumable_folder import ResumableFolder
 from selfie_adapters.labelling.rows import FailedRow, read_rows
-from selfie_adapters.labelling.run_record import CONFIG, RunRecord
+from selfie_adapters.labelling.run_record import CONFIG, RunRecord, read_controls
 from selfie_adapters.labelling.shards import Shard, cut_into_shards, failed, shard_rows
 from selfie_adapters.labelling.worker import ShardWorker
 from selfie_adapters.model.devices import is_cpu, resolve_device
@@ -109,6 +109,11 @@ class LabelJob:
         """Shards that are not complete, or hold failed vectors."""
         return list(self._todo)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every vector has labels, and the controls are measured."""
+        return not self._todo and read_controls(self.folder) is not None
+
     def take_part(self, part: str) -> None:
         """Leave only every Nth shard to be done, from shard I on. part: "I/N".
 
@@ -169,17 +174,23 @@ class LabelJob:
 
 
 def run_here(
-    job: LabelJob, worker: ShardWorker, progress: Callable[[int], None] = lambda _vectors: None
+    job: LabelJob,
+    worker: ShardWorker,
+    progress: Callable[[int], None] = lambda _vectors: None,
+    labelled: Callable[[], None] = lambda: None,
 ) -> None:
-    """Label every shard that is left, in this process.
+    """Label every shard that is left, in this process; then measure the controls, once.
 
-    progress: called with the number of vectors tried.
+    progress: called with the number of vectors tried. labelled: called when no shard is left, so
+    that labels are seen before the controls are there.
     """
 
     def note(labelled: int, failed: int) -> None:
         job.note(labelled, failed)
         progress(labelled + failed)
 
-    worker.write_facts(job.folder)
+    worker.write_binding(job.folder)
     for shard in job.todo():
         worker.run(shard, note)
+    labelled()
+    worker.write_controls(job.folder)

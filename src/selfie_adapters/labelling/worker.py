@@ -185,8 +185,8 @@ class ShardWorker:
             self.labeller, self.sampled, self.settings.seed, calibrations, vectors[usable], places
         )
 
-    def write_facts(self, folder: str | Path) -> None:
-        """Write binding.json and controls.json, unless an earlier attempt has.
+    def write_binding(self, folder: str | Path) -> None:
+        """Write binding.json, unless an earlier attempt has.
 
         Raises ConfigError if that attempt had another model or prompt.
         """
@@ -197,6 +197,9 @@ class ShardWorker:
                 f"{folder} holds labels of another model or prompt: {'; '.join(differences)}. "
                 "Give another --out."
             )
+
+    def write_controls(self, folder: str | Path) -> None:
+        """Measure the controls and write controls.json, unless an earlier attempt has."""
         if read_controls(folder) is None:
             write_controls(folder, self.controls())
 

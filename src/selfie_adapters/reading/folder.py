@@ -73,10 +73,13 @@ class ReadingFolder:
         """Write finished cells; those of a writer killed in the middle are read again later."""
         self._rows.add({(cell.layer, cell.position): cell for cell in cells})
 
+    def in_order(self) -> tuple[Cell, ...]:
+        """All cells in the plan's order; they must have been read."""
+        return tuple(self.cells[place] for place in self.plan.cells())
+
     def finish(self, control: RandomControl | None = None) -> Reading:
         """Write `reading.json` in place of `cells.jsonl`."""
-        cells = tuple(self.cells[place] for place in self.plan.cells())
-        reading = Reading(self.plan, cells, control)
+        reading = Reading(self.plan, self.in_order(), control)
         write_json(self.path / WHOLE, {"settings": self.settings, **reading.as_dict()})
         (self.path / CELLS).unlink(missing_ok=True)
         return reading

@@ -32,9 +32,10 @@ class _Actor:
         counts: dict[str, list[int]] = {"labelled": [], "failed": []}
         columns = (batch[key].tolist() for key in ("number", "start", "stop", "first"))
         for number, start, stop, first in zip(*columns, strict=True):
-            if first:  # any of the processes can do it; one does
-                self._worker.write_facts(self._folder)
+            self._worker.write_binding(self._folder)
             done = self._worker.run(Shard(self._folder, number, start, stop))
+            if first:  # any of the processes can do it; one does
+                self._worker.write_controls(self._folder)
             counts["labelled"].append(done.labelled)
             counts["failed"].append(done.failed)
         return counts
