@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from selfie_adapters.config.shared import PairSettings
-from selfie_adapters.config.types import Numbers
+from selfie_adapters.config.types import Count, Numbers, Positive
 
 
 class CompositionSettings(PairSettings):
@@ -19,3 +19,8 @@ class CompositionSettings(PairSettings):
     """Shares of the first concept; the second one has the rest."""
     concepts: Annotated[int, Field(ge=2)] = 2
     """How many concepts are read of a vector (selfie label --concepts)."""
+    best_of: Count = 9
+    """For each concept, of N candidates, one greedy and the others sampled, take the label that
+    explains most."""
+    temperature: Positive = 0.7
+    """Sampling temperature of the candidates."""

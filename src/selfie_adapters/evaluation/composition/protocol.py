@@ -79,6 +79,8 @@ class CompositionProtocol(PairsProtocol[CompositionSettings]):
             settings.concepts,
             sampling,
             seed=settings.seed,
+            samples=settings.best_of - 1,
+            temperature=settings.temperature,
         )
 
         def read(condition: str, share: float, vectors: Tensor) -> list[list[Said]]:
