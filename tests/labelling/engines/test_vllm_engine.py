@@ -142,7 +142,7 @@ def test_the_command_never_loads_the_network(llm, run, tmp_path, monkeypatch):
 
 def test_an_engine_that_fails_ends_the_run_and_it_resumes(llm, run, monkeypatch, tmp_path):
     whole = run("whole", engine="vllm")
-    monkeypatch.setattr(llm, "fail_at", 19)  # after the controls, inside the shard
+    monkeypatch.setattr(llm, "fail_at", 6)  # inside the shard
     with pytest.raises(LabellingError, match=r"vLLM failed: EngineCore encountered an issue\. Fin"):
         run(engine="vllm")
     assert llm.alive == 0
@@ -155,7 +155,7 @@ def test_an_engine_that_fails_ends_the_run_and_it_resumes(llm, run, monkeypatch,
 def test_changed_weights_are_noticed_when_a_run_resumes(llm, run, monkeypatch, model_folder):
     from safetensors.torch import load_file, save_file
 
-    monkeypatch.setattr(llm, "fail_at", 19)
+    monkeypatch.setattr(llm, "fail_at", 6)
     with pytest.raises(LabellingError):
         run(engine="vllm")
     monkeypatch.setattr(llm, "fail_at", None)
