@@ -14,7 +14,9 @@ from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.config.reading import read_config
+from selfie_adapters.evaluation.baselines import RidgeProbe
 from selfie_adapters.evaluation.folder import EvaluationFolder
+from selfie_adapters.model import load_model
 from tiny import SMALL_SCORING
 from tiny_sae import tiny_sae
 
@@ -59,7 +61,10 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
     found = evaluate(config(), tmp_path / "out")
     conditions = found["conditions"]
     written = {"trained", "shuffled", "untrained", "zero", "random"}
-    assert set(conditions) == {*written, "lens_words", "training"}
+    words = {"lens_words", "cosine_words"}
+    assert set(conditions) == {*written, *words, "same_start", "training"}
+    # All labels are of evaluated latents, so there is nothing to fit a probe on.
+    assert list(found["not_measured"]) == ["ridge words"]
     for of in conditions.values():
         assert of["counts"]["conversations"] == 4 * 2 * 2
         assert 0 <= of["published"]["best_of_n"]["low"] <= of["published"]["best_of_n"]["high"] <= 1
@@ -78,6 +83,9 @@ def test_all_conditions_stand_beside_the_trained_adapter(config, tmp_path, capsy
         "untrained",
         "zero vector",
         "lens words",
+        "cosine words",
+        "same start",
+        "not measured: ridge words (no labels to fit it on",
         "instrument",
         "results:",
     ):
@@ -117,6 +125,69 @@ def test_all_conditions_have_the_same_negatives_and_the_lens_is_one(config, gold
     (first,) = (one for one in pairs if one["measure"] == "best_of_1")
     assert (first["first"], first["difference"]["mean"]) == ("trained", pytest.approx(expected))
     assert first["p_holm"] >= first["p"]
+
+
+def test_a_probe_is_fitted_on_latents_that_are_not_evaluated(config, golden_dir, tmp_path):
+    """The probe's words from rows, labels and model, put together here."""
+    rows = [{"index": i, "labels": [f"word {i}"], "split": "train"} for i in (0, 1, 3, 5, 8, 13)]
+    facts = {"dataset_name": "a", "layer": 1, "source": "s", "vector_type": "sae_decoder"}
+    file = tmp_path / "training.json"
+    later = [{"index": i, "labels": ["x"], "split": "val"} for i in (21, 22)]
+    beyond = [{"index": 77, "labels": ["no such latent"], "split": "train"}]
+    file.write_text(json.dumps([{"metadata": facts, "vectors": [*rows, *later, *beyond]}]))
+    settings = config(conditions=["trained", "ridge_words"], training_labels=str(file))
+    found = evaluate(settings, tmp_path / "out")
+    assert "training_labels" in found["inputs"]
+    assert found["not_measured"] == {}
+    model = load_model(golden_dir / "model", "float32")
+    decoder = tiny_sae("jumprelu", "blocks.1.hook_resid_post", d_in=48).W_dec.detach()
+    used = [0, 1, 5, 8, 13]  # 3 is evaluated
+    probe = RidgeProbe(model, decoder[used], [f"word {i}" for i in used])
+    ids = probe.tokens(decoder[[3, 9, 17, 20]], 12).tolist()
+    lines = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    by_key = {row.pop("key"): row for row in map(json.loads, lines)}
+    for latent, tokens in zip((3, 9, 17, 20), ids, strict=True):
+        words = [model.tokenizer.decode([token]).strip() for token in tokens]
+        expected = ", ".join(list(dict.fromkeys(filter(None, words)))[:3])
+        assert {one["text"] for one in by_key[f"ridge_words:{latent}"]["labels"]} == {expected}
+
+
+def test_labels_that_begin_alike_are_measured_where_there_are_some(config, tmp_path):
+    (tmp_path / "labels.json").write_text(
+        json.dumps({"3": "owls", "9": "??", "17": "kings, crown", "30": "kind of", "31": "king"})
+    )
+    settings = config(conditions=["same_start", "training"], latents=[3, 9, 17])
+    found = evaluate(settings, tmp_path / "out")
+    lines = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    rows = {row["key"]: row for row in map(json.loads, lines)}
+    assert rows["same_start:9"]["labels"] == []
+    # Of the file; "king" is a word of the latent's own label.
+    assert [one["text"] for one in rows["same_start:17"]["labels"]] == ["kind of"] * 2
+    concepts = [one["text"] for one in rows["same_start:3"]["labels"]]
+    assert len({*concepts}) == 2  # as many as there are scales
+    assert all(one.startswith("ow") for one in concepts)
+    same = found["conditions"]["same_start"]
+    assert same["counts"]["latents"] == 2
+    assert same["content"]["thresholds"][0]["best_of_1"]["n"] == 2
+    assert same["per_latent"]["best_of_1"][1] is None
+    pairs = [one for one in found["comparisons"] if one["measure"] == "best_of_1"]
+    assert [(one["first"], one["second"]) for one in pairs] == [("same_start", "training")]
+    assert pairs[0]["difference"]["n"] == 2
+
+
+def test_results_of_an_earlier_version_are_completed(config, tmp_path):
+    """Its folder has no words by cosine; the rows that are there are kept."""
+    settings = config(conditions=None)
+    whole = evaluate(settings, tmp_path / "out")
+    file = tmp_path / "out/rows.jsonl"
+    lines = [
+        one for one in file.read_text().splitlines(keepends=True) if "cosine_words:" not in one
+    ]
+    record = json.loads((tmp_path / "out/config.json").read_text())
+    del record["settings"]["training_labels"]
+    (tmp_path / "out/config.json").write_text(json.dumps(record))
+    file.write_text("".join(one for one in lines if "cosine_words:" not in one))
+    assert evaluate(settings, tmp_path / "out")["conditions"] == whole["conditions"]
 
 
 def test_a_folder_with_negatives_of_each_condition_is_refused(config, tmp_path, capsys):
@@ -213,6 +284,11 @@ def test_labels_written_first_are_scored_later(config, tmp_path):
             {"conditions": ["lens_words"], "evaluation_mode": "label_dataset"},
             "lens_words is not possible with evaluation_mode label_dataset. Possible: training",
         ),
+        ({"conditions": ["ridge_words"]}, "ridge_words is not possible: no labels to fit it on"),
+        (
+            {"conditions": ["same_start"], "labels_file": None, "latents": [3]},
+            "without labels_file",
+        ),
         ({"negatives": 9000}, "negatives: 9000 nouns that share no word with a label"),
         ({"conditions": ["trainde"]}, "conditions"),
         ({"sae": "/nowhere"}, "/nowhere: no SAELens folder"),
@@ -248,5 +324,8 @@ def test_the_published_values_are_the_defaults_and_the_sample_file_is_sound():
         "random",
         "untrained",
         "lens_words",
+        "cosine_words",
+        "ridge_words",
+        "same_start",
         "training",
     }

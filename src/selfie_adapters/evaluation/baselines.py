@@ -10,8 +10,8 @@ vectors allow.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from selfie_adapters.adapters.base import unit_norm
 from selfie_adapters.errors import DataError, ModelError
 from selfie_adapters.inference.label_batches import LabelTokens
-from selfie_adapters.inference.logit_lens import check_lens, lens_logits, top_lens_words
+from selfie_adapters.inference.logit_lens import check_lens, lens_logits
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.training.closed_form import (
     VECTORS_A_DIMENSION,
@@ -28,8 +28,8 @@ from selfie_adapters.training.closed_form import (
     word_tokens,
 )
 
-LENS_WORDS = 3
-"""Words in a label by the logit lens."""
+LABEL_WORDS = 3
+"""Words in a label that a `TokenBaseline` gives."""
 _TOKENS_AT_ONCE = 8192
 _TIE_BREAK = 1e-6
 
@@ -71,18 +71,21 @@ class TokenBaseline(ABC):
         best = self.tokens(vectors)[:, 0].tolist()
         return [str(self._model.tokenizer.decode([token])).strip() for token in best]
 
+    def labels(self, vectors: Tensor) -> list[str]:
+        """A label of each vector: its `LABEL_WORDS` best tokens as words, separated by commas, each
+        word once, without blank ones."""
+        found = []
+        for row in self.tokens(vectors, 4 * LABEL_WORDS).tolist():
+            words = (str(self._model.tokenizer.decode([token])).strip() for token in row)
+            found.append(", ".join(list(dict.fromkeys(filter(None, words)))[:LABEL_WORDS]))
+        return found
+
     @torch.no_grad()
     def soft_tokens(self, vectors: Tensor) -> Tensor:
         """What the baseline puts in an adapter's place: the embedding of its best token, [n,
         d_model], float32 on the CPU."""
         ids = self.tokens(vectors).to(self._model.device)
         return self._model.embedding(ids)[:, 0].float().cpu()
-
-
-def lens_labels(model: FrozenModel, vectors: Tensor) -> list[str]:
-    """A label of each vector [n, d_model] without an adapter: its `LENS_WORDS` best words by the
-    logit lens, separated by commas. Raises like `lens_logits`."""
-    return [", ".join(words) for words in top_lens_words(model, vectors, LENS_WORDS)]
 
 
 def untrained_readers(
@@ -100,6 +103,27 @@ def untrained_readers(
     if len(vectors) > 1:
         found.append(RidgeProbe(model, vectors, names, seed))
     return found
+
+
+def not_measured(measured: Collection[str], without_probe: str) -> dict[str, str]:
+    """For results.json: each reader that `untrained_readers` could not make, and why.
+
+    measured: names of those there are. without_probe: why there is no ridge probe.
+    """
+    reasons = {
+        LogitLens.name: "the model does more after its last block than a norm and a linear head",
+        RidgeProbe.name: without_probe,
+    }
+    return {name: reason for name, reason in reasons.items() if name not in measured}
+
+
+def not_measured_line(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a report states of the readers in `not_measured` of results.json; nothing if all are
+    measured."""
+    reasons = results.get("not_measured", {})  # not in results of earlier releases
+    if reasons:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        yield f"not measured: {listed}"
 
 
 class LogitLens(TokenBaseline):

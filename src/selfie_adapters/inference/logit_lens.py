@@ -31,17 +31,6 @@ def lens_words(model: FrozenModel, vectors: Tensor) -> list[str]:
     return [str(model.tokenizer.decode([token])).strip() for token in ids]
 
 
-def top_lens_words(model: FrozenModel, vectors: Tensor, count: int) -> list[list[str]]:
-    """The `count` most likely tokens of each centered vector, decoded, each word once, without
-    blank ones. Arguments and errors as `lens_words`."""
-    found: list[list[str]] = []
-    for logits in lens_logits(model, vectors):
-        for row in logits.topk(min(4 * count, logits.shape[-1]), dim=-1).indices.tolist():
-            words = (str(model.tokenizer.decode([token])).strip() for token in row)
-            found.append(list(dict.fromkeys(word for word in words if word))[:count])
-    return found
-
-
 def lens_logits(model: FrozenModel, vectors: Tensor) -> Iterator[Tensor]:
     """Logits of centered vectors [n, d_model]: pieces of [rows, vocabulary], float32, on the CPU.
 

@@ -14,7 +14,7 @@ from selfie_adapters.evaluation.naming.results import merged as merged_names
 from selfie_adapters.evaluation.naming.results import own_titles, position_name
 from selfie_adapters.evaluation.recipes import titles_of
 from selfie_adapters.evaluation.retrieval.tables import merged
-from selfie_adapters.evaluation.scoring.protocol import TITLES
+from selfie_adapters.evaluation.scoring.tables import TITLES
 from selfie_adapters.evaluation.tables import Table, one_line
 from selfie_adapters.files import read_json
 from selfie_adapters.output import visible

@@ -253,12 +253,14 @@ def test_untrained_reads_the_unit_vector_in_embedding_norms(
 
 def test_every_control_reads_every_question_as_often(finished, questions):
     _, results, rows = finished
-    conditions = ["trained", "random directions", "untrained × 1", "untrained × 4", "logit lens"]
+    conditions = ["trained", "random directions", "untrained × 1", "untrained × 4"]
+    conditions += ["logit lens", "cosine"]
     assert [one["condition"] for one in results["conditions"]] == [*conditions, "zero vector"]
     for question in questions:
         counts = {rows[f"{c}/{question.uid}"]["labels"] for c in conditions}
         assert counts == {rows[f"zero vector/{question.uid}"]["labels"]}
     one = {c["condition"]: c["decoded"]["mean"] for c in results["conditions"]}
+    assert results["not_measured"] == {"ridge probe": "no training_file to fit it on"}
     compared = [c for c in results["comparisons"] if c["second"] in one]
     assert {c["second"] for c in compared} == {*conditions[1:], "zero vector"}
     for found in compared:

@@ -5,9 +5,11 @@ import torch
 
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import ConfigError, DataError, DownloadError
+from selfie_adapters.evaluation.baselines import RidgeProbe
 from selfie_adapters.evaluation.detection.judging import read_answer
 from selfie_adapters.evaluation.detection.protocol import Detection
 from selfie_adapters.evaluation.detection.windows import read_texts
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.sources.labels.delphi import read_delphi, read_delphi_scores
 from tiny_sae import tiny_sae
@@ -220,7 +222,9 @@ def test_what_cannot_be_judged_is_refused(settings, tmp_path, model):
         run(settings(texts=str(tmp_path / "empty.txt")), tmp_path / "d", model, judge)
 
 
-@pytest.mark.parametrize("name", ["windows", "lens words", "a/b", "mine: shuffled"])
+@pytest.mark.parametrize(
+    "name", ["windows", "lens words", "cosine words", "a/b", "mine: shuffled", "a: same start"]
+)
 def test_names_that_rows_are_kept_under_are_refused(settings, name):
     with pytest.raises(ValueError, match="is reserved, or contains /"):
         settings(labels={name: "labels.json"})
@@ -311,6 +315,54 @@ def test_labels_that_need_no_adapter_are_judged_on_the_same_windows(
             assert best[word] > 0
 
 
+def test_labels_that_begin_alike_are_judged_on_the_latents_that_have_one(
+    settings, files, tmp_path, model
+):
+    folder, _ = files
+    texts = {"3": "latent 3", "9": "late night", "17": "??", "20": "x 20", "30": "last"}
+    (folder / "alike.json").write_text(json.dumps(texts))
+    changes = {"labels": {"mine": str(folder / "alike.json")}, "latents": list(LATENTS)}
+    judge = FakeJudge(lambda label, _text: int(label in ("latent 3", "late night")))
+    results = run(settings(**changes), tmp_path / "r", model, judge)
+    rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+    labels = {r["latent"]: r["label"] for r in rows if r["condition"] == "mine: same start"}
+    # "late" begins "latent", so the last one of the file is left; "??" has none, nor "x 20".
+    assert labels == {3: "last", 9: "last"}
+    assert of(results, "mine: same start")["latents"] == 2
+    assert of(results, "mine")["latents"] == 4
+    (pair,) = (one for one in results["comparisons"] if one["second"] == "mine: same start")
+    assert pair["difference"]["n"] == 2
+    assert pair["difference"]["mean"] == 0.0  # "yes" to all windows, or to none: a half each
+    table = next(one for one in Detection.report(results) if isinstance(one, Table))
+    assert table.caption == "mine: same start: 2 latents"
+    differences = [one for one in Detection.report(results) if isinstance(one, Table)][1]
+    assert [row[0] for row in differences.rows] == [
+        *("shuffled", "same start", "lens words", "cosine words", "top tokens")
+    ]
+    lines = [one for one in Detection.report(results) if isinstance(one, str)]
+    assert "not measured: ridge words (no training_labels to fit it on)" in lines
+
+
+def test_words_of_a_probe_need_labels_of_other_latents(settings, files, tmp_path, model):
+    folder, sae = files
+    labels = {str(i): f"word {i}" for i in (0, 1, 3, 5, 8)}
+    (folder / "training.json").write_text(json.dumps(labels))
+    judge = FakeJudge(lambda _label, _text: 1)
+    given = settings(training_labels=str(folder / "training.json"))
+    results = run(given, tmp_path / "r", model, judge)
+    assert results["not_measured"] == {}
+    decoder = sae.W_dec.detach()
+    used = [0, 1, 5, 8]  # 3 is judged
+    probe = RidgeProbe(model, decoder[used], [f"word {i}" for i in used])
+    rows = read_jsonl(tmp_path / "r/judgements.jsonl")
+    found = {r["latent"]: r["label"] for r in rows if r["condition"] == "ridge words"}
+    assert found.keys() == {*LATENTS}
+    for latent, label in found.items():
+        ids = probe.tokens(decoder[[latent]], 12)[0].tolist()
+        words = [model.tokenizer.decode([token]).strip() for token in ids]
+        assert label == ", ".join(list(dict.fromkeys(filter(None, words)))[:3])
+
+
 def test_the_judge_of_likelihoods_is_calibrated_on_latents_that_it_does_not_judge(
     settings, files, tmp_path, model
 ):
@@ -346,6 +398,13 @@ def test_the_judge_of_likelihoods_is_calibrated_on_latents_that_it_does_not_judg
     (tmp_path / "r/rows.jsonl").write_text("".join(rows[:-2]))
     Detection.run(settings(**changes), tmp_path / "r", model)
     assert (tmp_path / "r/judgements.jsonl").read_bytes() == before
+    rows = [json.loads(line) for line in (tmp_path / "r/rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["key"] == "gains/9":
+            row["gains"].pop()  # an earlier version had fewer conditions
+    (tmp_path / "r/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match="an earlier version .* judged fewer conditions"):
+        Detection.run(settings(**changes), tmp_path / "r", model)
 
 
 def test_what_a_judge_of_likelihoods_needs(settings, files, tmp_path, model):

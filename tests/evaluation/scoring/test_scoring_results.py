@@ -155,3 +155,20 @@ def test_conditions_are_compared_latent_by_latent():
     assert found["auroc"]["p"] == 1.0  # one unit differs: two signs, both as far
     assert [pair["second"] for pair in pairs] == ["zero"] * 3
     assert compare_conditions({}) == []
+
+
+def test_a_latent_without_labels_is_no_part_of_a_conditions_scores(rows):
+    alike = {"latent": 8, "labels": [label(conversation(1.0, 0.0), conversation(0.0, 0.0))]}
+    both = {**rows, "same_start:5": {"latent": 5, "labels": []}, "same_start:8": alike}
+    found = summarize(both, ["trained", "same_start"], [5, 8], OTHERS, NEGATIVES)
+    same, trained = found["same_start"], found["trained"]
+    assert same["counts"]["latents"] == 1
+    assert same["per_latent"]["best_of_1"] == [None, 0.5]
+    # Latent 8 fires on 2 of 3 negatives.
+    assert same["per_latent"]["balanced_accuracy"] == [None, pytest.approx((0.5 + 1 / 3) / 2)]
+    pairs = compare_conditions(found)
+    (pair,) = (
+        one for one in pairs if (one["second"], one["measure"]) == ("same_start", "best_of_1")
+    )
+    assert pair["difference"]["mean"] == pytest.approx(trained["per_latent"]["best_of_1"][1] - 0.5)
+    assert pair["difference"]["n"] == 1

@@ -75,7 +75,11 @@ class BridgeSettings(ModelSettings):
     random: bool = True
     """Read random directions too; costs another reading."""
     lens: bool = True
-    """Read every state through the logit lens too: its best tokens, as many as `samples`."""
+    """Read every state through the logit lens and the cosine with token embeddings too: the best
+    tokens, as many as `samples`."""
+    training_file: InFile | None = None
+    """Read every state with a ridge probe too, which is fitted on the train vectors of its block in
+    this training file (as selfie prepare topics makes it)."""
     batch_size: Count = 256
     """Labels at a time."""
     seed: Seed = 0

@@ -9,8 +9,12 @@ from pydantic import Field, field_validator, model_validator
 from selfie_adapters.config.shared import ChatSettings, ModelSettings
 from selfie_adapters.config.types import Count, InFile, NotNegative, Numbers, Seed
 
-RESERVED = ("windows", "calibration", "lens words", "top tokens")
-"""Names of rows, and of conditions that every run has."""
+RESERVED = (
+    *("windows", "calibration"),
+    *("lens words", "cosine words", "ridge words", "top tokens"),
+)
+"""Names of rows, and of conditions that runs have of their own."""
+_CONTROLS = (": shuffled", ": same start")
 
 
 class DetectionSettings(ModelSettings):
@@ -39,6 +43,9 @@ class DetectionSettings(ModelSettings):
     calibration_labels: InFile | None = None
     """Label file with the labels of other latents, on which the threshold of judge_by: likelihood
     is chosen; those of split val, if it has splits."""
+    training_labels: InFile | None = None
+    """Label file of the latents that the ridge probe is fitted on: those of split train, or of a
+    file without splits all, that are not judged; null: calibration_labels."""
     references: Count = 16
     """Other windows that the likelihood of a label is compared with."""
     latents: Annotated[list[int] | None, Numbers] = None
@@ -65,7 +72,7 @@ class DetectionSettings(ModelSettings):
     @classmethod
     def _names(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if name in RESERVED or name.endswith(": shuffled") or "/" in name:
+            if name in RESERVED or name.endswith(_CONTROLS) or "/" in name:
                 raise ValueError(f"the name {name} is reserved, or contains /")
         return value
 

@@ -12,7 +12,17 @@ from selfie_adapters.config.types import InFile, Numbers, Seed
 from selfie_adapters.errors import ConfigError
 
 Cut = Literal["trimmed", "first_quote", "last_quote"]
-ConditionName = Literal["trained", "untrained", "zero", "random", "lens_words", "training"]
+ConditionName = Literal[
+    "trained",
+    "untrained",
+    "zero",
+    "random",
+    "lens_words",
+    "cosine_words",
+    "ridge_words",
+    "same_start",
+    "training",
+]
 
 
 class ScoringSettings(ModelSettings):
@@ -68,6 +78,10 @@ class ScoringSettings(ModelSettings):
     labels_file: InFile | None = None
     """Labels of the latents: any label file (docs/formats.md), or trained_labels.jsonl
     of a label_generation_only run."""
+
+    training_labels: InFile | None = None
+    """Label file of the latents that the ridge probe is fitted on: those of split train, or of a
+    file without splits all, that are not evaluated; null: labels_file."""
 
     split: Literal["train", "val", "test", "all"] = "val"
     """Which latents of labels_file, if it has splits."""
@@ -158,21 +172,25 @@ class ScoringSettings(ModelSettings):
         """Conditions that the mode and the files allow. Raises ConfigError for one that is named
         and cannot be."""
         given = ["training"] if self.labels_file is not None else []
+        alike = ["same_start"] if self.labels_file is not None else []
         written = ["trained", "zero", "random"] if self.adapter is not None else []
+        controls = [*written, "untrained", "lens_words", "cosine_words", "ridge_words"]
         possible = {
             "label_dataset": given,
-            "label_generation_only": [*written, "untrained", "lens_words"],
-            "label_generator": [*written, "untrained", "lens_words", *given],
+            "label_generation_only": controls,
+            "label_generator": [*controls, *alike, *given],
         }[self.evaluation_mode]
         chosen = list(dict.fromkeys(self.conditions or possible))
         for name in chosen:
             if name not in possible:
-                needs = {"training": " and without labels_file"} | dict.fromkeys(
-                    ("trained", "zero", "random"), " and without adapter"
-                )
+                needs = ""
+                if name in ("training", "same_start"):
+                    needs = " and without labels_file"
+                elif name in ("trained", "zero", "random"):
+                    needs = " and without adapter"
                 raise ConfigError(
                     f"conditions: {name} is not possible with evaluation_mode "
-                    f"{self.evaluation_mode}{needs.get(name, '')}. Possible: "
+                    f"{self.evaluation_mode}{needs}. Possible: "
                     f"{', '.join(possible) or 'none'}."
                 )
         if not chosen:

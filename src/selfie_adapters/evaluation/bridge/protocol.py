@@ -2,9 +2,10 @@
 
 Every question is read at layers × tokens with several labels per state; it counts as decoded if any
 of them names the bridge by an alias that is not in the question. The controls read the same cells
-as often: the zero vector, random directions, no adapter, the logit lens. The same labels are
-matched with the entities of other questions of the category, which is the base rate, and with the
-entity that is in the question, which is the positive control (`targets`).
+as often: the zero vector, random directions, no adapter, and the tokens of logit lens, cosine and
+ridge probe. The same labels are matched with the entities of other questions of the category, which
+is the base rate, with names that begin alike, which is the spelling control, and with the entity
+that is in the question, which is the positive control (`targets`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from selfie_adapters.adapters import load_adapter
 from selfie_adapters.adapters.locating import find_adapter_file, find_mean_file
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
 from selfie_adapters.config.shared import Sampling
+from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Protocol
+from selfie_adapters.evaluation.baselines import TokenBaseline, not_measured, untrained_readers
+from selfie_adapters.evaluation.bridge.probes import BlockProbes
 from selfie_adapters.evaluation.bridge.questions import (
     chosen_questions,
     known_questions,
@@ -28,8 +34,8 @@ from selfie_adapters.evaluation.bridge.readers import (
     RANDOM,
     ZERO,
     CellReader,
-    LensReader,
     SoftTokenCellReader,
+    TokenCellReader,
     ZeroReader,
 )
 from selfie_adapters.evaluation.bridge.reading import (
@@ -53,7 +59,7 @@ from selfie_adapters.evaluation.bridge.states import (
 from selfie_adapters.evaluation.bridge.tables import report
 from selfie_adapters.evaluation.bridge.targets import BRIDGE, Targets
 from selfie_adapters.evaluation.controls import Untrained
-from selfie_adapters.evaluation.folder import file_hashes
+from selfie_adapters.evaluation.folder import dataset_hash, file_hashes
 from selfie_adapters.evaluation.published.bridge import read_bridge_config
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.labelling import Labeller
@@ -93,12 +99,17 @@ class Bridge(Protocol[BridgeSettings]):
         self._format: Chat = settings.chat or question_chat(self._adapter, self._mean_file)
         # The chat format is recorded as it is used.
         self.settings = settings.model_copy(update={"chat": self._format})
+        self._training = None
+        if settings.training_file is not None:
+            self._training = load_dataset(settings.training_file)
+            digests["training_file"] = dataset_hash(self._training)
         questions = {"questions_sha256": questions_digest(self._questions)}
         return {**questions, **digests, **file_hashes(files)}
 
     def measure(self) -> dict[str, Any]:
         """Raises DataError if no question is left."""
         settings = self.settings
+        self._baselines = self._without_question()
         readers = list(self._readers())
         known, counts = known_questions(settings, self._questions, self._answerer, self.progress)
         plans = [self._planned(question) for question in known]
@@ -114,8 +125,10 @@ class Bridge(Protocol[BridgeSettings]):
         counts["read that name the bridge by another alias"] = sum(p.names_bridge for p in plans)
         self._read_all(readers, plans)
         uids = [one.question.uid for one in plans]
+        missing = not_measured([reader.name for reader in readers], "no training_file to fit it on")
         return {
             "counts": counts,
+            "not_measured": missing if settings.lens else {},
             **summarize(self.folder.rows, uids, settings.seed, readers[0].name),
         }
 
@@ -152,10 +165,23 @@ class Bridge(Protocol[BridgeSettings]):
         for scale in settings.untrained_scales:
             name = UNTRAINED.format(scale)
             yield SoftTokenCellReader(name, untrained.meaning(scale), plain, how, scale)
-        if settings.lens:
-            yield LensReader(model, how.samples)
+        for baseline in self._baselines:
+            yield TokenCellReader(model, baseline, how.samples)
         alone = "the zero vector" if first is None else "the adapter's bias"
         yield ZeroReader(ZERO, f"{alone} alone, sampled as often", ZeroLabels(first or plain, how))
+
+    def _without_question(self) -> list[TokenBaseline | BlockProbes]:
+        """Readers that answer with tokens. Raises DataError for a training file of other blocks."""
+        settings, model = self.settings, self.model
+        found: list[TokenBaseline | BlockProbes] = []
+        if settings.lens:
+            found += untrained_readers(model, torch.empty(0, model.d_model), [])
+        if self._training is not None and settings.training_file is not None:
+            self.check_width(self._training, settings.training_file)
+            probes = BlockProbes(model, self._training, settings.training_file, settings.seed)
+            probes.places(self._planned(self._questions[0]))  # before anything is read
+            found.append(probes)
+        return found
 
     def _answerer(self) -> Any:
         return self.chat(self.settings.answerer, self.model)
@@ -222,10 +248,10 @@ class Bridge(Protocol[BridgeSettings]):
             return
         damaged = self.folder.damaged
         layers, positions = list(one.plan.layers), list(one.plan.positions)
-        if not row.get("targets"):
+        if row.get("targets", {}).get(BRIDGE, {}).get("same_start") is None:
             raise ConfigError(
                 f"{self.folder.folder}: an earlier version began this evaluation, which did not "
-                "look for the entity and the answer. Give another --out."
+                "look for names that begin alike. Give another --out."
             )
         if list(map(len, row["hits"])) != [len(positions)] * len(layers):
             raise damaged(key, "does not have one count per layer and position")

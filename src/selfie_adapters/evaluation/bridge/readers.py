@@ -1,4 +1,4 @@
-"""What reads the states of a question: adapter, no adapter, zero vector, logit lens."""
+"""What reads the states of a question: adapter, no adapter, zero vector, tokens by a baseline."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.dataset.controls import random_vectors
+from selfie_adapters.evaluation.baselines import RidgeProbe, TokenBaseline
+from selfie_adapters.evaluation.bridge.probes import BlockProbes
 from selfie_adapters.evaluation.bridge.reading import (
     Grid,
     QuestionPlan,
@@ -19,11 +21,10 @@ from selfie_adapters.evaluation.bridge.reading import (
     write_labels,
 )
 from selfie_adapters.inference.generate import row_seed
-from selfie_adapters.inference.logit_lens import check_lens, lens_logits
 from selfie_adapters.labelling import Labeller
 from selfie_adapters.model import FrozenModel
 
-ZERO, RANDOM, LENS = "zero vector", "random directions", "logit lens"
+ZERO, RANDOM = "zero vector", "random directions"
 
 
 class CellReader(Protocol):
@@ -81,25 +82,32 @@ class ZeroReader:
         return names
 
 
-class LensReader:
-    """The logit lens: a state's most likely tokens, as many as the other conditions have labels.
+class TokenCellReader:
+    """A baseline's best tokens for a state, as many as the other conditions have labels.
 
-    A token is compared with the first token of each name, as inside a sentence: the lens is given
-    credit for a name of several tokens when it begins it. Raises ModelError for a model without a
-    lens.
+    A token is compared with the first token of each name, as inside a sentence: the baseline is
+    given credit for a name of several tokens when it begins it.
     """
 
-    name = LENS
-
-    def __init__(self, model: FrozenModel, samples: int) -> None:
-        check_lens(model)
-        self._model, self._samples = model, samples
-        best = "best token" if samples == 1 else f"best {samples} tokens"
-        self.meaning = f"vector × final norm × unembedding, {best}; a name's first token counts"
+    def __init__(
+        self, model: FrozenModel, baseline: TokenBaseline | BlockProbes, samples: int
+    ) -> None:
+        self._model, self._baseline, self._samples = model, baseline, samples
+        of = RidgeProbe if isinstance(baseline, BlockProbes) else baseline
+        self.name = of.name
+        best = "" if samples == 1 else f"; its best {samples}"
+        self.meaning = f"{of.meaning}{best}; a name's first token counts"
 
     def labels(self, states: Tensor, one: QuestionPlan) -> Grid:
-        pieces = lens_logits(self._model, states.flatten(0, 1))
-        ids = torch.cat([logits.topk(self._samples, dim=-1).indices for logits in pieces])
+        cells = states.flatten(0, 1)
+        if isinstance(self._baseline, BlockProbes):
+            places = self._baseline.places(one)
+            ids = torch.empty(len(cells), self._samples, dtype=torch.int64)
+            for place in dict.fromkeys(places):
+                mine = [i for i, other in enumerate(places) if other == place]
+                ids[mine] = self._baseline.at(place).tokens(cells[mine], self._samples)
+        else:
+            ids = self._baseline.tokens(cells, self._samples)
         decode = self._model.tokenizer.decode
         texts = [str(decode([token])).strip() for token in ids.flatten().tolist()]
         return in_cells(texts, one, self._samples)

@@ -17,6 +17,7 @@ from selfie_adapters.evaluation.comparing import (
     comparison,
     sign_flip_p,
 )
+from selfie_adapters.evaluation.same_start import SAME_START
 from selfie_adapters.statistics import PairedTable, interval_of, wilson
 
 
@@ -121,6 +122,9 @@ def summarize(
                 targets.append(found.summary(role, condition, first[0]["layers"]))
                 if condition == lead:
                     compared.append(comparison(lead, BASE, role, found.minus_base()))
+                    if (alike := found.with_same_start()) is not None:
+                        minus = alike.minus_same_start()
+                        compared.append(comparison(lead, SAME_START, role, minus))
     compared += [
         comparison(lead, name, BRIDGE, own.minus(values))
         for name, values in decoded.items()
@@ -169,8 +173,21 @@ class _Found:
     def minus_base(self) -> Paired:
         return self.named().minus(self.base().values)
 
+    def with_same_start(self) -> _Found | None:
+        """Of the questions for which names with the same start were looked for; None of none."""
+        some = [i for i, one in enumerate(self.rows) if one.get("same_start")]
+        return _Found([self.rows[i] for i in some], self.bridges[some]) if some else None
+
+    def same_start(self) -> _Outcomes:
+        return _Outcomes(np.array([one["same_start_named"] for one in self.rows]), self.bridges)
+
+    def minus_same_start(self) -> Paired:
+        return self.named().minus(self.same_start().values)
+
     def summary(self, role: str, condition: str, layers: Sequence[int]) -> dict[str, Any]:
-        """How often it is named, how often others are in the same labels; overall and by layer."""
+        """How often it is named, how often others, and names that begin alike, are in the same
+        labels; the first two by layer too."""
+        alike = self.with_same_start()
         by_layer = {}
         for number, layer in enumerate(layers):
             here = np.array([one["named_by_layer"][number] for one in self.rows])
@@ -186,6 +203,11 @@ class _Found:
             "named": self.named().share(),
             "base": self.base().share(),
             "minus_base": asdict(self.minus_base().difference),
+            "questions_with_same_start": 0 if alike is None else len(alike.rows),
+            "same_start": None if alike is None else alike.same_start().share(),
+            "minus_same_start": None
+            if alike is None
+            else asdict(alike.minus_same_start().difference),
             "by_layer": by_layer,
         }
 

@@ -7,7 +7,9 @@ words   the other words of the question, each at its own last token: are its sta
 answer  what the question asks for: is the bridge named in earlier blocks?
 
 Each is compared with the same role's entities of other questions of the category, and a word with
-the question's other words, matched with the same labels: the base rate.
+the question's other words, matched with the same labels: the base rate. An entity is compared also
+with names that begin with the same letters: the spelling control. Those are other entities of the
+questions, whatever their role, or where none begins so, names of the packaged concepts.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ import msgspec
 
 from selfie_adapters.evaluation.bridge.entities import names_entity, unnamed
 from selfie_adapters.evaluation.bridge.reading import Grid, QuestionPlan, count_hits
+from selfie_adapters.evaluation.same_start import StartIndex
 from selfie_adapters.files.number_types import NaturalNumber, Proportion
 from selfie_adapters.sources.twohop import TwoHopQuestion
 
 Role = str
 BRIDGE, ENTITY, WORDS, ANSWER = "bridge", "entity", "words", "answer"
 _OTHERS = 20  # entities per question that make the base rate
+_ALIKE = 5  # names per entity that begin as it does
 _WORD = re.compile(r"[^\W\d_]{5,}")  # shorter ones are mostly function words
 
 Hits = list[list[NaturalNumber]]
@@ -40,6 +44,8 @@ class TargetRow(msgspec.Struct):
     hits: labels that name it, layers × the positions that count. named: 1 if any does, else 0; of
     words the share that is named; and the same by layer. others: how many other entities were
     looked for; the share of them that is named somewhere, and by layer. None without others.
+    same_start: how many names were looked for that begin as the entity's does; the share of them
+    that is named somewhere. None for words; rows of earlier versions do not have it.
     """
 
     hits: Hits
@@ -48,16 +54,19 @@ class TargetRow(msgspec.Struct):
     others: NaturalNumber
     others_named: Proportion | None
     others_by_layer: list[Proportion] | None
+    same_start: NaturalNumber | None = None
+    same_start_named: Proportion | None = None
 
 
 @dataclass(frozen=True)
 class EntityTarget:
     """aliases: names that count. others: those of other questions' entities. columns: indices of
-    the plan's positions whose labels count."""
+    the plan's positions whose labels count. same_start: names that begin as the entity's does."""
 
     aliases: tuple[str, ...]
     others: tuple[tuple[str, ...], ...]
     columns: tuple[int, ...]
+    same_start: tuple[tuple[str, ...], ...] = ()
 
     def found(
         self, labels: Grid, matching: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
@@ -67,14 +76,19 @@ class EntityTarget:
         mine = [[row[column] for column in self.columns] for row in labels]
         by_layer = [[t for cell in row for t in cell] for row in mine]
         hits = count_hits(mine, matching(self.aliases))
-        return _row(
-            hits,
-            [[any(row) for row in hits]],
-            [
+
+        def named(entities: Sequence[Sequence[str]]) -> list[list[bool]]:
+            return [
                 [any(names_entity(text, names) for text in texts) for texts in by_layer]
-                for names in map(matching, self.others)
-            ],
-        )
+                for names in map(matching, entities)
+            ]
+
+        row = _row(hits, [[any(row) for row in hits]], named(self.others))
+        alike = named(self.same_start)
+        return row | {
+            "same_start": len(alike),
+            "same_start_named": _any(alike) if alike else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -130,33 +144,54 @@ class Targets:
 
     def __init__(self, questions: Sequence[TwoHopQuestion]) -> None:
         self._names: dict[tuple[Role, str], list[tuple[str, ...]]] = {}
+        self._aliases: dict[str, tuple[str, ...]] = {}
         for one in questions:
             for role, names in _names(one).items():
+                self._aliases |= {names[0]: names} if names else {}
                 for category in ("", one.category):
                     known = self._names.setdefault((role, category), [])
                     if names not in known[-_OTHERS * 20 :]:
                         known.append(names)
+        self._same_start = StartIndex(self._aliases)
 
     def of(self, one: QuestionPlan) -> Mapping[Role, EntityTarget | Words]:
         """By role. The entity is absent where the question's tokens do not show where it is."""
         every = tuple(range(len(one.plan.positions)))
         question = one.question
         found: dict[Role, EntityTarget | Words] = {
-            BRIDGE: EntityTarget(one.aliases, self._others(BRIDGE, question), every),
-            ANSWER: EntityTarget(
-                unnamed(question.prompt, question.answer.aliases),
-                self._others(ANSWER, question),
-                every,
+            BRIDGE: self._entity(BRIDGE, question, one.aliases, every),
+            ANSWER: self._entity(
+                ANSWER, question, unnamed(question.prompt, question.answer.aliases), every
             ),
         }
         if one.entity is not None:
             first, last = one.entity
             own = tuple(i for i, p in enumerate(one.plan.positions) if first <= p <= last)
             if own:
-                found[ENTITY] = EntityTarget((question.e1,), self._others(ENTITY, question), own)
+                found[ENTITY] = self._entity(ENTITY, question, (question.e1,), own)
         if (words := _words(one)).words:
             found[WORDS] = words
         return found
+
+    def _entity(
+        self,
+        role: Role,
+        question: TwoHopQuestion,
+        aliases: tuple[str, ...],
+        columns: tuple[int, ...],
+    ) -> EntityTarget:
+        others, alike = self._others(role, question), self._alike(role, question)
+        return EntityTarget(aliases, others, columns, alike)
+
+    def _alike(self, role: Role, question: TwoHopQuestion) -> tuple[tuple[str, ...], ...]:
+        """Names that begin as the entity's first one does and do not occur in the question."""
+        names = _names(question)
+        own = [name for of in names.values() for name in of]
+        if not names[role]:
+            return ()
+        found = self._same_start.of(names[role][0], _ALIKE, own)
+        rest = (unnamed(question.prompt, self._aliases.get(one, (one,))) for one in found)
+        return tuple(one for one in rest if one)
 
     def _others(self, role: Role, question: TwoHopQuestion) -> tuple[tuple[str, ...], ...]:
         """Names of other questions' entities in the role: of the same category, or of all where it

@@ -5,25 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from selfie_adapters.config.evaluation.detection import DetectionSettings
 from selfie_adapters.errors import DataError
+from selfie_adapters.evaluation.baselines import TokenBaseline
+from selfie_adapters.evaluation.control_labels import (
+    same_start_labels,
+    training_labels,
+    word_readers,
+)
 from selfie_adapters.evaluation.folder import digest_of
 from selfie_adapters.evaluation.retrieval.targets import sample
+from selfie_adapters.model import FrozenModel
 from selfie_adapters.sources.labels.files import read_label_file
+from selfie_adapters.sources.labels.label_set import LabelSet
+from selfie_adapters.sources.sae.encoder import open_encoder
 
 
 @dataclass(frozen=True)
 class LabelsOfLatents:
-    """labels: condition → latent → label. calibration: labels of latents that are not judged."""
+    """labels: condition → latent → label. same_start: the same of labels of something else that
+    begin alike, where there are such. calibration: labels of latents that are not judged. training:
+    labels that a ridge probe may be fitted on."""
 
     latents: list[int]
     labels: dict[str, dict[int, str]]
+    same_start: dict[str, dict[int, str]]
     calibration: dict[int, str]
+    training: LabelSet | None = None
 
     @property
     def everyone(self) -> list[int]:
         """All latents that need windows, those that are judged first."""
         return [*self.latents, *self.calibration]
+
+    def word_readers(
+        self, model: FrozenModel, settings: DetectionSettings, d_sae: int
+    ) -> dict[str, TokenBaseline]:
+        """Condition → what gives its labels from a decoder row; d_sae: latents of the SAE."""
+        training: dict[int, str] = {}
+        if self.training is not None:
+            training = training_labels(self.training, self.latents, d_sae)
+
+        def rows(latents: list[int]) -> Tensor:
+            return open_encoder(settings.sae, latents, force=True).decoder
+
+        return word_readers(model, training, rows, settings.seed)
 
     def digests(self) -> dict[str, str]:
         """Hashes of the labels, for the record of a run."""
@@ -56,7 +84,18 @@ def read_labels(settings: DetectionSettings) -> LabelsOfLatents:
             "file; at least 2 are needed, so that labels can be shuffled."
         )
     labels = {name: {latent: of[latent][0] for latent in latents} for name, of in files.items()}
-    return LabelsOfLatents(latents, labels, _calibration(settings, latents))
+    alike = {
+        name: same_start_labels({one: of[one] for one in latents}, of.values(), 1)
+        for name, of in files.items()
+    }
+    known = settings.training_labels or settings.calibration_labels
+    return LabelsOfLatents(
+        latents,
+        labels,
+        {name: {latent: texts[0] for latent, texts in of.items()} for name, of in alike.items()},
+        _calibration(settings, latents),
+        None if known is None else read_label_file(known),
+    )
 
 
 def _calibration(settings: DetectionSettings, judged: list[int]) -> dict[int, str]:

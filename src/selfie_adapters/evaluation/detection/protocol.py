@@ -19,10 +19,10 @@ import numpy as np
 
 from selfie_adapters.config.evaluation.detection import RESERVED, DetectionSettings
 from selfie_adapters.dataset.controls import shuffle_order
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Protocol
-from selfie_adapters.evaluation.baselines import LENS_WORDS, lens_labels
 from selfie_adapters.evaluation.comparing import METHOD
+from selfie_adapters.evaluation.control_labels import WORDS, missing_words, words_meaning
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.judging import (
     LikelihoodJudge,
@@ -51,6 +51,7 @@ from selfie_adapters.evaluation.detection.windows import (
 )
 from selfie_adapters.evaluation.folder import file_hashes
 from selfie_adapters.evaluation.retrieval.targets import sample
+from selfie_adapters.evaluation.same_start import SAME_START
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width
 from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.extras import require_extra
@@ -61,7 +62,7 @@ from selfie_adapters.model.fingerprint import weights_digest
 from selfie_adapters.sources.sae.encoder import open_encoder
 
 TABLE = "judgements.jsonl"
-LENS, TOKENS = RESERVED[-2:]
+TOKENS = RESERVED[-1]
 
 
 class DetectionRow(msgspec.Struct):
@@ -119,10 +120,17 @@ class Detection(Protocol[DetectionSettings]):
         for one in found:
             if not one.condition.shuffles_labels:
                 write_delphi(self.folder.folder, one, judged, settings.task, hookpoint)
-        pairs = [(name, f"{name}: shuffled") for name in settings.labels]
-        pairs += [(name, other) for name in settings.labels for other in (LENS, TOKENS)]
+        names = [one.name for one in found]
+        shared = [name for name in (*WORDS.values(), TOKENS) if name in names]
+        pairs = [
+            (name, other)
+            for name in settings.labels
+            for other in (f"{name}: shuffled", f"{name}: {SAME_START}", *shared)
+            if other in names
+        ]
         pairs += combinations(settings.labels, 2)
         return {
+            "not_measured": self._missing,
             "counts": {
                 "texts": len(self._texts),
                 "latents": len(judged),
@@ -171,10 +179,12 @@ class Detection(Protocol[DetectionSettings]):
         order: list[int] = shuffle_order(len(latents), self.settings.seed).tolist()
         for name, labels in self._given.labels.items():
             yield Condition(name, f"labels of {self.settings.labels[name]}"), labels
-        meaning = f"the {LENS_WORDS} best tokens of the decoder row's logit lens"
         decoder = self._encoder.decoder[: len(self._given.latents)]
-        words = zip(self._given.latents, lens_labels(self.model, decoder), strict=True)
-        yield Condition(LENS, meaning), dict(words)
+        readers = self._given.word_readers(self.model, self.settings, self._encoder.d_sae)
+        self._missing = missing_words(readers, "no training_labels to fit it on")
+        for name, reader in readers.items():
+            words = zip(self._given.latents, reader.labels(decoder), strict=True)
+            yield Condition(name, words_meaning(reader)), dict(words)
         meaning = "the tokens that activate the latent most, in windows that are not judged"
         rows = self.folder.rows
         yield (
@@ -185,6 +195,10 @@ class Detection(Protocol[DetectionSettings]):
             meaning = "each latent has another one's label, on the same windows"
             moved = {one: labels[latents[i]] for one, i in zip(latents, order, strict=True)}
             yield Condition(f"{name}: shuffled", meaning, shuffles_labels=True), moved
+        meaning = "each latent has a label of something else that begins as its own does"
+        for name, labels in self._given.same_start.items():
+            if any(latent in labels for latent in latents):
+                yield Condition(f"{name}: {SAME_START}", meaning, shuffles_labels=True), labels
 
     def _answered(
         self, conditions: Sequence[tuple[Condition, Mapping[int, str]]], windows: Windows
@@ -197,6 +211,8 @@ class Detection(Protocol[DetectionSettings]):
             answers: dict[int, list[int | None]] = {}
             for done, (latent, found) in enumerate(windows.items()):
                 self.progress(condition.name, done, len(windows))
+                if latent not in labels:
+                    continue
 
                 def make(
                     label: str = labels[latent], found: Sequence[Window] = found
@@ -239,11 +255,17 @@ class Detection(Protocol[DetectionSettings]):
         references = sample(every, settings.references, settings.seed)
         judge = LikelihoodJudge(model, settings.task, references)
         labels = {latent: [self._given.calibration[latent]] for latent in others}
-        labels |= {latent: [of[latent] for _, of in conditions] for latent in windows}
+        labels |= {latent: [of.get(latent, "") for _, of in conditions] for latent in windows}
         gains: dict[int, list[list[float | None]]] = {}
         for done, latent in enumerate(labels):
             self.progress("likelihoods", done, len(labels))
             asked, shown = labels[latent], everyone[latent]
+            earlier = self.folder.rows.get(f"gains/{latent}")
+            if earlier is not None and latent in windows and len(earlier["gains"]) < len(asked):
+                raise ConfigError(
+                    f"{self.folder.folder}: an earlier version began this evaluation, which judged "
+                    "fewer conditions. Give another --out."
+                )
             gains[latent] = self.folder.values(
                 f"gains/{latent}",
                 "gains",

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from selfie_adapters.evaluation.comparing import adjusted, comparison, p_text, paired
+from selfie_adapters.evaluation.baselines import not_measured_line
+from selfie_adapters.evaluation.comparing import (
+    MeasureColumn,
+    Paired,
+    adjusted,
+    comparison,
+    difference_tables,
+    paired,
+)
 from selfie_adapters.evaluation.controls import Condition
 from selfie_adapters.evaluation.detection.windows import Window
 from selfie_adapters.evaluation.scoring.results import auroc
@@ -22,14 +30,22 @@ from selfie_adapters.statistics import interval_of, share_of
 SCORES = ("balanced_accuracy", "recall", "specificity", "precision")
 SCORERS = {"detection": "detection", "fuzzing": "fuzz"}
 """delphi's names of the tasks: folders of scores."""
+_COLUMNS = {
+    "balanced_accuracy": MeasureColumn("balanced accuracy, points"),
+    "auroc": MeasureColumn("AUROC, points"),
+}
+
+
+Windows = Mapping[int, Sequence[Window]]
 
 
 @dataclass(frozen=True)
 class Judged:
     """A condition, the label of each latent under it, and what the judge says of every window.
 
-    answers: latent → 1 fits, 0 does not, None could not be used. gains: the numbers that the
-    answers are made from, where the judge gives them.
+    labels: a latent without one is not judged under the condition. answers: latent → 1 fits, 0 does
+    not, None could not be used. gains: the numbers that the answers are made from, where the judge
+    gives them.
     """
 
     condition: Condition
@@ -56,11 +72,13 @@ class Judged:
     def name(self) -> str:
         return self.condition.name
 
-    def unusable(self) -> int:
-        return sum(one is None for found in self.answers.values() for one in found)
+    def of(self, windows: Windows) -> Windows:
+        """Those of the latents that have a label."""
+        return {latent: found for latent, found in windows.items() if latent in self.labels}
 
-
-Windows = Mapping[int, Sequence[Window]]
+    def unusable(self, windows: Windows) -> int:
+        answers = (self.answers[latent] for latent in self.of(windows))
+        return sum(one is None for found in answers for one in found)
 
 
 def scores(judged: Judged, windows: Windows, seed: int) -> dict[str, Any]:
@@ -69,7 +87,8 @@ def scores(judged: Judged, windows: Windows, seed: int) -> dict[str, Any]:
     An answer that could not be used counts as wrong; precision is over the latents that a "yes" was
     given for, auroc over those with gains.
     """
-    found = {latent: _shares(judged.answers[latent], of) for latent, of in windows.items()}
+    of_latents = judged.of(windows)
+    found = {latent: _shares(judged.answers[latent], of) for latent, of in of_latents.items()}
     shares: dict[str, list[float]] = {
         name: [one[name] for one in found.values() if name in one] for name in SCORES
     }
@@ -77,9 +96,10 @@ def scores(judged: Judged, windows: Windows, seed: int) -> dict[str, Any]:
     return {
         "condition": judged.name,
         "meaning": judged.condition.meaning,
+        "latents": len(of_latents),
         **{name: share_of(of) for name, of in shares.items()},
         **({} if judged.gains is None else {"auroc": interval_of(areas, seed)}),
-        "unusable_answers": judged.unusable(),
+        "unusable_answers": judged.unusable(windows),
     }
 
 
@@ -100,7 +120,7 @@ def _areas(judged: Judged, windows: Windows) -> dict[int, float]:
     """Of each latent the chance that an activating window has a higher gain than another; a half
     where the label is empty."""
     found: dict[int, float] = {}
-    for latent, of in windows.items() if judged.gains is not None else ():
+    for latent, of in judged.of(windows).items() if judged.gains is not None else ():
         fits = np.array([one.fits for one in of])
         gains = np.array([-np.inf if one is None else one for one in (judged.gains or {})[latent]])
         found[latent] = auroc(gains[fits], gains[~fits])
@@ -112,14 +132,20 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Differences of balanced accuracy, and of AUROC where there are gains, paired over latents."""
     accuracy = {
-        one.name: [
-            _shares(one.answers[latent], of)["balanced_accuracy"] for latent, of in windows.items()
-        ]
+        one.name: {
+            latent: _shares(one.answers[latent], of)["balanced_accuracy"]
+            for latent, of in one.of(windows).items()
+        }
         for one in conditions
     }
-    areas = {one.name: [*_areas(one, windows).values()] for one in conditions if one.gains}
+    areas = {one.name: _areas(one, windows) for one in conditions if one.gains}
+
+    def minus(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
+        both = [latent for latent in first if latent in second]
+        return paired([first[i] for i in both], [second[i] for i in both], seed=seed)
+
     return adjusted(
-        comparison(first, second, measure, paired(of[first], of[second], seed=seed))
+        comparison(first, second, measure, minus(of[first], of[second]))
         for measure, of in (("balanced_accuracy", accuracy), ("auroc", areas))
         for first, second in pairs
         if of
@@ -129,7 +155,7 @@ def compared(
 def table_rows(conditions: Sequence[Judged], windows: Windows) -> Iterator[dict[str, Any]]:
     """Rows of judgements.jsonl."""
     for one in conditions:
-        for latent, found in windows.items():
+        for latent, found in one.of(windows).items():
             for number, window in enumerate(found):
                 row = {
                     "condition": one.name,
@@ -170,6 +196,16 @@ def write_delphi(folder: Path, judged: Judged, windows: Windows, task: str, hook
     return out
 
 
+def _fewer(conditions: Sequence[Mapping[str, Any]], latents: int) -> str | None:
+    """Which conditions are of fewer latents."""
+    fewer = [
+        f"{one['condition']}: {one['latents']} latents"
+        for one in conditions
+        if one.get("latents", latents) < latents  # not in results of earlier releases
+    ]
+    return "; ".join(fewer) or None
+
+
 def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
     """The tables that `selfie eval detection` prints."""
     counts, conditions = results["counts"], results["conditions"]
@@ -182,6 +218,7 @@ def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
             for one in conditions
         ],
         bold={*results["settings"]["labels"]},
+        caption=_fewer(conditions, counts["latents"]),
     )
     if calibration := results.get("calibration"):
         yield (
@@ -195,9 +232,7 @@ def report(results: Mapping[str, Any]) -> Iterator[Table | str]:
             "so the scores mean nothing. Name a larger chat model (judge: model, url), show it "
             "fewer windows (shown), or compare likelihoods (judge_by: likelihood)."
         )
-    for pair in results["comparisons"]:
-        measure = pair.get("measure", SCORES[0]).replace("_", " ")
-        points = percent(pair["difference"], 1, "+")
-        p = p_text(pair)
-        line = f"{pair['first']} minus {pair['second']}: {points} points of {measure}"
-        yield f"{line}, {p}" if p else line
+    # In results of earlier releases all comparisons are of the first measure.
+    pairs = ({"measure": SCORES[0], **pair} for pair in results["comparisons"])
+    yield from difference_tables(pairs, _COLUMNS)
+    yield from not_measured_line(results)

@@ -6,17 +6,15 @@ each, so that the best of them is chosen among equally many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter, load_adapter
 from selfie_adapters.config.evaluation.scoring import Cut, ScoringSettings
 from selfie_adapters.config.shared import Sampling
-from selfie_adapters.evaluation.baselines import lens_labels
 from selfie_adapters.evaluation.controls import Condition, Untrained
 from selfie_adapters.inference.label_batches import CLOSING_QUOTE
 from selfie_adapters.labelling import Labeller
@@ -46,7 +44,7 @@ CONDITIONS = {
         Condition("untrained", "labels of unit vectors without an adapter", through="untrained"),
     )
 }
-"""Conditions whose labels are generated; those of "lens_words" and "training" are given."""
+"""Conditions whose labels are generated; the others' are in `known_labels`."""
 
 PUBLISHED = Sampling(temperature=0.7, top_p=0.9)
 
@@ -107,10 +105,11 @@ class GeneratedLabels:
 
 
 class GivenLabels:
-    """Given labels: `count` groups per latent, its labels in turn; None: each label once."""
+    """Given labels: `count` groups per latent, its labels in turn; None: each label once. A latent
+    without labels has no groups."""
 
     def __init__(self, labels: Sequence[Sequence[str]], count: int | None) -> None:
-        """labels: those of each evaluated latent, none empty."""
+        """labels: those of each evaluated latent."""
         self._labels, self._count = labels, count
 
     def groups(self, places: Sequence[int]) -> list[list[LabelGroup]]:
@@ -118,6 +117,7 @@ class GivenLabels:
             [
                 LabelGroup(self._labels[place][i % len(self._labels[place])])
                 for i in range(self._count or len(self._labels[place]))
+                if self._labels[place]
             ]
             for place in places
         ]
@@ -139,10 +139,10 @@ def label_sources(
     wanted: list[str],
     model: FrozenModel,
     latents: list[int],
-    vectors: Tensor | None,
-    labels: dict[int, list[str]],
+    vectors: Tensor,
+    known: Mapping[str, Sequence[Sequence[str]]],
 ) -> dict[str, LabelGroups]:
-    """Where each condition's labels come from."""
+    """Where each condition's labels come from. known: those that are given, of each latent."""
 
     how = LabelSampling(
         Sampling(
@@ -154,21 +154,15 @@ def label_sources(
         settings.labels_per_scale,
         settings.label_cut,
     )
-    if vectors is None:
-        vectors = torch.empty(len(latents), 0)
     sources: dict[str, LabelGroups] = {}
     labeller = None
     adapted = {name for name, one in CONDITIONS.items() if one.through == "adapter"}
     if settings.adapter is not None and adapted & {*wanted}:
         labeller = _labeller(settings, model, load_adapter(settings.adapter), None)
     for name in wanted:
-        if name == "lens_words":
-            given = [[label] for label in lens_labels(model, vectors)]
-            sources[name] = GivenLabels(given, len(settings.scales))
-        elif name == "training":
-            given = [labels[latent] for latent in latents]
-            count = None if settings.labels_each_once else len(settings.scales)
-            sources[name] = GivenLabels(given, count)
+        if name in known:
+            each_once = name == "training" and settings.labels_each_once
+            sources[name] = GivenLabels(known[name], None if each_once else len(settings.scales))
         elif name == "untrained":
             prompt = None if labeller is None else labeller.prompt.prompt
             untrained = Untrained(model, settings.untrained_scale_unit)

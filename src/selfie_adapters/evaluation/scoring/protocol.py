@@ -1,27 +1,20 @@
 """The scoring protocol: labels of every condition, conversations from them, hits, results.
 
 Labels by the adapter are compared with those of the zero vector, random directions, plain vectors
-without an adapter, the logit lens, and the label file's own.
+without an adapter, words by logit lens, cosine and ridge probe, labels that begin as the latent's
+own does, and the label file's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from selfie_adapters.adapters.base import unit_norm
-from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
-from selfie_adapters.dataset.vectors import open_vectors
-from selfie_adapters.errors import DataError, ModelError
+from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Protocol
-from selfie_adapters.evaluation.comparing import METHOD, p_text
+from selfie_adapters.evaluation.comparing import METHOD
 from selfie_adapters.evaluation.folder import EvaluationFolder, digest_of
 from selfie_adapters.evaluation.published.scoring import read_scoring_config
 from selfie_adapters.evaluation.scoring.conversations import Writing
@@ -31,7 +24,15 @@ from selfie_adapters.evaluation.scoring.generation import (
     others_of,
     score_labels,
 )
+from selfie_adapters.evaluation.scoring.known_labels import known_labels
 from selfie_adapters.evaluation.scoring.label_groups import label_sources
+from selfie_adapters.evaluation.scoring.latents import (
+    LatentVectors,
+    chosen_latents,
+    given_labels,
+    input_files,
+    of_split,
+)
 from selfie_adapters.evaluation.scoring.maximum_activations import check_width
 from selfie_adapters.evaluation.scoring.negatives import (
     choose_nouns,
@@ -39,29 +40,13 @@ from selfie_adapters.evaluation.scoring.negatives import (
     write_negatives,
 )
 from selfie_adapters.evaluation.scoring.results import compare_conditions, summarize
-from selfie_adapters.evaluation.tables import Table, shown
+from selfie_adapters.evaluation.scoring.tables import report
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.extras import require_extra
-from selfie_adapters.files import existing_file, sha256
-from selfie_adapters.inference.logit_lens import check_lens
-from selfie_adapters.sources.labels.files import (
-    SectionChoice,
-    read_label_file,
-    write_label_file,
-)
+from selfie_adapters.files import sha256
+from selfie_adapters.sources.labels.files import write_label_file
 from selfie_adapters.sources.labels.label_set import LabelSet
-from selfie_adapters.sources.sae.encoder import LatentEncoder, open_encoder
-
-TITLES = {
-    "trained": "trained",
-    "shuffled": "another's",
-    "untrained": "untrained",
-    "zero": "zero vector",
-    "random": "random",
-    "lens_words": "lens words",
-    "training": "instrument check",
-}
-"""The given labels of the file are no rival: they show whether the instrument can tell labels
-apart at all."""
+from selfie_adapters.sources.sae.encoder import open_encoder
 
 
 class GenerationScoring(Protocol[ScoringSettings]):
@@ -91,10 +76,10 @@ class GenerationScoring(Protocol[ScoringSettings]):
     def inputs(self) -> dict[str, str]:
         """Raises DataError for latents without labels, and for an SAE of another layer."""
         settings = self.settings
-        self._labels = _read_labels(settings)
-        self._latents = _chosen(settings, self._labels)
-        hashes = {name: sha256(file) for name, file in _files(settings).items()}
-        self._wanted = self._possible(settings.wanted())
+        self._given = given_labels(settings)
+        self._labels = of_split(settings, self._given)
+        self._latents = chosen_latents(settings, self._labels)
+        hashes = {name: sha256(file) for name, file in input_files(settings).items()}
         self._encoder = None
         if self._scores or settings.vectors is None:
             device = self.model.device
@@ -106,6 +91,8 @@ class GenerationScoring(Protocol[ScoringSettings]):
                 )
             check_width(self.model, self._encoder)
             hashes["sae"] = self._encoder.digest()
+        self._vectors = LatentVectors(settings, self._encoder)
+        self._known = known_labels(settings, self.model, self._latents, self._given, self._vectors)
         self._nouns: list[str] = []
         if self._scores and settings.negatives:
             of = self._labels or {}
@@ -113,17 +100,6 @@ class GenerationScoring(Protocol[ScoringSettings]):
             self._nouns = choose_nouns(labels, settings.negatives, settings.seed)
             hashes["negatives"] = digest_of(self._nouns)
         return hashes
-
-    def _possible(self, wanted: list[str]) -> list[str]:
-        """`wanted`, without the lens of a model that has none where nobody named it."""
-        if "lens_words" in wanted:
-            try:
-                check_lens(self.model)
-            except ModelError:
-                if self.settings.conditions is not None:
-                    raise
-                return [name for name in wanted if name != "lens_words"]
-        return wanted
 
     def measure(self) -> dict[str, Any]:
         settings, latents, model = self.settings, self._latents, self.model
@@ -150,18 +126,18 @@ class GenerationScoring(Protocol[ScoringSettings]):
             settings.token_activations,
             tuple(latents),
         )
-        vectors = _vectors(settings, latents, encoder)
-        sources = label_sources(settings, self._wanted, model, latents, vectors, self._labels or {})
+        wanted, vectors = self._known.possible, self._vectors.of(latents)
+        sources = label_sources(settings, wanted, model, latents, vectors, self._known.labels)
         if self._nouns:
             write_negatives(scoring, self._nouns, self.folder, self.progress)
         score_labels(scoring, sources, self.folder, self.progress)
         if encoder is None or writer is None:
-            _write_label_files(self.folder, self._wanted, latents)
-            return {"latents": latents}
+            _write_label_files(self.folder, wanted, latents)
+            return {"latents": latents, "not_measured": self._known.missing}
         negatives = negative_conversations(self.folder, len(self._nouns))
         conditions = summarize(
             self.folder.rows,
-            self._wanted,
+            wanted,
             latents,
             others,
             negatives,
@@ -174,6 +150,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
             "sae": {**about, "model": encoder.model},
             "writer": writer.name,
             "latents": latents,
+            "not_measured": self._known.missing,
             "negatives": {
                 "nouns": self._nouns,
                 "with_error": sum("error" in one for one in negatives),
@@ -185,103 +162,7 @@ class GenerationScoring(Protocol[ScoringSettings]):
 
     @classmethod
     def report(cls, results: Mapping[str, Any]) -> Iterator[Table | str]:
-        settings, rows = results["settings"], []
-        for name, found in results.get("conditions", {}).items():
-            content = found["content"]["thresholds"][0]
-            cells = [
-                found["published"]["best_of_n"],
-                content["best_of_1"],
-                content["best_of_n_held_out"],
-                content["false_positive_rate"],
-                content["balanced_accuracy"],
-                found["content"]["auroc"],
-            ]
-            rows.append([TITLES[name], *map(_two_lines, cells)])
-        best = f"best of {len(settings['scales'])}"
-        if rows:
-            yield Table(
-                "",
-                ["labels", "published", "one label", best, "false", "balanced", "AUROC"],
-                rows,
-                {TITLES["trained"]},
-                caption="means and 95 % intervals over latents; published: template tokens count "
-                "too; best: chosen on half of the conversations, scored on the others; a hit is an "
-                f"activation above {settings['thresholds'][0]:g}; instrument check: the labels of "
-                "labels_file, which fire their latents if the measurement works",
-                narrow=True,
-            )
-        for pair in results.get("comparisons", []):  # not in results of earlier releases
-            if pair["measure"] == "balanced_accuracy":
-                first, second = TITLES[pair["first"]], TITLES[pair["second"]]
-                found = shown(pair["difference"], sign="+")
-                yield f"{first} minus {second}, balanced accuracy: {found}, {p_text(pair)}"
-
-
-def _two_lines(interval: dict[str, Any] | None) -> str:
-    """Narrow enough for 80 columns."""
-    if interval is None:
-        return "–"
-    return f"{interval['mean']:.2f}\n{interval['low']:.2f}–{interval['high']:.2f}"
-
-
-def _files(settings: ScoringSettings) -> dict[str, Path]:
-    """Files that the results depend on."""
-    files = {"labels_file": settings.labels_file, "vectors": settings.vectors}
-    found = {name: existing_file(path) for name, path in files.items() if path is not None}
-    return {"adapter": find_adapter_file(settings.adapter), **found} if settings.adapter else found
-
-
-def _read_labels(settings: ScoringSettings) -> dict[int, list[str]] | None:
-    if settings.labels_file is None:
-        return None
-    section = SectionChoice(settings.labels_dataset, settings.labels_layer)
-    found = read_label_file(settings.labels_file, section=section)
-    keep = settings.split
-    return {
-        latent: texts
-        for latent, texts in found.labels.items()
-        if keep == "all" or found.splits.get(latent, keep) == keep
-    }
-
-
-def _chosen(settings: ScoringSettings, labels: dict[int, list[str]] | None) -> list[int]:
-    """The latents under evaluation, in rising order."""
-    latents = sorted(set(settings.latents if settings.latents is not None else labels or ()))
-    if settings.limit is not None and settings.limit < len(latents):
-        drawn = np.random.default_rng(settings.seed).permutation(latents)[: settings.limit]
-        latents = sorted(drawn.tolist())
-    if not latents:
-        raise DataError(f"no latents: {settings.labels_file} has none in split {settings.split}.")
-    if labels is not None and "training" in settings.wanted():
-        without = [latent for latent in latents if latent not in labels]
-        if without:
-            raise DataError(
-                f"latent {without[0]} has no label in {settings.labels_file} (split "
-                f"{settings.split}). Exclude it, or exclude the condition training."
-            )
-    return latents
-
-
-def _vectors(
-    settings: ScoringSettings, latents: list[int], encoder: LatentEncoder | None
-) -> Tensor | None:
-    """The latents' vectors, [latents, d]; None where no condition needs them.
-
-    Unit vectors if the settings ask for them; a zero vector stays zero.
-    """
-    if settings.vectors is not None:
-        rows = open_vectors(settings.vectors)
-        if latents[-1] >= len(rows):
-            raise DataError(
-                f"{settings.vectors}: {len(rows)} rows; latent {latents[-1]} has none. Give the "
-                "vectors that belong to the labels."
-            )
-        found = rows[torch.tensor(latents)].float()
-    elif encoder is not None:
-        found = encoder.decoder
-    else:
-        return None
-    return unit_norm(found) if settings.normalize_vectors else found
+        return report(results)
 
 
 def _write_label_files(evaluation: EvaluationFolder, wanted: list[str], latents: list[int]) -> None:

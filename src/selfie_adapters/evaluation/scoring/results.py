@@ -43,7 +43,8 @@ def summarize(
 ) -> dict[str, Any]:
     """Scores by condition: {condition: {"published": …, "content": …, "counts": …}}.
 
-    rows: as `score_labels` leaves them, under "condition:latent". others: where each latent's
+    rows: as `score_labels` leaves them, under "condition:latent"; a latent without labels in a
+    condition is no part of its scores. others: where each latent's
     conversations were measured as well (`others_of`); with them and a condition "trained",
     "shuffled" is added: its conversations at another latent than their own. negatives: as
     `negative_conversations` gives them; those with an error are excluded.
@@ -55,7 +56,13 @@ def summarize(
     }
     results = {}
     for condition, measured in of.items():
-        results[condition] = _condition(measured, others, beside, thresholds, seed, 0)
+        some = [place for place, row in enumerate(measured) if row["labels"]]
+        own = [measured[place] for place in some]
+        found = _condition(own, others, beside[:, some], thresholds, seed, 0)
+        for name, values in found["per_latent"].items():
+            by_place = dict(zip(some, values, strict=True))
+            found["per_latent"][name] = [by_place.get(place) for place in range(len(latents))]
+        results[condition] = found
         if condition == "trained" and others:
             results["shuffled"] = _condition(measured, others, beside, thresholds, seed, 1)
     return results
