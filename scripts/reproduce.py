@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ import torch
 from reproduce_figure import draw_figure
 from reproduce_sizes import SIZES, Size
 from reproduce_steps import TOPICS, Step, all_steps, write_topics
-from reproduce_tables import write_tables
+from reproduce_tables import OMITTED, write_tables
 
 from selfie_adapters.errors import ConfigError, SelfieError, nearest
 from selfie_adapters.evaluation.base import protocol_names
@@ -60,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> dict[str, int]:
     """Run the steps that are not done; returns those that failed, with their status.
 
-    A step that fails does not stop the others. Raises ConfigError for a name that no step begins
+    A step that fails does not stop the others; where it only makes what others need, these are
+    omitted, which tables.md states. Raises ConfigError for a name that no step begins
     with.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,7 @@ def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> dict[str, i
         write_topics(folder, size)
     names, found = [], False
     failed: dict[str, int] = {}
+    omitted: dict[str, list[str]] = {}
     for step in all_steps(folder, size, protocol_names()):
         names.append(step.name)
         wanted = not only or any(step.name.startswith(start) for start in only)
@@ -77,9 +78,14 @@ def run_steps(folder: Path, size: Size, only: Sequence[str] = ()) -> dict[str, i
         try:
             _run(folder, step)
         except subprocess.CalledProcessError as error:
-            failed[step.name] = error.returncode
+            if step.needed_for:
+                _say(f"omitted without it: {', '.join(step.needed_for)}")
+                omitted[step.shown] = list(step.needed_for)
+            else:
+                failed[step.name] = error.returncode
     if not found:
         raise ConfigError(f"--only {' '.join(only)}: no such step. {nearest(only[0], names)}")
+    write_json(folder / OMITTED, omitted)
     return failed
 
 
@@ -89,10 +95,11 @@ def _run(folder: Path, step: Step) -> None:
         return
     resumed = bool(step.resume) and step.begun is not None and step.begun.exists()
     command = step.resume if resumed else step.command
-    _say(f"\n{step.name}\n$ selfie {shlex.join(command)}")
+    _say(f"\n{step.name}\n$ {step.as_typed(command)}")
     started, spent = time.perf_counter(), _processor_seconds()
     env = {"HF_HUB_OFFLINE": "1", **os.environ}
-    subprocess.run([sys.executable, "-m", "selfie_adapters", *command], check=True, env=env)
+    program = [step.script] if step.script else ["-m", "selfie_adapters"]
+    subprocess.run([sys.executable, *program, *command], check=True, env=env)
     # A step that was killed counts the time of its last run only.
     spent = _processor_seconds() - spent
     _record(folder, step, time.perf_counter() - started, spent, resumed)
@@ -109,7 +116,7 @@ def _record(folder: Path, step: Step, seconds: float, spent: float, resumed: boo
     path = folder / "steps.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known[step.name] = {
-        "command": f"selfie {shlex.join(step.command)}",
+        "command": step.shown,
         "makes": str(step.makes.relative_to(folder)),
         "title": step.title,
         "seconds": round(seconds),

@@ -6,7 +6,8 @@ To add a protocol, yield one more `Step`; its table is what `selfie eval` prints
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +22,18 @@ DEMO_SAE = Path("src/selfie_adapters/sources/sae/demo_sae")
 CONFIG = "training/configs/smollm2_topics.yaml"
 RANK = 32
 TOPICS = "topics.jsonl"
-PASSAGES = Path("demo_sae/passages.jsonl")
-"""Held-out passages, which training the demo SAE leaves (docs/demo-sae.md)."""
+PASSAGES = "passages.jsonl"
+"""What the demo SAE did not learn from; detection and fuzzing are on it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """command: arguments of `selfie`. makes: the file that is there when the step is done.
+    """command: arguments of `selfie`, or of `script`. makes: the file that is there when the step
+    is done.
 
     title: heading of its table; "" for a step without one. resume: the command that continues it,
-    where that is another one; `begun` is the file that shows that it has begun.
+    where that is another one; `begun` is the file that shows that it has begun. needed_for: names
+    of the steps that are omitted, without being failures, if this one does not succeed.
     """
 
     name: str
@@ -39,11 +42,21 @@ class Step:
     title: str = ""
     resume: tuple[str, ...] = ()
     begun: Path | None = None
+    script: str = ""
+    needed_for: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The command as a user types it."""
+        return self.as_typed(self.command)
+
+    def as_typed(self, command: Sequence[str]) -> str:
+        return shlex.join([*(("python", self.script) if self.script else ("selfie",)), *command])
 
     @property
     def protocol(self) -> str:
         """The evaluation protocol; "" for other commands."""
-        return self.command[1] if self.command[0] == "eval" else ""
+        return "" if self.script or self.command[0] != "eval" else self.command[1]
 
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -154,8 +167,16 @@ def _steps(folder: Path, size: Size) -> Iterator[Step]:
 
 
 def _judged(folder: Path, size: Size) -> Iterator[Step]:
-    """Detection and fuzzing of the shipped set's labels, where docs/demo-sae.md was followed."""
-    if not PASSAGES.exists():
+    """Detection and fuzzing of the shipped set's labels, on passages that are fetched with npm."""
+    passages, tasks = folder / PASSAGES, ("detection", "fuzzing")
+    yield Step(
+        "passages",
+        ("--out", str(passages)),
+        passages,
+        script="scripts/demo_sae_texts.py",
+        needed_for=tasks,
+    )
+    if not passages.exists():
         return
     labels = str(DEMO_SAE / "labels.json")
     out = folder / "sae_labels"
@@ -164,16 +185,16 @@ def _judged(folder: Path, size: Size) -> Iterator[Step]:
         (
             *("eval", "scoring", "--evaluation-mode", "label_generation_only", "--adapter", "demo"),
             *("--labels-file", labels, "--split", "test", "--scales", "1", "--out", str(out)),
-            *("--label-tokens", "12", "--label-temperature", "0"),
+            *("--label-tokens", "12", "--label-temperature", "0", "--conditions", "trained"),
         ),
         out / "results.json",
     )
-    for task in ("detection", "fuzzing"):
+    for task in tasks:
         yield _evaluate(
             folder,
             "detection",
             f"{task.capitalize()}: does a label tell which passages activate its latent?",
-            ("--texts", str(PASSAGES), "--labels", f"adapter={out / 'trained_labels.jsonl'}"),
+            ("--texts", str(passages), "--labels", f"adapter={out / 'trained_labels.jsonl'}"),
             ("--task", task, "--judge-by", "likelihood", "--calibration-labels", labels),
             ("--limit", str(size.latents), "--windows", str(size.windows)),
             name=task,
@@ -242,6 +263,13 @@ def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[Step]:
         ("--limit", str(size.test), "--topics", "concepts", "--max-new-tokens", "12", *UNTRAINED),
         ("--choose-on", str(size.chosen_on)),
         name=f"retrieval_{place.name}",
+    )
+    yield _evaluate(
+        folder,
+        "naming",
+        f"Every kind, {where}: names of test nouns",
+        (str(file), *named, "--limit", str(size.test), "--retrieval", "0"),
+        name=f"naming_{place.name}",
     )
 
 

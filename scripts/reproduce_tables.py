@@ -14,6 +14,7 @@ from reproduce_steps import KINDS, rate_losses
 
 from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.evaluation.loss.results import loss_reports
+from selfie_adapters.evaluation.naming.results import merged as merged_names
 from selfie_adapters.evaluation.retrieval.tables import merged
 from selfie_adapters.evaluation.tables import Table, one_line, shown
 from selfie_adapters.files import write_text
@@ -21,6 +22,8 @@ from selfie_adapters.files.json_lines import read_jsonl
 
 Found = dict[str, Any]
 FAILURES = 20
+OMITTED = "omitted.json"
+"""Command of a step that failed → names of the steps that were omitted for it."""
 _CONTROLS = ("zero", "shuffled", "random")
 
 
@@ -31,6 +34,7 @@ def write_tables(folder: Path, size: str) -> Path:
     for place in SIZES[size].places:
         parts += _kinds(folder, SIZES[size], place)
     parts += _failures(folder)
+    parts += _omitted(folder)
     parts += _times(steps)
     path = folder / "tables.md"
     write_text(path, "\n".join(parts) + "\n")
@@ -75,12 +79,15 @@ def _cell(text: str) -> str:
 
 
 def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:
-    """Every kind at one place: loss and recall at 1 over seeds, with seeds as a level."""
-    found = [_read_results(folder / f"{name}_{place.name}") for name in ("loss", "retrieval")]
-    if found == [None, None]:
+    """Every kind at one place: loss, recall at 1 and names over seeds, with seeds as a level."""
+    protocols = ("loss", "retrieval", "naming")
+    found = [_read_results(folder / f"{name}_{place.name}") for name in protocols]
+    if found == [None] * len(protocols):
         return
     losses = {one.subject.name: one.loss for one in loss_reports(found[0])} if found[0] else {}
     recalls = {one["condition"]: one["recall_at"]["1"] for one in merged(found[1] or _NOTHING)}
+    named = found[2]["positions"][0] if found[2] else _NOTHING
+    exact = {one["condition"]: one["share"]["exact"] for one in merged_names(named)}
     seeds = len(size.seeds)
     yield f"### Every kind at {place.name.replace('_', ' ')}, position {place.position}\n"
     yield (
@@ -88,18 +95,20 @@ def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:
         "in parentheses; rates chosen on validation nouns with the first seed.\n"
     )
     heads = ["kind", "rate (validation loss)", "loss", *_CONTROLS, "recall@1, %", "shuffled, %"]
+    heads += ["named to the letter, %", "shuffled, %"]
     rows = []
     for kind in KINDS:
         loss = losses.get(kind, {})
         row = [kind, _tried(folder, size, place, kind)]
         row += [shown(loss.get(condition)) for condition in ("trained", *_CONTROLS)]
-        of_seeds = (f"{kind}{control}, {seeds} seeds" for control in ("", ": shuffled"))
-        rows.append([*row, *(shown(recalls.get(name), 0, 100) for name in of_seeds)])
-    for name in ("untrained", "ridge probe", "training labels"):
+        of_seeds = [f"{kind}{control}, {seeds} seeds" for control in ("", ": shuffled")]
+        shares = (of.get(name) for of in (recalls, exact) for name in of_seeds)
+        rows.append([*row, *(shown(one, 0, 100) for one in shares)])
+    for name in ("untrained", "logit lens", "ridge probe", "training labels"):
         shared = next(iter(losses.values()), {}).get(name)
-        if name in recalls or shared is not None:
-            last = shown(recalls.get(name), 0, 100)
-            rows.append([name, "–", shown(shared), *["–"] * len(_CONTROLS), last, "–"])
+        if name in recalls or name in exact or shared is not None:
+            last = [cell for of in (recalls, exact) for cell in (shown(of.get(name), 0, 100), "–")]
+            rows.append([name, "–", shown(shared), *["–"] * len(_CONTROLS), *last])
     yield from _rows(heads, rows)
 
 
@@ -143,6 +152,16 @@ def _failures(folder: Path) -> Iterator[str]:
             for row in drawn
         ],
     )
+
+
+def _omitted(folder: Path) -> Iterator[str]:
+    """Steps that were not run, and the command without which they could not be."""
+    found = _read(folder / OMITTED) if (folder / OMITTED).exists() else {}
+    for command, names in found.items():
+        yield (
+            f"Omitted: {' and '.join(names)}, because this failed (it needs npm and network): "
+            f"`{command}`. Run it, then `make reproduce` again.\n"
+        )
 
 
 def _times(steps: Found) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from demo_sae_labels import CONTEXTS, TokenSpan, common_words, labels_of, split_of_labels, words_at
-from demo_sae_texts import WINDOW, Sources, Text
+from demo_sae_texts import HELD_OUT, WINDOW, Sources, Text, held_out_texts
 from torch import Tensor
 
 from selfie_adapters.files import write_json
@@ -30,7 +30,6 @@ from selfie_adapters.files.json_lines import write_jsonl
 from selfie_adapters.model import FrozenModel, capture, load_model
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-HELD_OUT = 0.1
 ROWS = 32  # passages per forward pass
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}  # of the labelled latents
 
@@ -209,7 +208,7 @@ def main() -> None:
     train(states[held_out:], options, options.out)
     trained = time.perf_counter()
     sae: Any = SAE.load_from_disk(options.out, dtype="float32")
-    unseen = texts[: places[held_out].text] + sources.take(options.passages)
+    unseen = held_out_texts(texts, held_out) + sources.take(options.passages)
     write_jsonl(options.out / "passages.jsonl", ({"text": text.plain} for text in unseen))
     strongest, density = strongest_tokens(sae, states[held_out:])
     learned = places[held_out:]

@@ -34,12 +34,14 @@ def trained(folder: Path, step: reproduce_steps.Step) -> None:
 
 
 @pytest.mark.parametrize("size", [reproduce_sizes.STANDARD, reproduce_sizes.FULL])
-def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size, monkeypatch):
-    passages = tmp_path / "passages.jsonl"
-    passages.touch()
-    monkeypatch.setattr(reproduce_steps, "PASSAGES", passages)
+def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size):
     steps = []
     for step in reproduce_steps.all_steps(tmp_path, size, protocol_names()):
+        if step.script:
+            assert (ROOT / step.script).is_file()
+            step.makes.touch()
+            steps.append(step)
+            continue
         app.parse_args(list(step.command), exit_on_error=False, print_error=False)
         if step.command[0] == "train":
             assert "--direction-learning-rate" in step.command or "full_rank" not in step.name
@@ -54,8 +56,17 @@ def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path,
     later = [step for step in trainings if f"seed {size.seeds[0]}" not in step.name]
     assert {step.command[step.command.index("--learning-rate") + 1] for step in later} == {"0.01"}
     assert {"detection", "fuzzing", "scoring", "bridge", "taboo"} <= {step.name for step in steps}
-    ranked = [step for step in steps if step.protocol == "naming" and "0" not in step.command]
+    naming = [step for step in steps if step.protocol == "naming"]
+    ranked = [one for one in naming if one.command[one.command.index("--retrieval") + 1] != "0"]
     assert [step.name for step in ranked] == ["spelling"]  # every name for every vector is slow
+    for step in naming:
+        if "--adapters" in step.command:  # blocks that the file has, and every seed of every kind
+            assert step.command.count("--adapters") == kinds * len(size.seeds)
+    assert sum("--adapters" in step.command for step in naming) == places
+    held_out = {step.protocol: step for step in steps}
+    for name, needed in (("composition", 2 * size.pairs), ("naming", size.nouns)):
+        assert name in held_out
+        assert needed <= size.held_out  # there are as many test nouns
     loss = next(step for step in steps if step.protocol == "loss")
     assert loss.command.count("--adapters") == kinds * len(size.seeds)
 
@@ -101,6 +112,32 @@ def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypat
     assert "| train it | 0 (resumed) | 0 |" in (tmp_path / "tables.md").read_text()
     assert reproduce.main(["--out", str(tmp_path), "--only", "trian"]) == 1
     assert 'Did you mean "train it"?' in capsys.readouterr().err
+
+
+def test_without_passages_detection_is_omitted_and_the_tables_state_how_to_make_them(
+    tmp_path, monkeypatch, capsys
+):
+    ran = []
+
+    def run(command, **_named):
+        ran.append(command[1:])
+        if command[1] == "scripts/demo_sae_texts.py":
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    only = [one for name in ("passages", "sae_labels", "detection") for one in ("--only", name)]
+    assert reproduce.main(["--quick", "--out", str(tmp_path), *only]) == 0
+    assert [one[0] for one in ran] == ["scripts/demo_sae_texts.py"]
+    assert "omitted without it: detection, fuzzing" in capsys.readouterr().out
+    command = f"python scripts/demo_sae_texts.py --out {tmp_path / 'passages.jsonl'}"
+    text = (tmp_path / "tables.md").read_text()
+    assert "Omitted: detection and fuzzing, because this failed (it needs npm" in text
+    assert f"`{command}`. Run it" in text
+
+    (tmp_path / "passages.jsonl").touch()
+    assert reproduce.main(["--quick", "--out", str(tmp_path), *only]) == 0
+    assert [one[2:4] for one in ran[1:]] == [["eval", "scoring"], ["eval", "detection"]]
+    assert "Omitted" not in (tmp_path / "tables.md").read_text()
 
 
 def test_a_step_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
@@ -155,13 +192,34 @@ def test_seeds_are_a_level_of_the_table(tmp_path):
             for kind in kinds
         ],
     }
+    named = {
+        "conditions": [
+            {
+                "condition": f"{kind}-{seed}{control}",
+                "share": {"exact": found(share + 0.1 * seed, 0, 1)},
+            }
+            for kind in kinds
+            for control, share in (("", 0.2), (": shuffled", 0.0))
+            for seed in (0, 1)
+        ]
+        + [{"condition": "ridge probe", "share": {"exact": found(0.5, 0.4, 0.6)}}],
+        "recipes": [
+            {"recipe": kind, "adapters": [f"{kind}-0", f"{kind}-1"]}
+            | {"share": {"exact": found(0.25, 0.1, 0.45)}, "comparisons": []}
+            for kind in kinds
+        ],
+    }
+    (tmp_path / f"naming_{place.name}").mkdir()
+    (tmp_path / f"naming_{place.name}/results.json").write_text(json.dumps({"positions": [named]}))
     (tmp_path / f"loss_{place.name}").mkdir()
     (tmp_path / f"loss_{place.name}/results.json").write_text(json.dumps(results))
     text = reproduce_tables.write_tables(tmp_path, "quick").read_text()
     table = [line for line in text.splitlines() if line.startswith("| scale_only ")]
     (line,) = table
     assert "| 0.01 (0.01: 0.00, 0.03: 0.02) | 3.00 [1.50, 4.50] (2.50–3.50) |" in line
-    assert line.endswith("| 4.50 (4.00–5.00) | 5.00 [4.00, 6.00] | 6.00 [5.00, 7.00] | – | – |")
+    assert "| 4.50 (4.00–5.00) | 5.00 [4.00, 6.00] | 6.00 [5.00, 7.00] | – | – |" in line
+    assert line.endswith("| – | – | 25 [10, 45] (20–30) | 5 (0–10) |")
+    assert "| ridge probe | – | – | – | – | – | – | – | 50 [40, 60] | – |" in text
 
 
 @pytest.mark.slow

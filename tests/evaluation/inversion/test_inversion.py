@@ -119,8 +119,21 @@ def test_comparisons_are_one_family_over_blocks(finished):
         difference = np.mean(np.array(values[0], float) - np.array(values[1], float))
         assert pair["difference"]["mean"] == pytest.approx(difference)
         assert pair["p_holm"] >= pair["p"]
-    lines = [*Inversion.report(results)]
-    assert [one.title[:7] for one in lines if isinstance(one, Table)] == ["block 0", "block 2"]
+    tables = [*Inversion.report(results)]
+    assert all(isinstance(one, Table) for one in tables)
+    assert [one.title[:7] for one in tables] == ["block 0"] * 3 + ["block 2"] * 3
+    shares, compared, either = tables[3:]
+    assert [row[0] for row in shares.rows] == CONDITIONS
+    assert list(compared.columns) == ["adapter minus", "names it, points", "repeats a word, points"]
+    # each with its adjusted p value; the named prompt is no rival
+    assert [row[0] for row in compared.rows] == [
+        one for one in CONDITIONS[1:] if "named" not in one
+    ]
+    (pair,) = (one for one in named if (one["second"], one["layer"]) == ("ridge probe", 2))
+    cell = compared.rows[-1][1]
+    assert cell.startswith(f"{100 * pair['difference']['mean']:+.0f} [")
+    assert cell.endswith(f"\np {pair['p_holm']:.2f}")
+    assert [row[0] for row in either.rows] == ["adapter: repeats a word"]
 
 
 def test_a_finished_run_labels_nothing_again(finished, settings, model, monkeypatch):

@@ -23,7 +23,14 @@ from selfie_adapters.config.lists import parse_selection
 from selfie_adapters.errors import DataError
 from selfie_adapters.evaluation.base import Protocol
 from selfie_adapters.evaluation.baselines import untrained_readers
-from selfie_adapters.evaluation.comparing import METHOD, adjusted, comparison, p_text, paired
+from selfie_adapters.evaluation.comparing import (
+    METHOD,
+    MeasureColumn,
+    adjusted,
+    comparison,
+    difference_tables,
+    paired,
+)
 from selfie_adapters.evaluation.controls import SoftTokenReader, other_topics, sample
 from selfie_adapters.evaluation.folder import digest_of, file_hashes
 from selfie_adapters.evaluation.inversion.descriptions import (
@@ -50,6 +57,12 @@ ADAPTER, NAMED, SHUFFLED = "adapter", "adapter, named prompt", "another descript
 KIND = "-1"
 """The kind of position that is read: the last token of the prompt."""
 MEASURES = ("names it", "right or related", "repeats a word", "repeats words only")
+NAMES_IT, EITHER = f"{ADAPTER}: names it", "names it, or repeats a word"
+COMPARED = {
+    measure: MeasureColumn(f"{measure}, points", digits=0)
+    for measure in ("names it", "repeats a word", EITHER)
+}
+"""What the report shows of the comparisons."""
 
 
 class InversionRow(msgspec.Struct):
@@ -212,9 +225,9 @@ class Inversion(Protocol[InversionSettings]):
         names_or_repeats = paired(own["names it"], own["repeats a word"], seed=seed)
         pairs.append(
             comparison(
-                f"{ADAPTER}: names it",
+                NAMES_IT,
                 f"{ADAPTER}: repeats a word",
-                "names it, or repeats a word",
+                EITHER,
                 names_or_repeats,
                 layer=layer,
             )
@@ -267,10 +280,8 @@ class Inversion(Protocol[InversionSettings]):
                 ],
                 bold={ADAPTER},
             )
-            for pair in block["comparisons"]:
-                if pair["measure"] not in ("right or related", "repeats words only"):
-                    points = percent(pair["difference"], 0, "+")
-                    yield (
-                        f"{pair['measure']}: {pair['first']} minus {pair['second']}: {points} "
-                        f"points, {p_text(pair)}"
-                    )
+            # One condition against the others, then what its labels do rather.
+            for one in (ADAPTER, NAMES_IT):
+                pairs = [pair for pair in block["comparisons"] if pair["first"] == one]
+                title = f"block {block['layer']}, compared"
+                yield from difference_tables(pairs, COMPARED, title)
