@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from selfie_adapters.commands.options import Json, options
-from selfie_adapters.commands.printing import print_json, print_line
+from selfie_adapters.commands.printing import print_columns, print_json
 from selfie_adapters.config.commands import ConfigsSettings
 from selfie_adapters.config.files import find_config, shipped_configs
 from selfie_adapters.files import existing_file
@@ -22,9 +22,7 @@ def configs(settings: ConfigsSettings, *, json: Json = False) -> None:
     if json:
         print_json(rows)
         return
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        print_line(f"{row['name']:{width}}  {row['about']}".rstrip())
+    print_columns([(row["name"], row["about"]) for row in rows])
 
 
 def _about(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from selfie_adapters.commands.options import Json, Overwrite, options
-from selfie_adapters.commands.printing import print_json, print_line
+from selfie_adapters.commands.printing import print_columns, print_json, print_line
 from selfie_adapters.config.prepare import (
     LabelFileSettings,
     SaeSearch,
@@ -174,7 +174,8 @@ def list_saes(settings: SaeSearch, *, json: Json = False) -> None:
     if not found:
         print_line("no SAE matches; fewer words find more", console)
         return
-    _print_columns(console, _by_sae(found) if len(found) <= _SHOWN else _by_release(found))
+    heading, *rows = _by_sae(found) if len(found) <= _SHOWN else _by_release(found)
+    print_columns(rows, console, heading)
     with_labels = sum(entry.neuronpedia_id is not None for entry in found)
     releases = len({entry.release for entry in found})
     print_line(
@@ -209,11 +210,3 @@ def _by_release(found: list[RegisteredSae]) -> list[tuple[str, ...]]:
         example = (labelled or saes)[0].sae_id
         rows.append((release, saes[0].model, str(len(saes)), str(len(labelled)), example))
     return rows
-
-
-def _print_columns(console: Console, rows: list[tuple[str, ...]]) -> None:
-    """Aligned, and never cut: names are there to be copied."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_line("  ".join(cells).rstrip(), console, "bold" if number == 0 else None)

@@ -27,6 +27,19 @@ def print_line(text: str, console: Console | None = None, style: str | None = No
     console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def print_columns(
+    rows: Sequence[Sequence[str]],
+    console: Console | None = None,
+    heading: Sequence[str] | None = None,
+) -> None:
+    """Rows aligned, and never cut: names are there to be copied."""
+    every = [*([] if heading is None else [heading]), *rows]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    for row in every:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print_line("  ".join(cells).rstrip(), console, "bold" if row is heading else None)
+
+
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],

@@ -8,11 +8,12 @@ import io
 import os
 import stat
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfie_adapters.errors import DataError, MissingFileError
+from selfie_adapters.errors import DataError, MissingFileError, SelfieError, first_line
 from selfie_adapters.files.json_text import parse_json
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -161,6 +162,23 @@ def _unpacked_size(data: bytes, limit: int) -> int | None:
             if size > limit:
                 return None
     return size
+
+
+@contextmanager
+def read_as(file: str | Path, kind: str) -> Iterator[None]:
+    """Raise DataError where what is read inside shows that `file` is not `kind`.
+
+    Whatever is raised counts: libraries have errors of their own for most damage, and Python's for
+    the rest.
+    """
+    try:
+        yield
+    except SelfieError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{file}: cut off, or not {kind} ({first_line(error)}). Copy or download it again."
+        ) from error
 
 
 def is_lfs_pointer(file: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.files.existing import packed_limit, read_plain
+from selfie_adapters.files.existing import packed_limit, read_as, read_plain
 from selfie_adapters.files.json_lines import jsonl_values
 from selfie_adapters.files.json_text import parse_json
 
@@ -52,7 +52,7 @@ def _parquet_rows(
     with extra("export", "Reading Parquet"):
         from pyarrow import parquet
     number = 0
-    try:
+    with read_as(name, "a Parquet file"):
         table = parquet.ParquetFile(file)
         there = table.schema_arrow.names
         if missing := [column for column in columns or () if column not in there]:
@@ -68,11 +68,6 @@ def _parquet_rows(
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    # Arrow has an error of its own for most damage, and Python's for some (NotImplementedError).
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: not a Parquet file that can be read ({error}).") from error
 
 
 def csv_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

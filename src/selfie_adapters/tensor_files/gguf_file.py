@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from selfie_adapters.errors import DataError
+from selfie_adapters.files import read_as
 from selfie_adapters.tensor_files.safetensors_file import MOST_TENSORS
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain, read_as
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, plain
 
 _FLOATS = {"F64", "F32", "F16"}
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.errors import DataError
+from selfie_adapters.files import read_as
 from selfie_adapters.tensor_files.tensors import (
     FoundTensors,
     Unusable,
     plain,
-    read_as,
     unpack_limit,
 )
 

@@ -10,7 +10,8 @@ import torch
 
 from selfie_adapters.errors import DataError
 from selfie_adapters.extras import extra
-from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, read_as, unpack_limit
+from selfie_adapters.files import read_as
+from selfie_adapters.tensor_files.tensors import FoundTensors, Unusable, unpack_limit
 
 _ROWS_AT_ONCE = 1024
 

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from selfie_adapters.errors import DataError, first_line
+from selfie_adapters.files import read_as
 from selfie_adapters.tensor_files.tensors import (
     FoundTensors,
     Unusable,
     plain,
-    read_as,
     refuse_pointer,
 )
 

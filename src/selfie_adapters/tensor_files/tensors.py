@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from selfie_adapters.errors import DataError, SelfieError, first_line
+from selfie_adapters.errors import DataError
 from selfie_adapters.files import is_lfs_pointer
 
 
@@ -33,23 +32,6 @@ def refuse_pointer(file: Path) -> None:
     """Raise DataError for a Git LFS pointer."""
     if is_lfs_pointer(file):
         raise DataError(f"{file}: a Git LFS pointer, not the file itself. Fetch it: git lfs pull.")
-
-
-@contextmanager
-def read_as(file: Path, kind: str) -> Iterator[None]:
-    """Raise DataError where what is read inside shows that `file` is not `kind`.
-
-    Whatever is raised counts: libraries have errors of their own for most damage, and Python's for
-    the rest.
-    """
-    try:
-        yield
-    except SelfieError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{file}: cut off, or not {kind} ({first_line(error)}). Copy or download it again."
-        ) from error
 
 
 def plain(tensor: Tensor) -> Tensor | Unusable:

@@ -119,7 +119,7 @@ def test_a_data_set_without_data_is_said(hub):
 def test_what_is_no_parquet_is_said(hub):
     folder, _ = hub
     (folder / "a.parquet").write_text("PAR1 or not")
-    with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file"):
+    with pytest.raises(DataError, match=r"a\.parquet: cut off, or not a Parquet file"):
         open_topics(NAME)
 
 
