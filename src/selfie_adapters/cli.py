@@ -92,7 +92,7 @@ _COMMANDS = {
         "Topic vectors from prompts or names, with their labels.",
     ),
     "prepare difference": (
-        "prepare_difference:difference",
+        "prepare:difference",
         "States of a fine-tune minus those of its base.",
     ),
     "prepare labels": ("prepare:labels", "The labels of a Neuronpedia source, as JSON lines."),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from selfie_adapters.commands.label import label
-from selfie_adapters.commands.prepare_difference import difference
+from selfie_adapters.commands.prepare import difference
 from selfie_adapters.dataset import load_dataset
 from selfie_adapters.errors import ConfigError, DataError, ModelError
 from selfie_adapters.files.json_lines import read_jsonl
