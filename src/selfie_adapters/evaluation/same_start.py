@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 
 from selfie_adapters.evaluation.retrieval.spelling import LETTERS, first_letters
 from selfie_adapters.sources.topics.reading import packaged_topics
@@ -37,14 +38,14 @@ class StartIndex:
         own, first = first_letters(text, _ALL), _first_word(text)
         words = {word for one in (text, *about) for word in words_of(one)}
         for texts in (self._pool, _concepts()):
-            found = [
+            found = sorted(
                 (-_letters_in_common(own, letters), letters, other)
                 for other, letters, word in texts.get(own[:LETTERS], ())
                 if not (first.startswith(word) or word.startswith(first))
-                and words.isdisjoint(words_of(other))
-            ]
-            if found:
-                return [other for _, _, other in sorted(found)[:count]]
+            )
+            apart = (other for _, _, other in found if words.isdisjoint(words_of(other)))
+            if chosen := list(islice(apart, count)):
+                return chosen
         return []
 
 
