@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.naming import conditions as naming_conditions
 from selfie_adapters.evaluation.naming import retrieval as naming_retrieval
 from selfie_adapters.evaluation.naming.protocol import NamingProtocol
+from selfie_adapters.evaluation.tables import Table
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.inference.logit_lens import lens_words
 from selfie_adapters.labelling import Labeller
@@ -284,6 +286,22 @@ def test_other_layers_of_the_same_folder_reuse_what_is_measured(
     assert len(read_jsonl(tmp_path / "r/rows.jsonl")) == len(read_jsonl(folder / "rows.jsonl"))
     for name in ("results.json", "labels.jsonl"):
         assert (tmp_path / "r" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_results_of_earlier_releases_are_shown(finished):
+    _, results, _ = finished
+    old = deepcopy(results)
+    del old["settings"]["adapters"]
+    for place in (*old["sections"], *old["positions"]):
+        del place["recipes"]
+        for one in place.get("retrieval", ()):
+            del one["recipes"], one["comparisons"]
+            one["adapter_minus"] = {}
+    now, before = ([*NamingProtocol.report(one)] for one in (results, old))
+    titles = [one.title for one in now if isinstance(one, Table)]
+    shown = [one.title for one in before if isinstance(one, Table)]
+    assert shown == [one for one in titles if not one.endswith(", points")]
+    assert before[-1] == now[-1]
 
 
 def test_a_damaged_row_is_named(finished, settings, model, tmp_path):

@@ -24,6 +24,7 @@ from selfie_adapters.evaluation.tables import Table, percent
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.report.evaluation_figures import evaluation_figures
 from selfie_adapters.report.evaluation_section import evaluation_section
+from selfie_adapters.report.figures import naming_by_block
 from selfie_adapters.report.matrix import cross_tests
 from selfie_adapters.statistics import wilson
 
@@ -217,11 +218,12 @@ def test_tables_figures_and_pages_have_a_recipe_as_one(finished, adapters):
         "ridge probe",
         "untrained",
     ]
+    svg = naming_by_block(naming_panels(results))
+    assert svg.count("full_rank, 2 seeds") == 1  # in the legend
     assert evaluation_section(folder, "r", "t").pieces
     (matrix,) = cross_tests([("r", results)])
     assert [name for name, _ in matrix.rows][:3] == [*adapters]
-    (_, figures) = "", evaluation_figures(folder, adapters["scalar_affine-0"])
-    named = {one.condition for one in figures}
+    named = {one.condition for one in evaluation_figures(folder, adapters["scalar_affine-0"])}
     assert "this adapter" in named
     assert not any("full_rank" in one for one in named)
 
