@@ -14,7 +14,9 @@ SPLITS: list[Split] = ["test"] * 6 + ["val"] * 3 + ["train"] * 3
 NO_CONCEPT = "nothing"
 
 
-def write_naming_data(folder: Path, no_concept: str = NO_CONCEPT, width: int = 48) -> str:
+def write_naming_data(
+    folder: Path, no_concept: str = NO_CONCEPT, width: int = 48, nulls: bool = True
+) -> str:
     """Two blocks, the name in two sentences and the last token, and vectors without a concept."""
     generator = torch.Generator().manual_seed(8)
     common = {"source": "topics", "no_concept": no_concept}
@@ -45,9 +47,10 @@ def write_naming_data(folder: Path, no_concept: str = NO_CONCEPT, width: int = 4
         "position": "null",
         **common,
     }
-    nulls = [Item(row, [no_concept], "test" if row < 8 else "train") for row in range(12)]
+    silent = [Item(row, [no_concept], "test" if row < 8 else "train") for row in range(12)]
     vectors = torch.randn(12, width, generator=generator) * 3
-    sections.append(Section(metadata, vectors, nulls))
+    if nulls:
+        sections.append(Section(metadata, vectors, silent))
     folder.mkdir(parents=True, exist_ok=True)
     save_dataset(folder / "own.json", sections)
     return str(folder / "own.json")

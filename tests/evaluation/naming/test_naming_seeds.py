@@ -228,6 +228,13 @@ def test_tables_figures_and_pages_have_a_recipe_as_one(finished, adapters):
     assert not any("full_rank" in one for one in named)
 
 
+def test_files_without_vectors_without_a_concept(adapters, model, tmp_path):
+    source = write_naming_data(tmp_path, nulls=False)
+    results = run(tmp_path / "r", model, source, adapters=adapters, layers="0", limit=2)
+    assert results["without_concept"] is None
+    assert all(isinstance(one, Table) for one in NamingProtocol.report(results))
+
+
 def test_what_is_no_set_of_different_adapters_is_refused(adapters, source, model, tmp_path):
     one = adapters["full_rank-0"]
     copy = shutil.copy(one, tmp_path / "copy.safetensors")

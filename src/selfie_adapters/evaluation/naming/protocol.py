@@ -166,7 +166,9 @@ class NamingProtocol(Protocol[NamingSettings]):
                 lambda of: _without_concept(
                     [one for one in nulls if one.adapter == of.naming.adapter_name]
                 )
-            ),
+            )
+            if nulls
+            else None,
         }
 
     def _stated(self, of: Callable[[_Subject], Any]) -> Any:
@@ -251,14 +253,12 @@ def _every_comparison(place: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from every_comparison(one)
 
 
-def _without_concept(nulls: Sequence[_Null]) -> dict[str, Any] | None:
+def _without_concept(nulls: Sequence[_Null]) -> dict[str, Any]:
     """How many vectors without a concept show a label of the adapter, by block and overall.
 
     Shown is what is neither the label for no concept nor withheld by the calibration. The baselines
     cannot be silent: they always show one.
     """
-    if not nulls:
-        return None
 
     def counted(some: Sequence[_Null]) -> dict[str, Any]:
         shown = [one for null in some for one in null.shown]
