@@ -8,12 +8,15 @@ outside the library (remote code) may lag behind it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
+import importlib
 import inspect
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from selfie_adapters.errors import ModelError
 # third in state-space models.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
-_PARSE = "_gguf_parse_value"
+_PARSE, _MAP = "_gguf_parse_value", "_mapped"
 _GROUP = 1 << 17  # bytes; their float32 values, and what is computed on the way, stay in the cache
 
 
@@ -111,12 +114,16 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
     """Inside, transformers reads the GGUF file `file` in a fraction of the time, to the same bits.
 
     It takes `reader`, the gguf package's of `file`, where it would parse the file for the
-    configuration, the weights and the tokenizer; it decodes a token of the vocabulary in one step;
-    it makes the table of tensor names once, not once per module of the network; and it dequantizes
-    more than 16 rows at a time. A version that does these things in another way is not concerned.
+    configuration, the weights and the tokenizer, and parses what is not weights once, not three
+    times; it decodes a token of the vocabulary in one step; it makes the table of tensor names
+    once, not once per module of the network; it takes slices of a plain array, not of a mapped one,
+    each of which costs several times as much; and it dequantizes more than 16 rows at a time. A
+    version that does these things in another way is not concerned.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as reading
+
+    header: dict[str, dict[str, Any]] = {}
 
     names = gguf.__dict__  # assigned here, as `known` is no class, which a type checker asks for
     before = {name: names[name] for name in ("GGUFReader", "dequantize", "get_tensor_name_map")}
@@ -135,7 +142,23 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
             return bytes(value).decode()
         return parse(value, types)
 
+    def checkpoint(path: Any, *rest: Any, **named: Any) -> dict[str, Any]:
+        if rest or named.get("return_tensors") or Path(path).resolve() != file.resolve():
+            return load(path, *rest, **named)
+        if not header:
+            header.update(load(path, **named))
+        return {key: copy.copy(value) for key, value in header.items()}
+
+    def mapped(path: Any) -> np.ndarray:
+        return map_file(path).view(np.ndarray)
+
+    own_reader: Any = _own_reader()
+    map_file: Any = getattr(own_reader, _MAP, None)
+    if map_file is not None:
+        setattr(own_reader, _MAP, mapped)
     parse: Any = getattr(reading, _PARSE, None)
+    load: Any = reading.load_gguf_checkpoint
+    reading.load_gguf_checkpoint = checkpoint
     if parse is not None:
         setattr(reading, _PARSE, parsed)
     names["GGUFReader"] = known
@@ -145,8 +168,19 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
         yield
     finally:
         names.update(before)
+        reading.load_gguf_checkpoint = load
+        if map_file is not None:
+            setattr(own_reader, _MAP, map_file)
         if parse is not None:
             setattr(reading, _PARSE, parse)
+
+
+def _own_reader() -> ModuleType | None:
+    """transformers' own reader of GGUF files, in addition to the gguf package's: from 5.23 on."""
+    try:
+        return importlib.import_module("transformers.integrations.gguf.reader")
+    except ImportError:
+        return None
 
 
 def _long_rows(shape: tuple[int, ...]) -> int:
