@@ -92,8 +92,8 @@ def _read(terminal: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds until the first label.")
-    parser.parse_args()
+    form = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=__doc__, formatter_class=form).parse_args()
     print("| command | cache | first label, s | end, s |\n|---|---|---|---|")
     for name, (command, sign) in COMMANDS.items():
         with tempfile.TemporaryDirectory() as cache:
