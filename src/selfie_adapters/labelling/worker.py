@@ -186,10 +186,8 @@ class ShardWorker:
         )
 
     def write_binding(self, folder: str | Path) -> None:
-        """Write binding.json, unless an earlier attempt has.
-
-        Raises ConfigError if that attempt had another model or prompt.
-        """
+        """Write binding.json, unless an earlier attempt has. Raises ConfigError if that one had
+        another model or prompt."""
         if (earlier := read_binding(folder)) is None:
             write_binding(folder, self.binding)
         elif differences := earlier.differences(self.binding):
