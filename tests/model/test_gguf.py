@@ -13,6 +13,7 @@ import loaded_process
 from selfie_adapters.errors import ModelError, StorageError
 from selfie_adapters.model import gguf, load_model
 from selfie_adapters.model.library import quick_gguf
+from selfie_adapters.tensor_files.gguf_file import read_gguf
 from tiny_gguf import save_gguf
 
 _IDS = torch.tensor([[256, 97, 98]])
@@ -79,8 +80,6 @@ def test_a_conversion_makes_the_table_of_tensor_names_once(tmp_path, monkeypatch
 def test_a_vocabulary_is_read_as_it_is_written(tmp_path):
     from transformers import modeling_gguf_pytorch_utils as reading
 
-    from selfie_adapters.tensor_files.gguf_file import read_gguf
-
     save_gguf(tmp_path / "m.gguf")
     reader = read_gguf(tmp_path / "m.gguf")
     slowly = reading.load_gguf_checkpoint(str(tmp_path / "m.gguf"))
@@ -90,6 +89,40 @@ def test_a_vocabulary_is_read_as_it_is_written(tmp_path):
         assert reading.load_gguf_checkpoint(str(tmp_path / "m.gguf")) == slowly
     assert reading._gguf_parse_value is parse
     assert "<|eot_id|>" in slowly["tokenizer"]["tokens"]
+
+
+def test_a_header_is_parsed_once_for_all_that_ask_and_nobody_shares_it(tmp_path, monkeypatch):
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    asked, parse = [], reading.load_gguf_checkpoint
+
+    def counted(path, *rest, **named):
+        asked.append(named)
+        return parse(path, *rest, **named)
+
+    monkeypatch.setattr(reading, "load_gguf_checkpoint", counted)
+    file, other = tmp_path / "m.gguf", tmp_path / "other.gguf"
+    save_gguf(file)
+    save_gguf(other, seed=1)
+    with quick_gguf(file, read_gguf(file)):
+        first = reading.load_gguf_checkpoint(str(file))
+        first["config"]["hidden_size"] = 0
+        assert reading.load_gguf_checkpoint(str(file))["config"]["hidden_size"] > 0
+        assert len(asked) == 1
+        reading.load_gguf_checkpoint(str(other))
+        assert len(asked) == 2
+    assert reading.load_gguf_checkpoint is counted
+
+
+def test_transformers_own_reader_gets_a_plain_array_meanwhile(tmp_path):
+    own = pytest.importorskip("transformers.integrations.gguf.reader")
+    file = tmp_path / "m.gguf"
+    save_gguf(file)
+    slowly = own.read_gguf_metadata(str(file), ("tokenizer.ggml.tokens",))
+    with quick_gguf(file, read_gguf(file)):
+        assert type(own._mapped(str(file))) is np.ndarray
+        assert own.read_gguf_metadata(str(file), ("tokenizer.ggml.tokens",)) == slowly
+    assert type(own._mapped(str(file))) is np.memmap
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16", "F32"])

@@ -132,7 +132,8 @@ def _work(
 
         def no_shard_left() -> None:
             labelled()
-            progress.update(task, description="controls", total=None)
+            progress.update(task, visible=False)
+            progress.add_task("controls", total=None)
 
         if options.engine == "ray" and job.todo():
             from selfie_adapters.labelling.engines.ray import run_with_ray

@@ -168,7 +168,8 @@ def read(options: ReadSettings, *, out: str | None = None, json: Json = False) -
         labelled = tuple(found) if kept is None else kept.in_order()
         # The labels are seen before the control is made, which takes as long as many of them.
         show_reading(console, Reading(plan, labelled), options.find, options.show_withheld)
-        progress.update(task, description="random directions", total=None)
+        progress.update(task, visible=False)
+        progress.add_task("random directions", total=None)
         if kept is not None and kept.finished:
             control = kept.control
         else:

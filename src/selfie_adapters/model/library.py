@@ -30,7 +30,7 @@ from selfie_adapters.errors import ModelError
 # third in state-space models.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
-_PARSE, _MAP = "_gguf_parse_value", "_mapped"
+_LOAD, _PARSE, _MAP = "load_gguf_checkpoint", "_gguf_parse_value", "_mapped"
 _GROUP = 1 << 17  # bytes; their float32 values, and what is computed on the way, stay in the cache
 
 
@@ -114,8 +114,8 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
     """Inside, transformers reads the GGUF file `file` in a fraction of the time, to the same bits.
 
     It takes `reader`, the gguf package's of `file`, where it would parse the file for the
-    configuration, the weights and the tokenizer, and parses what is not weights once, not three
-    times; it decodes a token of the vocabulary in one step; it makes the table of tensor names
+    configuration, the weights and the tokenizer, and parses its header once for the first and the
+    last; it decodes a token of the vocabulary in one step; it makes the table of tensor names
     once, not once per module of the network; it takes slices of a plain array, not of a mapped one,
     each of which costs several times as much; and it dequantizes more than 16 rows at a time. A
     version that does these things in another way is not concerned.
@@ -157,8 +157,9 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
     if map_file is not None:
         setattr(own_reader, _MAP, mapped)
     parse: Any = getattr(reading, _PARSE, None)
-    load: Any = reading.load_gguf_checkpoint
-    reading.load_gguf_checkpoint = checkpoint
+    load: Any = getattr(reading, _LOAD, None)
+    if load is not None:
+        setattr(reading, _LOAD, checkpoint)
     if parse is not None:
         setattr(reading, _PARSE, parsed)
     names["GGUFReader"] = known
@@ -168,7 +169,8 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
         yield
     finally:
         names.update(before)
-        reading.load_gguf_checkpoint = load
+        if load is not None:
+            setattr(reading, _LOAD, load)
         if map_file is not None:
             setattr(own_reader, _MAP, map_file)
         if parse is not None:

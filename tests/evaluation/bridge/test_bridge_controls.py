@@ -92,7 +92,7 @@ def test_each_block_and_kind_of_position_is_read_by_its_own_probe(model, letters
     assert [[cell[0] for cell in row] for row in plain] != expected
 
 
-def test_a_file_without_train_vectors_of_a_block_or_a_token_is_refused(model, letters, training):
+def test_a_file_that_lacks_train_vectors_of_one_place_is_refused(model, letters, training):
     probes = BlockProbes(model, training, "f.json", 0)
     plan = plan_question(model, question("q", "x"), "0,1", "template")
     with pytest.raises(DataError, match=r"f.json: 2 vectors of block 1 .* of blocks: 0, 2"):
@@ -228,7 +228,7 @@ def settings(golden_dir, tmp_path_factory):
     return make
 
 
-def test_a_probe_is_a_row_where_a_training_file_is_given(model, training, settings, tmp_path):
+def test_with_a_training_file_the_ridge_probe_has_its_row(model, training, settings, tmp_path):
     save_dataset(tmp_path / "t.json", training.sections)
     given = settings(training_file=str(tmp_path / "t.json"))
     results = json.loads(Bridge.run(given, tmp_path / "r", model).read_text())
