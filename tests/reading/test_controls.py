@@ -115,12 +115,16 @@ def test_gains_are_compared_where_nothing_is_withheld_else_what_is_shown():
     found = sentence(cell(i, 3 + i / 10) for i in range(20))
     assert found.startswith("Cells gain 3.95 nats per token, random directions 1.05")
     assert found.endswith("(20 and 32, 95 % interval): the labels depend on their vectors.")
-    assert sentence(cell(i, 1 + i % 2 / 10) for i in range(20)).endswith("say nothing.")
+    assert sentence(cell(i, 1 + i % 2 / 10) for i in range(20)).endswith(
+        ": this does not show that the labels depend on their vectors."
+    )
     # Most tokens hold no concept, with a gain of 0: the labels shown are what counts.
     some = [cell(i, 0.0, "no concept" if i > 7 else None) for i in range(20)]
     assert sentence(some) == (
         "8 of 20 cells show a label, and 0 of 32 random directions, a difference of 40 points "
         "[19, 61] (95 % interval): the labels shown depend on the text."
     )
-    assert sentence(some, shown=12).endswith("these labels say nothing.")
+    assert sentence(some, shown=12).endswith(
+        ": this does not show that the labels depend on the text."
+    )
     assert control_sentence(Reading(plan, tuple(some))) is None

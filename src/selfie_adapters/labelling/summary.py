@@ -80,6 +80,6 @@ def gain_sentence(what: str, own: Sequence[float], random: Sequence[float]) -> s
         + (
             "the labels depend on their vectors."
             if found.above_zero
-            else "these labels say nothing."
+            else "this does not show that the labels depend on their vectors."
         )
     )

@@ -89,6 +89,6 @@ def control_sentence(reading: Reading) -> str | None:
         + (
             "the labels shown depend on the text."
             if found.above_zero
-            else "these labels say nothing."
+            else "this does not show that the labels depend on the text."
         )
     )
