@@ -13,7 +13,7 @@ from chat_server import chat_server, says
 from killed_eval import check_kill
 from letters import LettersEmbedder
 from selfie_adapters.commands.eval import PROTOCOLS
-from selfie_adapters.config.reading import read_config
+from selfie_adapters.config.settings import read_config
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.evaluation.retrieval import embedding
 from selfie_adapters.files.json_lines import read_jsonl

@@ -8,7 +8,7 @@ import pytest
 from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.config.reading import read_config
+from selfie_adapters.config.settings import read_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from killed_eval import check_kill
 from selfie_adapters.cli import main
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
-from selfie_adapters.config.reading import read_config
+from selfie_adapters.config.settings import read_config
 from selfie_adapters.evaluation.baselines import RidgeProbe
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.model import load_model

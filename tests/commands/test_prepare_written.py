@@ -7,7 +7,7 @@ import pytest
 from chat_server import chat_server, writes_topics
 from selfie_adapters.cli import main
 from selfie_adapters.config.prepare import TopicWritingSettings
-from selfie_adapters.config.reading import read_config
+from selfie_adapters.config.settings import read_config
 from selfie_adapters.files.json_lines import read_jsonl
 from selfie_adapters.sources.topics.titles import read_titles
 

@@ -342,7 +342,7 @@ def test_no_float_of_any_section_may_be_infinite_or_no_number():
             yield from sections(one)
 
     from selfie_adapters.config.evaluation import settings_of_protocols
-    from selfie_adapters.config.reading import Settings
+    from selfie_adapters.config.settings import Settings
 
     assert settings_of_protocols()
     floats = 0

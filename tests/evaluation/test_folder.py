@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.evaluation.folder import EvaluationFolder
 from selfie_adapters.evaluation.loss.protocol import LossRow

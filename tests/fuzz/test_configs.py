@@ -19,7 +19,7 @@ from selfie_adapters.config.evaluation.retrieval import RetrievalSettings
 from selfie_adapters.config.evaluation.scoring import ScoringSettings
 from selfie_adapters.config.evaluation.taboo import TabooSettings
 from selfie_adapters.config.prepare import TopicWritingSettings
-from selfie_adapters.config.reading import Settings, read_config
+from selfie_adapters.config.settings import Settings, read_config
 from selfie_adapters.errors import ConfigError, SelfieError
 
 TRAIN = b"""

@@ -11,7 +11,7 @@ from rich.console import Console
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json
 from selfie_adapters.config.evaluation import settings_of_protocols
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 from selfie_adapters.errors import ConfigError
 from selfie_adapters.files import read_json, user_path
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from selfie_adapters.config.lists import split_numbers
-from selfie_adapters.config.reading import Settings, own_section
+from selfie_adapters.config.settings import Settings, own_section
 from selfie_adapters.config.types import Numbers, Option
 from selfie_adapters.errors import ConfigError
 

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 
 from selfie_adapters.commands.flags import value_of, walk
 from selfie_adapters.config.files import find_config
-from selfie_adapters.config.reading import (
+from selfie_adapters.config.settings import (
     Settings,
     check_settings,
     merged,

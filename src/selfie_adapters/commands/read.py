@@ -11,7 +11,7 @@ from rich.console import Console
 from selfie_adapters.commands.options import Json, options
 from selfie_adapters.commands.printing import print_json, print_line
 from selfie_adapters.commands.read_table import show_reading
-from selfie_adapters.config.read import ReadSettings
+from selfie_adapters.config.reading import ReadSettings
 from selfie_adapters.extras import require_extra
 
 if TYPE_CHECKING:

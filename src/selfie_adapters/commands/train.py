@@ -17,7 +17,7 @@ from selfie_adapters.commands.checking import check_inputs
 from selfie_adapters.commands.options import Given, Json, Overwrite, options
 from selfie_adapters.commands.printing import print_json, print_line, rich_table
 from selfie_adapters.config import TrainConfig, load_config
-from selfie_adapters.config.reading import Settings, own_section
+from selfie_adapters.config.settings import Settings, own_section
 from selfie_adapters.errors import ConfigError, MissingExtraError
 from selfie_adapters.files import check_free, user_path, write_text
 from selfie_adapters.interruption import advice

@@ -1,6 +1,6 @@
 """Settings of every command, checked, with one default per value. Nothing here imports torch."""
 
-from selfie_adapters.config.reading import Settings, read_config
+from selfie_adapters.config.settings import Settings, read_config
 from selfie_adapters.config.training import (
     ADAPTER_KINDS,
     DataSection,

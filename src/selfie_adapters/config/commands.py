@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 from selfie_adapters.config.shared import (
     DEVICE_DEFAULT,
     BindingSettings,

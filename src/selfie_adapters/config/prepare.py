@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from selfie_adapters.config.lists import numbers_of
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 from selfie_adapters.config.shared import (
     ChatSettings,
     DeviceSettings,

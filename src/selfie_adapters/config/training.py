@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from selfie_adapters.config.reading import Settings, read_config
+from selfie_adapters.config.settings import Settings, read_config
 from selfie_adapters.config.types import (
     Count,
     Dtype,

@@ -21,7 +21,7 @@ import msgspec
 from torch import Tensor
 
 from selfie_adapters.chat import AnswerCache, ChatModel, ChatSettings, open_chat
-from selfie_adapters.config.reading import Settings, read_config
+from selfie_adapters.config.settings import Settings, read_config
 from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.errors import ConfigError, DataError, nearest

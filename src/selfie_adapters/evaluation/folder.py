@@ -20,7 +20,7 @@ import msgspec
 from pydantic_core import to_jsonable_python
 
 from selfie_adapters import extras
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 from selfie_adapters.dataset import VectorLabelDataset
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError

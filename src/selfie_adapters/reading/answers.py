@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
 from selfie_adapters.adapters.specialists import Place
-from selfie_adapters.config.read import ReadSettings
+from selfie_adapters.config.reading import ReadSettings
 from selfie_adapters.config.shared import Sampling
 from selfie_adapters.dataset.captured import NAME
 from selfie_adapters.files.number_types import Proportion

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from selfie_adapters.config.reading import Settings
+from selfie_adapters.config.settings import Settings
 
 
 def settings_of_protocols() -> dict[str, type[Settings]]:

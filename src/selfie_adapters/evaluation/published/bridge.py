@@ -11,7 +11,7 @@ import msgspec
 from pydantic import ConfigDict, Field, model_validator
 
 from selfie_adapters.config.evaluation.bridge import BridgeSettings
-from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
+from selfie_adapters.config.settings import Settings, beside, changed, read_config, top_level_keys
 from selfie_adapters.evaluation.base import Published
 from selfie_adapters.files import atomic_path, read_json
 from selfie_adapters.files.json_lines import iter_jsonl

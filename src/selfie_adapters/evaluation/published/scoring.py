@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from selfie_adapters.config.evaluation.scoring import ConditionName, ScoringSettings
-from selfie_adapters.config.reading import Settings, beside, changed, read_config, top_level_keys
+from selfie_adapters.config.settings import Settings, beside, changed, read_config, top_level_keys
 from selfie_adapters.dataset.document import RawSection, read_raw_sections
 from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.evaluation.base import Published
