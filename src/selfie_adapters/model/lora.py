@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel
 from selfie_adapters.errors import ModelError
 from selfie_adapters.extras import require_extra
 from selfie_adapters.files import looks_local, nearest_paths, user_path
+from selfie_adapters.model.quiet import without_warnings
 from selfie_adapters.model.source import LORA_CONFIG
 
 
@@ -70,7 +70,7 @@ def merged(network: PreTrainedModel, adapter: str, base: str) -> PreTrainedModel
     base: how the network is called in messages. Raises ModelError for an adapter that cannot be
     merged or does not fit the base.
     """
-    with _without_warnings():
+    with without_warnings():  # peft's deprecation warnings; `_fitted` checks its others
         return _merge(_fitted(network, adapter, base))
 
 
@@ -83,18 +83,10 @@ def merged_copy(network: PreTrainedModel, adapter: str, base: str) -> PreTrained
     # deepcopy takes what is in its memo as copied already. Vectors are copied: peft may write
     # biases in place.
     shared = {id(weight): weight for weight in network.parameters() if weight.ndim > 1}
-    with _without_warnings():
+    with without_warnings():
         model = _fitted(copy.deepcopy(network, cast(Any, shared)), adapter, base)
         _own_weights(model)
         return _merge(model)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """peft calls what newer transformers call outdated; what it warns of itself is checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _merge(model: Any) -> PreTrainedModel:

@@ -26,22 +26,22 @@ def quiet_loading() -> Iterator[None]:
     bars = transformers_logging.is_progress_bar_enabled()
     hub_bars = not are_progress_bars_disabled()
     transformers_logging.set_verbosity_error()
-    with _no_warning():
+    with without_warnings():  # the hub client warns where HF_HUB_DISABLE_PROGRESS_BARS has decided
         transformers_logging.disable_progress_bar()  # switches the hub's bars off as well
     try:
         with _no_gguf_bar():
             yield
     finally:
         transformers_logging.set_verbosity(level)
-        with _no_warning():
+        with without_warnings():
             if bars:
                 transformers_logging.enable_progress_bar()  # switches the hub's bars on as well
             (enable_progress_bars if hub_bars else disable_progress_bars)()
 
 
 @contextlib.contextmanager
-def _no_warning() -> Iterator[None]:
-    """The hub client warns where HF_HUB_DISABLE_PROGRESS_BARS has decided already."""
+def without_warnings() -> Iterator[None]:
+    """Inside, Python warnings are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
