@@ -49,11 +49,12 @@ def test_the_readme_states_the_shares_and_intervals_of_the_card():
 
 
 def test_the_page_of_claims_states_the_shares_of_the_card():
-    names = ", ".join(share(of_card(block, "name")[0]) for block in BLOCKS[:4])
+    names = [share(of_card(block, "name")[0]).strip() for block in BLOCKS[:4]]
     exact, _, _, lens, _ = of_card(24, "last token")
     claims = text("docs/reproduce.md")
-    assert f"{names} % / 0, 0, 0, 0 %" in claims
-    assert f"({share(exact)} / {share(lens)} %)" in claims
+    assert row(claims, "| adapter |") == names
+    assert row(claims, "| logit lens |") == ["0", "0", "0", "0"]
+    assert f"(adapter {share(exact)} %, lens {share(lens)} %)" in claims
 
 
 def test_both_cards_state_the_same_share_of_the_set():
