@@ -297,13 +297,13 @@ def test_rank_in_the_header_and_factors_must_agree(tmp_path):
     ("changes", "says"),
     [
         ({"config_json": "{"}, "the header is damaged: config_json, line 1, column 2: not JSON"),
-        ({"config_json": "{}"}, "does not say the adapter's kind"),
-        ({"config_json": '{"projection": {}}'}, "does not say the adapter's kind"),
-        ({"config_json": "[]"}, "does not say the adapter's kind"),
+        ({"config_json": "{}"}, "does not state the adapter's kind"),
+        ({"config_json": '{"projection": {}}'}, "does not state the adapter's kind"),
+        ({"config_json": "[]"}, "does not state the adapter's kind"),
         ({"config_json": '{"projection": {"type": "scalar_affine"}}'}, "normalize_input is None"),
         ({"model_dim": "six"}, "model_dim is 'six', not a number"),
-        ({"model_dim": "nan"}, "model_dim is 'nan', not a whole number"),
-        ({"global_step": "1.5"}, "global_step is '1.5', not a whole number"),
+        ({"model_dim": "nan"}, "model_dim is 'nan', not an integer"),
+        ({"global_step": "1.5"}, "global_step is '1.5', not an integer"),
         ({"binding_json": "{}"}, "the binding is damaged: model: Field required"),
         ({"binding_json": "?"}, "the header is damaged: binding_json, line 1"),
     ],
@@ -391,7 +391,7 @@ def test_a_foreign_safetensors_file_is_told_for_what_it_looks_like(
         ({"model": 1, "optimizer": 2}, "dictionary with the keys model, optimizer"),
         ([1, 2], "holds a list"),
         ({"projection_state": [1]}, "projection_state must hold tensors by name"),
-        ({"projection_state": {}}, "does not say the adapter's kind"),
+        ({"projection_state": {}}, "does not state the adapter's kind"),
     ],
 )
 def test_a_foreign_pt_file_is_told(content, says, tmp_path):

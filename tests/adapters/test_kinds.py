@@ -98,7 +98,7 @@ def test_unknown_kind_offers_the_nearest_one():
         ("scalar_affine", {"low_rank_rank": 4}, "scalar_affine has no low-rank part: omit"),
         ("low_rank_only", {"low_rank_rank": 0}, "from 1 to 8 .*not 0"),
         ("low_rank_only", {"low_rank_rank": 9}, "from 1 to 8 .*not 9"),
-        ("low_rank_only", {"low_rank_rank": 2.0}, "whole number"),
+        ("low_rank_only", {"low_rank_rank": 2.0}, "must be an integer"),
         ("scalar_affine", {"init_scale": 0.0}, "init_scale must be a number above 0"),
         ("scalar_affine", {"init_scale": math.inf}, "init_scale must be a number above 0"),
         (

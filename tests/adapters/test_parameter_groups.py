@@ -110,7 +110,7 @@ def test_declarations_that_do_not_fit_the_parameters_are_refused(groups, says):
 
 
 def test_one_name_is_one_class():
-    with pytest.raises(AdapterError, match="two classes are the adapter kind .identity."):
+    with pytest.raises(AdapterError, match="two classes have the adapter kind .identity."):
 
         class Other(Adapter, kind="identity"):
             def _map(self, x):

@@ -134,7 +134,7 @@ def test_a_request_that_is_invalid_has_no_text(tmp_path):
 
 def test_a_batch_is_not_handed_in_twice_when_it_may_have_been_taken(tmp_path):
     with chat_server(lambda _asked: Reply(b'{"id": "msgbatch_1"}', cut=True)) as server:
-        with pytest.raises(DownloadError, match="not known whether the server took"):
+        with pytest.raises(DownloadError, match="not known whether the server accepted"):
             opened(server, tmp_path).answer([question("a")])
         assert len(server.asked) == 1
 

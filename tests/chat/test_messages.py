@@ -30,7 +30,10 @@ def test_messages_are_read_in_order(content, tmp_path):
         ({"turns": TURNS}, "found dict"),
         (["hello"], r"message 0: 'hello'; an object with role and content"),
         ([*TURNS[:1], {"role": "usr", "content": "x"}], r'message 1: role is \'usr\'.*"user"'),
-        ([{"role": "user", "content": [{"type": "image"}]}], "content is list; a text is expected"),
+        (
+            [{"role": "user", "content": [{"type": "image"}]}],
+            "content is list; a string is expected",
+        ),
         ([{"role": ["user"], "content": "x"}], "role is"),
     ],
 )

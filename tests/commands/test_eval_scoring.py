@@ -275,7 +275,7 @@ def test_labels_written_first_are_scored_later(config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latents": None, "labels_file": None}, "latents or labels_file says which latents"),
+        ({"latents": None, "labels_file": None}, "give latents or labels_file"),
         ({"latents": [3, 40]}, "latent 40 has no label"),
         ({"latents": [3, 40], "labels_file": None}, "latent 40 is out of range: the SAE has 40"),
         ({"conditions": ["training"], "labels_file": None, "latents": [3]}, "without labels_file"),

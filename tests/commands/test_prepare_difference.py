@@ -107,7 +107,7 @@ def test_differences_are_labelled(prompts, golden_dir, tmp_path):
     (row,) = read_jsonl(out / "labels-00000.jsonl")
     assert (row["dataset"], row["index"]) == ("d_at_-1@l1", 0)
     mean = tmp_path / "d_l1_at_-1.safetensors"
-    with pytest.raises(ConfigError, match="Leave --mean out"):
+    with pytest.raises(ConfigError, match="Omit --mean"):
         label(
             str(tmp_path / "d.json"),
             adapter=str(adapter),

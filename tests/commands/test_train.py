@@ -161,7 +161,7 @@ def test_eval_only_prints_what_the_run_had_at_its_best(run, capsys):
         ({"config": "a.yaml", "resume": "runs/a"}, "takes its configuration from the folder"),
         ({"resume": "runs/a", "set_": ["seed=1"]}, "takes its configuration from the folder"),
         ({"resume": "runs/a", "overwrite": True}, "takes its configuration from the folder"),
-        ({"config": "a.yaml", "json": True}, "--json goes with --eval-only"),
+        ({"config": "a.yaml", "json": True}, "--json needs --eval-only"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

@@ -64,7 +64,7 @@ def test_encodings_with_their_mark(encoding):
         ("a: [1", r"x, line 1: not valid YAML"),
         ("a: 1\nb: 2\na: 3", r"x, line 3: the key a is written twice"),
         ("a: 1\n---\nb: 2", "another document"),
-        ("a: !!int ''", "line 1: not valid YAML: '' is no whole number"),
+        ("a: !!int ''", "line 1: not valid YAML: '' is not an integer"),
         ("a: !!bool x", "'x' is neither true nor false"),
         ("a: !!float x", "'x' is no number"),
         ("a: !!map [a]", "the tag !!map"),

@@ -180,7 +180,7 @@ def test_vectors_outside_of_the_folder_are_not_converted(absolute, tmp_path):
     filename = str(elsewhere) if absolute else "../elsewhere/a.pt"
     a = training_file(tmp_path / "here", filename=filename)
     before = a.read_bytes()
-    with pytest.raises(DataError, match="leads out of the folder .*here"):
+    with pytest.raises(DataError, match="is outside of the folder .*here"):
         convert_file(a)
     assert a.read_bytes() == before
     assert sorted(file.name for file in elsewhere.parent.iterdir()) == ["a.json", "a.pt"]
@@ -190,6 +190,6 @@ def test_a_link_does_not_lead_a_conversion_out_of_the_folder(tmp_path):
     training_file(tmp_path / "elsewhere")
     a = training_file(tmp_path / "here", filename="link/a.pt")
     (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="is outside of the folder"):
         convert_file(a)
     assert not (tmp_path / "elsewhere" / "a.safetensors").exists()

@@ -217,7 +217,7 @@ def test_a_folder_is_not_a_file(tmp_path):
         ),
         (b'{"metadata": {}, "vectors": []}', ["an object", "list of sections"]),
         (b"[]", ["empty list"]),
-        (b'["a"]', ["section 0", "a text"]),
+        (b'["a"]', ["section 0", "a string"]),
         (b'[{"metadata": {}}]', ['the key "vectors" is missing', 'the key "dataset_name"']),
     ],
     ids=["csv", "empty", "not utf-8", "cut gz", "object", "no section", "text", "no vectors"],
@@ -232,14 +232,14 @@ def test_a_file_of_another_shape_is_refused(tmp_path, content, patterns):
         ({"index": 3, "labels": ["a"], "split": "val"}, ["item 1", "3 is out of range", "0 to 2"]),
         ({"index": -1, "labels": ["a"], "split": "val"}, ["item 1", "negative"]),
         ({"index": 0, "labels": ["a"], "split": "val"}, ["item 1", "0 is in item 0 already"]),
-        ({"index": "1", "labels": ["a"], "split": "val"}, ["item 1, index", "'1' is a text"]),
+        ({"index": "1", "labels": ["a"], "split": "val"}, ["item 1, index", "'1' is a string"]),
         ({"index": True, "labels": ["a"], "split": "val"}, ["item 1, index", "true or false"]),
         ({"index": 1, "labels": ["a"], "split": "valid"}, ["split", 'Did you mean "val"?']),
         ({"index": 1, "labels": ["a"], "split": None}, ["split", "none of train, val, test"]),
         ({"index": 1, "labels": [], "split": "val"}, ["labels", "an empty list"]),
-        ({"index": 1, "labels": ["  "], "split": "val"}, ["labels", "a blank text"]),
+        ({"index": 1, "labels": ["  "], "split": "val"}, ["labels", "a blank string"]),
         ({"index": 1, "labels": [None], "split": "val"}, ["labels", "null"]),
-        ({"index": 1, "labels": "cat", "split": "val"}, ["labels", "a text", "list of strings"]),
+        ({"index": 1, "labels": "cat", "split": "val"}, ["labels", "a string", "list of strings"]),
         ({"index": 1, "label": ["a"], "split": "val"}, ['"labels" is missing', 'it by "label"']),
         (["a"], ["item 1", "a list where an object is expected"]),
     ],
@@ -252,7 +252,7 @@ def test_a_bad_item_is_refused_with_section_item_and_fix(tmp_path, item, pattern
 @pytest.mark.parametrize(
     ("changed", "patterns"),
     [
-        ({"layer": "3"}, ["metadata.layer", "'3' is a text", "whole number"]),
+        ({"layer": "3"}, ["metadata.layer", "'3' is a string", "integer"]),
         ({"layer": True}, ["metadata.layer", "true or false"]),
         ({"dataset_name": 5}, ["metadata.dataset_name", "5 is a number"]),
     ],
@@ -389,6 +389,6 @@ def test_vectors_are_never_written_outside_of_the_folder(filename, tmp_path):
     (folder / "link").symlink_to(other)
     metadata = {**METADATA, "filename": filename.format(other=other)}
     section = Section(metadata, torch.ones(1, 4), [Item(0, ["x"], "train")])
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="is outside of the folder"):
         save_dataset(folder / "out.json", [section], overwrite=True)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "link", "other"]

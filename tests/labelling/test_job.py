@@ -256,7 +256,7 @@ def test_a_folder_of_another_kind_is_refused(settings, tmp_path):
     (tmp_path / "run/config.json").write_text('{"hidden_size": 3}')
     with pytest.raises(DataError, match="not a labelling run"):
         run(tmp_path / "run", settings())
-    with pytest.raises(ConfigError, match="--out names a folder"):
+    with pytest.raises(ConfigError, match="--out must name a folder"):
         run(tmp_path / "labels.jsonl", settings())
 
 
@@ -335,7 +335,7 @@ def test_means_are_subtracted_by_layer(settings, tmp_path, golden_dir):
     mean = torch.randn(48, generator=torch.Generator().manual_seed(8))
     save_file({"layer_3": mean, "layer_4": mean * 2}, tmp_path / "means.safetensors")
     with_mean = options.model_copy(update={"mean": str(tmp_path / "means.safetensors")})
-    with pytest.raises(ConfigError, match="which layer's mean.*--layer"):
+    with pytest.raises(ConfigError, match="the mean of which layer.*--layer"):
         run(tmp_path / "none", with_mean)
     run(tmp_path / "mean", with_mean.model_copy(update={"layer": 3}))
     vectors = load_file(tmp_path / "v.safetensors")["v"]

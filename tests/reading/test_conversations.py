@@ -111,9 +111,9 @@ def test_the_command_reads_a_file_and_its_answer(run, model, tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
-        ((), {}, "give a text to read"),
-        (("an owl",), {"messages": "m.json"}, "one of them"),
-        ((), {"messages": "m.json", "chat": "bare"}, "--chat bare is a format of one text"),
+        ((), {}, "give either a text to read"),
+        (("an owl",), {"messages": "m.json"}, "give either a text to read"),
+        ((), {"messages": "m.json", "chat": "bare"}, "--chat bare is a format for a single text"),
     ],
 )
 def test_one_prompt_is_given(prompt, options, message, run):

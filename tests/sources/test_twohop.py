@@ -95,7 +95,7 @@ def test_questions_without_uid_or_aliases(tmp_path):
         ({"e2.aliases": "('" + "a" * 300_000 + "',)"}, "300,0.. characters"),
         ({"e2.aliases": "('a', -" + "-" * 50_000 + "1)"}, "e2.aliases"),
         ({"e2.aliases": {"a": 1}}, "e2.aliases holds {'a': 1}"),
-        ({"e2.value": " "}, "e2.value is ' '; a text is expected"),
+        ({"e2.value": " "}, "e2.value is ' '; a string is expected"),
         ({"e3.value": 5}, "e3.value is 5"),
         ({"r1(e1).prompt": None}, r"r1\(e1\).prompt is None"),
     ],

@@ -53,7 +53,9 @@ def test_a_string_that_goes_beyond_the_end_is_refused(file):
     content = file.read_bytes()
     start = content.index("größer".encode()) - 8
     file.write_bytes(content[:start] + (2**40).to_bytes(8, "little") + content[start + 8 :])
-    with pytest.raises(DataError, match=r"m\.gguf: cut off, or not a GGUF file \(more is stated"):
+    with pytest.raises(
+        DataError, match=r"m\.gguf: cut off, or not a GGUF file \(the header states"
+    ):
         read_gguf(file)
 
 

@@ -203,7 +203,10 @@ def test_an_adapter_without_parameters_has_nothing_to_start(model):
     bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     labels = tokenize_labels(model.tokenizer, ["a"], bound.end_id)
     one = torch.zeros(1, dtype=torch.int64)
-    for kind, message in (("identity", "nothing to start"), ("full_rank", "two vectors")):
+    for kind, message in (
+        ("identity", "no parameters to initialize"),
+        ("full_rank", "two vectors"),
+    ):
         with pytest.raises(ConfigError, match=message):
             closed_form_start(
                 create_adapter(kind, 32),

@@ -471,7 +471,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(data, model, mo
 def test_metrics_that_lost_rows_are_not_gone_on_with(data, model, monkeypatch):
     run = stopped_run(data, model, monkeypatch)
     (run / "metrics.jsonl").write_text("")
-    with pytest.raises(TrainingError, match=r"metrics.jsonl has 0 bytes where the checkpoint saw"):
+    with pytest.raises(TrainingError, match=r"metrics.jsonl has 0 bytes; the checkpoint recorded"):
         resume(run, model)
 
 

@@ -89,8 +89,8 @@ class Adapter(nn.Module, ABC):
         # A cell of a notebook that is run again defines the same class again.
         if known is not None and _full_name(known) != _full_name(cls):
             raise AdapterError(
-                f'two classes are the adapter kind "{kind}": {_full_name(known)} and '
-                f"{_full_name(cls)}. Give the new one a name of its own."
+                f'two classes have the adapter kind "{kind}": {_full_name(known)} and '
+                f"{_full_name(cls)}. Give the new class another kind."
             )
         if ADAPTER_KINDS.setdefault(kind, takes_rank) != takes_rank:
             raise AdapterError(

@@ -161,8 +161,8 @@ def _config(header: dict[str, Any]) -> dict[str, Any]:
         flat = {name: header[name] for name in names if name in header}
         return {"projection": {"type": header["projection_type"], **flat}}
     raise AdapterError(
-        "the header does not say the adapter's kind: neither a projection section with a type in "
-        "the config nor projection_type is there."
+        "the header does not state the adapter's kind: neither a projection section with a "
+        "type in the config nor projection_type is there."
     )
 
 
@@ -199,8 +199,8 @@ def _check_tensors(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
     _check_finite(tensors)
     if "log_scale" in tensors and abs(float(tensors["log_scale"])) > _LARGEST_LOG_SCALE:
         raise AdapterError(
-            f"log_scale is {float(tensors['log_scale']):.4g}: exp(log_scale) is no number of "
-            "float32. Training went wrong; take an earlier checkpoint."
+            f"log_scale is {float(tensors['log_scale']):.4g}: exp(log_scale) is not finite "
+            "in float32. Training diverged; use an earlier checkpoint."
         )
 
 
@@ -209,7 +209,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
         if bad := int((~tensor.float().isfinite()).sum()):
             raise AdapterError(
                 f"{name} holds {bad} NaN or infinite number{'s' * (bad > 1)} of {tensor.numel()}: "
-                "training went wrong. Take an earlier checkpoint."
+                "training diverged. Use an earlier checkpoint."
             )
 
 
@@ -229,7 +229,7 @@ def _binding(header: dict[str, Any]) -> Binding | None:
 def _parsed(header: dict[str, Any], key: str) -> Any:
     text = header[key]
     if not isinstance(text, str):
-        raise AdapterError(f"the header's {key} is {text!r:.40}; JSON in a text is expected.")
+        raise AdapterError(f"the header's {key} is {text!r:.40}; a JSON string is expected.")
     try:
         return parse_json(text, key)
     except DataError as error:
@@ -252,7 +252,7 @@ def _number(values: dict[str, Any], key: str, default: float) -> float:
 def _whole(values: dict[str, Any], key: str, default: int) -> int:
     number = _number(values, key, default)
     if not number.is_integer():  # NaN and infinity are not whole either
-        raise AdapterError(f"{key} is {values.get(key)!r:.60}, not a whole number.")
+        raise AdapterError(f"{key} is {values.get(key)!r:.60}, not an integer.")
     return int(number)
 
 

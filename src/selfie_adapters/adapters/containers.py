@@ -44,7 +44,7 @@ def read_container(path: Path) -> tuple[Header, Tensors]:
     """Header and tensors of an adapter file; tensors on the CPU, not sharing the file's memory.
 
     Raises AdapterError if the file is cut off, is no adapter file (saying what it looks like), or
-    asks for code to be run.
+    requests code to be run.
     """
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
@@ -160,7 +160,9 @@ def _plain_values(path: Path, values: Any) -> Any:
     try:
         text = json.dumps(values, default=str, skipkeys=True)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: its header is no plain data ({first_line(error)}).") from error
+        raise AdapterError(
+            f"{path}: its header is not plain data ({first_line(error)})."
+        ) from error
     try:
         return parse_json(text, f"{path}, header")
     except DataError as error:

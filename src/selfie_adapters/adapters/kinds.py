@@ -214,7 +214,7 @@ def build_adapter(
     if kind not in KINDS:
         raise AdapterError(f'unknown adapter kind "{kind:.60}". {nearest(kind, KINDS)}')
     if not _whole(dim) or dim < 1:
-        raise AdapterError(f"dim must be a whole number of at least 1, not {dim!r}.")
+        raise AdapterError(f"dim must be an integer of at least 1, not {dim!r}.")
     if dim > _WIDEST:
         raise AdapterError(f"dim is {dim:.3g}; no model is wider than {_WIDEST:,}.")
     for name, value in (
@@ -228,7 +228,7 @@ def build_adapter(
             raise AdapterError(f"{kind} needs low_rank_rank, the rank of U Vᵀ, such as 16.")
         if not _whole(low_rank_rank) or not 1 <= low_rank_rank <= dim:
             raise AdapterError(
-                f"low_rank_rank must be a whole number from 1 to {dim} (the width), "
+                f"low_rank_rank must be an integer from 1 to {dim} (the width), "
                 f"not {low_rank_rank!r}."
             )
     elif low_rank_rank is not None:

@@ -99,7 +99,7 @@ class AnthropicBatches:
             why = failed[0] if failed else "the results do not hold them"
             raise DownloadError(
                 f"{self._server.base_url}: {len(lost)} of {len(numbers)} requests have no answer "
-                f"({why}). Run it again to ask these again; the others are kept."
+                f"({why}). Run it again to send these again; the other answers are kept."
             )
         return [answers[request.digest(self.name)] for request in requests]
 

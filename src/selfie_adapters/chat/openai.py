@@ -107,7 +107,7 @@ def _content(request: ChatRequest) -> Callable[[Any], str]:
         if text is None:  # a refusal, or an answer that was all reasoning
             return ""
         if not isinstance(text, str):
-            raise PassingFailure(f"the answer is {text!r:.200}; a text is expected")
+            raise PassingFailure(f"the answer is {text!r:.200}; a string is expected")
         text = well_formed(text)
         # Some servers repeat what the answer was begun with.
         return text.removeprefix(request.begun) if request.begun else text

@@ -98,7 +98,7 @@ def _message(place: str, one: Any) -> Message:
         raise DataError(f"{place}: role is {role!r:.40}; one of {', '.join(_ROLES)}. {hint}")
     if not isinstance(content, str):
         raise DataError(
-            f"{place}: content is {type(content).__name__}; a text is expected (images and tool "
+            f"{place}: content is {type(content).__name__}; a string is expected (images and tool "
             "calls are not read)."
         )
     return Message(role, content)

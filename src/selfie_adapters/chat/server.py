@@ -33,7 +33,8 @@ class ChatServer:
         self._key_env = key_env
         if not is_address(self.base_url):
             raise ConfigError(
-                f"{base_url!r} is no address of a server; one such as http://localhost:8000/v1 is "
+                f"{base_url!r} is not the address of a server; an address such as "
+                "http://localhost:8000/v1 is "
                 "expected."
             )
 
@@ -68,7 +69,7 @@ class ChatServer:
                     raise
                 raise DownloadError(
                     f"{url}: no complete answer ({error or type(error).__name__}); it is not known "
-                    "whether the server took the request. Look there before you run it again."
+                    "whether the server accepted the request. Check there before you run it again."
                 ) from error
 
         return self._tried(path, send, _json, read)
@@ -118,10 +119,10 @@ def api_key(variable: str) -> str:
     if not key:
         raise ConfigError(
             f"the environment variable {variable} is not set; it should hold the server's key. "
-            f"export {variable}=…, or leave api_key_env out for a server that requires none."
+            f"export {variable}=…, or omit api_key_env if the server requires no key."
         )
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the environment variable {variable} holds what cannot be a key.")
+        raise ConfigError(f"the environment variable {variable} holds what a key cannot contain.")
     return key
 
 

@@ -26,7 +26,7 @@ _SHARED = (ModelSettings, BindingSettings, DisplaySettings)
 def check_look(options: LabelOptions, out: str, usual_out: str) -> None:
     """Raise ConfigError for options that a first look has no use for."""
     if options.text is not None and options.concept is not None:
-        raise ConfigError("--text and --concept: give one of them.")
+        raise ConfigError("--text and --concept cannot be combined; give one of them.")
     flag = "--text" if options.text is not None else "--concept"
     taken = _OWN.union(*(kind.model_fields for kind in _SHARED))
     other = sorted(options.model_fields_set - taken) + (["out"] if out != usual_out else [])
@@ -100,7 +100,7 @@ def _layers(layer: int | None, mean: str | None, adapter: Adapter) -> list[int]:
     if adapter.binding is not None and adapter.binding.layer is not None:
         return [adapter.binding.layer]
     raise ConfigError(
-        "--layer: which block's state? Neither the adapter nor a file of means states one."
+        "Pass --layer: neither the adapter nor a file of means states which block to read."
     )
 
 

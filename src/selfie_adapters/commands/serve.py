@@ -170,7 +170,7 @@ def _token(token: str | None, token_file: str | None) -> tuple[str | None, str |
     kept secret: then it is not printed either. Raises ConfigError for a weak one.
     """
     if token is not None and token_file is not None:
-        raise ConfigError("--token and --token-file: give one of them.")
+        raise ConfigError("--token and --token-file cannot be combined; give one of them.")
     found, where = token, "--token"
     if token_file is not None:
         found, where = read_plain(token_file)[:4096].decode("latin-1").rstrip("\r\n"), token_file

@@ -115,11 +115,14 @@ def _check(
     if resume is not None and (given or overwrite or init_config is not None):
         raise ConfigError(
             f"--resume {resume} takes its configuration from the folder as it is; settings and "
-            "--overwrite are for a new run. To train on with other settings, start a new run with "
+            "--overwrite are for a new run. To continue training with other settings, start "
+            "a new run with "
             f"--resume-from-checkpoint {resume}/adapter_last.safetensors."
         )
     if json and not eval_only:
-        raise ConfigError("--json goes with --eval-only; a run's numbers are in metrics.jsonl.")
+        raise ConfigError(
+            "--json needs --eval-only. The numbers of a training run are in metrics.jsonl."
+        )
 
 
 def _speaks() -> bool:

@@ -30,7 +30,7 @@ def find_config(name: str | Path) -> Path:
     found = [file for known, file in shipped.items() if wanted in (known, known.split("/")[1])]
     if len(found) > 1:
         names = ", ".join(known for known in shipped if known.endswith(f"/{wanted}"))
-        raise ConfigError(f"--config {name}: several configurations are called so: {names}.")
+        raise ConfigError(f"--config {name}: several configurations have this name: {names}.")
     if not found and path.name == str(name) and not path.suffix:
         raise ConfigError(
             f"--config {name}: no such file, and no configuration of the package. "

@@ -65,9 +65,9 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     @classmethod
     def _finite_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
         if not scales or not all(math.isfinite(scale) for scale in scales):
-            raise ValueError("at least one number is expected, and finite ones only")
+            raise ValueError("at least one number is expected, and all must be finite")
         if len(set(scales)) < len(scales):
-            raise ValueError("each scale once")
+            raise ValueError("each scale must be given only once")
         return scales
 
     def label_settings(self, **changes: Any) -> LabelSettings:

@@ -33,7 +33,7 @@ def parse_selection(text: str, count: int, what: str) -> list[int]:
         else:
             raise ConfigError(
                 f"{what}: {part.strip()!r} is neither a number nor a slice. "
-                'Expected such as "4:28:4", "0,5,9" or "-1".'
+                'Write it as "4:28:4", "0,5,9" or "-1".'
             )
     if not chosen:
         raise ConfigError(f"{what}: {text!r} chooses none of 0 to {count - 1}.")

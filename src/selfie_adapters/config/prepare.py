@@ -50,12 +50,12 @@ def read_positions(value: Any) -> Any:
             numbers = []
         if not numbers or not all(isinstance(one, int) or one == "name" for one in numbers):
             raise DataError(
-                f'"{part}" is none of the positions: a number, a range that rises (-4: or 0:5), or '
+                f'"{part}" is not a position: use a number, an ascending range (-4: or 0:5), or '
                 f'"name". {nearest(part, ["name"])}'.rstrip()
             )
         if "name" not in numbers and numbers[0] < 0 <= numbers[-1]:
             raise DataError(
-                f'"{part}" as positions passes from the end to the beginning; write -4: or 2:5.'
+                f'"{part}" mixes positions from the end and from the beginning; write -4: or 2:5.'
             )
         found += numbers
     return tuple(found)
@@ -114,8 +114,8 @@ class TopicSettings(SplitSettings):
         for a conversation in another format than the chat template."""
         if self.messages is not None and self.chat != "template":
             raise DataError(
-                f"messages are written by the chat template; chat is {self.chat!r}, a format of "
-                "one text. Leave one of them out."
+                f"messages need the chat template; chat is {self.chat!r}, a format for a "
+                "single text. Omit one of them."
             )
         for what, values in (("layers", self.layers), ("positions", self.positions)):
             if not values or len(set(values)) != len(values):

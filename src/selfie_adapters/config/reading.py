@@ -72,13 +72,12 @@ class ReadSettings(ModelSettings, LoraSettings, BindingSettings, DisplaySettings
     def _one_prompt(self) -> ReadSettings:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError(
-                'give a text to read (selfie read "Tell me about owls.") or --messages FILE, one '
-                "of them"
+                'give either a text to read (selfie read "Tell me about owls.") or --messages FILE'
             )
         if self.messages is not None and self.chat not in (None, "template"):
             raise ValueError(
-                f"--messages are written by the chat template; --chat {self.chat} is a format of "
-                "one text"
+                f"--messages needs the chat template; --chat {self.chat} is a format for a "
+                "single text"
             )
         if self.concepts is None:
             for name in ("best_of", "temperature", "seed"):

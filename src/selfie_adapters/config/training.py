@@ -247,7 +247,7 @@ class TrainConfig(Settings):
     @classmethod
     def _one_folder(cls, name: str) -> str:
         if not name.strip() or name in {".", ".."} or "/" in name or "\\" in name:
-            raise ValueError("a name of one folder is expected, without slashes")
+            raise ValueError("the name of a single folder is expected, without slashes")
         if not name.isprintable() or len(name.encode()) > 200:
             raise ValueError("a folder's name has at most 200 bytes and no control characters")
         return name

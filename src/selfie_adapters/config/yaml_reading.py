@@ -212,7 +212,7 @@ def _integer(node: yaml.ScalarNode) -> int | str:
         old_octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
         return int(f"{old_octal[1]}0o{old_octal[2]}" if old_octal else digits, 0)
     except ValueError:
-        raise _Refused(node, f"not valid YAML: {shortened(text)!r} is no whole number") from None
+        raise _Refused(node, f"not valid YAML: {shortened(text)!r} is not an integer") from None
 
 
 def _floating(node: yaml.ScalarNode) -> float | str:

@@ -46,11 +46,14 @@ def merge_files(files: Sequence[str | Path], out: str | Path, overwrite: bool = 
             merged.append({**section, "metadata": {**section["metadata"], "filename": place}})
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise DataError(f"vectors of different width: {listed}. One model a file.")
+        raise DataError(
+            f"vectors of different width: {listed}. One file must have the vectors of one model "
+            "only."
+        )
     if twice := [name for name, count in names.items() if count > 1]:
         raise DataError(
             f"{twice[0]} is in more than one of them. Give one of the sections another "
-            "dataset_name, or leave the file out."
+            "dataset_name, or omit the file."
         )
     write_document(target, merged)
     return target
@@ -151,7 +154,9 @@ def _seen_from(folder: Path, file: Path, filename: str) -> str:
     try:
         vectors = (file.parent / user_path(filename)).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL, loops of links
-        raise DataError(f"{file}: filename {filename!r:.120} is no path ({error}).") from error
+        raise DataError(
+            f"{file}: filename {filename!r:.120} is not a valid path ({error})."
+        ) from error
     return os.path.relpath(vectors, folder.resolve())
 
 

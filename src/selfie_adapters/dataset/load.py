@@ -175,7 +175,11 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
         found.append(
-            Problem("sections", f"vectors of different width: {listed}", "One model a file.")
+            Problem(
+                "sections",
+                f"vectors of different width: {listed}",
+                "One file must have the vectors of one model only.",
+            )
         )
     return sections, found
 

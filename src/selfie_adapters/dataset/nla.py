@@ -79,7 +79,7 @@ def read_explanations(table: Path) -> dict[int, str]:
     for row, (place, values) in enumerate(file_rows(table, columns=[RESPONSE])):
         text = values.get(RESPONSE)
         if text is not None and not isinstance(text, str):
-            raise DataError(f"{place}: {RESPONSE} is {text!r:.60}; a text is expected.")
+            raise DataError(f"{place}: {RESPONSE} is {text!r:.60}; a string is expected.")
         found[row] = explanation(text or "")
     return found
 
@@ -88,5 +88,5 @@ def _whole(file: Path, key: str, value: Any, least: int) -> int | None:
     if value is None:
         return None
     if type(value) is not int or not least <= value < 2**31:
-        raise DataError(f"{file}: {key} is {value!r:.60}; a whole number is expected.")
+        raise DataError(f"{file}: {key} is {value!r:.60}; an integer is expected.")
     return value

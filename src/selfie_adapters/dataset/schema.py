@@ -115,7 +115,7 @@ def metadata_problems(place: str, metadata: Any, needs_filename: bool) -> Iterat
     for key, kind in METADATA_KEYS.items():
         value = metadata.get(key)
         if key in metadata and (not isinstance(value, kind) or isinstance(value, bool)):
-            expected = {str: "a text", int: "a whole number"}[kind]
+            expected = {str: "a string", int: "an integer"}[kind]
             yield Problem(
                 f"{place}, metadata.{key}", f"{value!r:.60} is {_kind(value)}", f"Write {expected}."
             )
@@ -204,15 +204,15 @@ def _one_item_problems(
         if not isinstance(labels, list):
             yield Problem(f"{place}, labels", f"{_kind(labels)}", "Write a list of strings.")
         elif not labels:
-            yield Problem(
-                f"{place}, labels", "an empty list", "Give a label or leave the item out."
-            )
+            yield Problem(f"{place}, labels", "an empty list", "Give a label, or remove the item.")
         else:
             for label in labels:
                 if not isinstance(label, str) or not label.strip():
-                    what = "a blank text" if isinstance(label, str) else _kind(label)
+                    what = "a blank string" if isinstance(label, str) else _kind(label)
                     yield Problem(
-                        f"{place}, labels", f"{label!r:.40} is {what}", "Every label is a text."
+                        f"{place}, labels",
+                        f"{label!r:.40} is {what}",
+                        "Every label must be a string.",
                     )
 
 
@@ -226,6 +226,6 @@ def _missing(place: str, mapping: dict[str, Any], keys: tuple[str, ...]) -> Iter
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
     names |= {int: "a number", float: "a number", type(None): "null"}
     return names.get(type(value), type(value).__name__)

@@ -22,7 +22,7 @@ def split_indices(
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; a number between 0 and 1 is expected.")
     if not 0 <= seed < 2**32:
-        raise DataError(f"seed is {seed}; a whole number from 0 to {2**32 - 1} is expected.")
+        raise DataError(f"seed is {seed}; an integer from 0 to {2**32 - 1} is expected.")
     if len(ordered) < 2:
         raise DataError(f"{len(ordered)} labelled rows cannot be split; at least 2 are needed.")
     if len(set(ordered)) != len(ordered):

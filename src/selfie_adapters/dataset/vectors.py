@@ -50,7 +50,7 @@ def open_directions(path: str | Path) -> Directions:
     order of their layers, else of the file. Of a table of Natural Language Autoencoders
     (dataset/nla.py) the column activation_vector is taken, and the layer its sidecar states.
     Raises MissingFileError, or DataError if there is nothing of the kind, if the file is damaged,
-    or if a `.pt` asks for code execution.
+    or if a `.pt` requests code execution.
     """
     file = existing_file(path)
     tensors = open_tensors(file)

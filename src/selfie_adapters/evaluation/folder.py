@@ -187,7 +187,7 @@ def _parsed(
     key = row.pop("key", None)
     try:
         if not isinstance(key, str):
-            raise msgspec.ValidationError(f"key: a text is expected, found {key!r:.40}")
+            raise msgspec.ValidationError(f"key: a string is expected, found {key!r:.40}")
         msgspec.convert(row, kind)
     except msgspec.ValidationError as error:
         raise DataError(f"{where}: not a row of this evaluation ({error}). {_REDO}") from error

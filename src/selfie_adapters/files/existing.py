@@ -33,17 +33,16 @@ def inside(folder: str | Path, name: str) -> Path:
     """The path of the file `name` in `folder`, for writing.
 
     Raises DataError where that is outside of it: an absolute name, one with "..", a link that
-    leads out of the folder.
+    is outside of the folder.
     """
     path = Path(folder) / name
     try:
         found = path.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # loops of links, a NUL
-        raise DataError(f"{name!r:.120} is no name of a file in {folder} ({error}).") from error
+        raise DataError(f"{name!r:.120} is not a valid file name in {folder} ({error}).") from error
     if found == Path(folder).resolve() or not found.is_relative_to(Path(folder).resolve()):
         raise DataError(
-            f"{name!r:.120} leads out of the folder {folder}, where it would be written. "
-            "Give a plain name."
+            f"{name!r:.120} is outside of the folder {folder}. Give a file name without a path."
         )
     return path
 
@@ -137,7 +136,8 @@ def read_plain(path: str | Path) -> bytes:
         if size is None:
             raise DataError(
                 f"{file}: the gzip data unpacks to more than {_GZIP_RATIO} times the file's size. "
-                "Text does not; if it is meant, unpack it with gunzip first."
+                "Text does not compress this well. If the file is intended, unpack it with "
+                "gunzip first."
             )
         # One buffer of the right size: the result is never in memory twice.
         plain = zlib.decompress(data, wbits=31, bufsize=max(size, 1))

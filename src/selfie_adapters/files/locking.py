@@ -119,7 +119,9 @@ def _acquire(folder: Path) -> int:
             os.close(file)
             raise
         os.close(file)
-    raise FolderInUseError(f"{folder} is in use: its lock {path} changes hands all the time.")
+    raise FolderInUseError(
+        f"{folder} is in use: its lock {path} is taken by other processes again and again."
+    )
 
 
 def _take(folder: Path, file: int) -> bool:

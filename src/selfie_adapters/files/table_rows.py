@@ -30,7 +30,9 @@ def file_rows(
     name = name or str(file)
     kind = next((kind for kind in KINDS if file.name.lower().endswith(kind)), None)
     if kind is None:
-        raise DataError(f"{name}: not one of {', '.join(KINDS)}. Name it by what it holds.")
+        raise DataError(
+            f"{name}: not one of {', '.join(KINDS)}. Give its name the suffix of its content."
+        )
     if kind == ".parquet":
         rows = _parquet_rows(name, file, columns)
     else:

@@ -201,7 +201,9 @@ def label_losses(
     the model cannot take; PromptError for such a prompt.
     """
     if len(labels) != len(vectors):
-        raise DataError(f"{len(labels)} labels for {len(vectors)} vectors. One label each.")
+        raise DataError(
+            f"{len(labels)} labels for {len(vectors)} vectors. One label per vector is expected."
+        )
     if eos_token is not None:
         prompt = replace(prompt, end=eos_token)
     bound = prompt.bind(model.tokenizer)

@@ -65,8 +65,8 @@ def calibrate(
         raise ConfigError(f"precision {precision}: a share above 0, at most 1, is expected.")
     if source.dataset is None:
         raise DataError(
-            f"{settings.source}: a file of vectors alone. Calibration compares with known labels; "
-            "give a training file."
+            f"{settings.source}: a file of vectors without labels. Calibration needs known "
+            "labels; give a training file."
         )
     concept = np.array([source.holds_concept(position) for position in positions], dtype=bool)
     if not concept.any():
@@ -172,7 +172,7 @@ def first_of_each_section(source: LabelSource, limit: int | None) -> list[int]:
     Raises ConfigError for a limit below 1.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit {limit}: a whole number above 0 is expected.")
+        raise ConfigError(f"limit {limit}: an integer above 0 is expected.")
     seen: Counter[int] = Counter()
     chosen = []
     for position, (section, _) in enumerate(source.places):

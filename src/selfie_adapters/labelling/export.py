@@ -183,8 +183,8 @@ def _sections(run: FinishedRun, source: LabelSource, layer: int | None) -> list[
 
 def _unknown_layer(run: FinishedRun) -> ConfigError:
     return ConfigError(
-        f"{run.folder}: which layer are the vectors of? Neither the run nor its adapter "
-        "says. Pass --layer."
+        f"{run.folder}: neither the run nor its adapter states which layer the vectors are "
+        "of. Pass --layer."
     )
 
 

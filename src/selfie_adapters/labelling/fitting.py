@@ -210,8 +210,8 @@ def check_controls(count: int, control_rate: float) -> None:
     needed = controls_needed(control_rate)
     if count < needed:
         raise DataError(
-            f"{count} vectors that mean nothing cannot show that at most {control_rate:.0%} of "
-            f"them are shown: at least {needed} are needed (--controls)."
+            f"{count} control vectors are too few to prove that at most {control_rate:.0%} "
+            f"of them show a label: at least {needed} are needed (--controls)."
         )
 
 
@@ -222,7 +222,7 @@ def check_shown(fits: Sequence[Fitted], precision: float, control_rate: float) -
         raise DataError(
             f"no threshold makes {precision:.0%} of the labels shown right with at most "
             f"{control_rate:.0%} of the controls shown, as the ends of 95 % intervals; the best "
-            f"reaches {best:.0%}. Ask for a lower precision, or label more held-out vectors."
+            f"reaches {best:.0%}. Request a lower precision, or label more held-out vectors."
         )
 
 

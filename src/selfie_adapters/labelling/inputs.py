@@ -50,15 +50,15 @@ def check_concepts(settings: LabelSettings) -> None:
         return
     if settings.engine != "local":
         raise ConfigError(
-            f"concepts: a label's contribution is measured with the model's states, and engine "
-            f"{settings.engine} has none. Use --engine local (or ray)."
+            "concepts: what a label explains is measured with the model's states, which engine "
+            f"{settings.engine} does not provide. Use --engine local (or ray)."
         )
     if settings.adapter is None:
         raise ConfigError("concepts: an adapter is required (--adapter FILE).")
     if settings.samples > 1 or len(settings.scales) > 1 or settings.explain:
         raise ConfigError(
-            "concepts: one label is read per concept. Leave --samples, --explain and several "
-            "--scales out; --best-of N takes the best of N candidates."
+            "concepts: each concept gets one label. Omit --samples, --explain and several "
+            "--scales; --best-of N takes the best of N candidates."
         )
 
 
@@ -70,7 +70,7 @@ def check_not_centered(settings: LabelSettings, source: LabelSource) -> None:
         if done := section.metadata.get("mean_file"):
             raise ConfigError(
                 f"{settings.source}, {section.id}: its vectors have their mean ({done}) subtracted "
-                "already. Leave --mean out."
+                "already. Omit --mean."
             )
 
 
@@ -112,7 +112,7 @@ def open_confidence(settings: LabelSettings) -> Confidence | None:
 
 
 def open_decomposer(settings: LabelSettings, labeller: Labeller) -> Decomposer | None:
-    """What reads several concepts of a vector, if the run asks for them.
+    """What reads several concepts of a vector, if the run requests them.
 
     Raises ConfigError where there is no file of means.
     """

@@ -72,7 +72,8 @@ class LabelJob:
         self.source = source
         if self.folder.suffix in (".jsonl", ".json", ".csv"):
             raise ConfigError(
-                f"{folder}: --out names a folder, and this looks like a file. Labels go into "
+                f"{folder}: --out must name a folder, but this looks like a file name. "
+                "Labels go into "
                 "labels-00000.jsonl and so on in it; selfie export makes one file of them."
             )
         if not len(source):

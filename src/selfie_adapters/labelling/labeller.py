@@ -108,8 +108,9 @@ class Labeller:
             if not isinstance(self._engine, LocalEngine):
                 raise ConfigError(
                     f"{self.adapter.file}: a set of adapters, of which {adapter.file} is for block "
-                    f"{layer}, position {kind}. Only the local engine labels with several: take "
-                    "--engine local, or --adapter with one of its files in a folder of its own."
+                    f"{layer}, position {kind}. Only the local engine supports sets: use "
+                    "--engine local, or copy one of the files into a separate folder and "
+                    "name it with --adapter."
                 )
             self._specialists[adapter] = self._specialist(adapter, chosen)
         return self._specialists[adapter]

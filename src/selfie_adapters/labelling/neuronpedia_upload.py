@@ -47,7 +47,8 @@ def sae_of(run: FinishedRun, sae: str | None) -> str:
         if isinstance(release, str) and isinstance(sae_id, str):
             return f"{release}:{sae_id}"
     raise ConfigError(
-        f"{run.folder}: which SAE has these latents? Pass --sae: release:id, a SAELens folder, or "
+        f"{run.folder}: the run does not state which SAE has these latents. Pass --sae: "
+        "release:id, a SAELens folder, or "
         "demo."
     )
 

@@ -46,7 +46,7 @@ def replace_rows(
     if soft_tokens.shape != (ids.shape[0], embedded.shape[-1]):
         raise PromptError(
             f"soft tokens of shape {tuple(soft_tokens.shape)} for a batch of {ids.shape[0]} rows "
-            f"and d_model {embedded.shape[-1]}. One soft token a row is expected."
+            f"and d_model {embedded.shape[-1]}. One soft token per row is expected."
         )
     soft = soft_tokens.to(embedded).unsqueeze(1)
     return torch.where(at.unsqueeze(-1), soft, embedded)
@@ -94,7 +94,10 @@ def injected_in_row(
             "one batch. Is the placeholder part of a label or of other text?"
         )
     if soft_tokens.shape[0] != len(lengths):
-        raise PromptError(f"{soft_tokens.shape[0]} soft tokens for {len(lengths)} rows. One each.")
+        raise PromptError(
+            f"{soft_tokens.shape[0]} soft tokens for {len(lengths)} rows. One soft token per "
+            "row is expected."
+        )
 
     def replace(_ids: Tensor, out: Tensor) -> Tensor:
         soft = soft_tokens.to(out)
@@ -122,7 +125,7 @@ def _replaced(embedding: nn.Module, replace: Callable[[Tensor, Tensor], Tensor])
         yield
         if not calls:
             raise PromptError(
-                f"{type(embedding).__name__} was not called, so no soft token went in. "
+                f"{type(embedding).__name__} was not called, so no soft token was inserted. "
                 "Pass input_ids, not inputs_embeds."
             )
     finally:

@@ -125,7 +125,7 @@ def quick_gguf(file: Path, reader: Any) -> Iterator[None]:
 
     header: dict[str, dict[str, Any]] = {}
 
-    names = gguf.__dict__  # assigned here, as `known` is no class, which a type checker asks for
+    names = gguf.__dict__  # assigned here, as `known` is no class, which a type checker requires
     before = {name: names[name] for name in ("GGUFReader", "dequantize", "get_tensor_name_map")}
 
     def known(path: Any, *mode: Any, **named: Any) -> Any:

@@ -197,13 +197,13 @@ def _check_alone(source: ModelSource) -> None:
 def _check_quantizable(source: ModelSource, quantize: Literal["8bit", "4bit"]) -> None:
     if source.gguf is not None:
         raise ModelError(
-            f"{source.name}: a GGUF file is dequantized on loading, not quantized again. Leave "
-            "load_in_8bit and load_in_4bit out, or name the model's own weights."
+            f"{source.name}: a GGUF file is dequantized on loading, not quantized again. "
+            "Omit load_in_8bit and load_in_4bit, or name the model's own weights."
         )
     if source.adapter is not None:
         raise ModelError(
-            f"{source.name}: a LoRA is merged into dense weights, not into quantized ones. Leave "
-            "load_in_8bit and load_in_4bit out, or merge it and save the dense model first."
+            f"{source.name}: a LoRA is merged into dense weights, not into quantized ones. "
+            "Omit load_in_8bit and load_in_4bit, or merge it and save the dense model first."
         )
     require_extra("quant", f"Loading a model in {quantize}")
 

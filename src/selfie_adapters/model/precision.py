@@ -1,4 +1,4 @@
-"""Which dtype the frozen weights take, where the user asks for "auto"."""
+"""Which dtype the frozen weights take, where the user requests "auto"."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ class SoftPrompt:
         if not sites or len(sites) != written:
             raise PromptError(
                 f'placeholder "{self.placeholder}" is {written} times in the template and '
-                f"{len(sites)} times among its tokens. Choose a placeholder that the tokenizer "
-                "keeps whole (an unused special token)."
+                f"{len(sites)} times among its tokens. Choose a placeholder that the "
+                "tokenizer does not split (an unused special token)."
             )
         _check_begin_token(tokenizer, ids, self.template)
         _check_nothing_added(tokenizer, ids, self.template)

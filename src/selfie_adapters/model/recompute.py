@@ -25,5 +25,5 @@ def recompute_blocks(model: FrozenModel) -> None:
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # The layout of a packed pass (`attention.laid_out`) is closed when the second pass runs.
     context = contextvars.copy_context()
-    # Not transformers' own switch: it asks for training mode, in which dropout comes to life.
+    # Not transformers' own switch: it requests training mode, in which dropout comes to life.
     return checkpoint(context.run, forward, *args, use_reentrant=False, **kwargs)

@@ -1,7 +1,7 @@
 """Import transformers, which goes through the files of all its models twice, with one such scan.
 
 `import transformers` reads some 1,700 files for the names that they define. `transformers.models`
-asks for the same table under another prefix, and the library's memo of folders has room for fewer
+requests the same table under another prefix, and the library's memo of folders has room for fewer
 than it has models. A version that keeps its table in another way is not concerned.
 """
 

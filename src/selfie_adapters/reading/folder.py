@@ -125,7 +125,7 @@ class ReadingFolder:
             raise DataError(f"{where}: not a cell of a reading ({error}). {_REMOVE}") from error
         if (cell.layer, cell.position) not in self._wanted:
             raise DataError(
-                f"{where}: layer {cell.layer} at token {cell.position} was not asked for. {_REMOVE}"
+                f"{where}: layer {cell.layer} at token {cell.position} was not requested. {_REMOVE}"
             )
         for name in ("log_prob", "gain", "confidence", "explained"):
             value = getattr(cell, name)

@@ -93,7 +93,7 @@ def plan_reading(
     if not chosen:
         raise PromptError(
             f"the prompt holds only special tokens ({len(ids)} of them), which are not read "
-            "unless asked for: special=True (--special)."
+            "unless requested: special=True (--special)."
         )
     if layers is None:
         chosen_layers = blocks_with_text(model)

@@ -119,7 +119,7 @@ def _text(place: str, row: dict[str, Any], name: str) -> str:
         raise DataError(f"{place}: no column {name}. {nearest(name, map(str, others))}")
     value = row[name]
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: {name} is {value!r:.60}; a text is expected.")
+        raise DataError(f"{place}: {name} is {value!r:.60}; a string is expected.")
     return value.strip()
 
 

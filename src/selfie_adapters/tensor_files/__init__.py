@@ -35,7 +35,7 @@ def open_tensors(path: str | Path) -> dict[str, Tensor]:
     columns and foreign byte orders are read, within four times the file. Arrays of text and tensors
     without plain numbers (sparse, quantized, …) are skipped where there are others.
 
-    Raises MissingFileError, or DataError if a `.pt` asks for code execution, the file is damaged,
+    Raises MissingFileError, or DataError if a `.pt` requests code execution, the file is damaged,
     or nothing in it can be used.
     """
     file = existing_file(path)

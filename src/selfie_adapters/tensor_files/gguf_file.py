@@ -42,7 +42,7 @@ def read_gguf(file: Path) -> Any:
             if isinstance(self.data, np.memmap):  # of which each slice costs several times as much
                 self.data = self.data.view(np.ndarray)
             if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
-                raise ValueError("more is stated than the file holds")
+                raise ValueError("the header states more data than the file contains")
             return super()._get(offset, dtype, count, *order, **named)
 
         def _get_field_parts(self, orig_offs: Any, raw_type: Any) -> Any:
@@ -77,12 +77,12 @@ def _strings(data: memoryview, start: int, count: int) -> tuple[list[memoryview]
     found = []
     for _ in range(count):
         if start + 8 > len(data):
-            raise ValueError("more is stated than the file holds")
+            raise ValueError("the header states more data than the file contains")
         end = start + 8 + length(data, start)[0]
         found.append(data[start + 8 : end])
         start = end
     if start > len(data):
-        raise ValueError("more is stated than the file holds")
+        raise ValueError("the header states more data than the file contains")
     return found, start
 
 

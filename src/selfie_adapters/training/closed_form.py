@@ -210,7 +210,10 @@ def closed_form_start(
     Raises ConfigError for an adapter without parameters, and for fewer than two vectors.
     """
     if not adapter.num_parameters():
-        raise ConfigError(f"projection.init: {adapter.kind} has nothing to start. Use published.")
+        raise ConfigError(
+            f"projection.init: {adapter.kind} has no parameters to initialize. Use "
+            "projection.init: published."
+        )
     known = {name for parameters in _PARTS.values() for name in parameters} | {"V"}
     if unknown := dict(adapter.named_parameters()).keys() - known:
         raise ConfigError(

@@ -218,8 +218,8 @@ def make_groups(
         members = torch.isin(section, numbers).nonzero().flatten()
         if not members.numel():
             raise DataError(
-                f"the group {', '.join(patterns)} has no examples in this split. Take it out of "
-                "the ratios, or give it some."
+                f"the group {', '.join(patterns)} has no examples in this split. Remove it "
+                "from the ratios, or add examples."
             )
         groups.append(Group(members, ratio))
     return groups
@@ -228,7 +228,7 @@ def make_groups(
 def epoch_of(groups: Sequence[Group], generator: torch.Generator) -> Tensor:
     """Examples of one epoch, group by group, each group's in rising order.
 
-    The group smallest for its ratio is taken whole; of every other, as many as its ratio asks for
+    The group smallest for its ratio is taken whole; of every other, as many as its ratio requests
     (rounded), sampled again from `generator`.
     """
     unit = min(group.members.numel() / group.ratio for group in groups)

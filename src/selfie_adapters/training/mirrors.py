@@ -174,7 +174,7 @@ class MirrorThread:
 def open_mirrors(
     config: TrainConfig, run: Path, run_id: str, warn: Callable[[str], None]
 ) -> list[MirrorThread]:
-    """The mirrors that the configuration asks for. run_id tells runs of one name apart."""
+    """The mirrors that the configuration requests. run_id tells runs of one name apart."""
     wanted = (
         (config.logging.use_wandb, Wandb),
         (config.logging.use_mlflow, Mlflow),

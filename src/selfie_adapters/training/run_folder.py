@@ -117,7 +117,7 @@ class RunFolder:
         size = self.metrics.stat().st_size if self.metrics.exists() else 0
         if size < metrics_bytes:
             raise TrainingError(
-                f"{self.metrics} has {size} bytes where the checkpoint saw {metrics_bytes}: it was "
+                f"{self.metrics} has {size} bytes; the checkpoint recorded {metrics_bytes}: it was "
                 "changed or lost. Put it back, or start the run from scratch with --overwrite."
             )
         if size > metrics_bytes:

@@ -109,7 +109,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     root = Path(folder)
     if not root.is_dir():
         raise MissingFileError(
-            f"{root}: no such folder. Runs live in training.checkpoint_dir, by default runs."
+            f"{root}: no such folder. Runs are stored in training.checkpoint_dir, by default runs."
         )
     found = [read_run(path.parent) for path in root.rglob("metrics.jsonl") if _is_run(path.parent)]
     return sorted(

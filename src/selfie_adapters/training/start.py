@@ -105,7 +105,7 @@ def start_from_file(
     if saved.kind != adapter.kind or found != wanted:
         raise ConfigError(
             f"training.resume_from_checkpoint: {file} holds a {saved.kind} of width {saved.dim} "
-            f"and rank {saved.low_rank_rank}; the configuration asks for {adapter.kind}, width "
+            f"and rank {saved.low_rank_rank}; the configuration requests {adapter.kind}, width "
             f"{adapter.dim}, rank {adapter.low_rank_rank}. Set projection to what the file holds."
         )
     if saved.normalize_input != adapter.normalize_input:

@@ -142,7 +142,7 @@ _SINGULAR_VALUES = 64  # at most this number is recorded
 
 
 def observe(setup: Setup, tracker: Tracker, step: int) -> None:
-    """Write what the configuration asks for after `step` optimizer steps."""
+    """Write what the configuration requests after `step` optimizer steps."""
     logging = setup.config.logging
     every = logging.log_singular_values_every_n_steps
     if every and step % every == 0:

@@ -59,5 +59,5 @@ def test_descriptions_of_a_taboo_run(tmp_path):
     found, named = written(tmp_path, [OWL, TIN])
     assert [(one.topic.title, one.text) for one in found] == [("owl", "A bird that hunts at night")]
     assert named == 1  # tin's name was taken out
-    with pytest.raises(DataError, match="no description of one of the topics"):
+    with pytest.raises(DataError, match="no description can be used"):
         written(tmp_path, [BEE])

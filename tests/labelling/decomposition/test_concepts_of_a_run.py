@@ -85,9 +85,9 @@ def test_the_best_of_n_candidates_explains_at_least_what_that_of_fewer_does(sett
     ("options", "message"),
     [
         ({"engine": "vllm"}, "engine vllm has none"),
-        ({"samples": 2}, "one label is read per concept"),
-        ({"best_of": 3, "explain": True}, "one label is read per concept"),
-        ({"scales": (1.0, 2.0)}, "one label is read per concept"),
+        ({"samples": 2}, "each concept gets one label"),
+        ({"best_of": 3, "explain": True}, "each concept gets one label"),
+        ({"scales": (1.0, 2.0)}, "each concept gets one label"),
         ({"adapter": None}, "an adapter is required"),
         ({"mean": None}, "no file of means next to the adapter"),
         ({"layer": None, "mean": None}, "no file of means next to the adapter"),

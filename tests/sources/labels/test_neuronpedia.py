@@ -143,7 +143,7 @@ def test_the_sae_is_checked_where_the_source_names_it(export_server, proxy, reco
 
 def test_a_source_of_another_sae_stops_before_any_batch_is_fetched(export_server, proxy):
     export_server.fill(export(2))
-    with pytest.raises(DataError, match=r"l19r_8x, says its source.jsonl; .*l18r_8x"):
+    with pytest.raises(DataError, match=r"l19r_8x, according to its source.jsonl; .*l18r_8x"):
         fetch(proxy, expected_sae=(SAE[0], "l18r_8x"))
     assert not fetched(proxy)
 

@@ -367,7 +367,7 @@ def test_a_link_does_not_lead_the_vectors_out_of_the_folder(prepare, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "mine.pt").write_text("mine")
     (tmp_path / "out" / "x.pt").symlink_to(tmp_path / "mine.pt")
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="is outside of the folder"):
         prepare()
     assert (tmp_path / "mine.pt").read_text() == "mine"
 

@@ -84,7 +84,7 @@ def test_an_sae_on_disk_with_a_byte_order_mark(tmp_path):
     assert torch.equal(marked.decoder, plain.decoder)
     config = (tmp_path / "cfg.json").read_text(encoding="utf-8-sig")
     (tmp_path / "cfg.json").write_text(config.replace('"d_in": 576', '"d_in": "576"'))
-    with pytest.raises(DataError, match=r"cfg\.json: d_in must be a whole number"):
+    with pytest.raises(DataError, match=r"cfg\.json: d_in must be an integer"):
         open_encoder(tmp_path, [3])
 
 

@@ -41,7 +41,7 @@ def test_a_plain_configuration(facts):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("d_in", 8.0, "a whole number of at least 1, found 8.0"),
+        ("d_in", 8.0, "an integer of at least 1, found 8.0"),
         ("d_in", "", "found text ''"),
         ("d_in", "0x10", "found text '0x10'"),
         ("d_in", {}, "found a mapping"),
@@ -156,7 +156,7 @@ def test_the_site_follows_the_configuration(facts, config, hook, layer):
 
 @pytest.mark.parametrize("layer", ["12", 1.0, True, -1, [3], "NaN"])
 def test_a_layer_that_is_none_is_refused(facts, layer):
-    with pytest.raises(DataError, match="layer must be a whole number"):
+    with pytest.raises(DataError, match="layer must be an integer"):
         facts({"trainer": {"layer": layer}})
 
 

@@ -397,7 +397,7 @@ def test_a_path_that_cannot_be_is_a_missing_file(path):
 
 
 def _version(data: bytes) -> bytes:
-    """The archive asks for a zip program of version 25.5."""
+    """The archive requests a zip program of version 25.5."""
     at = data.index(b"PK\x01\x02") + 6
     return data[:at] + b"\xff\x00" + data[at + 2 :]
 

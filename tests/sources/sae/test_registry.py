@@ -95,7 +95,11 @@ def test_names_lead_to_files(release, sae_id, source, files):
 @pytest.mark.parametrize(
     ("release", "sae_id", "message"),
     [
-        ("llama_scope_lxr_8", "l19r_8x", 'no release .*"llama_scope_lxr_8".*llama_scope_lxr_8x'),
+        (
+            "llama_scope_lxr_8",
+            "l19r_8x",
+            'unknown release .*"llama_scope_lxr_8".*llama_scope_lxr_8x',
+        ),
         ("Goodfire-Llama-3.1-8B", "layer_19", "goodfire-llama-3.1-8b-instruct"),
         ("llama_scope_lxr_8x", "l91r_8x", r"no SAE \"l91r_8x\".*Nearest: l9r_8x"),
         ("llama_scope_lxr_8x", "l19r_32x", "It exists in llama_scope_lxr_32x"),

@@ -32,7 +32,7 @@ def test_every_form(tmp_path, name, text, packed):
     ("name", "data", "words"),
     [
         ("t.json", b'{"title": []}', "A list of titles"),
-        ("t.json", b'{"titles": ["a", 5]}', "title 2: 5; a text is expected"),
+        ("t.json", b'{"titles": ["a", 5]}', "title 2: 5; a string is expected"),
         ("t.json", b'{"titles": ["a", " "]}', "title 2: ' '"),
         ("t.json", b"[" * 100_000, "nested too deeply"),
         ("t.jsonl", b'{"label": "x"}', "title 1: None"),

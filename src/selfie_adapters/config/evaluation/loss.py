@@ -48,5 +48,7 @@ class LossSettings(ModelSettings):
     @model_validator(mode="after")
     def _names_for_files(self) -> LossSettings:
         for name in {"untrained", "identity"} & {*self.adapters}:
-            raise ValueError(f"the name {name} stands for a control; give the adapter another")
+            raise ValueError(
+                f"the name {name} is reserved for a control; give the adapter another name"
+            )
         return self

@@ -42,5 +42,7 @@ class NamingSettings(ModelSettings):
             raise ValueError("adapter and adapters are both given; give one of them")
         for name in self.adapters:
             if name in RESERVED or ": " in name:
-                raise ValueError(f"the name {name} stands for a control; give the adapter another")
+                raise ValueError(
+                    f"the name {name} is reserved for a control; give the adapter another name"
+                )
         return self

@@ -161,7 +161,7 @@ class ScoringSettings(ModelSettings):
     @model_validator(mode="after")
     def _whole(self) -> ScoringSettings:
         if self.latents is None and self.labels_file is None:
-            raise ValueError("latents or labels_file says which latents; give one")
+            raise ValueError("give latents or labels_file, which choose the latents to evaluate")
         if (self.template is None) != (self.placeholder is None):
             raise ValueError("template and placeholder belong together; give both or neither")
         if self.conversation_system and self.conversation_prompt is None:

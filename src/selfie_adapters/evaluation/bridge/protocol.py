@@ -117,8 +117,8 @@ class Bridge(Protocol[BridgeSettings]):
         counts["left out: every alias stands in the question"] = len(known) - len(plans)
         if not plans:
             raise DataError(
-                f"{settings.questions}: of {len(self._questions)} questions none is left "
-                f"({counts}). Give others, or only_answered: false."
+                f"{settings.questions}: of {len(self._questions)} questions none can be "
+                f"used ({counts}). Give other questions, or set only_answered: false."
             )
         counts["read"] = len(plans)
         counts["distinct bridges"] = len({one.question.bridge.value for one in plans})
@@ -250,8 +250,8 @@ class Bridge(Protocol[BridgeSettings]):
         layers, positions = list(one.plan.layers), list(one.plan.positions)
         if row.get("targets", {}).get(BRIDGE, {}).get("same_start") is None:
             raise ConfigError(
-                f"{self.folder.folder}: an earlier version began this evaluation, which did not "
-                "look for names that begin alike. Give another --out."
+                f"{self.folder.folder}: this folder is from an earlier version, which had "
+                "no control for names that begin alike. Give another --out."
             )
         if list(map(len, row["hits"])) != [len(positions)] * len(layers):
             raise damaged(key, "does not have one count per layer and position")

@@ -263,8 +263,8 @@ class Detection(Protocol[DetectionSettings]):
             earlier = self.folder.rows.get(f"gains/{latent}")
             if earlier is not None and latent in windows and len(earlier["gains"]) < len(asked):
                 raise ConfigError(
-                    f"{self.folder.folder}: an earlier version began this evaluation, which judged "
-                    "fewer conditions. Give another --out."
+                    f"{self.folder.folder}: this folder is from an earlier version, which "
+                    "judged fewer conditions. Give another --out."
                 )
             gains[latent] = self.folder.values(
                 f"gains/{latent}",

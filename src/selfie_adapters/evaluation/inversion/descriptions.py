@@ -61,7 +61,7 @@ def written(folder: str | Path, topics: Sequence[Topic]) -> tuple[list[Described
             continue
         title, text = row.get("topic"), row.get("label")
         if not isinstance(title, str) or not isinstance(text, str):
-            raise DataError(f"{file}, line {number}: no description of a topic ({row!r:.60}).")
+            raise DataError(f"{file}, line {number}: not a description of a topic ({row!r:.60}).")
         topic = by_title.get(title)
         if topic is None or not text.strip():
             continue
@@ -71,8 +71,8 @@ def written(folder: str | Path, topics: Sequence[Topic]) -> tuple[list[Described
             found.append(Described(topic, " ".join(text.split()).rstrip(".")))
     if not found:
         raise DataError(
-            f"{file}: no description of one of the topics that does not name it ({named} do). Give "
-            "the folder of a selfie eval taboo of these topics, or none, for the glosses."
+            f"{file}: no description can be used: {named} of them name their topic. Give the "
+            "folder of a selfie eval taboo of these topics, or omit it to use the glosses."
         )
     return found, named
 

@@ -129,8 +129,8 @@ def given_labels(
         if label is None:
             raise DataError(
                 f'{path}: no label for {target.key} (topic "{entries[target.topic].title}"); it '
-                f"has {len(found)} labels. Label all of the vectors, or set limit or split so that "
-                "only labelled ones are asked."
+                f"has {len(found)} labels. Label all of the vectors, or set limit or split "
+                "so that only labelled ones are looked up."
             )
         labels.append(label)
     return labels

@@ -179,6 +179,6 @@ def _content_characters(
     if len(inside) != len(text) or any(m not in skeleton for m in marks):
         raise PromptError(
             "the chat template changes the text of its turns, so template and content tokens "
-            "cannot be told apart. Use a tokenizer whose template puts turns in as they are."
+            "cannot be told apart. Use a tokenizer whose template inserts turns unchanged."
         )
     return inside

@@ -81,7 +81,7 @@ class VllmEngine:
             kind = import_module("vllm.platforms").current_platform.device_type
         if device not in (None, kind):
             raise ConfigError(
-                f"device is {device}; the installed vLLM runs on {kind} alone. Leave --device out "
+                f"device is {device}; the installed vLLM runs on {kind} only. Omit --device "
                 "(CUDA_VISIBLE_DEVICES chooses among GPUs), or use --engine local."
             )
         options = {

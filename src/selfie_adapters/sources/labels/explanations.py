@@ -80,7 +80,7 @@ def latent_number(index: str | int) -> int:
     """The latent that `index` names. Raises ValueError that states what is wrong."""
     text = str(index)
     if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise ValueError(f"index is {index!r:.40}; a whole number from 0 is expected.")
+        raise ValueError(f"index is {index!r:.40}; an integer from 0 is expected.")
     return int(text)
 
 

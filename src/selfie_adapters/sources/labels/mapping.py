@@ -84,4 +84,4 @@ def _refuse(place: str, content: bytes, position: int, shapes: str) -> NoReturn:
         found = repr(json.JSONDecoder().raw_decode(shown)[0])
     except ValueError:
         found = shown
-    raise DataError(f'{place}, key "{key}": the label is {found:.40}; a text is expected.')
+    raise DataError(f'{place}, key "{key}": the label is {found:.40}; a string is expected.')

@@ -72,7 +72,7 @@ def fetch_source_labels(
     """
     model, source = _parts(source_id)
     if explainer is not None and all_explainers:
-        raise DataError("one explainer and all explainers are asked for. Give one of the two.")
+        raise DataError("one explainer and all explainers are requested. Give one of the two.")
     bucket = open_bucket(labels_url)
     cache = _cache_of(bucket, model, source)
     listing, report = _listing(bucket, model, source, cache)
@@ -254,7 +254,8 @@ def _check_sae(
         return [f"source.jsonl does not name the SAE of {source_id}: not checked"]
     if named != expected:
         raise DataError(
-            f"{source_id} is of the SAE {named[0]} {named[1]}, says its source.jsonl; asked for is "
+            f"{source_id} is of the SAE {named[0]} {named[1]}, according to its "
+            "source.jsonl; requested is "
             f"{expected[0]} {expected[1]}. Name that SAE's own source; or fetch these labels alone "
             f"(selfie prepare labels {source_id}) and give them as a label file."
         )

@@ -137,7 +137,7 @@ def _labels(
     progress: Callable[[int, int], None] | None,
 ) -> LabelSet:
     if request.labels_json is not None and request.labels_jsonl is not None:
-        raise ConfigError("--labels-json and --labels-jsonl: give one of them.")
+        raise ConfigError("--labels-json and --labels-jsonl cannot be combined; give one of them.")
     if request.labels_json is not None:
         return read_label_file(request.labels_json, "json")
     if request.labels_jsonl is not None:

@@ -122,8 +122,9 @@ def open_decoder(
     if not _fits(ends, columns, expected):
         found = (ends[1], ends[0]) if columns else ends
         raise DataError(
-            f"{file}, {name}: {found[0]} latents of width {found[1]}, but the SAE's configuration "
-            f"and biases say {expected[0]} of width {expected[1]}. The file is not of this SAE."
+            f"{file}, {name}: {found[0]} latents of width {found[1]}, but the SAE's "
+            f"configuration and biases state {expected[0]} of width {expected[1]}. The file "
+            "is not of this SAE."
         )
 
     def open_it() -> Tensor:

@@ -154,9 +154,9 @@ class SaeConfig:
     """The file, for errors."""
 
     def whole(self, *keys: str, least: int = 1) -> int | None:
-        """The first of `keys` that is present: a whole number of at least `least`."""
+        """The first of `keys` that is present: an integer of at least `least`."""
         kind = Annotated[int, msgspec.Meta(ge=least, lt=2**31)]
-        return self._first(keys, kind, f"a whole number of at least {least}")
+        return self._first(keys, kind, f"an integer of at least {least}")
 
     def positive(self, *keys: str) -> float | None:
         """The first of `keys` that is present: a finite number above zero."""

@@ -95,7 +95,7 @@ def find_sae(release: str, sae_id: str) -> RegisteredSae:
         return _by_id(known[release], f"release {release}", sae_id)
     if "/" not in release:
         raise DataError(
-            f'no release is called "{release}". {_offer(release, known)} '
+            f'unknown release "{release}". {_offer(release, known)} '
             f"See: selfie prepare list {release.replace('_', ' ').replace('-', ' ')}"
         )
     of_repo = [entry for saes in known.values() for entry in saes.values() if entry.repo == release]

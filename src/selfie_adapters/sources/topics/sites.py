@@ -68,7 +68,7 @@ def topic_sites(
         if topic.name is None:
             raise DataError(
                 f'topic {number} ("{topic.title}") has a prompt and no name to put into sentences. '
-                'Give it one, or leave "name" out of the positions.'
+                'Give it one, or remove "name" from the positions.'
             )
         for sentence in framer.draw(topic.name, split != "train", settings.frames_per_topic):
             position = token_at(token_ends(model.tokenizer, sentence.text), sentence.name[1])

@@ -99,9 +99,10 @@ def _title(place: str, value: Any) -> str:
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if key in value), None)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: {value!r:.60}; a text is expected, or an object with title.")
+        raise DataError(f"{place}: {value!r:.60}; a string is expected, or an object with title.")
     if len(value) > LONGEST_TITLE:
         raise DataError(
-            f"{place}: {len(value):,} characters; a title has at most {LONGEST_TITLE}. Is it one?"
+            f"{place}: {len(value):,} characters; a title has at most {LONGEST_TITLE}. Is "
+            "this a title?"
         )
     return " ".join(value.split())

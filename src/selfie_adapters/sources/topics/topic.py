@@ -83,7 +83,7 @@ def topic_of_row(place: str, row: Any) -> Topic:
     texts = {key: row.get(key) for key in ("name", "prompt")}
     for key, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise DataError(f"{place}: {key} is {value!r:.60}; a text is expected.")
+            raise DataError(f"{place}: {key} is {value!r:.60}; a string is expected.")
     if not (texts["name"] or texts["prompt"]):
         keys = ", ".join(map(str, row)) or "nothing"
         hint = " ".join(nearest(str(key), _FIELDS) for key in list(row)[:1])

@@ -90,8 +90,8 @@ class TopicWriting:
         if len(topics) < 2:
             raise DataError(
                 f"{self._settings.titles}: {len(topics)} topics are left of {len(self._titles)} "
-                f"titles ({counts}). Read {self._folder / CANDIDATES}; least_mark and least_labels "
-                "say what is dropped."
+                f"titles ({counts}). Read {self._folder / CANDIDATES}; least_mark and "
+                "least_labels decide what is dropped."
             )
         _, val = split_indices(range(len(topics)), self._settings.val_fraction, self._settings.seed)
         for number, topic in enumerate(topics):
