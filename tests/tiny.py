@@ -131,6 +131,36 @@ _OVERRIDES |= {
     "gpt2": {},
     "openai-gpt": {},
     "opt": {"ffn_dim": 64},
+    "gpt_neo": {"attention_types": [[["global", "local", "local"], 1]]},
+    "llama4_text": {"intermediate_size_mlp": 64, "num_local_experts": 4},
+    "moshi": {"sliding_window": 16, "num_key_value_heads": 4, "ffn_dim": 64},
+    "longcat_flash": {  # each of its blocks counts as two layers
+        "num_layers": LAYERS,
+        "num_hidden_layers": 2 * LAYERS,
+        "num_key_value_heads": 4,
+        "ffn_hidden_size": 64,
+        "expert_ffn_hidden_size": 32,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+    },
+    "deepseek_v4": {  # several residual streams
+        "num_key_value_heads": 1,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 4,
+        "num_local_experts": 4,
+        "q_lora_rank": 16,
+        "o_lora_rank": 16,
+        "o_groups": 2,
+        "index_n_heads": 2,
+        "index_head_dim": 16,
+    },
+    "xlnet": {"d_model": D_MODEL, "n_layer": LAYERS, "n_head": 4, "d_inner": 64},  # sees all
     "bert": {},  # an encoder: loaded as a language model, it looks at later tokens
 }
 # Models that keep states instead of keys and values, or both.
@@ -151,7 +181,7 @@ RECURRENT = (
     "recurrent_gemma",
     "rwkv",
 )
-_NO_KEY_HEADS = ("gpt_neox", "mamba", "falcon_mamba", "rwkv", "opt", "bert")
+_NO_KEY_HEADS = ("gpt_neox", "gpt_neo", "mamba", "falcon_mamba", "rwkv", "opt", "xlnet", "bert")
 
 
 def tiny_network(family: str, seed: int = 0, **changed: object) -> PreTrainedModel:
@@ -162,6 +192,8 @@ def tiny_network(family: str, seed: int = 0, **changed: object) -> PreTrainedMod
     if family in ("gpt2", "openai-gpt"):  # they have names of their own
         sizes = {"vocab_size": VOCABULARY, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4}
         options = {**sizes, "n_positions": 64}
+    if family == "xlnet":  # it has no limit of length, and takes none
+        options.pop("max_position_embeddings")
     config = CONFIG_MAPPING[family](**options)
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -256,6 +256,29 @@ def test_the_prompt_goes_through_the_model_once_a_vector(family):
     torch.testing.assert_close(shared, alone, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("family", "window"),
+    [
+        ("gpt_neo", {"window_size": 100}),  # hides what is far away in the row, labels between too
+        ("llama4_text", {"attention_chunk_size": 100}),  # the longest labels reach beyond it
+        ("mistral", {"sliding_window": 100}),
+    ],
+)
+def test_labels_share_rows_only_within_a_window(family, window):
+    model = FrozenModel(tiny_network(family, **window), golden_tokenizer(), family)
+    bound = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
+    assert len(bound.ids) + 6 < 100
+    soft = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)).expand(8, -1) * 3
+    objective = Objective(model, bound)
+    short = [f"label {i}" for i in range(8)]
+    for labels in (short, [*short[:6], "b" * 60, "d" * 90]):
+        tokens = tokenize_labels(model.tokenizer, labels, bound.end_id)
+        with torch.no_grad():
+            shared = objective.all_losses(soft, tokens, torch.arange(8), torch.zeros(8)).per_example
+            plain = plain_losses(model, bound, soft, labels)
+        torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-6)
+
+
 def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     decoder = model.network.get_decoder()

@@ -27,6 +27,12 @@ def test_they_hold_for_every_family(family):
     assert "differ by 0 of" in found["injection"].found
 
 
+@pytest.mark.parametrize("family", ["rwkv", "recurrent_gemma"])
+def test_a_model_may_forget_a_soft_token_before_the_next_one(family):
+    found = proofs(FrozenModel(tiny_network(family), golden_tokenizer(), family))
+    assert all(one.ok for one in found.values()), found
+
+
 @pytest.fixture
 def model():
     return FrozenModel(tiny_network("llama"), golden_tokenizer(), "llama")

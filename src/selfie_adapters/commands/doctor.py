@@ -209,6 +209,7 @@ def _of_model(settings: DoctorSettings) -> Iterator[Check]:
     from selfie_adapters.model import SoftPrompt, load_model
     from selfie_adapters.model.demo_model import INSTALL
     from selfie_adapters.model.proof import Proof, prove
+    from selfie_adapters.model.suitable import check_model
 
     def check(proof: Proof) -> Check:
         if proof.ok:
@@ -220,6 +221,7 @@ def _of_model(settings: DoctorSettings) -> Iterator[Check]:
         yield Check("model", "absent", "the demo model is not installed", INSTALL)
         return
     model = load_model(settings.model, settings.dtype, settings.device)
+    check_model(model)
     yield Check("model", "ok", repr(model))
     prompt = SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer)
     sites = ", ".join(map(str, prompt.sites))

@@ -25,6 +25,7 @@ from selfie_adapters.inference.label_batches import (
 )
 from selfie_adapters.inference.lm_head import head_losses, lm_head, token_losses
 from selfie_adapters.inference.microbatch import (
+    LABEL_TOKENS_PER_ROW,
     shared_rows,
     split_by_length,
     tokens_per_microbatch,
@@ -32,12 +33,12 @@ from selfie_adapters.inference.microbatch import (
 from selfie_adapters.inference.packed_rows import PackedRows, fits_window, packing_pays
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.model.attention import takes_any_mask
-from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.cache_use import UNSUPPORTED, logit_tolerance
-from selfie_adapters.model.library import forward
+from selfie_adapters.model.library import forward, kept_rows
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.packing import to_device
 from selfie_adapters.model.prefix import shareable
+from selfie_adapters.model.suitable import check_model
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Objective:
         label_smoothing: float = 0.0,
         max_loss: float = 100.0,
     ) -> None:
-        check_embedding_width(model)
+        check_model(model)
         check_prompt(model, prompt)
         self.model = model
         self.prompt = prompt = shareable(model, prompt)
@@ -229,34 +230,48 @@ def branch_inputs(batch: LabelBatch, prefix_length: int, model: FrozenModel) -> 
 
 @torch.no_grad()
 def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPrefix) -> bool:
-    """Whether two labels in one row get the logits that each gets alone. Two short passes."""
+    """Whether labels in one row get the logits that each gets alone. Two short passes.
+
+    The two that are compared are as far apart in the row as labels come: some models hide what is
+    far away in the row, whatever the mask shows (GPT-Neo).
+    """
     if not takes_any_mask(model.network):
         return False
     # Any tokens do; the placeholder keeps its own embedding.
     words = torch.tensor([i for i in prompt.ids if i != prompt.placeholder_id])[-6:]
-    ids = torch.cat([words, words.flip(0)])
-    size = words.numel()
-    labels = LabelTokens(ids, torch.tensor([0, size]), torch.tensor([size, size]))
-    both = torch.arange(2)
-    alone = _logits(model, build_batch(prompt, labels, both), prefix)
+    between = words.repeat(LABEL_TOKENS_PER_ROW // words.numel())
+    ids = torch.cat([words, between, words.flip(0)])
+    lengths = torch.tensor([words.numel(), between.numel(), words.numel()])
+    labels = LabelTokens(ids, lengths.cumsum(0) - lengths, lengths)
+    alone = _logits(model, build_batch(prompt, labels, torch.tensor([0, 2])), prefix)
+    row = build_batch(prompt, labels, torch.arange(3), torch.zeros(3, dtype=torch.int64))
     try:
-        together = _logits(
-            model, build_batch(prompt, labels, both, torch.zeros(2, dtype=torch.int64)), prefix
-        )
+        together = _logits(model, row, prefix, row.target_labels != 1)
     except UNSUPPORTED:  # no such inputs, or not of this shape
         return False
     return bool((alone - together).abs().max() <= logit_tolerance(model, alone))
 
 
-def _logits(model: FrozenModel, batch: LabelBatch, prefix: SharedPrefix) -> Tensor:
-    """Logits before each label token, [label tokens, vocabulary], float32."""
+def _logits(
+    model: FrozenModel, batch: LabelBatch, prefix: SharedPrefix, chosen: Tensor | None = None
+) -> Tensor:
+    """Logits before each label token, [label tokens, vocabulary], float32.
+
+    chosen: bool, [label tokens], those whose logits are returned; None: all.
+    """
+    predictors = batch.predictors if chosen is None else batch.predictors[chosen]
+    at = batch.keep.flatten().nonzero().squeeze(1)[predictors]
+    keep = torch.zeros_like(batch.keep)
+    keep.view(-1)[at] = True
     cache = prefix.for_batch(batch.ids.shape[0])
+    keep = keep.to(model.device)
     logits = forward(
         model.network,
         input_ids=batch.ids.to(model.device),
         cache=cache,
         use_cache=cache is not None,
+        keep=keep,
         **branch_inputs(batch, prefix.length, model),
     ).logits
-    kept = logits[batch.keep.to(logits.device)]
-    return kept[batch.predictors.to(logits.device)].float()
+    rank = keep.flatten().cumsum(0) - 1
+    return kept_rows(logits, keep)[rank[at.to(rank.device)].to(logits.device)].float()

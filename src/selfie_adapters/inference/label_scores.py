@@ -17,9 +17,9 @@ from selfie_adapters.inference.label_batches import LabelTokens, checked_labels
 from selfie_adapters.inference.microbatch import tokens_per_microbatch
 from selfie_adapters.inference.slot_rows import after_prompt
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix
-from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import shareable
+from selfie_adapters.model.suitable import check_model
 
 # Many vectors and few labels per pass: labels of similar length need no padding.
 _VECTORS_AT_ONCE = 64
@@ -73,7 +73,7 @@ def score_candidates(
     The prompt is run once per vector; the labels then share its keys and values, so a pair costs
     only its label's tokens.
     """
-    check_embedding_width(model)
+    check_model(model)
     check_prompt(model, prompt)
     prompt = shareable(model, prompt)
     return score_tokens(model, prompt, soft_tokens, checked_labels(model, prompt, labels), progress)

@@ -18,6 +18,9 @@ from selfie_adapters.model.injection import injected_in_row
 from selfie_adapters.model.packed_pass import PackedPass, packs
 from selfie_adapters.model.packing import Packing, Sizes, to_device
 
+# What configurations call the attention window: within it, all tokens see each other.
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+
 
 def packing_pays(model: FrozenModel) -> bool:
     """Whether packed rows are possible and faster."""
@@ -30,8 +33,8 @@ def fits_window(model: FrozenModel, tokens: int) -> bool:
     In rows that share or are packed, nearness in the row would stand for nearness in the text.
     """
     config = model.network.config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None)
-    return window is None or tokens <= window
+    windows = [getattr(config, name, None) for name in _WINDOWS]
+    return all(tokens <= window for window in windows if window)
 
 
 class PackedRows:

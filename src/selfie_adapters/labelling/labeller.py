@@ -31,8 +31,8 @@ from selfie_adapters.labelling.engines.local import LocalEngine
 from selfie_adapters.labelling.label import Label, check_settings
 from selfie_adapters.labelling.soft_tokens import soft_tokens, soft_tokens_of_rows
 from selfie_adapters.model import BoundPrompt, FrozenModel, SoftPrompt, bind
-from selfie_adapters.model.blocks import check_embedding_width
 from selfie_adapters.model.limits import check_prompt, learned_positions
+from selfie_adapters.model.suitable import check_model
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Labeller:
             prompt = adapter_prompt(adapter, model.tokenizer)
         self.model = model
         self.adapter = adapter
-        check_embedding_width(model)
+        check_model(model)
         self.prompt = prompt.bind(model.tokenizer)
         check_prompt(model, self.prompt)
         if adapter.dim != model.d_model:

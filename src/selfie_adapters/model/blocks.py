@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,20 +19,46 @@ def decoder_blocks(network: PreTrainedModel) -> nn.ModuleList:
     It is the one `ModuleList` with as many modules as the configuration has hidden layers, all of
     one class or nearly so. Raises ModelError if there is none.
     """
-    expected = network.config.get_text_config(decoder=True).num_hidden_layers
+    expected = _block_counts(network)
     found = [
         (name, module)
+        for count in expected
         for name, module in network.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == expected
+        if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     # A vision tower may happen to have as many blocks; the text decoder's path states so.
     text = [item for item in found if "vision" not in item[0] and "audio" not in item[0]]
     if not text:
         raise ModelError(
-            f"{type(network).__name__}: no list of {expected} decoder blocks found. "
-            "Extend selfie_adapters/model/blocks.py for this architecture."
+            f"{type(network).__name__} is no stack of decoder blocks: its configuration states "
+            f"{' or '.join(map(str, expected)) or 'no number of'} layers, and there is no list of "
+            "as many modules. Use a decoder-only language model (Llama, Qwen, Gemma, GPT-2, …)."
         )
     return text[0][1]
+
+
+def _block_counts(network: PreTrainedModel) -> list[int]:
+    """How many blocks the configuration states, the likeliest first.
+
+    The decoder of an encoder-decoder model, saved alone, keeps the encoder's number as that of
+    hidden layers; LongCat counts the two attention layers of a block, which it calls a layer.
+    """
+    config = network.config.get_text_config(decoder=True)
+    names = ("decoder_layers", "num_hidden_layers", "num_layers")
+    counts = (getattr(config, name, None) for name in names)
+    return list(dict.fromkeys(count for count in counts if isinstance(count, int)))
+
+
+def residual_width(network: PreTrainedModel) -> int:
+    """d_model. Raises ModelError where the configuration has no hidden_size."""
+    config = network.config.get_text_config(decoder=True)
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise ModelError(
+            f"{type(network).__name__}: its configuration states no hidden_size, the width "
+            "of its blocks. Use a decoder-only language model (Llama, Qwen, Gemma, GPT-2, …)."
+        )
+    return width
 
 
 def token_embedding(network: PreTrainedModel) -> nn.Module:
@@ -47,20 +72,11 @@ def token_embedding(network: PreTrainedModel) -> nn.Module:
     return embedding
 
 
-def check_embedding_width(model: FrozenModel) -> None:
-    """Raise ModelError unless the embedding layer's output is as wide as the residual stream.
-
-    A soft token is a vector of the residual stream and replaces a row of that output.
-    """
-    ids = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-    with torch.no_grad():
-        width = model.embedding(ids).shape[-1]
-    if width != model.d_model:
-        raise ModelError(
-            f"{model.name} embeds tokens in {width} numbers and projects them to its d_model "
-            f"{model.d_model} afterwards, so a vector of width {model.d_model} cannot be its soft "
-            "token. Use a model whose embedding has the width of its blocks."
-        )
+def check_structure(network: PreTrainedModel) -> None:
+    """Raise ModelError for a network without blocks, width or embedding of a decoder."""
+    decoder_blocks(network)
+    residual_width(network)
+    token_embedding(network)
 
 
 def blocks_with_text(model: FrozenModel) -> list[int]:

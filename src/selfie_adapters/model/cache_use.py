@@ -32,6 +32,9 @@ UNSUPPORTED = (
 )
 
 
+_LONGEST_TRIED = 256  # tokens; longer windows hold any prompt with its label
+
+
 def logit_tolerance(model: FrozenModel, logits: Tensor) -> float:
     """The largest difference from `logits` that counts as rounding in the model's dtype."""
     relative = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
@@ -55,12 +58,19 @@ class CacheUse:
 def cache_use(model: FrozenModel) -> CacheUse:
     """Tried once per loaded model, in a few passes of eight tokens.
 
-    Raises ModelError for a model that cannot be run at all, or looks at later tokens.
+    Or of as many more as a short attention window has: some caches forget what the model without
+    one still sees. Raises ModelError for a model that cannot be run at all, or looks at later
+    tokens.
     """
     network = model.network
-    # Two rows that differ from the fourth token on; any ids do.
-    ids = (torch.arange(16).view(2, 8) * 37 + 11) % min(model.vocab_size, 251)
-    ids[1, :3] = ids[0, :3]
+    start = _short_window(model)
+    shared, one, other = start + 3, start + 6, start + 7
+    # Two rows that differ from the token `shared` on; any ids do.
+    ids = (torch.arange(2 * (start + 8)).view(2, -1) * 37 + 11) % min(model.vocab_size, 251)
+    ids[1, :shared] = ids[0, :shared]
+    pad = getattr(model.network.config.get_text_config(decoder=True), "pad_token_id", None)
+    if isinstance(pad, int) and 0 <= pad < model.vocab_size:
+        ids[:, 1] = pad  # a chat's end of turn, often; some models give it no position
     ids = ids.to(model.device)
     swapped = torch.tensor([1, 0], device=model.device)
     try:
@@ -71,7 +81,7 @@ def cache_use(model: FrozenModel) -> CacheUse:
             "Its code may need another version of transformers, or a package that is missing."
         ) from error
     limit = logit_tolerance(model, expected)
-    if bool((expected[0, :3] - expected[1, :3]).abs().max() > limit):
+    if bool((expected[0, :shared] - expected[1, :shared]).abs().max() > limit):
         raise ModelError(
             f"{model.name} ({type(network).__name__}) is no causal language model: its output at a "
             "token depends on later tokens, as in an encoder such as BERT. Use a decoder model."
@@ -81,20 +91,20 @@ def cache_use(model: FrozenModel) -> CacheUse:
         return bool((found - expected[rows, first:last]).abs().max() <= limit)
 
     def branches() -> bool:
-        cache = cache_of(forward(network, input_ids=ids[:1, :3], use_cache=True))
+        cache = cache_of(forward(network, input_ids=ids[:1, :shared], use_cache=True))
         cache.batch_repeat_interleave(2)
-        out = forward(network, input_ids=ids[:, 3:6], cache=cache, use_cache=True)
-        if not same(out.logits, torch.tensor([0, 1]), 3, 6):
+        out = forward(network, input_ids=ids[:, shared:one], cache=cache, use_cache=True)
+        if not same(out.logits, torch.tensor([0, 1]), shared, one):
             return False
         cache = cache_of(out)
         cache.batch_select_indices(swapped)
-        out = forward(network, input_ids=ids[swapped, 6:7], cache=cache, use_cache=True)
-        return same(out.logits, swapped, 6, 7)
+        out = forward(network, input_ids=ids[swapped, one:other], cache=cache, use_cache=True)
+        return same(out.logits, swapped, one, other)
 
     def steps() -> bool:
-        cache = cache_of(forward(network, input_ids=ids[:, :6], use_cache=True))
+        cache = cache_of(forward(network, input_ids=ids[:, :one], use_cache=True))
         cache.reorder_cache(cast("torch.LongTensor", swapped))
-        for at in (6, 7):
+        for at in (one, other):
             out = forward(network, input_ids=ids[swapped, at : at + 1], cache=cache, use_cache=True)
             if not same(out.logits, swapped, at, at + 1):
                 return False
@@ -110,3 +120,9 @@ def cache_use(model: FrozenModel) -> CacheUse:
     branching = succeeds(branches)
     # The first trial has a row selected and extended by one token, too.
     return CacheUse(branching, steps=branching or succeeds(steps))
+
+
+def _short_window(model: FrozenModel) -> int:
+    """The attention window, if a prompt and its label may reach beyond it; else 0."""
+    window = getattr(model.network.config.get_text_config(decoder=True), "sliding_window", None)
+    return window if isinstance(window, int) and 0 < window <= _LONGEST_TRIED else 0

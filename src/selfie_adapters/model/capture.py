@@ -22,7 +22,6 @@ class _LastLayerReached(Exception):
     """Ends the forward pass early; never leaves this module."""
 
 
-@torch.inference_mode()
 def capture(
     model: FrozenModel,
     ids: Tensor,
@@ -36,9 +35,29 @@ def capture(
     ids: [batch, tokens]. positions: [batch] gives one position a row and returns
     [batch, layers, d_model]; [batch, k] gives k a row, [batch, layers, k, d_model]; None returns
     every position, [batch, layers, tokens, d_model]. cache: keys and values of the tokens before.
-    Values are in the model's dtype. Raises ModelError for a layer that does not exist, and for
-    one that the model skips.
+    Values are in the model's dtype. Raises ModelError for a layer that does not exist, for one that
+    the model skips, and for blocks whose output is not one vector of d_model numbers per token.
     """
+    found = block_outputs(model, ids, layers, positions, attention_mask, cache)
+    if found.shape[-1] != model.d_model:
+        raise ModelError(
+            f"{model.name}: a block's output has {found.shape[-1]} numbers per token where d_model "
+            f"is {model.d_model}. Models that keep several residual streams (hyper-connections) "
+            "have no state that is one vector; vectors from a file can be labelled with them."
+        )
+    return found
+
+
+@torch.inference_mode()
+def block_outputs(
+    model: FrozenModel,
+    ids: Tensor,
+    layers: Sequence[int],
+    positions: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    cache: Cache | None = None,
+) -> Tensor:
+    """As `capture`, of any width: several residual streams of a token follow each other."""
     order = [check_layer(layer, model.n_layers) for layer in layers]
     last = max(order)
     rows = torch.arange(ids.shape[0], device=model.device)
@@ -46,13 +65,15 @@ def capture(
         rows = rows.unsqueeze(1)
     taken: dict[int, Tensor] = {}
     # Of several predictions of the residual stream, the one that the next block computes with.
-    active = getattr(model.network.config.get_text_config(decoder=True), "altup_active_idx", 0)
+    active = getattr(model.network.config.get_text_config(decoder=True), "altup_active_idx", None)
 
     def hook_for(layer: int):
         def hook(_module: Any, _args: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, (tuple, list)) else output
-            if hidden.ndim == 4:  # Gemma 3n: [predictions, batch, tokens, d_model]
+            if hidden.ndim == 4 and active is not None:  # Gemma 3n: first the predictions
                 hidden = hidden[active]
+            if hidden.ndim > 3:
+                hidden = hidden.flatten(2)
             if positions is None:
                 taken[layer] = hidden
             else:

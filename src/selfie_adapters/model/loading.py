@@ -28,7 +28,12 @@ from selfie_adapters.extras import require_extra
 from selfie_adapters.files import user_path
 from selfie_adapters.hub import access_fix
 from selfie_adapters.model.attention import install
-from selfie_adapters.model.blocks import decoder_blocks, token_embedding
+from selfie_adapters.model.blocks import (
+    check_structure,
+    decoder_blocks,
+    residual_width,
+    token_embedding,
+)
 from selfie_adapters.model.devices import DeviceMap, is_cpu, resolve_device
 from selfie_adapters.model.embedding_only import embedding_network
 from selfie_adapters.model.gguf import dense_folder
@@ -66,9 +71,8 @@ class FrozenModel:
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        layers = self.network.config.get_text_config(decoder=True).num_hidden_layers
         return (
-            f"FrozenModel({self.name!r}, {layers} layers, d_model {self.d_model}, "
+            f"FrozenModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model}, "
             f"{dtype} on {self.device})"
         )
 
@@ -87,7 +91,7 @@ class FrozenModel:
 
     @property
     def d_model(self) -> int:
-        return self.network.config.get_text_config(decoder=True).hidden_size
+        return residual_width(self.network)
 
     @property
     def vocab_size(self) -> int:
@@ -181,6 +185,7 @@ def _network(
         )
     network.name_or_path = source.base  # not the view's
     check_loaded(source.base, network, info, is_text_part(network, config))
+    check_structure(network)
     drop_other_towers(network)
     return network
 

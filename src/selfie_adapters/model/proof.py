@@ -88,15 +88,18 @@ def injection_is_exact(model: FrozenModel, prompt: BoundPrompt) -> tuple[bool, s
 
 @torch.inference_mode()
 def soft_token_is_seen(model: FrozenModel, prompt: BoundPrompt) -> tuple[bool, str]:
-    """Another soft token changes the logits from its first site on, and none before."""
+    """Another soft token changes the logits at its sites and where the label begins, and none
+    before. Between them, a model that forgets (recurrent, sliding windows) may have no trace of it.
+    """
     ids, site = _ids(model, prompt), prompt.sites[0]
     plain = _logits(model, ids)
     other = _own_row(model, prompt).flip(-1) * 3 + 1
     with injected(model.embedding, other, prompt.placeholder_id, _sites(prompt)):
         soft = _logits(model, ids)
     before_ok, _ = _equal(model, soft[:, :site], plain[:, :site], "") if site else (True, "")
-    changed = float((soft[:, site:] - plain[:, site:]).abs().amax(dim=-1).min())
-    found = f"another soft token moves every logit row from its site on by {changed:.3g} or more"
+    rows = [*prompt.sites, -1]
+    changed = float((soft[:, rows] - plain[:, rows]).abs().amax(dim=-1).min())
+    found = f"another soft token moves logits at its sites and at the end by {changed:.3g} or more"
     if not before_ok:
         return False, f"{found}, and rows before it as well"
     return changed > 0, found

@@ -20,6 +20,7 @@ from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.prefix import WholePrompt
 from selfie_adapters.model.prompt import choose_prompt
 from selfie_adapters.model.recompute import recompute_blocks
+from selfie_adapters.model.suitable import check_model
 from selfie_adapters.training.epochs import SplitExamples, TrainingOrder, read_split
 from selfie_adapters.training.ranks import Ranks
 
@@ -55,6 +56,7 @@ def set_up(
     dataset = dataset or load_dataset(config.data.labels_file)
     if model is None:
         model = _configured_model(config, ranks)
+    check_model(model)
     if dataset.d_model != model.d_model:
         raise DataError(
             f"{config.data.labels_file}: vectors of width {dataset.d_model}; the model "
