@@ -111,7 +111,7 @@ def first_line(error: BaseException) -> str:
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A sentence that offers the valid choice nearest to `word`, or lists a few of them."""
     known = [str(choice) for choice in choices]
-    word = word[:100]  # comparing a longer one takes long and finds nothing
+    word = str(word)[:100]  # comparing a longer one takes long and finds nothing
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f'Did you mean "{close[0]}"?'

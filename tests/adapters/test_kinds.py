@@ -196,6 +196,10 @@ def test_wrong_input_is_refused():
         adapter.transform(torch.tensor(1.0))
     with pytest.raises(AdapterError, match=r"floating-point numbers, not torch\.int64"):
         adapter.transform(torch.zeros(12, dtype=torch.long))
+    with pytest.raises(AdapterError, match=r"a tensor, not ndarray: torch\.as_tensor"):
+        adapter.transform(np.zeros(12))
+    with pytest.raises(AdapterError, match='unknown adapter kind "None"'):
+        create_adapter(None, 12)
 
 
 def test_gradients_reach_every_parameter_and_the_vectors():

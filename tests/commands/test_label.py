@@ -22,6 +22,7 @@ from selfie_adapters.errors import (
     DataError,
     LabellingError,
     MissingExtraError,
+    MissingFileError,
     ModelError,
 )
 from selfie_adapters.files import read_json
@@ -167,6 +168,35 @@ def test_failed_vectors_are_an_error_after_the_rest_is_done(run, tmp_path):
     assert [("error" in row) for row in rows] == [False, False, True, False]
 
 
+def test_a_vector_longer_than_float32_holds_does_not_stop_the_run(run, tmp_path):
+    vectors = torch.randn(3, 48)
+    vectors[1] = 1e38
+    save_file({"v": vectors}, tmp_path / "v.safetensors")
+    assert len(run(tmp_path / "v.safetensors")) == 3
+    kinds = [row["kind"] for row in read_json(tmp_path / "labels/controls.json")]
+    assert kinds == ["vectors of this run", "zero", "random", "shuffled"]
+
+
+def test_controls_are_numbers_where_the_models_output_is_not_finite(run, tmp_path):
+    with pytest.raises(LabellingError, match="output is not finite"):
+        run(limit=2, scales=["1e40"])
+    assert "NaN" not in (tmp_path / "labels/controls.json").read_text()
+
+
+def test_a_split_of_vectors_alone_is_refused(run, golden_dir):
+    with pytest.raises(
+        ConfigError, match=r"--split val: .*vectors\.safetensors holds vectors alone"
+    ):
+        run(golden_dir / "vectors.safetensors", split="val")
+
+
+def test_a_run_needs_the_name_of_a_folder(run, golden_dir, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError, match="an empty name"):
+        label(str(SAMPLE), model=str(golden_dir / "model"), out="")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_confidence_beside_the_adapter_is_used_if_it_fits(run, golden_dir, tmp_path, capsys):
     adapter = tmp_path / "a.safetensors"
     adapter.write_bytes((golden_dir / "adapters/scalar_affine_norm.safetensors").read_bytes())
@@ -215,6 +245,8 @@ def test_a_confidence_beside_the_adapter_is_used_if_it_fits(run, golden_dir, tmp
         ({"model": "./nowhere"}, ModelError, "nowhere"),
         ({"out": "labels.jsonl"}, ConfigError, "--out must name a folder"),
         ({"engine": "vllm"}, MissingExtraError, r"selfie-adapters\[vllm\]"),
+        ({"adapter": ""}, ConfigError, "--adapter: "),
+        ({"which": "encoder"}, ConfigError, "--which encoder: .*sample.json is a file"),
     ],
 )
 def test_errors_come_before_anything_is_written(options, error, message, run, tmp_path):

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from selfie_adapters.cli import app
 from selfie_adapters.commands.flags import walk
 from selfie_adapters.commands.options import Json, Overwrite
@@ -27,6 +29,12 @@ def commands(group: Any = app, name: str = "selfie") -> Iterator[tuple[str, Any]
 
 
 EVERY = dict(commands())
+
+
+def test_a_whole_number_is_not_rounded(capsys):
+    with pytest.raises(SystemExit):
+        app("label x.json --limit 1.5")
+    assert 'unable to convert "1.5" into int' in " ".join(capsys.readouterr().err.split())
 
 
 def own(function: Any) -> list[inspect.Parameter]:

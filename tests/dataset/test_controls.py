@@ -20,6 +20,12 @@ def test_one_row_cannot_be_shuffled():
         shuffle_order(1)
 
 
+def test_random_directions_of_vectors_longer_than_float32_holds_are_finite():
+    drawn = random_vectors(torch.full((2, 64), 1e38))  # length 8e38
+    assert bool(torch.isfinite(drawn).all())
+    assert bool((drawn.double().norm(dim=1) > 3e38).all())
+
+
 def test_random_directions_keep_the_norms_and_nothing_else():
     vectors = torch.randn(200, 64) * torch.arange(1, 201).unsqueeze(1)
     drawn = random_vectors(vectors, seed=3)

@@ -25,6 +25,8 @@ FROZEN.flags.writeable = False
         np.array(ROWS, np.float16),
         np.array(ROWS, ">f4"),
         np.array(ROWS)[::-1][::-1],
+        torch.tensor(ROWS).to_sparse(),
+        torch.tensor(ROWS).to(torch.float8_e4m3fn),
         FROZEN,
     ],
 )
@@ -56,6 +58,7 @@ def test_numbers_past_float32_become_infinity_and_no_warning():
         ["1.5", "2"],
         [1.0, None],
         [1.0, True],
+        torch.ones(2, 3, device="meta"),
         [10**400],
         [1j],
         np.array([True, False]),

@@ -228,11 +228,25 @@ def test_zero_and_huge_vectors_give_labels(labeller):
         ({"temperature": -1.0}, "temperature is -1"),
         ({"top_p": 0.0}, "top_p is 0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; a whole number"),
+        ({"samples": 1.5}, "samples is 1.5; a whole number"),
+        ({"max_new_tokens": None}, "max_new_tokens is None; a whole number"),
+        ({"scales": 1.0}, "scales is 1.0; numbers are expected"),
+        ({"scales": "1"}, "scales is '1'; numbers are expected"),
+        ({"temperature": "1"}, "temperature is '1'; a number"),
     ],
 )
 def test_bad_settings_are_refused(labeller, vectors, setting, message):
     with pytest.raises(ConfigError, match=message):
         labeller.label(vectors, **setting)
+
+
+def test_scales_and_counts_may_be_numbers_of_numpy_and_torch(labeller, vectors):
+    usual = labeller.label(vectors, scales=(0.5, 2.0), samples=2, max_new_tokens=2)
+    for scales in (np.array([0.5, 2.0]), torch.tensor([0.5, 2.0])):
+        assert labeller.label(vectors, scales, np.int64(2), max_new_tokens=2) == usual
 
 
 def _plain_log_prob(model, prompt, soft, written):

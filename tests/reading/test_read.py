@@ -226,6 +226,8 @@ def test_a_prompt_of_special_tokens_alone_needs_to_be_asked_for(model):
     prompt = "<|eot_id|><|eot_id|>"
     with pytest.raises(PromptError, match=r"only special tokens \(\d of them\).*--special"):
         plan_reading(model, prompt, chat="none")
+    with pytest.raises(PromptError, match="positions 0:1 of the prompt hold only special tokens"):
+        plan_reading(model, "owl", positions="0:1")
     plan = plan_reading(model, prompt, chat="none", special=True)
     assert all(token.special for token in plan.tokens)
     assert plan.positions

@@ -155,6 +155,10 @@ class Adapter(nn.Module, ABC):
     def forward(self, vectors: Tensor, normalize_input: bool | None = None) -> Tensor:
         """`transform` for training: float32 whatever the dtype of `vectors`, also under autocast,
         and differentiable in the parameters and the vectors in both modes."""
+        if not isinstance(vectors, Tensor):
+            raise AdapterError(
+                f"vectors must be a tensor, not {type(vectors).__name__}: torch.as_tensor(vectors)."
+            )
         shape = list(vectors.shape)
         if len(shape) not in (1, 2):
             raise AdapterError(

@@ -212,7 +212,7 @@ def build_adapter(
     Takes the options of `create_adapter` but for the seed, all required, and raises like it.
     """
     if kind not in KINDS:
-        raise AdapterError(f'unknown adapter kind "{kind:.60}". {nearest(kind, KINDS)}')
+        raise AdapterError(f'unknown adapter kind "{kind!s:.60}". {nearest(kind, KINDS)}')
     if not _whole(dim) or dim < 1:
         raise AdapterError(f"dim must be an integer of at least 1, not {dim!r}.")
     if dim > _WIDEST:

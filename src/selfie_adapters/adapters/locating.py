@@ -14,7 +14,7 @@ from selfie_adapters.errors import (
     MissingFileError,
     nearest,
 )
-from selfie_adapters.files import existing_file, looks_local
+from selfie_adapters.files import existing_file, looks_local, user_path
 from selfie_adapters.hub import fetch_hub_file, fetch_hub_files, hub_file_names, is_repo_name
 
 HUB_ADAPTER = "adapter.safetensors"
@@ -106,7 +106,7 @@ def find_adapter_file(path_or_repo: str | Path) -> Path:
     """
     if (packaged := shipped().get(str(path_or_repo))) is not None:
         return packaged
-    path = Path(path_or_repo).expanduser()
+    path = user_path(path_or_repo)
     if path.is_dir():
         return _only_adapter_in(path)
     name = str(path_or_repo)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
@@ -89,6 +89,7 @@ def _parameter(
             allow_leading_hyphen=option.hyphen,
             show_default=False if shown is None else (lambda _value: shown),
             metavar=_METAVAR.get(_kind(field)),
+            converter=_whole if plain is int else None,
         ),
     ]
     return inspect.Parameter(
@@ -100,6 +101,14 @@ def _parameter(
         default=inspect.Parameter.empty if field.is_required() else None,
         annotation=annotation,
     )
+
+
+def _whole(_type: Any, tokens: Sequence[Token]) -> int:
+    """The number in one word; cyclopts alone would round 1.5 to 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f'unable to convert "{tokens[0].value}" into int.') from None
 
 
 _METAVAR = {"numbers": "NUMBERS", "mapping": "NAME=VALUE"}

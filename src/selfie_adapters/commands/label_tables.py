@@ -93,7 +93,7 @@ def show_controls(console: Console, folder: Path) -> None:
     from selfie_adapters.labelling.summary import controls_sentence
 
     rows = read_controls(folder)
-    if rows is None:
+    if not rows:
         return
     table = Table(title="Controls: means of each vector's best label")
     for heading in ("vectors", "how many", "gain, nats per token"):

@@ -26,6 +26,7 @@ from selfie_adapters.config.settings import (
     read_config,
 )
 from selfie_adapters.errors import ConfigError
+from selfie_adapters.files import user_path
 
 Overwrite = Annotated[bool, Parameter(help="Replace files of the same name.")]
 Json = Annotated[bool, Parameter(help="Print JSON instead: one object, or one per line.")]
@@ -95,6 +96,8 @@ def options(
         @functools.wraps(command)
         def run(*arguments: Any, **keywords: Any) -> None:
             words = signature.bind(*arguments, **keywords).arguments
+            if words.get("out") is not None:
+                words["out"] = str(user_path(words["out"]))
             values: dict[str, Any] = {}
             for flag in flags.values():
                 if (value := words.pop(flag.name, None)) is not None:

@@ -47,5 +47,5 @@ class Option:
     file: bool = False
 
 
-InFile = Annotated[str, Option(file=True)]
+InFile = Annotated[str, Field(min_length=1), Option(file=True)]
 """A path or a name; as a path in a configuration file it may be relative to that file."""

@@ -75,7 +75,8 @@ def problems(document: Any, needs_filename: bool = True) -> Iterator[Problem]:
     needs_filename: False for label files, which may do without the name of a vector file.
     """
     if not isinstance(document, list):
-        keys = f" with keys {', '.join(list(document)[:4])}" if isinstance(document, dict) else ""
+        some = list(document)[:4] if isinstance(document, dict) else []
+        keys = f" with keys {', '.join(some)}" if some else ""
         yield Problem(
             "top level",
             f"{_kind(document)}{keys} where a list of sections is expected",

@@ -113,7 +113,7 @@ def as_vectors(values: Any) -> Tensor:
     """`values` as one floating-point tensor [n, d_model]; one vector may be [d_model].
 
     values: a tensor, a numpy array, a list of numbers, or a sequence of any of these. Tensors of
-    at most 32 bits keep dtype and memory; all else becomes float32. Raises DataError for other
+    16 and 32 bits keep dtype and memory; all else becomes float32. Raises DataError for other
     shapes, rows of several lengths, and what is not a real number.
     """
     try:
@@ -122,16 +122,17 @@ def as_vectors(values: Any) -> Tensor:
         ):
             tensor = torch.cat([as_vectors(row) for row in values])
         elif isinstance(values, Tensor):
-            tensor = values
-            if tensor.dtype == torch.bool or tensor.is_complex():
+            tensor = values if values.layout == torch.strided else values.to_dense()
+            if tensor.dtype == torch.bool or tensor.is_complex() or tensor.is_meta:
                 raise TypeError
-            if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+            if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
                 tensor = tensor.float()
         else:
             tensor = _from_numbers(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DataError(
-            "a list of numbers, or lists of numbers of one length, is expected."
+            "a list of numbers, or lists of numbers of one length, is expected; found "
+            f"{type(values).__name__}."
         ) from error
     if tensor.ndim == 1:
         tensor = tensor.unsqueeze(0)

@@ -22,7 +22,14 @@ _GZIP_RATIO = 32  # label files unpack to 5 to 10 times their size
 
 
 def user_path(path: str | Path) -> Path:
-    """`path` with `~` expanded; as it is where `~name` names nobody."""
+    """`path` with `~` expanded; as it is where `~name` names nobody.
+
+    Raises MissingFileError for an empty name, which would mean the current folder.
+    """
+    if path == "":
+        raise MissingFileError(
+            "an empty name is given where a file or folder is expected. A variable may be unset."
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -133,6 +133,8 @@ class Confidence(Calibration):
         file = existing_file(path)
         content = read_json(file)
         try:
+            if not isinstance(content, dict):
+                raise TypeError("an object is expected")
             listed = content.pop("places", [])
             if not isinstance(listed, list):
                 raise TypeError(f"places {listed!r:.40}")

@@ -7,6 +7,7 @@ shuffled   the labels of some of the run's vectors, scored under another one of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -81,7 +82,8 @@ def control_scores(
         moved = labeller.rescore([label for label, _ in real], vectors[order], elsewhere)
         shares = [agreement for _, agreement in real]
         kinds.append(("shuffled", list(zip(moved, shares, strict=True))))
-    return [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
+    scores = [_summary(kind, labels, calibrations, no_concept) for kind, labels in kinds]
+    return [one for one in scores if one is not None]
 
 
 def _summary(
@@ -89,20 +91,27 @@ def _summary(
     labels: list[tuple[Label, float]],
     calibrations: Sequence[Calibration | None],
     no_concept: str | None,
-) -> ControlScores:
-    verdicts = [
-        judge(label, calibration, no_concept, agreement)
+) -> ControlScores | None:
+    """None where the model's output is not finite for any of them; such labels do not count."""
+    finite = [
+        (label, agreement, calibration)
         for (label, agreement), calibration in zip(labels, calibrations, strict=False)
+        if math.isfinite(label.gain)
+    ]
+    if not finite:
+        return None
+    verdicts = [
+        judge(label, calibration, no_concept, agreement) for label, agreement, calibration in finite
     ]
     known = [one.confidence for one in verdicts if one.confidence is not None]
     withholds = no_concept is not None or calibrations[0] is not None
-    gains = [label.gain for label, _ in labels]
+    gains = [label.gain for label, _, _ in finite]
     return ControlScores(
         kind,
-        len(labels),
+        len(finite),
         sum(gains) / len(gains),
         sum(known) / len(known) if known else None,
         sum(one.withheld is None for one in verdicts) if withholds else None,
-        labels[0][0].text,
+        finite[0][0].text,
         tuple(round(gain, 4) for gain in gains),
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+from torch import Tensor
 
 from selfie_adapters.config.shared import Sampling
 from selfie_adapters.errors import ConfigError
@@ -43,10 +46,21 @@ class Label:
         return self.log_prob / self.tokens
 
 
-def check_settings(scales: Sequence[float], samples: int, sampling: Sampling) -> None:
-    """Raise ConfigError for a setting that makes no sense."""
+def check_settings(
+    scales: Sequence[float], samples: int, sampling: Sampling, batch_size: int | None = None
+) -> None:
+    """Raise ConfigError for a setting of another type, and for one that makes no sense."""
+    if isinstance(scales, str) or not isinstance(scales, Collection) or not all(map(_real, scales)):
+        raise ConfigError(f"scales is {scales!r:.60}; numbers are expected, such as (0.5, 1, 2).")
+    for name in ("temperature", "top_p", "repetition_penalty"):
+        if not _real(value := getattr(sampling, name)):
+            raise ConfigError(f"{name} is {value!r:.60}; a number is expected.")
+    whole = {"samples": samples, "max_new_tokens": sampling.max_new_tokens}
+    for name, value in (whole | {"batch_size": 1 if batch_size is None else batch_size}).items():
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{name} is {value!r:.60}; a whole number is expected.")
     problems = [
-        (not scales, "scales is empty; give at least one number"),
+        (not len(scales), "scales is empty; give at least one number"),
         (not all(math.isfinite(s) for s in scales), f"scales {list(scales)}: finite numbers only"),
         (samples < 1, f"samples is {samples}; at least 1 is expected"),
         (
@@ -63,7 +77,15 @@ def check_settings(scales: Sequence[float], samples: int, sampling: Sampling) ->
             sampling.max_new_tokens < 1,
             f"max_new_tokens is {sampling.max_new_tokens}; at least 1 is expected",
         ),
+        (
+            batch_size is not None and batch_size < 1,
+            f"batch_size is {batch_size}; at least 1 is expected",
+        ),
     ]
     for wrong, message in problems:
         if wrong:
             raise ConfigError(message + ".")
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)

@@ -175,7 +175,7 @@ class Labeller:
         for a bad setting.
         """
         sampling = replace(sampling or Sampling(), **options)
-        check_settings(scales, samples, sampling)
+        check_settings(scales, samples, sampling, batch_size)
         self._check_room(sampling.max_new_tokens)
         vectors = as_vectors(vectors)
         if vectors.shape[1] != self.model.d_model:

@@ -88,12 +88,16 @@ def plan_reading(
     chosen = _numbers(positions, len(ids), "positions")
     if answer and positions is None:
         chosen = chosen[len(asked) :]
+    asked_for = len(chosen)
     if not special and (positions is None or (isinstance(positions, str) and ":" in positions)):
         chosen = [position for position in chosen if not tokens[position].special]
     if not chosen:
+        which = (
+            "the prompt holds" if positions is None else f"positions {positions} of the prompt hold"
+        )
         raise PromptError(
-            f"the prompt holds only special tokens ({len(ids)} of them), which are not read "
-            "unless requested: special=True (--special)."
+            f"{which} only special tokens ({asked_for} of them), which are not read unless "
+            "requested: special=True (--special)."
         )
     if layers is None:
         chosen_layers = blocks_with_text(model)
