@@ -362,7 +362,7 @@ def test_an_adapter_of_another_prompt_is_refused_and_limits_hold(files, model, t
         Loss.run(changed, tmp_path / "a", model)
     with pytest.raises(DataError, match="1 vectors with the split"):
         Loss.run(settings_for(files, limit=1), tmp_path / "b", model)
-    with pytest.raises(ValueError, match="untrained stands for a control"):
+    with pytest.raises(ValueError, match="untrained is reserved for a control"):
         settings_for(files, adapters={"untrained": "x"})
     with pytest.raises(ValueError, match="at least 1 item"):
         settings_for(files, datasets={})

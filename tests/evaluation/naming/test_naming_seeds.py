@@ -243,7 +243,7 @@ def test_what_is_no_set_of_different_adapters_is_refused(adapters, source, model
     with pytest.raises(ValueError, match="adapter and adapters are both given"):
         NamingSettings(source=source, adapter=one, adapters={"a": one})
     for name in ("untrained", "adapter", "a: zero vector"):
-        with pytest.raises(ValueError, match=f"the name {name} stands for a control"):
+        with pytest.raises(ValueError, match=f"the name {name} is reserved for a control"):
             NamingSettings(source=source, adapters={name: one})
     run(tmp_path / "s", model, source, adapter=one, layers="0", limit=2)
     with pytest.raises(ConfigError, match="holds an evaluation"):

@@ -84,7 +84,7 @@ def test_the_best_of_n_candidates_explains_at_least_what_that_of_fewer_does(sett
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "vllm"}, "engine vllm has none"),
+        ({"engine": "vllm"}, "engine vllm does not provide"),
         ({"samples": 2}, "each concept gets one label"),
         ({"best_of": 3, "explain": True}, "each concept gets one label"),
         ({"scales": (1.0, 2.0)}, "each concept gets one label"),

@@ -72,7 +72,7 @@ def test_a_conversation_without_a_place_is_refused(model):
 
 
 def test_a_conversation_is_not_another_chat_format(file):
-    with pytest.raises(DataError, match="chat is 'bare', a format of one text"):
+    with pytest.raises(DataError, match="chat is 'bare', a format for a single text"):
         TopicSettings(layers=(1,), messages=str(file), chat="bare").check()
 
 
