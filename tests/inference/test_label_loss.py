@@ -279,6 +279,16 @@ def test_labels_share_rows_only_within_a_window(family, window):
         torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-6)
 
 
+def test_states_do_not_pass_from_label_to_label():
+    network = tiny_network("lfm2")
+    for name, weight in network.named_parameters():
+        if "conv.conv" in name:
+            weight.data.mul_(1e-3)  # what passes is less than the trial's tolerance
+    model = FrozenModel(network, golden_tokenizer(), "lfm2")
+    objective = Objective(model, SoftPrompt.for_tokenizer(model.tokenizer).bind(model.tokenizer))
+    assert not objective._sharing_is_exact
+
+
 def test_a_model_that_ignores_masks_gets_a_row_for_each_label():
     model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
     decoder = model.network.get_decoder()

@@ -33,7 +33,7 @@ from selfie_adapters.inference.microbatch import (
 from selfie_adapters.inference.packed_rows import PackedRows, fits_window, packing_pays
 from selfie_adapters.model import BoundPrompt, FrozenModel, SharedPrefix, SoftPrompt, injected
 from selfie_adapters.model.attention import takes_any_mask
-from selfie_adapters.model.cache_use import UNSUPPORTED, logit_tolerance
+from selfie_adapters.model.cache_use import UNSUPPORTED, cache_use, logit_tolerance
 from selfie_adapters.model.library import forward, kept_rows
 from selfie_adapters.model.limits import check_prompt
 from selfie_adapters.model.packing import to_device
@@ -233,9 +233,10 @@ def sharing_is_exact(model: FrozenModel, prompt: BoundPrompt, prefix: SharedPref
     """Whether labels in one row get the logits that each gets alone. Two short passes.
 
     The two that are compared are as far apart in the row as labels come: some models hide what is
-    far away in the row, whatever the mask shows (GPT-Neo).
+    far away in the row, whatever the mask shows (GPT-Neo). States of recurrent models and
+    convolutions pass from label to label, at times by less than rounding: they never share.
     """
-    if not takes_any_mask(model.network):
+    if not takes_any_mask(model.network) or not cache_use(model).branches:
         return False
     # Any tokens do; the placeholder keeps its own embedding.
     words = torch.tensor([i for i in prompt.ids if i != prompt.placeholder_id])[-6:]
