@@ -25,7 +25,7 @@ def test_a_missing_file_says_its_message_and_nothing_more():
 
 
 def test_a_missing_extra_names_the_install_command_even_across_processes():
-    error = MissingExtraError("sae-lens", "sae", "Preparing a SAE")
+    error = MissingExtraError("sae-lens", "sae", "Preparing an SAE")
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(error, ImportError)
     assert "pip install 'selfie-adapters[sae]'" in str(error)

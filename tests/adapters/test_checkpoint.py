@@ -201,6 +201,13 @@ def test_a_loaded_adapter_does_not_share_memory_with_the_file(suffix, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("device", ["nodev", "cuda:999"])
+def test_a_device_that_is_not_there_is_named(tmp_path, device):
+    create_adapter("scalar_affine", 4).save(tmp_path / "a.pt")
+    with pytest.raises(AdapterError, match=f"device '{device}'"):
+        load_adapter(tmp_path / "a.pt", device)
+
+
 def test_device_is_where_the_adapter_goes(tmp_path):
     path = make().save(tmp_path / "a.pt")
     assert load_adapter(path, device="meta").device == torch.device("meta")

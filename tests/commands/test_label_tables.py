@@ -140,6 +140,6 @@ def test_the_sentence_states_whether_the_labels_say_anything(tmp_path):
         )
     write_controls(tmp_path, controls(low[:3], high[:3]))
     assert controls_sentence(tmp_path) == (
-        "3 vectors are too few to be compared with random directions."
+        "Too few vectors (3) to compare their gains with random directions."
     )
     assert controls_sentence(tmp_path / "none") is None

@@ -130,6 +130,12 @@ def test_files_that_are_none_are_named(tmp_path):
         existing_file("/dev/zero")
 
 
+@pytest.mark.parametrize(("path", "kind"), [(None, "NoneType"), (3, "int"), (["a"], "list")])
+def test_what_is_no_path_is_refused_with_its_type(path, kind):
+    with pytest.raises(MissingFileError, match=f"expected, found {kind}"):
+        user_path(path)
+
+
 def test_the_home_of_nobody_is_an_ordinary_name():
     assert str(user_path("~nobody_of_this_name/x")) == "~nobody_of_this_name/x"
     with pytest.raises(MissingFileError, match="does not exist"):

@@ -21,7 +21,7 @@ from selfie_adapters.adapters.containers import SUFFIXES, read_container, safete
 from selfie_adapters.adapters.kinds import build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.adapters.specialists import check_specialist, specialist_files
-from selfie_adapters.errors import AdapterError, DataError
+from selfie_adapters.errors import AdapterError, DataError, first_line
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
 
@@ -37,15 +37,26 @@ def load_adapter(path_or_repo: str | Path, device: str | torch.device | None = N
     code from it). Stored numbers of any floating dtype become float32. Specialists for single
     blocks and positions next to the file are read too (`Adapter.at`). Leaves torch's random state
     alone. Raises MissingFileError if there is no such file, AdapterError if it is cut off, foreign,
-    or inconsistent: unknown kind, missing, extra or wrongly shaped tensors, NaN or infinity.
+    or inconsistent: unknown kind, missing, extra or wrongly shaped tensors, NaN or infinity; and
+    for a device that torch does not have here.
     """
     path = find_adapter_file(path_or_repo)
-    adapter = _read(path).to(device)
+    adapter = _placed(_read(path), device)
     for place, file in specialist_files(path).items():
-        specialist = _read(file).to(device)
+        specialist = _placed(_read(file), device)
         check_specialist(specialist, place, adapter)
         adapter.specialists[place] = specialist
     return adapter
+
+
+def _placed(adapter: Adapter, device: str | torch.device | None) -> Adapter:
+    try:
+        return adapter.to(device)
+    except (RuntimeError, AssertionError) as error:  # the second: a build without CUDA
+        raise AdapterError(
+            f"the adapter cannot be moved to the device {str(device)!r}: {first_line(error)} "
+            'Give "cpu", or the accelerator of this machine ("cuda", "cuda:1", "mps").'
+        ) from error
 
 
 def _read(path: Path) -> Adapter:

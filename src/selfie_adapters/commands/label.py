@@ -82,7 +82,8 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
             f"{done.failed} of {done.vectors} vectors failed and are marked in {job.folder}, the "
             f"first one: {job.first_failure()}. Run the same command again to retry them."
         )
-    print_line(f"{done.labelled} vectors labelled: {job.folder}", console)
+    noun = "vector" if done.labelled == 1 else "vectors"
+    print_line(f"{done.labelled} {noun} labelled: {job.folder}", console)
 
 
 def _with_confidence(console: Console, settings: LabelSettings, path: str | None) -> LabelSettings:

@@ -37,7 +37,7 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     """Which vectors are labelled, through what, and how their labels are sampled."""
 
     source: Annotated[InFile, Option(positional=True)]
-    """Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or a SAE by its
+    """Training file (.json, .json.gz), vectors alone (.pt, .safetensors, .npy), or an SAE by its
     SAELens names, release:sae_id."""
     limit: Count | None = None
     """Label only the first N vectors."""
@@ -57,9 +57,9 @@ class SampledLabels(ModelSettings, PromptSettings, SamplingSettings):
     ] = 0.0
     """Sampling temperature; 0 is greedy."""
     seed: Seed = 0
-    """Makes each label's own seed, together with its row, scale and sample."""
+    """Each label's own seed is derived from this one, its row, its scale and its sample."""
     batch_size: Annotated[Count | None, Option(default="256 on a CPU, up to 2,048 on a GPU")] = None
-    """Labels at a time."""
+    """Labels per batch."""
 
     @field_validator("scales")
     @classmethod
@@ -102,7 +102,7 @@ class LabelSettings(SampledLabels, BindingSettings):
     split: Literal["train", "val", "test", "all"] = "all"
     """Vectors of this split of a training file, or all of them."""
     which: Literal["decoder", "encoder"] = "decoder"
-    """Rows of a SAE's matrix that are labelled."""
+    """Rows of an SAE's matrix that are labelled."""
     indices: Annotated[str | None, Option(hyphen=True)] = None
     """Label only these rows, such as 0:1000,5."""
     explain: bool = False

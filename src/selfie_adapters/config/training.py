@@ -174,7 +174,7 @@ class TrainingSection(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread over the vocabulary; in training only."""
     max_loss: Positive = 100.0
-    """Each token's loss is clamped here, in nats."""
+    """Each token's loss is clamped at this value, in nats."""
     scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
     warmup_steps: NotNegativeCount = 10

@@ -24,8 +24,13 @@ _GZIP_RATIO = 32  # label files unpack to 5 to 10 times their size
 def user_path(path: str | Path) -> Path:
     """`path` with `~` expanded; as it is where `~name` names nobody.
 
-    Raises MissingFileError for an empty name, which would mean the current folder.
+    Raises MissingFileError for what is no path at all, and for an empty name, which would mean the
+    current folder.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise MissingFileError(
+            f"{path!r}: the path of a file or folder is expected, found {type(path).__name__}."
+        )
     if path == "":
         raise MissingFileError(
             "an empty name is given where a file or folder is expected. A variable may be unset."

@@ -42,7 +42,7 @@ def open_source(settings: LabelSettings) -> LabelSource:
         if settings.which != "decoder":
             raise ConfigError(
                 f"--which {settings.which}: {settings.source} is a file, which holds the rows that "
-                "are labelled. Name a SAE (release:sae_id), or leave --which out."
+                "are labelled. Name an SAE (release:sae_id), or leave --which out."
             )
     if source.dataset is None and settings.split != "all":
         raise ConfigError(

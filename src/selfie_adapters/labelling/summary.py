@@ -70,7 +70,7 @@ def gain_sentence(what: str, own: Sequence[float], random: Sequence[float]) -> s
     what: the vectors, as the sentence's subject. own, random: nats per token, one of each vector.
     """
     if min(len(own), len(random)) < _FEWEST_COMPARED:
-        return f"{len(own)} vectors are too few to be compared with random directions."
+        return f"Too few vectors ({len(own)}) to compare their gains with random directions."
     # Not paired: a random direction shares nothing but its norm with the vector it was made from.
     found = bootstrap_difference(own, random)
     counts = f"{len(own)} each" if len(own) == len(random) else f"{len(own)} and {len(random)}"

@@ -81,7 +81,7 @@ class BridgeSettings(ModelSettings):
     """Read every state with a ridge probe too, which is fitted on the train vectors of its block in
     this training file (as selfie prepare topics makes it)."""
     batch_size: Count = 256
-    """Labels at a time."""
+    """Labels per batch."""
     seed: Seed = 0
     """Seed of the questions that are taken, of the labels, and of the controls."""
 

@@ -32,7 +32,7 @@ class LossSettings(ModelSettings):
     eos_token: str | None = None
     """Token that ends the answer; null takes the chat format's own."""
     max_loss: Positive = 100.0
-    """Each token's loss is clamped there, in nats."""
+    """Each token's loss is clamped at this value, in nats."""
     untrained_scales: Annotated[tuple[Positive, ...], Field(min_length=1), Numbers] = (
         UNTRAINED_SCALES
     )

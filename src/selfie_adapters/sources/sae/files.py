@@ -105,7 +105,7 @@ def open_on_disk(path: Path, names: Iterable[str] = (), layer: int | None = None
         facts.d_sae,
         facts.d_in,
         either_way=True,
-        # SAELens folds nothing into a SAE that it loads from disk.
+        # SAELens folds nothing into an SAE that it loads from disk.
         divide=facts.own_factor or 1.0,
     )
     decoder, facts, notes = with_target(file, decoder, facts, layer)

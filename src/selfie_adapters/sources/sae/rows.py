@@ -32,7 +32,7 @@ class SaeRows:
 
 @dataclass(frozen=True)
 class NamedRows:
-    """Rows of a SAE, and the zero-based block they belong to (None where nothing states it)."""
+    """Rows of an SAE, and the zero-based block they belong to (None where nothing states it)."""
 
     rows: SaeRows | Tensor
     layer: int | None
