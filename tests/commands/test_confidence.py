@@ -220,7 +220,7 @@ def test_too_few_controls_are_refused_before_anything_is_labelled(
 ):
     source = training_file(tmp_path / "d.json", written[0], ["a"] * COUNT)
     monkeypatch.setattr("selfie_adapters.labelling.worker.ShardWorker.sampled", None)
-    with pytest.raises(DataError, match=r"31 vectors that mean nothing .* at least 73 are needed"):
+    with pytest.raises(DataError, match=r"31 control vectors .* at least 73 are needed"):
         run(source, golden_dir, adapter)
     with pytest.raises(ConfigError, match="--precision: .* found 80"):
         run(source, golden_dir, adapter, precision=80)

@@ -335,7 +335,7 @@ def test_means_are_subtracted_by_layer(settings, tmp_path, golden_dir):
     mean = torch.randn(48, generator=torch.Generator().manual_seed(8))
     save_file({"layer_3": mean, "layer_4": mean * 2}, tmp_path / "means.safetensors")
     with_mean = options.model_copy(update={"mean": str(tmp_path / "means.safetensors")})
-    with pytest.raises(ConfigError, match="the mean of which layer.*--layer"):
+    with pytest.raises(ConfigError, match="mean of which layer.*--layer"):
         run(tmp_path / "none", with_mean)
     run(tmp_path / "mean", with_mean.model_copy(update={"layer": 3}))
     vectors = load_file(tmp_path / "v.safetensors")["v"]

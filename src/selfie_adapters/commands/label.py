@@ -44,7 +44,7 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
     from selfie_adapters.errors import LabellingError
     from selfie_adapters.files.locking import folder_lock
     from selfie_adapters.labelling.finished_run import open_run
-    from selfie_adapters.labelling.inputs import open_source
+    from selfie_adapters.labelling.inputs import check_chosen, open_source
     from selfie_adapters.labelling.job import LabelJob, usual_shard_size
 
     console = Console(quiet=json)
@@ -69,6 +69,7 @@ def label(options: LabelOptions, *, out: str = _OUT, json: Json = False) -> None
     )
     settings = _with_confidence(console, settings, options.confidence)
     vectors = open_source(settings)
+    check_chosen(settings, vectors)
     with folder_lock(out):
         job = LabelJob(out, settings, vectors)
         if options.shard is not None:

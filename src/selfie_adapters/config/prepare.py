@@ -50,12 +50,13 @@ def read_positions(value: Any) -> Any:
             numbers = []
         if not numbers or not all(isinstance(one, int) or one == "name" for one in numbers):
             raise DataError(
-                f'"{part}" is not a position: use a number, an ascending range (-4: or 0:5), or '
+                f'positions: "{part}" is not a number, an ascending range (-4: or 0:5), or '
                 f'"name". {nearest(part, ["name"])}'.rstrip()
             )
         if "name" not in numbers and numbers[0] < 0 <= numbers[-1]:
             raise DataError(
-                f'"{part}" mixes positions from the end and from the beginning; write -4: or 2:5.'
+                f'positions: "{part}" mixes those from the end and from the beginning; write -4: '
+                "or 2:5."
             )
         found += numbers
     return tuple(found)

@@ -159,8 +159,8 @@ def read_sections(labels_file: str | Path) -> tuple[list[Section], list[Problem]
     sections: list[Section] = []
     for number, raw in enumerate(raw_sections):
         place = section_place(number, raw.metadata)
-        vector_file = file.parent / user_path(raw.metadata["filename"])
         try:
+            vector_file = file.parent / user_path(raw.metadata["filename"])
             vectors = open_vectors(vector_file)
         except SelfieError as error:
             found.append(

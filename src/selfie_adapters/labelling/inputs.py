@@ -39,19 +39,24 @@ def open_source(settings: LabelSettings) -> LabelSource:
         source = LabelSource.of_rows(named.rows, named.layer)
     else:
         source = read_label_source(settings.source, settings.split)
-        if settings.which != "decoder":
-            raise ConfigError(
-                f"--which {settings.which}: {settings.source} is a file, which holds the rows that "
-                "are labelled. Name an SAE (release:sae_id), or leave --which out."
-            )
-    if source.dataset is None and settings.split != "all":
-        raise ConfigError(
-            f"--split {settings.split}: {settings.source} holds vectors alone, which have no "
-            "splits. Choose rows with --indices, or leave --split out."
-        )
     if settings.indices is not None:
         source = source.only(settings.indices)
     return source if settings.limit is None else source.first(settings.limit)
+
+
+def check_chosen(settings: LabelSettings, source: LabelSource) -> None:
+    """Raise ConfigError for a matrix or split that is chosen of a source that has none."""
+    is_file = not is_sae_name(settings.source) or Path(settings.source).exists()
+    if is_file and settings.which != "decoder":
+        raise ConfigError(
+            f"--which {settings.which}: {settings.source} is a file, which holds the rows that "
+            "are labelled. Name an SAE (release:sae_id), or omit --which."
+        )
+    if source.dataset is None and settings.split != "all":
+        raise ConfigError(
+            f"--split {settings.split}: {settings.source} holds vectors alone, which have no "
+            "splits. Choose rows with --indices, or omit --split."
+        )
 
 
 def check_concepts(settings: LabelSettings) -> None:

@@ -136,9 +136,8 @@ class ShardWorker:
         layer, kind = self.place(position)
         if layer is None:
             raise ConfigError(
-                f"{self.settings.mean}: the mean of which layer? Neither "
-                f"{self.settings.source} nor the "
-                "adapter states which block they come from. Pass --layer."
+                f"{self.settings.mean}: mean of which layer? Neither {self.settings.source} nor "
+                "the adapter states which block they come from. Pass --layer."
             )
         if (layer, kind) not in self._means:
             assert self.settings.mean is not None

@@ -98,7 +98,7 @@ def test_a_model_that_it_cannot_load_is_one_line(llm, model_folder, adapter_file
 
 def test_another_device_is_refused(llm, model_folder, adapter_file):
     other = labeller(model_folder, adapter_file)
-    with pytest.raises(ConfigError, match="device is cuda:1; the installed vLLM runs on cpu alone"):
+    with pytest.raises(ConfigError, match="device is cuda:1; the installed vLLM runs on cpu only"):
         VllmEngine(other.model, other.prompt, device="cuda:1")
 
 
