@@ -70,3 +70,18 @@ def test_a_shard_that_gets_no_file_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="--shard 4/5: the run has 4 files of 2 vectors"):
         run("out", shard="4/5")
     assert not (tmp_path / "out/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "flag"), [({"workers": 2}, "--workers"), ({"ray_address": "auto"}, "--ray-address")]
+)
+def test_what_belongs_to_another_engine_is_refused(option, flag, run, tmp_path):
+    with pytest.raises(ConfigError, match=f"{flag} belongs to --engine ray; the engine is local"):
+        run("out", **option)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_workers_are_refused(count, run):
+    with pytest.raises(ConfigError, match="--workers"):
+        run("out", engine="ray", workers=count)

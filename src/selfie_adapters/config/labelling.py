@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from selfie_adapters.config.shared import (
     BindingSettings,
@@ -175,7 +175,7 @@ class LabelOptions(LabelSettings, DisplaySettings):
     engine: Literal[EngineName, "ray"] = "local"  # pyright: ignore[reportIncompatibleVariableOverride]
     """What generates the labels: local; ray, the local one in several processes or on several
     machines; vllm (docs/labelling.md)."""
-    workers: int | None = None
+    workers: Count | None = None
     """Processes of the ray engine."""
     ray_address: Annotated[str | None, Option(default="one is started for this run")] = None
     """A running Ray cluster."""
@@ -193,6 +193,14 @@ class LabelOptions(LabelSettings, DisplaySettings):
         if not (slash and digits and int(number) < int(count)):
             raise ValueError("I/N is expected, with I from 0 to N - 1, such as 0/4")
         return value
+
+    @model_validator(mode="after")
+    def _of_its_engine(self) -> LabelOptions:
+        for name in ("workers", "ray_address"):
+            if getattr(self, name) is not None and self.engine != "ray":
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} belongs to --engine ray; the engine is {self.engine}")
+        return self
 
 
 class ConfidenceSettings(SampledLabels):
