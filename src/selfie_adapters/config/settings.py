@@ -243,7 +243,7 @@ def _problems(
     found = error.errors(include_url=False)
     for problem in found[:_PROBLEMS_SHOWN]:
         key = ".".join(str(part) for part in problem["loc"])
-        place = flags.get(key) or flags.get(key.rpartition(".")[0]) or shortened(key) or "settings"
+        place = flags.get(key) or flags.get(key.rpartition(".")[0]) or shortened(key)
         if problem["type"] == "extra_forbidden":
             hint = nearest(str(problem["loc"][-1]), _keys_beside(kind, problem["loc"]))
             yield f"{place}: unknown key. {hint}"
@@ -251,7 +251,9 @@ def _problems(
             yield f"{place}: missing. Add it."
         else:
             message = shortened(problem["msg"].removeprefix("Value error, "), 400)
-            yield f"{place}: {message}{_shown(problem)}."
+            # A rule of several fields has no place of its own and names them.
+            about = f"{place}: " if place else ""
+            yield f"{about}{message}{_shown(problem)}."
     if len(found) > _PROBLEMS_SHOWN:
         yield f"and {len(found) - _PROBLEMS_SHOWN:,} more."
 
