@@ -22,7 +22,7 @@ def shuffle_order(count: int, seed: int = 0) -> Tensor:
 
 
 def random_vectors(vectors: Tensor, seed: int = 0) -> Tensor:
-    """Gaussian directions with the norms of the given rows, as far as float32 holds them."""
+    """Gaussian directions with the norms of the given rows, clamped to the largest float32."""
     drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
     norms = vectors.double().norm(dim=-1, keepdim=True)  # squares may leave float32
     norms = norms.clamp(max=torch.finfo(torch.float32).max).float()

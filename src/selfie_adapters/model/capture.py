@@ -22,6 +22,7 @@ class _LastLayerReached(Exception):
     """Ends the forward pass early; never leaves this module."""
 
 
+@torch.inference_mode()
 def capture(
     model: FrozenModel,
     ids: Tensor,
@@ -29,35 +30,17 @@ def capture(
     positions: Tensor | None = None,
     attention_mask: Tensor | None = None,
     cache: Cache | None = None,
+    any_width: bool = False,
 ) -> Tensor:
     """Outputs of blocks `layers` for a batch of token ids.
 
     ids: [batch, tokens]. positions: [batch] gives one position a row and returns
     [batch, layers, d_model]; [batch, k] gives k a row, [batch, layers, k, d_model]; None returns
     every position, [batch, layers, tokens, d_model]. cache: keys and values of the tokens before.
+    any_width: of a model with several residual streams, return those of a token one after another.
     Values are in the model's dtype. Raises ModelError for a layer that does not exist, for one that
-    the model skips, and for blocks whose output is not one vector of d_model numbers per token.
+    the model skips, and without any_width for outputs that are not d_model numbers per token.
     """
-    found = block_outputs(model, ids, layers, positions, attention_mask, cache)
-    if found.shape[-1] != model.d_model:
-        raise ModelError(
-            f"{model.name}: a block's output has {found.shape[-1]} numbers per token where d_model "
-            f"is {model.d_model}. Models that keep several residual streams (hyper-connections) "
-            "have no state that is one vector; vectors from a file can be labelled with them."
-        )
-    return found
-
-
-@torch.inference_mode()
-def block_outputs(
-    model: FrozenModel,
-    ids: Tensor,
-    layers: Sequence[int],
-    positions: Tensor | None = None,
-    attention_mask: Tensor | None = None,
-    cache: Cache | None = None,
-) -> Tensor:
-    """As `capture`, of any width: several residual streams of a token follow each other."""
     order = [check_layer(layer, model.n_layers) for layer in layers]
     last = max(order)
     rows = torch.arange(ids.shape[0], device=model.device)
@@ -102,4 +85,11 @@ def block_outputs(
             f"{model.name} skips block {', '.join(map(str, skipped))} for text alone (a block that "
             "attends to an image, most likely): it has no output to take. Choose other layers."
         )
-    return torch.stack([taken[layer].to(model.device) for layer in order], dim=1)
+    found = torch.stack([taken[layer].to(model.device) for layer in order], dim=1)
+    if not any_width and found.shape[-1] != model.d_model:
+        raise ModelError(
+            f"{model.name}: a block's output has {found.shape[-1]} numbers per token where d_model "
+            f"is {model.d_model}. Models that keep several residual streams (hyper-connections) "
+            "have no state that is one vector; vectors from a file can be labelled with them."
+        )
+    return found

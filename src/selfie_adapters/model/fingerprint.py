@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selfie_adapters.adapters.binding import Binding
 from selfie_adapters.extras import versions
-from selfie_adapters.model.capture import block_outputs
+from selfie_adapters.model.capture import capture
 from selfie_adapters.model.embedding_only import files_digest
 from selfie_adapters.model.loading import FrozenModel
 from selfie_adapters.model.prompt import BoundPrompt
@@ -61,7 +61,7 @@ def forward_fingerprint(model: FrozenModel, prompt: BoundPrompt) -> tuple[float,
     n = model.n_layers
     layers = sorted({max(0, n * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
     last = torch.tensor([len(prompt.ids) - 1])
-    hidden = block_outputs(model, torch.tensor([prompt.ids]), layers, last)[0]
+    hidden = capture(model, torch.tensor([prompt.ids]), layers, last, any_width=True)[0]
     return tuple(round(float(x), 6) for x in hidden.float().pow(2).mean(dim=-1).sqrt())
 
 
