@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from reproduce_kinds import KINDS, rate_losses
 from reproduce_sizes import SIZES, Size, TrainingPoint
-from reproduce_steps import KINDS, rate_losses
 
 from selfie_adapters.evaluation.base import find_protocol
 from selfie_adapters.evaluation.loss.results import loss_reports
@@ -30,6 +30,7 @@ _CONTROLS = ("zero", "shuffled", "random")
 def write_tables(folder: Path, size: str) -> Path:
     """Write tables.md from the steps that are done; returns its path."""
     steps = _read(folder / "steps.json") if (folder / "steps.json").exists() else {}
+    steps = dict(sorted(steps.items(), key=lambda step: step[1].get("number", 0)))
     parts = [line for step in steps.values() for line in _step(folder, step)]
     for place in SIZES[size].places:
         parts += _kinds(folder, SIZES[size], place)
@@ -167,20 +168,38 @@ def _omitted(folder: Path) -> Iterator[str]:
 def _times(steps: Found) -> Iterator[str]:
     """Where and how long each step ran."""
     yield "### Steps\n"
-    spent = sum(one.get("processor_seconds", 0) for one in steps.values()) / 60
-    clock = sum(one["seconds"] for one in steps.values()) / 60
-    yield f"{clock:.0f} minutes by the clock, {spent:.0f} of processor time.\n"
+    spent = sum(one["processor_seconds"] for one in steps.values()) / 60
+    clock = _clock(steps.values()) / 60
+    at_once = max((one.get("at_once", 1) for one in steps.values()), default=1)
+    yield (
+        f"{clock:.0f} minutes by the clock, {spent:.0f} of processor time; at most {at_once} "
+        f"step{'' if at_once == 1 else 's'} at once.\n"
+    )
     rows = [
         [
             name,
             f"{one['seconds']}{' (resumed)' if one['resumed'] else ''}",
-            str(one.get("processor_seconds", "–")),
+            str(one["processor_seconds"]),
             one["machine"],
         ]
         for name, one in steps.items()
     ]
     yield from _rows(["step", "seconds", "of a processor", "machine"], rows)
     yield from dict.fromkeys(_versions(one["versions"]) for one in steps.values())
+
+
+def _clock(steps: Iterable[Found]) -> float:
+    """Seconds during which a step ran."""
+    seconds, end = 0.0, 0.0
+    for one in sorted(steps, key=_started):
+        ended = _started(one) + one["seconds"]
+        seconds += max(0.0, ended - max(end, _started(one)))
+        end = max(end, ended)
+    return seconds
+
+
+def _started(step: Found) -> float:
+    return step.get("started", 0.0)  # absent in folders of earlier versions
 
 
 def _versions(found: Found) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import reproduce
+import reproduce_kinds
+import reproduce_plan
 import reproduce_sizes
-import reproduce_steps
 import reproduce_tables
+from reproduce_steps import Step
 
 from selfie_adapters.cli import app
 from selfie_adapters.evaluation.base import protocol_names
@@ -22,7 +24,7 @@ from selfie_adapters.evaluation.base import protocol_names
 ROOT = Path(__file__).parents[2]
 
 
-def trained(folder: Path, step: reproduce_steps.Step) -> None:
+def trained(folder: Path, step: Step) -> None:
     """What a training leaves, with a validation loss that depends on its rate."""
     run = step.makes.parent
     run.mkdir(parents=True)
@@ -33,25 +35,35 @@ def trained(folder: Path, step: reproduce_steps.Step) -> None:
     step.makes.write_text("")
 
 
+def mine(step: Step) -> set[Path]:
+    """What a step writes that others read, and the folders of it."""
+    labels = step.makes.parent / "trained_labels.jsonl"
+    return {step.makes, labels, step.makes.parent, step.makes.parent.parent}
+
+
 @pytest.mark.parametrize("size", [reproduce_sizes.STANDARD, reproduce_sizes.FULL])
 def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path, size):
-    steps = []
-    for step in reproduce_steps.all_steps(tmp_path, size, protocol_names()):
-        if step.script:
-            assert (ROOT / step.script).is_file()
-            step.makes.touch()
-            steps.append(step)
-            continue
-        app.parse_args(list(step.command), exit_on_error=False, print_error=False)
-        if step.command[0] == "train":
-            assert "--direction-learning-rate" in step.command or "full_rank" not in step.name
-            if not step.makes.exists():
-                trained(tmp_path, step)
-        steps.append(step)
+    steps, done = [], set()
+    for stage in reproduce_plan.stages(tmp_path, size, protocol_names()):
+        for step in stage:
+            for part in shlex.split(step.shown.replace("=", " ")):  # made in a stage before
+                made = str(part).startswith(f"{tmp_path}/") and Path(part) not in mine(step)
+                assert not made or Path(part).name == "topics.jsonl" or Path(part) in done, part
+            if step.script:
+                assert (ROOT / step.script).is_file()
+                step.makes.touch()
+                continue
+            app.parse_args(list(step.command), exit_on_error=False, print_error=False)
+            if step.command[0] == "train":
+                assert "--direction-learning-rate" in step.command or "full_rank" not in step.name
+                if not step.makes.exists():
+                    trained(tmp_path, step)
+        steps += stage
+        done |= {path for step in stage for path in mine(step)}
     assert len({step.name for step in steps}) == len(steps)
     assert len({step.makes for step in steps}) == len(steps)
     trainings = [step for step in steps if step.command[0] == "train"]
-    kinds, places = len(reproduce_steps.KINDS), len(size.places)
+    kinds, places = len(reproduce_kinds.KINDS), len(size.places)
     assert len(trainings) == kinds * places * (len(size.rates) + len(size.seeds) - 1)
     later = [step for step in trainings if f"seed {size.seeds[0]}" not in step.name]
     assert {step.command[step.command.index("--learning-rate") + 1] for step in later} == {"0.01"}
@@ -72,7 +84,7 @@ def test_every_command_is_one_that_exists_and_rates_come_of_validation(tmp_path,
 
 
 def test_nouns_are_drawn_by_split_without_glosses(tmp_path):
-    reproduce_steps.write_topics(tmp_path, reproduce_sizes.QUICK)
+    reproduce_plan.write_topics(tmp_path, reproduce_sizes.QUICK)
     rows = [json.loads(line) for line in (tmp_path / "topics.jsonl").read_text().splitlines()]
     splits = [row["split"] for row in rows]
     assert {split: splits.count(split) for split in splits} == {"train": 120, "val": 24, "test": 24}
@@ -81,75 +93,134 @@ def test_nouns_are_drawn_by_split_without_glosses(tmp_path):
     assert any(len(row["labels"]) > 1 for row in rows)
 
 
-def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypatch, capsys):
+def without_processes(monkeypatch, status_of=lambda command: 0) -> list[str]:
+    """Commands that would have been run, as typed without the interpreter."""
     ran: list[str] = []
 
-    def run(command, **_named):
-        assert command[:3] == [sys.executable, "-m", "selfie_adapters"]
-        ran.append(shlex.join(command[3:]))
+    def process(_runner, command, mark):
+        assert command[0] == sys.executable
+        assert mark.startswith("[")
+        ran.append(shlex.join(command[1:]))
+        return status_of(command), 2.6
 
-    monkeypatch.setattr(reproduce.subprocess, "run", run)
-    step = reproduce_steps.Step(
+    monkeypatch.setattr(reproduce.Runner, "_process", process)
+    return ran
+
+
+def test_done_steps_are_not_run_again_and_killed_ones_resume(tmp_path, monkeypatch, capsys):
+    ran = without_processes(monkeypatch)
+    step = Step(
         "train it", ("train",), tmp_path / "a/end", "", ("train", "--resume", "a"), tmp_path / "a/x"
     )
-    monkeypatch.setattr(reproduce, "all_steps", lambda *_: [step, replace(step, name="other")])
+    monkeypatch.setattr(reproduce, "stages", lambda *_: [[step, replace(step, name="other")]])
     reproduce.run_steps(tmp_path, reproduce_sizes.QUICK, ["train"])
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x").touch()
     reproduce.run_steps(tmp_path, reproduce_sizes.QUICK, ["train"])
     (tmp_path / "a/end").touch()
     reproduce.run_steps(tmp_path, reproduce_sizes.QUICK)
-    assert ran == ["train", "train --resume a"]
+    assert ran == ["-m selfie_adapters train", "-m selfie_adapters train --resume a"]
     out = capsys.readouterr().out
-    assert "$ selfie train --resume a" in out
-    assert "other: done already" in out
+    assert "[1] $ selfie train --resume a" in out
+    assert "[2] other: done already" in out
     recorded = json.loads((tmp_path / "steps.json").read_text())["train it"]
     assert recorded["command"] == "selfie train"
     assert recorded["resumed"] is True
     assert recorded["machine"]
-    assert recorded["processor_seconds"] == 0  # nothing was started
+    assert recorded["processor_seconds"] == 3
     reproduce_tables.write_tables(tmp_path, "quick")
-    assert "| train it | 0 (resumed) | 0 |" in (tmp_path / "tables.md").read_text()
+    assert "| train it | 0 (resumed) | 3 |" in (tmp_path / "tables.md").read_text()
     assert reproduce.main(["--out", str(tmp_path), "--only", "trian"]) == 1
     assert 'Did you mean "train it"?' in capsys.readouterr().err
+
+
+def test_two_steps_run_at_once_and_their_time_by_the_clock_counts_once(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(reproduce.os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    runner = reproduce.Runner(tmp_path)
+    assert runner.at_once == 2
+    assert runner.environment["OMP_NUM_THREADS"] == "3"
+    # each waits for the other: one after the other they would wait for ever
+    code = """
+import pathlib, sys, time
+mine, other = map(pathlib.Path, sys.argv[1:])
+mine.touch()
+while not other.exists():
+    time.sleep(0.01)
+sum(range(3_000_000))
+print("met")
+"""
+    script = tmp_path / "meet.py"
+    script.write_text(code)
+    steps = [
+        Step(name, (str(tmp_path / name), str(tmp_path / other)), tmp_path / f"{name}.done")
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
+    steps = [replace(step, script=str(script)) for step in steps]
+    assert [status for _step, status in runner.run(enumerate(steps, 1))] == [0, 0]
+    assert {"[1] met", "[2] met"} <= set(capsys.readouterr().out.splitlines())
+    text = json.loads((tmp_path / "steps.json").read_text())
+    for step in text.values():
+        step |= {"started": 1000, "seconds": 600}
+    text["b"] |= {"started": 1300, "processor_seconds": 1800}
+    text["a"] |= {"processor_seconds": 600}
+    (tmp_path / "steps.json").write_text(json.dumps(text))
+    tables = reproduce_tables.write_tables(tmp_path, "quick").read_text()
+    assert "15 minutes by the clock, 40 of processor time; at most 2 steps at once." in tables
+    assert tables.index("| a |") < tables.index("| b |")
+
+
+def test_a_stopped_run_stops_its_steps(tmp_path):
+    (tmp_path / "endless.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(600)\n"
+    )
+    code = f"""
+import reproduce, reproduce_steps
+from pathlib import Path
+made, script = Path({str(tmp_path / "made")!r}), {str(tmp_path / "endless.py")!r}
+step = reproduce_steps.Step("x", (), made, script=script)
+reproduce.stages = lambda *_: [[step]]
+import sys
+sys.exit(reproduce.main(["--out", {str(tmp_path)!r}]))
+"""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    while process.poll() is None and not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _out, err = process.communicate(timeout=60)  # waits for the step's end, which has the pipe
+    assert process.returncode == 1
+    assert err == b"stopped; run again to resume.\n"
 
 
 def test_without_passages_detection_is_omitted_and_the_tables_state_how_to_make_them(
     tmp_path, monkeypatch, capsys
 ):
-    ran = []
-
-    def run(command, **_named):
-        ran.append(command[1:])
-        if command[1] == "scripts/demo_sae_texts.py":
-            raise subprocess.CalledProcessError(1, command)
-
-    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    ran = without_processes(monkeypatch, lambda command: "demo_sae_texts" in command[1])
     only = [one for name in ("passages", "sae_labels", "detection") for one in ("--only", name)]
     assert reproduce.main(["--quick", "--out", str(tmp_path), *only]) == 0
-    assert [one[0] for one in ran] == ["scripts/demo_sae_texts.py"]
+    command = f"scripts/demo_sae_texts.py --out {tmp_path / 'passages.jsonl'}"
+    assert ran == [command]
     assert "omitted without it: detection, fuzzing" in capsys.readouterr().out
-    command = f"python scripts/demo_sae_texts.py --out {tmp_path / 'passages.jsonl'}"
     text = (tmp_path / "tables.md").read_text()
     assert "Omitted: detection and fuzzing, because this failed (it needs npm" in text
-    assert f"`{command}`. Run it" in text
+    assert f"`python {command}`. Run it" in text
 
     (tmp_path / "passages.jsonl").touch()
     assert reproduce.main(["--quick", "--out", str(tmp_path), *only]) == 0
-    assert [one[2:4] for one in ran[1:]] == [["eval", "scoring"], ["eval", "detection"]]
+    assert [one.split()[2:4] for one in ran[1:]] == [["eval", "scoring"], ["eval", "detection"]]
     assert "Omitted" not in (tmp_path / "tables.md").read_text()
 
 
 def test_a_step_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    def run(command, **_named):
-        if command[-1] == "fails":
-            raise subprocess.CalledProcessError(3, command)
-
-    steps = [
-        reproduce_steps.Step(f"{name} it", (name,), tmp_path / name) for name in ("fails", "works")
-    ]
-    monkeypatch.setattr(reproduce.subprocess, "run", run)
-    monkeypatch.setattr(reproduce, "all_steps", lambda *_: steps)
+    without_processes(monkeypatch, lambda command: 3 if command[-1] == "fails" else 0)
+    steps = [Step(f"{name} it", (name,), tmp_path / name) for name in ("fails", "works")]
+    monkeypatch.setattr(reproduce, "stages", lambda *_: [steps])
     assert reproduce.main(["--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "fails it ended with status 3; run again to resume.\n"
     assert [*json.loads((tmp_path / "steps.json").read_text())] == ["works it"]
@@ -159,14 +230,15 @@ def test_a_step_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monke
 def test_seeds_are_a_level_of_the_table(tmp_path):
     size = replace(reproduce_sizes.QUICK, seeds=(0, 1))
     place = size.places[0]
-    for step in reproduce_steps.all_steps(tmp_path, size, ["loss"]):
-        if step.command[0] == "train":
-            trained(tmp_path, step)
+    for stage in reproduce_plan.stages(tmp_path, size, ["loss"]):
+        for step in stage:
+            if step.command[0] == "train":
+                trained(tmp_path, step)
 
     def found(mean, low, high):
         return {"mean": mean, "low": low, "high": high, "n": 4}
 
-    kinds = list(reproduce_steps.KINDS)
+    kinds = list(reproduce_kinds.KINDS)
     results = {
         "cells": [
             {
@@ -226,11 +298,13 @@ def test_seeds_are_a_level_of_the_table(tmp_path):
 def test_little_of_everything_killed_and_resumed(tmp_path):
     command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "--quick", "--out"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([*command, str(tmp_path / "out")], cwd=ROOT, env=env)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "out")], cwd=ROOT, env=env, start_new_session=True
+    )
     first = tmp_path / "out/runs/block_12/scale_only-rate0.01-seed0/config.yaml"
     while process.poll() is None and not first.exists():
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
     again = subprocess.run(

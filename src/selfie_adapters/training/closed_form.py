@@ -205,8 +205,8 @@ def closed_form_start(
 
     vectors: raw vectors [n, d_model] of the examples asked for ([n] numbers); labels, strings,
     vector_of: tokens, text and vector of the label of each example. chosen: the examples to start
-    from, None: all. Costs one pass over at most 10·d_model vectors and some twenty forward passes
-    of `PROBES` examples, none with gradients.
+    from, None: all. Costs one pass over at most 10·d_model vectors and at most
+    some thirty forward passes of `PROBES` examples, none with gradients.
     Raises ConfigError for an adapter without parameters, and for fewer than two vectors.
     """
     if not adapter.num_parameters():
@@ -239,11 +239,16 @@ def closed_form_start(
         if any(parameter in names for parameter in parameters)
     ]
 
+    measured: dict[tuple[float, ...], float] = {}  # the second round asks for many of them again
+
     @torch.no_grad()
     def loss(sizes: dict[str, float]) -> float:
-        set_map(adapter, without, unit, sizes)
-        soft = adapter(probed)
-        return float(objective.all_losses(soft, labels, probes).per_example.mean())
+        key = tuple(sizes.values())
+        if key not in measured:
+            set_map(adapter, without, unit, sizes)
+            soft = adapter(probed)
+            measured[key] = float(objective.all_losses(soft, labels, probes).per_example.mean())
+        return measured[key]
 
     sizes = dict.fromkeys(_PARTS, 1.0)
     least = loss(sizes)
