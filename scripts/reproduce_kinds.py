@@ -23,13 +23,13 @@ UNTRAINED = ("--untrained-scales", "0.8,1.3,2.1")
 
 
 def vectors_at(folder: Path, place: TrainingPoint) -> Step:
-    file = _vector_file(folder, place)
+    file = vector_file(folder, place)
     inside = ("--frames-per-topic", "1", "--no-concept", "0") if place.position == "name" else ()
     name = f"vectors at {place.name}"
     return prepare(folder, name, file, str(place.layer), place.position, inside)
 
 
-def _vector_file(folder: Path, place: TrainingPoint) -> Path:
+def vector_file(folder: Path, place: TrainingPoint) -> Path:
     return folder / place.name / "nouns.json"
 
 
@@ -66,7 +66,7 @@ class Trainings:
         }
 
     def evaluations(self) -> list[Step]:
-        size, place, file = self.size, self.place, _vector_file(self.folder, self.place)
+        size, place, file = self.size, self.place, vector_file(self.folder, self.place)
         adapters = [f"{kind}-{seed}={step.makes}" for (kind, seed), step in self._chosen().items()]
         named = [one for adapter in adapters for one in ("--adapters", adapter)]
         at = "the noun’s own token" if place.position == "name" else "last token"

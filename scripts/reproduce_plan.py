@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from reproduce_kinds import Trainings, vectors_at
+from reproduce_kinds import Trainings, vector_file, vectors_at
 from reproduce_sizes import Size
 from reproduce_steps import TOPICS, Step, evaluate, prepare
 
@@ -94,15 +94,18 @@ def _of_the_shipped_set(folder: Path, size: Size, nouns: Path) -> Iterator[Step]
         (str(nouns), "--adapter", "demo", "--layers", size.layers),
         ("--limit", str(size.nouns), "--retrieval", "0"),
     )
-    if size.nouns >= CANDIDATES:
-        yield evaluate(
-            folder,
-            "naming",
-            "Own name among 60, and among names that begin with the same token",
-            (str(nouns), "--adapter", "demo", "--layers", size.spelled),
-            ("--limit", str(CANDIDATES), "--retrieval", str(CANDIDATES)),
-            name="spelling",
-        )
+    for place in size.places:
+        # the slowest part, so one kind of position is enough
+        if place.position == "name" and size.nouns >= CANDIDATES:
+            yield evaluate(
+                folder,
+                "naming",
+                f"Block {place.layer}, own token: own name among 60, and among names that begin "
+                "with the same token",
+                (str(vector_file(folder, place)), "--adapter", "demo"),
+                ("--limit", str(CANDIDATES), "--retrieval", str(CANDIDATES)),
+                name=f"spelling_{place.name}",
+            )
     yield evaluate(
         folder,
         "inversion",

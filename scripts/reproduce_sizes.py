@@ -22,9 +22,8 @@ class Size:
     """How much of everything.
 
     train, held_out: nouns drawn from the project's 8,000: to train on, and each of val and test.
-    layers: blocks at which the shipped set is measured. nouns: test nouns per block. spelled:
-    blocks at which vectors look for their names, the slowest part per block. pairs: of nouns, two
-    in one vector. places, rates, seeds, steps, batch: of the trainings in which kinds are compared;
+    layers: blocks at which the shipped set is measured. nouns: test nouns per block. pairs: of
+    nouns, two in one vector. places, rates, seeds, steps, batch: of the trainings in which kinds are compared;
     the rate is chosen with the first seed on validation nouns. chosen_on: vectors on which an
     untrained scale is chosen.
     """
@@ -33,7 +32,6 @@ class Size:
     held_out: int
     layers: str
     nouns: int
-    spelled: str
     pairs: int
     places: tuple[TrainingPoint, ...]
     rates: tuple[float, ...]
@@ -56,12 +54,11 @@ STANDARD = Size(
     held_out=300,
     layers="8,12,16,20,24",
     nouns=60,
-    spelled="16",
     pairs=30,
     places=(TrainingPoint(12, "name"), TrainingPoint(24, "-1")),
     rates=(0.01, 0.03),
     seeds=(0, 1, 2),
-    steps=20,
+    steps=16,
     batch=32,
     test=60,
     chosen_on=40,
@@ -78,7 +75,6 @@ QUICK = Size(
     held_out=24,
     layers="12",
     nouns=4,
-    spelled="12",
     pairs=2,
     places=(TrainingPoint(12, "name"),),
     rates=(0.01, 0.03),
@@ -100,7 +96,6 @@ FULL = Size(
     held_out=800,
     layers="8,12,16,20,24,28",
     nouns=200,
-    spelled="8,12,16,20,24,28",
     pairs=100,
     places=tuple(TrainingPoint(layer, "name") for layer in (8, 12, 16, 20, 24))
     + tuple(TrainingPoint(layer, "-1") for layer in (26,)),
