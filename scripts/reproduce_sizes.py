@@ -23,9 +23,9 @@ class Size:
 
     train, held_out: nouns drawn from the project's 8,000: to train on, and each of val and test.
     layers: blocks at which the shipped set is measured. nouns: test nouns per block. pairs: of
-    nouns, two in one vector. places, rates, seeds, steps, batch: of the trainings in which kinds are compared;
-    the rate is chosen with the first seed on validation nouns. chosen_on: vectors on which an
-    untrained scale is chosen.
+    nouns, two in one vector. places, rates, seeds, steps, batch: of the trainings in which kinds
+    are compared; the rate is chosen with the first seed on validation nouns. chosen_on: vectors on
+    which an untrained scale is chosen.
     """
 
     train: int
