@@ -4,8 +4,8 @@
     python benchmarks/best_explained.py work/t.json --layer 12 --position name --out best
 
 Labels one vector of each of some held-out concepts twice with the shipped adapter: greedily, and
-as selfie label --concepts 1 --best-of 32 --temperature 1 does. Right means a name or synonym of the
-concept to the letter, as in selfie eval naming. Prints both shares with 95 % Wilson intervals,
+as selfie label --concepts 1 --best-of 32 --temperature 1 does. Right means exactly a name or
+synonym of the concept, as in selfie eval naming. Prints both shares with 95 % Wilson intervals,
 their paired difference, and the AUROC of the explained share and of the gain for right against
 wrong; then the same for as many words of the logit lens, of the cosine and of a ridge probe in
 place of the adapter's candidates. Stopped, it resumes.

@@ -5,7 +5,7 @@
 
 Labels one vector of each of some held-out concepts per place with the shipped adapter: greedily,
 and N times at temperature 0.7, as selfie label --best-of N does. Of the N labels one is chosen: by
-gain, by likelihood, and so on. Right means a name or synonym of the concept to the letter, as in
+gain, by likelihood, and so on. Right means exactly a name or synonym of the concept, as in
 selfie eval naming. The order that is right most often on validation concepts is stated; then all
 are compared on test concepts: share with its 95 % interval, and the paired difference from the
 choice by gain over concepts, with p values adjusted by Holm. Stopped, it resumes.

@@ -96,7 +96,7 @@ def _kinds(folder: Path, size: Size, place: TrainingPoint) -> Iterator[str]:
         "in parentheses; rates chosen on validation nouns with the first seed.\n"
     )
     heads = ["kind", "rate (validation loss)", "loss", *_CONTROLS, "recall@1, %", "shuffled, %"]
-    heads += ["named to the letter, %", "shuffled, %"]
+    heads += ["named exactly, %", "shuffled, %"]
     rows = []
     for kind in KINDS:
         loss = losses.get(kind, {})

@@ -161,7 +161,7 @@ map without a matrix learns; to read text, take "{DEMO}".
 Trained on the states of {6400 + FURTHER_OF_SPECIALISTS:,} nouns of WordNet 3.0, each labelled with
 its name, and of tokens without a concept, labelled "nothing": {STEPS} steps of 32 examples. The
 {MEASURED_ON} test nouns share no name, synonym or head with a training noun. Greedy labels, 95 %
-Wilson intervals; "exact" is the name or a synonym to the letter:
+Wilson intervals; "exact": exactly the name or a synonym:
 
 | condition | exact | right or related |
 |---|---|---|

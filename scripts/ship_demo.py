@@ -90,8 +90,8 @@ Trained on the states of {6400 + FURTHER:,} nouns of WordNet 3.0, the specialist
 {6400 + FURTHER_OF_SPECIALISTS:,}, each labelled with its name, and of tokens without a concept,
 labelled "nothing": {STEPS:,} steps of 64 examples, and steps of 32 for the specialists at blocks
 {specialists}. The {MEASURED_ON} test nouns share no name, synonym or head with a training noun, and
-are in sentences that no training noun is in. Greedy labels, 95 % Wilson intervals; "exact" is the
-name or a synonym to the letter:
+are in sentences that no training noun is in. Greedy labels, 95 % Wilson intervals; "exact":
+exactly the name or a synonym:
 
 | block | position | exact | right or related | shown | logit lens, exact | ridge probe, exact |
 |---|---|---|---|---|---|---|

@@ -43,7 +43,7 @@ def names_of(topic: Topic) -> list[str]:
 
 
 def is_exact(label: str, topic: Topic) -> bool:
-    """Whether `label` is a name of the topic to the letter, case and whitespace aside."""
+    """Whether `label` is exactly a name of the topic, case and whitespace aside."""
     return _is_one_of(label, names_of(topic))
 
 

@@ -22,7 +22,7 @@ READERS = ("logit lens", "ridge probe", "untrained")
 """What figures show of the methods without an adapter."""
 FEW = 5  # adapters or recipes, up to which the report compares them with each other
 _COMPARED = {
-    "exact": MeasureColumn("to the letter, points", digits=0),
+    "exact": MeasureColumn("exact, points", digits=0),
     "right or related": MeasureColumn("right or related, points", digits=0),
 }
 _SHARES = (
@@ -124,7 +124,7 @@ def _by_block(
     ]
     topics = pooled["conditions"][0]["topics"]
     heads = ["", *(f"block {one['layer']}" if "layer" in one else "all" for one in columns)]
-    caption = "% name or synonym to the letter / % right or related"
+    caption = "% exactly a name or synonym / % right or related"
     return Table(f"{title}, {topics} topics", heads, rows, own, caption, narrow=True)
 
 
@@ -135,9 +135,7 @@ def _cell(share: Mapping[str, Any]) -> str:
 def _over_blocks(title: str, pooled: NamedPlace, own: Sequence[str]) -> Iterator[Table]:
     """The adapters' shares with their intervals."""
     cells = {
-        ("to the letter" if measure == "exact" else measure, one["condition"]): percent(
-            one["share"].get(measure)
-        )
+        (measure, one["condition"]): percent(one["share"].get(measure))
         for measure in _SHARES
         for one in merged(pooled)
         if one["condition"] in own
