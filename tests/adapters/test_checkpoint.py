@@ -311,7 +311,7 @@ def test_rank_in_the_header_and_factors_must_agree(tmp_path):
         ({"model_dim": "six"}, "model_dim is 'six', not a number"),
         ({"model_dim": "nan"}, "model_dim is 'nan', not an integer"),
         ({"global_step": "1.5"}, "global_step is '1.5', not an integer"),
-        ({"binding_json": "{}"}, "the binding is damaged: model: Field required"),
+        ({"binding_json": "{}"}, "the binding is damaged: model: missing"),
         ({"binding_json": "?"}, "the header is damaged: binding_json, line 1"),
     ],
 )

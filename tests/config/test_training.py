@@ -301,7 +301,7 @@ def test_a_path_longer_than_a_path_can_be_is_left_to_whoever_opens_it(write):
 
 
 def test_an_override_does_not_hide_a_section_that_is_none(write):
-    with pytest.raises(ConfigError, match="training: .*dictionary.*found 3"):
+    with pytest.raises(ConfigError, match="training: a mapping.*found 3"):
         load_config(write(MINIMAL + "training: 3"), ["training.max_steps=1"])
 
 

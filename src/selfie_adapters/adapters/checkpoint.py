@@ -21,6 +21,7 @@ from selfie_adapters.adapters.containers import SUFFIXES, read_container, safete
 from selfie_adapters.adapters.kinds import build_adapter
 from selfie_adapters.adapters.locating import find_adapter_file
 from selfie_adapters.adapters.specialists import check_specialist, specialist_files
+from selfie_adapters.config.problems import first_problem
 from selfie_adapters.errors import AdapterError, DataError, first_line
 from selfie_adapters.files import atomic_path
 from selfie_adapters.files.json_text import parse_json
@@ -231,9 +232,7 @@ def _binding(header: dict[str, Any]) -> Binding | None:
         if header.get("binding") is not None:
             return Binding.model_validate(header["binding"])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "binding"
-        raise AdapterError(f"the binding is damaged: {place}: {first['msg']}.") from error
+        raise AdapterError(f"the binding is damaged: {first_problem(error, 'binding')}") from error
     return None
 
 

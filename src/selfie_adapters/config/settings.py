@@ -5,8 +5,6 @@ Unknown keys are refused with the nearest valid one; every problem is named with
 
 from __future__ import annotations
 
-import math
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from selfie_adapters.config.problems import problem_text
 from selfie_adapters.config.types import Option
 from selfie_adapters.config.yaml_reading import parse_yaml, read_yaml, shortened
 from selfie_adapters.errors import ConfigError, DataError, nearest
@@ -21,12 +20,8 @@ from selfie_adapters.files import existing_file, user_path
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
-
 
 _PROBLEMS_SHOWN = 20
-_SHORT = reprlib.Repr()  # a wrong value may be as long as the file
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 120
 
 
 class Settings(BaseModel):
@@ -247,27 +242,12 @@ def _problems(
         if problem["type"] == "extra_forbidden":
             hint = nearest(str(problem["loc"][-1]), _keys_beside(kind, problem["loc"]))
             yield f"{place}: unknown key. {hint}"
-        elif problem["type"] == "missing":
-            yield f"{place}: missing. Add it."
         else:
-            message = shortened(problem["msg"].removeprefix("Value error, "), 400)
             # A rule of several fields has no place of its own and names them.
             about = f"{place}: " if place else ""
-            yield f"{about}{message}{_shown(problem)}."
+            yield f"{about}{problem_text(problem)}"
     if len(found) > _PROBLEMS_SHOWN:
         yield f"and {len(found) - _PROBLEMS_SHOWN:,} more."
-
-
-def _shown(problem: ErrorDetails) -> str:
-    """How a wrong value is quoted; a section's own rule names its keys, so nothing is added."""
-    found = problem["input"]
-    if isinstance(found, dict):
-        return "" if problem["type"] == "value_error" else ", found a mapping"
-    if isinstance(found, list) and len(found) > _SHORT.maxlist:
-        return f", found a list of {len(found):,}"
-    if isinstance(found, float) and not math.isfinite(found):
-        return f", found {found}"
-    return f", found {_SHORT.repr(found)}"
 
 
 def _keys_beside(kind: type[Settings], place: tuple[str | int, ...]) -> list[str]:

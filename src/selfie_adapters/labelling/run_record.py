@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from selfie_adapters.adapters import Binding, find_adapter_file
 from selfie_adapters.adapters.specialists import adapter_digest
 from selfie_adapters.config.labelling import BY_GAIN, RANKING, LabelSettings
+from selfie_adapters.config.problems import first_problem
 from selfie_adapters.dataset.source import LabelSource
 from selfie_adapters.errors import ConfigError, DataError, SelfieError
 from selfie_adapters.files import read_json, sha256, write_json
@@ -111,11 +112,9 @@ def read_binding(folder: str | Path) -> RunBinding | None:
     try:
         return RunBinding.model_validate(read_json(file))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
         raise DataError(
-            f"{file}: not a model's binding ({where}: {problem['msg']}). Restore the file, or "
-            "give another --out."
+            f"{file}: not a model's binding. {first_problem(error, 'top level')} Restore the file, "
+            "or give another --out."
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from selfie_adapters.config.problems import first_problem
 from selfie_adapters.config.types import Chat
 from selfie_adapters.config.yaml_reading import shortened
 from selfie_adapters.dataset.vectors import as_vectors
@@ -89,9 +90,7 @@ def parse_request(kind: type[R], body: bytes) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RefusedError(400, f"{field}: {first['msg']}.") from None
+        raise RefusedError(400, first_problem(error, "the body")) from None
 
 
 def vectors_of(body: bytes) -> Tensor:
