@@ -10,6 +10,7 @@ from selfie_adapters import Labeller, SoftPrompt, create_adapter, label_losses, 
 from selfie_adapters.errors import ModelError
 from selfie_adapters.model import FrozenModel, capture
 from selfie_adapters.model.blocks import decoder_blocks
+from selfie_adapters.model.suitable import check_model
 from tiny import D_MODEL, LAYERS, golden_tokenizer, tiny_network
 from tiny_folders import save_causal
 
@@ -54,3 +55,14 @@ def test_several_residual_streams_take_labels_but_have_no_states():
     assert [len(of) for of in labeller.label(vectors, max_new_tokens=3)] == [1, 1]
     with pytest.raises(ModelError, match="128 numbers per token where d_model is 32"):
         capture(model, torch.tensor([[1, 2]]), [1])
+
+
+def test_a_model_that_is_not_deterministic_is_refused():
+    network = tiny_network("llama")
+    noise = torch.Generator().manual_seed(0)
+    network.model.norm.register_forward_hook(
+        lambda _module, _inputs, out: out + torch.randn(out.shape, generator=noise)
+    )
+    model = FrozenModel(network, golden_tokenizer(), "hashing")
+    with pytest.raises(ModelError, match="other outputs for the same tokens each time"):
+        check_model(model)

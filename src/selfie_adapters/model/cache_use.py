@@ -59,8 +59,8 @@ def cache_use(model: FrozenModel) -> CacheUse:
     """Tried once per loaded model, in a few passes of eight tokens.
 
     Or of as many more as a short attention window has: some caches forget what the model without
-    one still sees. Raises ModelError for a model that cannot be run at all, or looks at later
-    tokens.
+    one still sees. Raises ModelError for a model that cannot be run at all, is not deterministic,
+    or looks at later tokens.
     """
     network = model.network
     start = _short_window(model)
@@ -74,13 +74,20 @@ def cache_use(model: FrozenModel) -> CacheUse:
     ids = ids.to(model.device)
     swapped = torch.tensor([1, 0], device=model.device)
     try:
-        expected = forward(network, input_ids=ids, use_cache=False).logits
+        expected, again = (
+            forward(network, input_ids=ids, use_cache=False).logits for _ in range(2)
+        )
     except UNSUPPORTED as error:
         raise ModelError(
             f"{model.name} ({type(network).__name__}) cannot be run: {first_line(error)} "
             "Its code may need another version of transformers, or a package that is missing."
         ) from error
     limit = logit_tolerance(model, expected)
+    if bool((again - expected).abs().max() > limit):
+        raise ModelError(
+            f"{model.name} ({type(network).__name__}) has other outputs for the same tokens each "
+            "time, as Reformer has, which hashes at random. Use a deterministic model."
+        )
     if bool((expected[0, :shared] - expected[1, :shared]).abs().max() > limit):
         raise ModelError(
             f"{model.name} ({type(network).__name__}) is no causal language model: its output at a "
