@@ -6,7 +6,7 @@ To add a protocol, add one more step to a list; its table is what `selfie eval` 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reproduce_kinds import Trainings, vector_file, vectors_at
@@ -65,24 +65,37 @@ def _stages(folder: Path, size: Size) -> Iterator[list[Step]]:
     ]
     judged = passages.makes.exists()
     places = {place: Trainings(folder, size, place) for place in size.places}
-    first_seeds = [step for trainings in places.values() for step in trainings.of_rates()]
+    first_seeds = _all(trainings.of_rates() for trainings in places.values())
     sae_labels = [_sae_labels(folder)] if judged else []
     yield [*_of_the_shipped_set(folder, size, nouns), *sae_labels, *first_seeds]
     # where one is missing, what comes next is not known
     places = {place: one for place, one in places.items() if one.rates_are_chosen()}
-    other_seeds = [step for trainings in places.values() for step in trainings.of_other_seeds()]
-    yield [*(_judged(folder, size) if judged else []), *other_seeds]
-    yield [step for trainings in places.values() for step in trainings.evaluations()]
     first = size.places[0]
+    before, after = (
+        [trainings for place, trainings in places.items() if (place == first) is is_first]
+        for is_first in (True, False)
+    )
     yield [
-        evaluate(
-            folder,
-            "taboo",
-            f"What the model knows without the vector (nouns of block {first.layer})",
-            ("--topics", "concepts", "--retrieval", str(folder / f"retrieval_{first.name}")),
-            ("--chat-model", "demo", "--max-tokens", "60"),
-        )
+        *(_judged(folder, size) if judged else []),
+        *_all(one.of_other_seeds() for one in before),
     ]
+    # of one place while those of another are trained: the last stage has steps for all cores
+    yield [
+        *_all(one.evaluations() for one in before),
+        *_all(one.of_other_seeds() for one in after),
+    ]
+    taboo = evaluate(
+        folder,
+        "taboo",
+        f"What the model knows without the vector (nouns of block {first.layer})",
+        ("--topics", "concepts", "--retrieval", str(folder / f"retrieval_{first.name}")),
+        ("--chat-model", "demo", "--max-tokens", "60"),
+    )
+    yield [taboo, *_all(one.evaluations() for one in after)]
+
+
+def _all(lists: Iterable[list[Step]]) -> list[Step]:
+    return [step for steps in lists for step in steps]
 
 
 def _of_the_shipped_set(folder: Path, size: Size, nouns: Path) -> Iterator[Step]:
