@@ -7,6 +7,7 @@ import pytest
 
 from selfie_adapters import statistics
 from selfie_adapters.evaluation import Interval, bootstrap_mean
+from selfie_adapters.evaluation.comparing import sign_flip_p
 from selfie_adapters.statistics import (
     PairedTable,
     bootstrap_difference,
@@ -137,9 +138,41 @@ def test_a_unit_that_is_tried_twice_counts_once():
     second = np.array([1.0, 0.0, 0.0, 0.0, 1.0])
     units = np.array(["a", "a", "b", "c", "d"])
     table = PairedTable.of(first, second, units)
-    assert table == PairedTable(both=0.5, first=1.5, second=1.0, neither=1.0)
+    # differences: of the units 0.5, 0, 1 and -1, of a trial 1 with 3/8, -1 with 1/4
+    counts = pytest.approx((5 / 8 - 1 / 64) / (9 / 16 - 1 / 64))
+    assert table == PairedTable(both=0.5, first=1.5, second=1.0, neither=1.0, each_counts=counts)
     assert table.difference().n == 4
     assert unit_weights(units).tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
+def test_several_trials_of_a_unit_make_the_interval_as_narrow_as_they_are_independent(alike):
+    """60 units, five trials of each; alike: the share of their variance that a unit's have in
+    common. At 1 five trials say no more than one."""
+    generator = np.random.default_rng(0)
+    units = np.repeat(np.arange(60), 5)
+    covered, widths, agreed = 0, [], 0
+    for _ in range(400):
+        common, own = generator.normal(size=(2, 60, 1)), generator.normal(size=(2, 60, 5))
+        high = np.sqrt(alike) * common + np.sqrt(1 - alike) * own
+        first, second = (high > -1.0).astype(float).reshape(2, -1)
+        found = PairedTable.of(first, second, units).difference()
+        covered += found.low <= 0 <= found.high
+        widths.append(found.high - found.low)
+        p = sign_flip_p((first - second).reshape(60, 5).mean(axis=1))
+        agreed += (p < 0.05) == (not found.low <= 0 <= found.high)
+    assert 0.92 <= covered / 400 <= 0.99
+    assert agreed / 400 > 0.94
+    # standard error of a difference: of 300 independent pairs, of 60, or between
+    chance = 0.8413447
+    independent, same = (2 * 1.96 * math.sqrt(2 * chance * (1 - chance) / n) for n in (300, 60))
+    wide = np.mean(widths)
+    if alike == 0.0:
+        assert wide == pytest.approx(independent, rel=0.1)
+    elif alike == 1.0:
+        assert wide == pytest.approx(same, rel=0.1)
+    else:
+        assert independent < wide < same
 
 
 def test_the_interval_covers_a_known_difference_of_unpaired_means():

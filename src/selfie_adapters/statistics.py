@@ -162,23 +162,35 @@ class PairedTable:
     """Outcomes of two methods on the same units: how many both got right, one alone, neither.
 
     Numbers may be fractions: a unit that was tried several times counts once, shared out.
+    each_counts: as how many independent trials a unit counts; see `of`.
     """
 
     both: float
     first: float
     second: float
     neither: float
+    each_counts: float = 1.0
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, units: np.ndarray) -> PairedTable:
-        """The table of outcomes [n], 0 to 1, of which those with equal `units` [n] count as one."""
+        """The table of outcomes [n], 0 to 1, of which those with equal `units` [n] are one unit.
+
+        Mean differences of units vary less than those of single trials where a unit has several
+        that are not all alike. It then counts as more than one trial, v / s²: v is the variance of
+        a trial's difference, s² that of the units' (Dean and Pagano, as in `share_interval`).
+        Where all units are equal, each counts as one.
+        """
         weights = unit_weights(units)
-        return cls(
-            float((weights * first * second).sum()),
-            float((weights * first * (1 - second)).sum()),
-            float((weights * (1 - first) * second).sum()),
-            float((weights * (1 - first) * (1 - second)).sum()),
-        )
+        cells = [
+            float((weights * one * two).sum())
+            for one in (first, 1 - first)
+            for two in (second, 1 - second)
+        ]
+        count = sum(cells)
+        _, unit = np.unique(units, return_inverse=True)
+        spread = float(np.bincount(unit, weights * (first - second)).var())
+        trial = (cells[1] + cells[2]) / count - ((cells[1] - cells[2]) / count) ** 2
+        return cls(*cells, 1.0 if spread < 1e-12 else max(1.0, trial / spread))
 
     def difference(self) -> Interval:
         """Share of the first minus share of the second, with a 95 % interval valid at 0 and 1.
@@ -188,7 +200,8 @@ class PairedTable:
         Wilson intervals of the two shares, combined with their correlation φ, which is corrected
         for continuity. Raises ValueError for an empty table.
         """
-        a, b, c, d = self.both, self.first, self.second, self.neither
+        cells = (self.both, self.first, self.second, self.neither)
+        a, b, c, d = (one * self.each_counts for one in cells)
         n = a + b + c + d
         one, two = wilson(a + b, n), wilson(a + c, n)
         product = (a + b) * (c + d) * (a + c) * (b + d)
@@ -199,7 +212,8 @@ class PairedTable:
         down = _combined(one.mean - one.low, two.high - two.mean, phi)
         up = _combined(one.high - one.mean, two.mean - two.low, phi)
         mean = one.mean - two.mean
-        return Interval(mean, max(-1.0, mean - down), min(1.0, mean + up), round(n))
+        units = round(n / self.each_counts)
+        return Interval(mean, max(-1.0, mean - down), min(1.0, mean + up), units)
 
 
 def share_difference(one: Interval, two: Interval) -> Interval:

@@ -2,11 +2,12 @@
 
 A row is what a condition is measured on; rows of one *unit* (a topic, a vector, a latent) are not
 independent, so units are what is resampled. The interval of a difference of zeros and ones is
-Newcombe's for paired shares, which is valid at 0 and 1; of other numbers it is a bootstrap over
-units. The p value is that of a sign-flip test over units, which for zeros and ones is McNemar's
-exact test. p values of one family, all comparisons of a results file by the same measure, are
-adjusted together (S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
-Journal of Statistics 6 (1979) 65).
+Newcombe's for paired shares, which is valid at 0 and 1 (statistics.py: where units have several
+rows, each counts for as many as its rows are worth); of other numbers it is a bootstrap over units.
+The p value is that of a sign-flip test over units, which for zeros and ones is McNemar's exact
+test. p values of one family, all comparisons of a results file by the same measure, are adjusted
+together (S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal
+of Statistics 6 (1979) 65).
 """
 
 from __future__ import annotations
