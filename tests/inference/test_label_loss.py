@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from selfie_adapters.adapters import create_adapter
-from selfie_adapters.errors import DataError, PromptError
+from selfie_adapters.errors import ConfigError, DataError, PromptError
 from selfie_adapters.inference.label_batches import build_batch, tokenize_labels
 from selfie_adapters.inference.lm_head import head_losses, lm_head, token_losses
 from selfie_adapters.inference.microbatch import split_by_length
@@ -182,6 +182,28 @@ def test_as_many_labels_as_vectors_are_demanded():
         label_losses(model, prompt, create_adapter("identity", 32), torch.ones(1, 32), ["a", "b"])
     with pytest.raises(DataError, match="label 0 is empty"):
         label_losses(model, prompt, create_adapter("identity", 32), torch.ones(1, 32), [""])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"labels": []}, DataError, "0 labels for 2 vectors"),
+        ({"labels": [], "vectors": torch.ones(0, 32)}, DataError, "0 labels for 0 vectors"),
+        ({"labels": ["a", 3]}, DataError, "label 1 is 3; a text is expected"),
+        ({"labels": ["a", None]}, DataError, "label 1 is None; a text is expected"),
+        ({"labels": "ab"}, DataError, "labels is the text 'ab'; a list of texts is expected"),
+        ({"label_smoothing": 1.0}, ConfigError, "label_smoothing is 1.0; from 0 to below 1"),
+        ({"label_smoothing": -0.1}, ConfigError, "label_smoothing is -0.1"),
+        ({"max_loss": 0.0}, ConfigError, "max_loss is 0.0; a positive number"),
+        ({"max_loss": float("nan")}, ConfigError, "max_loss is nan"),
+    ],
+)
+def test_arguments_that_make_no_loss_are_refused_in_one_line(changes, error, says):
+    model = FrozenModel(tiny_network("llama"), golden_tokenizer(), "tiny")
+    prompt = SoftPrompt.for_tokenizer(model.tokenizer)
+    given = {"vectors": torch.ones(2, 32), "labels": ["a", "b"]} | changes
+    with pytest.raises(error, match=says):
+        label_losses(model, prompt, create_adapter("identity", 32), **given)
 
 
 def test_an_end_token_of_several_tokens_is_refused():

@@ -13,7 +13,7 @@ from selfie_adapters.evaluation.scoring.conversations import chat_tokens
 from selfie_adapters.model import FrozenModel
 from selfie_adapters.model.tokens import begun_ids, encode
 from selfie_adapters.model.user_text import UserText, usual_chat
-from selfie_adapters.reading.plan import prompt_ids
+from selfie_adapters.reading.plan import plan_reading, prompt_ids
 from selfie_adapters.sources import Topic, topic_vectors
 from selfie_adapters.sources.topics import reading as topics_module
 from selfie_adapters.sources.topics.reading import topic_texts
@@ -88,6 +88,11 @@ def test_a_rendered_chat_is_not_put_into_another_turn(model):
     topics = [Topic(("owl",), name="owl"), Topic(("bee",), prompt="<|begin_of_text|>bee")]
     with pytest.raises(DataError, match=r'topic 1 \(".*"\): .*contains the begin token'):
         topic_texts(model, topics, "{}", "template")
+
+
+def test_a_chat_format_that_is_none_is_refused_with_the_nearest(model):
+    with pytest.raises(PromptError, match=r"chat='templat': unknown. Did you mean \"template\"\?"):
+        plan_reading(model, "owls", chat="templat")
 
 
 def test_the_chat_format_is_the_first_that_is_stated():

@@ -44,6 +44,8 @@ def tokenize_labels(
     does in an answer. Raises DataError for an empty label.
     """
     for i, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise DataError(f"label {i} is {label!r:.80}; a text is expected.")
         if not label:
             raise DataError(f"label {i} is empty. Every label needs at least one character.")
     rows = _split(tokenizer, [label + CLOSING_QUOTE for label in labels])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from selfie_adapters.adapters import Adapter
-from selfie_adapters.errors import DataError
+from selfie_adapters.errors import ConfigError, DataError
 from selfie_adapters.inference.label_batches import (
     LabelBatch,
     LabelTokens,
@@ -198,10 +198,17 @@ def label_losses(
     vectors: [n, d_model]; labels: n strings; eos_token: the token that ends the answer, None for
     the prompt's own. Each number is the mean cross-entropy in nats over the label's tokens, closing
     quote and end token included, each token clamped at `max_loss`.
-    Raises DataError if there are not as many labels as vectors, or if a label is empty or one that
-    the model cannot take; PromptError for such a prompt.
+    Raises DataError if there are not as many labels as vectors, none, or if a label is empty or one
+    that the model cannot take; PromptError for such a prompt; ConfigError for a smoothing outside
+    of [0, 1) or a clamp that is not positive.
     """
-    if len(labels) != len(vectors):
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(f"label_smoothing is {label_smoothing}; from 0 to below 1 is expected.")
+    if not max_loss > 0:
+        raise ConfigError(f"max_loss is {max_loss}; a positive number is expected.")
+    if isinstance(labels, str):
+        raise DataError(f"labels is the text {labels!r:.80}; a list of texts is expected.")
+    if not len(labels) or len(labels) != len(vectors):
         raise DataError(
             f"{len(labels)} labels for {len(vectors)} vectors. One label per vector is expected."
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from selfie_adapters.config.types import Chat
-from selfie_adapters.errors import PromptError
+from selfie_adapters.errors import PromptError, nearest
 from selfie_adapters.model.chat_format import chat_format
 from selfie_adapters.model.chat_template import render
 from selfie_adapters.model.tokens import begun_ids
@@ -22,6 +22,8 @@ class UserText:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> None:
+        if chat not in get_args(Chat):
+            raise PromptError(f"chat={chat!r}: unknown. {nearest(chat, get_args(Chat))}")
         self._tokenizer, self._chat = tokenizer, chat
         self._bare = _bare_format(tokenizer) if chat == "bare" else None
         self._begin = ""  # a begin token that the format or the tokenizer puts before the turn
