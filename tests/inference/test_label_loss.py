@@ -189,9 +189,9 @@ def test_as_many_labels_as_vectors_are_demanded():
     [
         ({"labels": []}, DataError, "0 labels for 2 vectors"),
         ({"labels": [], "vectors": torch.ones(0, 32)}, DataError, "0 labels for 0 vectors"),
-        ({"labels": ["a", 3]}, DataError, "label 1 is 3; a text is expected"),
-        ({"labels": ["a", None]}, DataError, "label 1 is None; a text is expected"),
-        ({"labels": "ab"}, DataError, "labels is the text 'ab'; a list of texts is expected"),
+        ({"labels": ["a", 3]}, DataError, "label 1 is 3; a string is expected"),
+        ({"labels": ["a", None]}, DataError, "label 1 is None; a string is expected"),
+        ({"labels": "ab"}, DataError, "labels is the string 'ab'; a list of strings is expected"),
         ({"label_smoothing": 1.0}, ConfigError, "label_smoothing is 1.0; from 0 to below 1"),
         ({"label_smoothing": -0.1}, ConfigError, "label_smoothing is -0.1"),
         ({"max_loss": 0.0}, ConfigError, "max_loss is 0.0; a positive number"),

@@ -45,7 +45,7 @@ def tokenize_labels(
     """
     for i, label in enumerate(labels):
         if not isinstance(label, str):
-            raise DataError(f"label {i} is {label!r:.80}; a text is expected.")
+            raise DataError(f"label {i} is {label!r:.80}; a string is expected.")
         if not label:
             raise DataError(f"label {i} is empty. Every label needs at least one character.")
     rows = _split(tokenizer, [label + CLOSING_QUOTE for label in labels])

@@ -207,7 +207,7 @@ def label_losses(
     if not max_loss > 0:
         raise ConfigError(f"max_loss is {max_loss}; a positive number is expected.")
     if isinstance(labels, str):
-        raise DataError(f"labels is the text {labels!r:.80}; a list of texts is expected.")
+        raise DataError(f"labels is the string {labels!r:.80}; a list of strings is expected.")
     if not len(labels) or len(labels) != len(vectors):
         raise DataError(
             f"{len(labels)} labels for {len(vectors)} vectors. One label per vector is expected."
