@@ -190,7 +190,8 @@ class PairedTable:
         _, unit = np.unique(units, return_inverse=True)
         spread = float(np.bincount(unit, weights * (first - second)).var())
         trial = (cells[1] + cells[2]) / count - ((cells[1] - cells[2]) / count) ** 2
-        return cls(*cells, 1.0 if spread < 1e-12 else max(1.0, trial / spread))
+        each_counts = 1.0 if spread < 1e-12 else max(1.0, trial / spread)
+        return cls(*cells, each_counts=each_counts)
 
     def difference(self) -> Interval:
         """Share of the first minus share of the second, with a 95 % interval valid at 0 and 1.
