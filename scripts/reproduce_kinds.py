@@ -121,7 +121,7 @@ def _train(
         command,
         run / "adapter_final.safetensors",
         resume=("train", "--resume", str(run)),
-        begun=run / "adapter_last.safetensors",
+        begun=run / "config.yaml",
     )
 
 

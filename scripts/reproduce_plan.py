@@ -91,7 +91,8 @@ def _stages(folder: Path, size: Size) -> Iterator[list[Step]]:
         ("--topics", "concepts", "--retrieval", str(folder / f"retrieval_{first.name}")),
         ("--chat-model", "demo", "--max-tokens", "60"),
     )
-    yield [taboo, *_all(one.evaluations() for one in after)]
+    looked_up = [taboo] if before else []  # its labels are those of the first place
+    yield [*looked_up, *_all(one.evaluations() for one in after)]
 
 
 def _all(lists: Iterable[list[Step]]) -> list[Step]:
