@@ -168,7 +168,7 @@ def test_failed_vectors_are_an_error_after_the_rest_is_done(run, tmp_path):
     assert [("error" in row) for row in rows] == [False, False, True, False]
 
 
-def test_a_vector_whose_norm_overflows_float32_does_not_stop_the_run(run, tmp_path):
+def test_a_vector_with_a_norm_above_the_largest_float32_is_labelled(run, tmp_path):
     vectors = torch.randn(3, 48)
     vectors[1] = 1e38
     save_file({"v": vectors}, tmp_path / "v.safetensors")
